@@ -1,0 +1,136 @@
+"""Every error the library raises, sorted by whose fault it is.
+
+`LocalError` is the caller's fault (a bad argument, a closed swarm, a full local table), `RemoteError` is the
+other side's fault (a protocol violation, a refusal, a reset). Each carries a `code`: the same word appears in
+the event, the log line, the exit text and the docs. This module knows no protocol and no socket.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BridgeError(Exception):
+    """Base of all our errors. `code` is stable API; the text says what was seen and what to do."""
+
+    code: ClassVar[str] = "ERROR"
+
+
+class LocalError(BridgeError):
+    """The caller asked for something that cannot be done here."""
+
+    code = "LOCAL"
+
+
+class RemoteError(BridgeError):
+    """The other side broke a rule, refused or vanished."""
+
+    code = "REMOTE"
+
+
+class ConfigError(LocalError):
+    """An option or a configuration value is unusable."""
+
+    code = "CONFIG"
+
+
+class AddressError(ConfigError):
+    """A multiaddr or peer id is malformed, or of a kind that this call cannot use."""
+
+    code = "BAD_ADDRESS"
+
+
+class IdentityError(LocalError):
+    """The identity key file cannot be used: unreadable, malformed, or open to other users."""
+
+    code = "BAD_KEY"
+
+
+class PortInUse(LocalError):
+    """Another program holds the port that was asked for."""
+
+    code = "PORT_IN_USE"
+
+
+class LimitExceeded(LocalError):
+    """A local bound of `bridge.limits` was reached; retry later or raise the bound."""
+
+    code = "LIMIT"
+
+
+class SwarmStopped(LocalError):
+    """The swarm stopped before the command ended."""
+
+    code = "STOPPED"
+
+
+class Unreachable(BridgeError):
+    """No address of the peer answered. `attempts` holds one line for each address tried."""
+
+    code = "UNREACHABLE"
+
+    def __init__(self, message: str, attempts: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.attempts = attempts
+
+
+class DialTimeout(Unreachable):
+    """The deadline passed before the connection stood."""
+
+    code = "TIMEOUT"
+
+
+class DirectRequired(BridgeError):
+    """Only a relayed path exists although a direct one was required. `verdict` is the failure code of the punch."""
+
+    code = "RELAYED"
+
+    def __init__(self, message: str, verdict: str) -> None:
+        super().__init__(message)
+        self.verdict = verdict
+
+
+class ProtocolViolation(RemoteError):
+    """The bytes received break the protocol; the connection or stream they came on is closed."""
+
+    code = "PROTOCOL"
+
+
+class AuthenticationFailed(RemoteError):
+    """The Noise handshake failed: bad signature, bad key, or a decryption error."""
+
+    code = "AUTHENTICATION"
+
+
+class WrongPeer(AuthenticationFailed):
+    """The peer proved another identity than the one that was dialled."""
+
+    code = "WRONG_PEER"
+
+
+class NegotiationFailed(RemoteError):
+    """The other side supports none of the protocols proposed."""
+
+    code = "UNSUPPORTED"
+
+
+class StreamReset(RemoteError):
+    """The stream was reset: by the peer, or because its connection died. Never a clean end of stream."""
+
+    code = "RESET"
+
+
+class ConnectionLost(StreamReset):
+    """The whole connection below the stream is gone."""
+
+    code = "CONNECTION_LOST"
+
+
+class RelayRefused(RemoteError):
+    """A relay answered with a status other than OK. `status` is the name in the circuit v2 status table."""
+
+    code = "RELAY_REFUSED"
+
+    def __init__(self, message: str, status: str) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,0 +1,334 @@
+"""What happened, as values: one frozen dataclass for each event, and the hub that hands them to subscribers.
+
+The class's `name` and its fields are stable API: `--json`, metrics and the docs are made from this module. Peer
+ids and addresses are text here. Events know nothing of who reads them; the hub opens no file and starts no task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+Path = Literal["relay", "direct"]
+Role = Literal["initiator", "responder"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Base of all events. `public` ones are printed by `--json`; the others serve the rooms inside."""
+
+    name: ClassVar[str]
+    public: ClassVar[bool] = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields under their JSON names (a trailing underscore is dropped); tuples become lists."""
+        out: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, tuple):
+                value = list(value)
+            elif isinstance(value, Mapping):
+                value = dict(value)
+            out[item.name.rstrip("_")] = value
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeStarted(Event):
+    """The swarm listens. `listen`: the bound addresses."""
+
+    name = "node.started"
+    peer_id: str
+    listen: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelayListening(Event):
+    """The relay program accepts reservations. `addrs` end in /p2p/ID."""
+
+    name = "relay.listening"
+    peer_id: str
+    addrs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReservationAccepted(Event):
+    """A relay accepted (or renewed) our reservation. `addrs`: our circuit addresses; `expires`: UTC seconds."""
+
+    name = "reservation.accepted"
+    relay: str
+    addrs: tuple[str, ...]
+    expires: int
+    renewed: bool = False
+    limit_seconds: int = 0
+    limit_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReservationLost(Event):
+    """The reservation ended: refused, expired, or the relay vanished. The keeper tries again in `retry_in` s."""
+
+    name = "reservation.lost"
+    relay: str
+    code: str
+    message: str = ""
+    retry_in: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionOpened(Event):
+    """A connection is authenticated and muxed. `role`: our part in Noise and Yamux; `inbound`: who asked for it."""
+
+    name = "connection.opened"
+    connection: int
+    peer: str
+    path: Path
+    local: str
+    remote: str
+    role: Role
+    inbound: bool
+    relay: str | None = None
+    punched: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionClosed(Event):
+    """A connection ended. `reason` is a word of `bridge.errors`, `NORMAL`, or a phrase."""
+
+    name = "connection.closed"
+    connection: int
+    peer: str
+    path: Path
+    local: str
+    remote: str
+    role: Role
+    reason: str
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identified(Event):
+    """Identify (or a push) arrived on a connection. `observed`: our address as the peer sees it, or None."""
+
+    name = "peer.identified"
+    public = False
+    connection: int
+    peer: str
+    agent: str
+    protocols: tuple[str, ...]
+    listen: tuple[str, ...]
+    observed: str | None
+    push: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedAddress(Event):
+    """Another peer told us the address it sees for our listening port. `mapping`: what is known of the NAT."""
+
+    name = "address.observed"
+    addr: str
+    observer: str
+    mapping: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PunchStarted(Event):
+    """An attempt began. `side`: initiator sent the CONNECT (was dialled over the relay), responder answered it."""
+
+    name = "punch.started"
+    peer: str
+    attempt: int
+    side: Role
+    local_candidates: tuple[str, ...]
+    remote_candidates: tuple[str, ...]
+    relay_rtt_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PunchSucceeded(Event):
+    """A round trip was made on the direct connection. `elapsed_ms`: since CONNECT was sent (or received)."""
+
+    name = "punch.succeeded"
+    peer: str
+    attempt: int
+    elapsed_ms: float
+    local: str
+    remote: str
+    side: Role
+    how: Literal["connect", "accept", "dial"]
+    dials: int = 1
+    direct_rtt_ms: float | None = None
+    relay_rtt_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PunchFailed(Event):
+    """An attempt failed. `code`: from the verdict table; `seen`: errno names and outcomes in order."""
+
+    name = "punch.failed"
+    peer: str
+    attempt: int
+    code: str
+    side: Role
+    elapsed_ms: float
+    final: bool
+    message: str = ""
+    seen: tuple[str, ...] = ()
+    local_candidates: tuple[str, ...] = ()
+    remote_candidates: tuple[str, ...] = ()
+    retry_in: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class P2pUpgrade(Event):
+    """The peer is now reached directly."""
+
+    name = "p2p_upgrade"
+    peer: str
+    local: str
+    remote: str
+    attempt: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class P2pFallback(Event):
+    """The peer stays (or is again) on the relay. `code`: why, from the verdict table."""
+
+    name = "p2p_fallback"
+    peer: str
+    code: str
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathChanged(Event):
+    """The path that carries the application to this peer changed."""
+
+    name = "path.changed"
+    peer: str
+    from_: Path | Literal["none"]
+    to: Path | Literal["none"]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandshakeCompleted(Event):
+    """The application's handshake with a peer ended well."""
+
+    name = "handshake.completed"
+    peer: str
+    path: str
+    user_agent: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowStats(Event):
+    """Messages by type, sent to and received from a peer, since the program started; they never step back."""
+
+    name = "flow.stats"
+    peer: str
+    path: str
+    sent: Mapping[str, int] = field(default_factory=dict)
+    received: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelayStats(Event):
+    """The relay's counters. `bytes`: payload carried by all circuits; `per_circuit`: the live ones."""
+
+    name = "relay.stats"
+    reservations: int
+    circuits: int
+    bytes_: int
+    refused: Mapping[str, int] = field(default_factory=dict)
+    per_circuit: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CircuitOpened(Event):
+    """The relay joined two peers."""
+
+    name = "circuit.opened"
+    circuit: int
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CircuitClosed(Event):
+    """A circuit ended. Bytes are counted per direction."""
+
+    name = "circuit.closed"
+    circuit: int
+    source: str
+    target: str
+    reason: str
+    bytes_to_target: int
+    bytes_to_source: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutonatResult(Event):
+    """What AutoNAT v2 found for one of our addresses. `reachability`: public, private or unknown."""
+
+    name = "autonat.result"
+    addr: str
+    reachability: Literal["public", "private", "unknown"]
+    server: str
+    status: str
+    confirmations: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorEvent(Event):
+    """Something failed that the user should know. `message` says what to do."""
+
+    name = "error"
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(Event):
+    """The last line: how the program ended."""
+
+    name = "summary"
+    exit_code: int
+    path: str | None = None
+    seconds: float = 0.0
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+Subscriber = Callable[[Event], None]
+
+
+class EventHub:
+    """Hands each event to every subscriber, in the order of subscription, in the emitter's thread.
+
+    A subscriber must not block and must not raise; a slow reader puts the event into a bounded queue of its own.
+    """
+
+    def __init__(self) -> None:
+        self._subscribers: list[Subscriber] = []
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Adds a subscriber; the value returned removes it (once or more often)."""
+        self._subscribers.append(subscriber)
+
+        def unsubscribe() -> None:
+            if subscriber in self._subscribers:
+                self._subscribers.remove(subscriber)
+
+        return unsubscribe
+
+    def emit(self, event: Event) -> None:
+        for subscriber in tuple(self._subscribers):
+            subscriber(event)
+
+
+def catalogue() -> dict[str, type[Event]]:
+    """All event classes by name: the schema that docs and tests are made from."""
+    return {kind.name: kind for kind in Event.__subclasses__()}
