@@ -102,29 +102,37 @@ def load_or_create(path: Path) -> Identity:
     except FileNotFoundError:
         pass
     identity = Identity.generate()
-    _write(path, identity)
+    try:
+        _write(path, identity)
+    except FileExistsError:  # another program made one in the meantime
+        return load(path)
     return identity
 
 
 def load(path: Path) -> Identity:
     """Reads the key file. Raises FileNotFoundError when there is none, IdentityError when it is unusable."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise
     except OSError as problem:
         raise IdentityError(f"cannot read the key file {path}: {problem.strerror}; check its owner and mode") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise IdentityError(f"{path} is not a regular file; name a key file")
-        if status.st_uid not in (os.geteuid(), 0):
-            raise IdentityError(f"the key file {path} belongs to uid {status.st_uid}; chown it or use another file")
-        if status.st_mode & 0o077:
-            mode = stat.S_IMODE(status.st_mode)
-            raise IdentityError(f"the key file {path} is open to other users (mode {mode:04o}); run: chmod 600 {path}")
-        data = file.read(_MAX_KEY_FILE + 1)
+    try:
+        _check_file(os.fstat(descriptor), path)
+        data = os.read(descriptor, _MAX_KEY_FILE + 1)
+    finally:
+        os.close(descriptor)
     return Identity.from_private_key(_decode(data, path))
+
+
+def _check_file(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise IdentityError(f"{path} is not a regular file; name a key file")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise IdentityError(f"the key file {path} belongs to uid {status.st_uid}; chown it or use another file")
+    if status.st_mode & 0o077:
+        mode = stat.S_IMODE(status.st_mode)
+        raise IdentityError(f"the key file {path} is open to other users (mode {mode:04o}); run: chmod 600 {path}")
 
 
 def _decode(data: bytes, path: Path) -> PrivateKey:
@@ -171,5 +179,7 @@ def _write(path: Path, identity: Identity) -> None:
             os.link(temporary, path)
         finally:
             os.unlink(temporary)
+    except FileExistsError:
+        raise
     except OSError as problem:
         raise IdentityError(f"cannot write the key file {path}: {problem.strerror}; choose a writable place") from None

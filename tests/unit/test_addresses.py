@@ -1,0 +1,127 @@
+"""Multiaddrs: parsing, questions by protocol code, kinds of hosts."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge import addresses
+from bridge.addresses import Endpoint
+from bridge.errors import AddressError
+from bridge.identity import Identity, peer_text
+
+RELAY, TARGET = Identity.generate().peer_id, Identity.generate().peer_id
+CIRCUIT = f"/ip4/11.0.0.10/tcp/4001/p2p/{peer_text(RELAY)}/p2p-circuit/p2p/{peer_text(TARGET)}"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/", "garbage", "/ip4/1.2.3/tcp/1", "/ip4/1.2.3.4/tcp/99999", "/ip4/1.2.3.4/tcp/1/p2p/xx", "/tcp"]
+)
+def test_malformed_text_is_an_address_error_that_shows_a_right_one(text: str) -> None:
+    with pytest.raises(AddressError, match="/ip4/192"):
+        addresses.parse(text)
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_a_well_formed_address_or_none(raw: bytes) -> None:
+    addr = addresses.decode(raw)
+    assert addr is None or addr.to_bytes() == raw
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_address_or_an_address_error(text: str) -> None:
+    try:
+        addr = addresses.parse(text)
+    except AddressError:
+        return
+    assert addresses.decode(addr.to_bytes()) == addr
+
+
+def test_truncated_binary_is_not_padded() -> None:
+    assert addresses.decode(b"\x04\x01") is None
+    assert addresses.decode(bytes.fromhex("040b000001060fa1")) == addresses.parse("/ip4/11.0.0.1/tcp/4001")
+
+
+def test_circuit_address_is_split_at_the_circuit() -> None:
+    addr = addresses.parse(CIRCUIT)
+    circuit = addresses.circuit_of(addr)
+    assert circuit is not None
+    assert addresses.is_relayed(addr)
+    assert circuit.relay_peer == RELAY
+    assert circuit.target == TARGET == addresses.peer_of(addr)
+    assert str(circuit.relay) == f"/ip4/11.0.0.10/tcp/4001/p2p/{peer_text(RELAY)}"
+
+
+def test_circuit_without_target_or_relay_part() -> None:
+    open_end = addresses.circuit_of(addresses.parse(f"/ip4/11.0.0.10/tcp/4001/p2p/{peer_text(RELAY)}/p2p-circuit"))
+    assert open_end is not None
+    assert open_end.target is None
+    assert addresses.circuit_of(addresses.parse("/ip4/11.0.0.10/tcp/4001")) is None
+
+
+def test_relayed_is_asked_of_codes_not_of_text() -> None:
+    assert not addresses.is_relayed(addresses.parse("/dns4/p2p-circuit.example/tcp/1"))
+
+
+def test_endpoint() -> None:
+    assert addresses.endpoint_of(addresses.parse("/ip6/2600::1/tcp/7")) == Endpoint("ip6", "2600::1", 7)
+    assert addresses.endpoint_of(addresses.parse("/dns4/relay.example/tcp/4001")) == Endpoint(
+        "dns4", "relay.example", 4001
+    )
+    assert addresses.endpoint_of(addresses.parse("/ip4/1.2.3.4/udp/1")) is None
+    with pytest.raises(AddressError):
+        _ = Endpoint("dns4", "relay.example", 1).ip
+
+
+def test_peer_part_comes_and_goes() -> None:
+    bare = addresses.parse("/ip4/11.0.0.1/tcp/4001")
+    full = addresses.with_peer(bare, TARGET)
+    assert addresses.with_peer(full, TARGET) == full
+    assert addresses.without_peer(full) == bare == addresses.without_peer(bare)
+
+
+def test_socket_names_become_addresses() -> None:
+    assert str(addresses.tcp_addr("::ffff:11.0.0.1", 9)) == "/ip4/11.0.0.1/tcp/9"
+    assert str(addresses.tcp_addr("fe80::1%eth0", 9)) == "/ip6/fe80::1/tcp/9"
+
+
+@pytest.mark.parametrize(
+    ("host", "kind"),
+    [
+        ("11.0.0.1", "public"),
+        ("2600::1", "public"),
+        ("10.0.0.1", "private"),
+        ("fc00::1", "private"),
+        ("100.64.0.1", "shared"),
+        ("127.0.0.1", "loopback"),
+        ("::1", "loopback"),
+        ("169.254.0.1", "link-local"),
+        ("fe80::1", "link-local"),
+        ("224.0.0.1", "multicast"),
+        ("ff02::1", "multicast"),
+        ("0.0.0.0", "unspecified"),
+        ("::", "unspecified"),
+        ("240.0.0.1", "reserved"),
+        ("255.255.255.255", "reserved"),
+    ],
+)
+def test_kinds_of_hosts(host: str, kind: str) -> None:
+    assert addresses.host_kind(ip_address(host)) == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "public"),
+    [
+        ("/ip4/11.0.0.1/tcp/1", True),
+        ("/ip4/11.0.0.1/tcp/0", False),
+        ("/ip4/10.0.0.1/tcp/1", False),
+        ("/dns4/relay.example/tcp/1", True),
+        ("/ip4/11.0.0.1/udp/1", False),
+        (CIRCUIT, False),
+    ],
+)
+def test_public_addresses(text: str, public: bool) -> None:
+    assert addresses.is_public(addresses.parse(text)) is public

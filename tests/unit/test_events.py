@@ -1,0 +1,45 @@
+"""Events: the names that `--json` promises, their JSON form, and the hub."""
+
+from __future__ import annotations
+
+import json
+
+from bridge.events import Event, EventHub, FlowStats, NodeStarted, PathChanged, catalogue
+
+PROMISED = {
+    "node.started", "relay.listening", "reservation.accepted", "reservation.lost", "connection.opened",
+    "connection.closed", "punch.started", "punch.succeeded", "punch.failed", "p2p_upgrade", "p2p_fallback",
+    "path.changed", "handshake.completed", "flow.stats", "relay.stats", "autonat.result", "error", "summary",
+}  # fmt: skip
+
+
+def test_every_promised_name_has_one_class() -> None:
+    assert set(catalogue()) >= PROMISED
+    names = [kind.name for kind in Event.__subclasses__()]
+    assert len(names) == len(set(names))
+
+
+def test_every_event_says_what_it_means() -> None:
+    assert [kind.name for kind in catalogue().values() if not (kind.__doc__ or "").strip()] == []
+
+
+def test_json_form_drops_the_underscore_that_python_needs() -> None:
+    event = PathChanged(peer="p", from_="relay", to="direct", reason="punched")
+    assert event.as_dict() == {"peer": "p", "from": "relay", "to": "direct", "reason": "punched"}
+    assert json.loads(json.dumps(NodeStarted(peer_id="p", listen=("a",)).as_dict())) == {
+        "peer_id": "p",
+        "listen": ["a"],
+    }
+    assert FlowStats(peer="p", path="relay", sent={"ping": 1}).as_dict()["sent"] == {"ping": 1}
+
+
+def test_hub_hands_events_to_all_in_order_until_they_leave() -> None:
+    hub, seen = EventHub(), []
+    leave = hub.subscribe(lambda event: seen.append(("first", event)))
+    hub.subscribe(lambda event: seen.append(("second", event)))
+    event = NodeStarted(peer_id="p", listen=())
+    hub.emit(event)
+    leave()
+    leave()
+    hub.emit(event)
+    assert seen == [("first", event), ("second", event), ("second", event)]
