@@ -81,3 +81,106 @@ MAX_IDENTIFY_PROTOCOLS: Final = 256
 
 MAX_GRPC_MESSAGE: Final = 1024 * MIB
 """Kaspa's own bound for one message."""
+
+# --- punching -------------------------------------------------------------------------------------------------
+
+MAX_OBSERVERS: Final = 32
+"""Observations of our address kept; the oldest goes first. Two that differ settle the mapping already."""
+
+STALE_OBSERVATION: Final = 120.0
+"""An observation outlives its connection this long (conntrack keeps a half-open or closing mapping 120 s)."""
+
+MAX_CANDIDATES: Final = 16
+"""Addresses of one CONNECT that are sent or dialled; go and rust send at most about 20."""
+
+MAX_CANDIDATE_HOSTS: Final = 4
+"""Distinct IPs of one remote list: IPv4 and IPv6 of two uplinks. More would let a peer aim our dials."""
+
+MAX_CANDIDATE_PORTS: Final = 4
+"""Ports of one IP in a remote list: observed, listening, and two predicted ones."""
+
+DCUTR_EXCHANGE_TIMEOUT: Final = 10.0
+"""CONNECT, CONNECT, SYNC over the relay (rust: 10 s, go: 60 s)."""
+
+DCUTR_ATTEMPT_TIMEOUT: Final = 5.0
+"""One simultaneous open, from SYNC on: the SYN, and its retransmits after 1 s and 3 s."""
+
+DCUTR_UPGRADE_GRACE: Final = 3.0
+"""A socket connected shortly before the attempt's deadline may finish its upgrade within this time."""
+
+DCUTR_ATTEMPTS: Final = 3
+"""Each with an exchange of its own (specs/relay/DCUtR.md: two retries)."""
+
+DCUTR_IDENTIFY_TIMEOUT: Final = 5.0
+"""Waiting for identify on the relayed connection: candidates and the peer's agent come with it."""
+
+DCUTR_OBSERVED_TIMEOUT: Final = 2.0
+"""Waiting for the first observed address of our listening port before CONNECT; the relay tells it at once."""
+
+DCUTR_REVERSAL_HEAD_START: Final = 0.3
+"""A dial to public addresses of the peer runs alone this long; then the exchange starts beside it."""
+
+DCUTR_REVERSAL_TIMEOUT: Final = 5.0
+DCUTR_REVERSAL_ADDRS: Final = 4
+
+REDIAL_MIN: Final = 0.005
+REDIAL_MAX: Final = 0.060
+"""Pause before a redial on a fresh socket, drawn at random: a fixed one locks both sides' phases (measured)."""
+
+MAX_REDIALS: Final = 200
+"""SYNs of one attempt to one candidate: beyond it the candidate is given up (5 s of 25 ms pauses)."""
+
+MAX_PUNCH_SOCKETS: Final = 8
+"""Sockets in upgrade at once in one attempt; a flood of accepted ones from the peer's IP is closed beyond it."""
+
+DCUTR_BACKOFF_MIN: Final = 0.2
+DCUTR_BACKOFF_MAX: Final = 0.6
+"""Pause between the attempts of one run, drawn at random."""
+
+DCUTR_RETRY_FIRST: Final = 30.0
+DCUTR_RETRY_MAX: Final = 600.0
+"""After the last attempt of a run the next run waits this long, doubling to the maximum."""
+
+DCUTR_LOSER_GRACE: Final = 2.0
+"""The responder keeps the connections that the initiator did not choose this long; the initiator closes them."""
+
+DCUTR_MAX_STREAMS: Final = 32
+DCUTR_MAX_STREAMS_PER_PEER: Final = 2
+"""Inbound exchanges at once (go: 32 and 2)."""
+
+MAX_PUNCH_OUTCOMES: Final = 1024
+"""Peers whose last outcome is remembered; the oldest is forgotten."""
+
+# --- AutoNAT v2 -----------------------------------------------------------------------------------------------
+
+AUTONAT_MESSAGE: Final = 8192
+"""A DialRequest of 50 addresses (go: 8192)."""
+
+AUTONAT_MAX_ADDRS: Final = 50
+AUTONAT_MIN_DATA: Final = 30_000
+AUTONAT_MAX_DATA: Final = 100_000
+"""Bytes a client pays before a dial to an IP that is not its own (specs/autonat: 30 000 to 100 000)."""
+
+AUTONAT_DATA_CHUNK: Final = 4096
+AUTONAT_STREAM_TIMEOUT: Final = 20.0
+"""One request: dial data, dial, dial-back, response (go: 15 s stream plus 10 s dial)."""
+
+AUTONAT_DIAL_TIMEOUT: Final = 5.0
+AUTONAT_DIAL_BACK_TIMEOUT: Final = 5.0
+AUTONAT_REQUESTS_PER_MINUTE: Final = 60
+AUTONAT_REQUESTS_PER_PEER: Final = 12
+AUTONAT_DATA_REQUESTS_PER_MINUTE: Final = 12
+"""As go-libp2p."""
+
+AUTONAT_CONCURRENT_PER_PEER: Final = 1
+AUTONAT_MAX_STREAMS: Final = 32
+AUTONAT_CONFIRMATIONS: Final = 3
+"""Agreeing answers that settle an address beyond doubt; one decides already when no other server disagrees."""
+
+AUTONAT_BOOT_DELAY: Final = 2.0
+"""First probe after a server is known: the punch goes first."""
+
+AUTONAT_REFRESH: Final = 900.0
+AUTONAT_RETRY: Final = 90.0
+AUTONAT_MAX_TRACKED: Final = 32
+"""Own addresses whose reachability is remembered."""
