@@ -1,0 +1,14 @@
+"""What all tests share: Hypothesis profiles (dev 50 examples, ci 300, nightly 10 000; HYPOTHESIS_PROFILE picks one)."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# The machine that runs the tests may be busy: a slow example is no failure, and a property has no deadline.
+_QUIET = (HealthCheck.too_slow,)
+settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=_QUIET)
+settings.register_profile("ci", max_examples=300, deadline=None, suppress_health_check=_QUIET)
+settings.register_profile("nightly", max_examples=10_000, deadline=None, suppress_health_check=_QUIET)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
