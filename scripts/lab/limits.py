@@ -1,0 +1,65 @@
+"""Bounds of the NAT lab, each with its reason. Knows no namespace, no program and no test."""
+
+from __future__ import annotations
+
+from typing import Final
+
+COMMAND_SECONDS: Final = 20.0
+"""One `ip` or `nft` call. They take milliseconds; a loaded two-core machine may need a second."""
+
+WIRE_READY_SECONDS: Final = 10.0
+"""Start of the wire process: one interpreter start, about 50 ms when the machine is idle."""
+
+LINK_READY_SECONDS: Final = 10.0
+"""Until both hosts reach the relay. Carrier events are handled once a second; loss costs more tries."""
+
+WIRE_BATCH_FRAMES: Final = 16
+"""Frames read from one socket per wake-up, so that one busy link cannot starve the others."""
+
+WIRE_FRAME_BYTES: Final = 70_000
+"""Largest frame read: 64 KiB of GSO payload and its headers."""
+
+WIRE_QUEUE_BYTES: Final = 64 * 1024 * 1024
+"""Bytes under way in one direction of one link. More is dropped, as a router would."""
+
+SOCKET_BUFFER_BYTES: Final = 16 * 1024 * 1024
+"""Receive buffer asked for the wire's frame sockets; the kernel may give less (`rmem_max`)."""
+
+TCP_WINDOW_BYTES: Final = 64 * 1024 * 1024
+"""Upper end of tcp_rmem and tcp_wmem in the hosts; with less a 300 ms path is window-limited."""
+
+PROBE_SECONDS: Final = 0.7
+"""One connect of `verify`. The lab answers in under 1 ms without delay; more means dropped."""
+
+PROBE_REPLY_BYTES: Final = 128
+"""An observer's answer: one textual endpoint."""
+
+VERIFY_WORKERS: Final = 4
+"""Labs verified side by side. They mostly wait for connects that never answer."""
+
+STOP_SECONDS: Final = 5.0
+"""A program has this long between SIGTERM and SIGKILL; it drains in less."""
+
+EVENT_LINE_BYTES: Final = 256 * 1024
+"""One JSON event line of a program. The longest known (`summary`) is a few KiB."""
+
+EVENTS_PER_RUN: Final = 200_000
+"""Events kept of one scenario run; at one `flow.stats` a second this is days."""
+
+SCENARIO_SECONDS: Final = 60.0
+"""Whole scenario unless told otherwise: reservation, relayed handshake, three punch attempts, traffic."""
+
+MAP_TIMEOUT: Final = "1h"
+"""Lifetime of a full-cone or hairpin mapping; longer than any run."""
+
+RULE_PORTS: Final = 4096
+"""External ports of the sequential and of the hashing NAT, from their base upwards."""
+
+SEQUENCE_BASE: Final = 20_000
+HASH_BASE: Final = 30_000
+
+CAPTURE_SNAP_BYTES: Final = 128
+"""Bytes kept of a captured frame: headers with options, no payload worth keeping."""
+
+CAPTURE_PACKETS: Final = 20_000
+"""Packets kept in one capture file (about 3 MB), enough for the punch and some traffic."""

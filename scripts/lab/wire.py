@@ -1,0 +1,134 @@
+"""The wire: a child process that carries Ethernet frames between pairs of sockets with delay and loss.
+
+Runs alone (`python -I -S wire.py`, standard library only). It knows file descriptors, seconds and
+probabilities; no address, no namespace. It ends when its standard input does. Kernel schedulers such as
+netem are not needed, and it works without root.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import random
+import select
+import socket
+import sys
+import time
+
+BATCH_FRAMES = 16
+FRAME_BYTES = 70_000
+QUEUE_BYTES = 64 * 1024 * 1024
+CONTROL_BYTES = 65_536
+
+_VNET_HEADER = 10
+_ETHERTYPE = _VNET_HEADER + 12
+_IPV6_NEXT = _VNET_HEADER + 14 + 6
+_ICMPV6_TYPE = _VNET_HEADER + 14 + 40
+_ARP = b"\x08\x06"
+_IPV6 = b"\x86\xdd"
+
+
+class Direction:
+    """Frames read from one socket and written to another after `delay` seconds, some of them lost."""
+
+    def __init__(self, name: str, source: socket.socket, sink: socket.socket, delay: float, loss: float) -> None:
+        self.name = name
+        self.source = source
+        self.sink = sink
+        self.delay = delay
+        self.loss = loss
+        self.last_due = 0.0
+        self.queued = 0
+
+
+def is_neighbour_discovery(frame: bytes) -> bool:
+    """ARP and IPv6 ND pass at once: delayed they would add a round trip to each first packet, lost a second."""
+    kind = frame[_ETHERTYPE : _ETHERTYPE + 2]
+    if kind == _ARP:
+        return True
+    if kind != _IPV6 or len(frame) <= _ICMPV6_TYPE:
+        return False
+    return frame[_IPV6_NEXT] == 58 and 133 <= frame[_ICMPV6_TYPE] <= 137
+
+
+class Wire:
+    """All delayed links of one lab: a heap of due times, one loop."""
+
+    def __init__(self, directions: list[Direction], seed: int) -> None:
+        self.by_fd = {one.source.fileno(): one for one in directions}
+        self.heap: list[tuple[float, int, Direction, bytes]] = []
+        self.serial = 0
+        self.random = random.Random(seed)
+
+    def take(self, one: Direction, now: float) -> None:
+        for _ in range(BATCH_FRAMES):
+            try:
+                frame = one.source.recv(FRAME_BYTES)
+            except OSError:  # nothing more to read, or the link is down for a moment
+                return
+            if is_neighbour_discovery(frame):
+                self.send(one, frame)
+            elif one.queued + len(frame) <= QUEUE_BYTES and self.random.random() >= one.loss:
+                one.last_due = max(now + one.delay, one.last_due)  # a shorter delay must not reorder
+                one.queued += len(frame)
+                self.serial += 1
+                heapq.heappush(self.heap, (one.last_due, self.serial, one, frame))
+
+    def send(self, one: Direction, frame: bytes) -> None:
+        try:
+            one.sink.send(frame)
+        except OSError:
+            return  # a failed write is a lost packet
+
+    def deliver(self, now: float) -> None:
+        while self.heap and self.heap[0][0] <= now:
+            _, _, one, frame = heapq.heappop(self.heap)
+            one.queued -= len(frame)
+            self.send(one, frame)
+
+    def control(self, line: str) -> None:
+        """`{"link": NAME, "delay": seconds, "loss": probability}`: change a link while it runs."""
+        order = json.loads(line)
+        for one in self.by_fd.values():
+            if one.name == order["link"]:
+                one.delay = float(order.get("delay", one.delay))
+                one.loss = float(order.get("loss", one.loss))
+
+    def run(self, control_fd: int) -> None:
+        sources = [control_fd, *self.by_fd]
+        pending = b""
+        while True:
+            wait = max(0.0, self.heap[0][0] - time.monotonic()) if self.heap else None
+            # select, not epoll: epoll waits in whole milliseconds.
+            ready, _, _ = select.select(sources, [], [], wait)
+            now = time.monotonic()
+            for fd in ready:
+                if fd != control_fd:
+                    self.take(self.by_fd[fd], now)
+                    continue
+                data = os.read(control_fd, CONTROL_BYTES)
+                if not data:
+                    return
+                *lines, pending = (pending + data).split(b"\n")
+                for line in lines:
+                    self.control(line.decode())
+            self.deliver(time.monotonic())
+
+
+def main() -> None:
+    """First argument: JSON `{"seed": n, "links": [[name, fd, fd, delay, loss], ...]}`. Writes one line when ready."""
+    order = json.loads(sys.argv[1])
+    directions: list[Direction] = []
+    for name, left_fd, right_fd, delay, loss in order["links"]:
+        left, right = socket.socket(fileno=left_fd), socket.socket(fileno=right_fd)
+        left.setblocking(False)
+        right.setblocking(False)
+        directions += [Direction(name, left, right, delay, loss), Direction(name, right, left, delay, loss)]
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    Wire(directions, order["seed"]).run(sys.stdin.fileno())
+
+
+if __name__ == "__main__":
+    main()
