@@ -13,23 +13,18 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from lab import commands, icmp, observe, session
+from lab import commands, icmp, observe, session, wiring
 from lab.behaviours import Behaviour, behaviour
-from lab.limits import LINK_READY_SECONDS, SOCKET_BUFFER_BYTES, STOP_SECONDS, TCP_WINDOW_BYTES, WIRE_READY_SECONDS
+from lab.faults import Faults
+from lab.limits import LINK_READY_SECONDS, STOP_SECONDS, TCP_WINDOW_BYTES
 from lab.topology import Host, Link, Plan, plan
 
-_SOL_PACKET = 263
-_PACKET_VNET_HDR = 15
-_PACKET_IGNORE_OUTGOING = 23
-_ETH_P_ALL = 3
-_SO_RCVBUFFORCE = 33
 _OUTSIDE = ((socket.AF_INET, "9.9.9.9"), (socket.AF_INET6, "2620:fe::9"))
 
 _SYSCTL_ALL: dict[str, str | int] = {
@@ -65,7 +60,7 @@ class UplinkFound(AssertionError):
     """The lab would reach a network outside itself; it was not started."""
 
 
-class Lab:
+class Lab(Faults):
     """A running lab, as a context manager.
 
     `listener_nat` is side `a`, `dialer_nat` side `b`. `delay` is one way in milliseconds per access link
@@ -93,6 +88,7 @@ class Lab:
         self.prefix = prefix if prefix is not None else f"pb{secrets.token_hex(3)}-"
         self.seed = seed
         self._children: list[subprocess.Popen[Any]] = []
+        self._captures: list[subprocess.Popen[str]] = []
         self._wire: subprocess.Popen[str] | None = None
         self.hosts: dict[str, Host] = {}
 
@@ -180,32 +176,24 @@ class Lab:
     def _start_wire(self, delayed: Sequence[Link]) -> None:
         name = self.prefix + "wire"
         numbers = [self.plan.links.index(link) for link in delayed]
-        up = [f"link set dev {end}{number} up" for number in numbers for end in "lr"]
-        commands.ip_batch(up, name)
+        commands.ip_batch((f"link set dev {end}{number} up" for number in numbers for end in "lr"), name)
         order: list[list[object]] = []
         with contextlib.ExitStack() as stack:
             sockets = []
             for number, link in zip(numbers, delayed, strict=True):
                 assert link.wire is not None
-                pair = [stack.enter_context(_frame_socket(name, f"{end}{number}")) for end in "lr"]
+                pair = [stack.enter_context(wiring.frame_socket(name, f"{end}{number}", offload=True)) for end in "lr"]
                 sockets += pair
                 delay, loss = self.delay[link.wire] / 1000, self.loss.get(link.wire, 0.0)
                 order.append([link.wire, *(sock.fileno() for sock in pair), delay, loss])
-                if loss > 0:
-                    self._single_segments(link)
-            self._wire = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(Path(__file__).with_name("wire.py")),
-                 json.dumps({"seed": self.seed, "links": order})],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                pass_fds=[sock.fileno() for sock in sockets], preexec_fn=session.child_setup(None),
-            )  # fmt: skip
-        _await_ready(self._wire)
+            self._wire = wiring.start_child("wire.py", [json.dumps({"seed": self.seed, "links": order})], sockets)
+        if any(self.loss.values()):
+            self._single_segments()
 
-    def _single_segments(self, link: Link) -> None:
+    def _single_segments(self) -> None:
         """Loss is per packet: with segmentation offload one loss would take 64 KiB. Hosts send single segments."""
         for host in ("relay", "hosta", "hostb"):
-            with contextlib.suppress(commands.CommandFailed):
-                commands.ip_batch(["link set dev eth0 gso_max_segs 1"], self.prefix + host)
+            commands.ip_batch(["link set dev eth0 gso_max_segs 1"], self.prefix + host)
 
     def _await_links(self) -> None:
         """Until each host has reached the relay once: carrier and IPv6 come up to a second after the devices."""
@@ -296,12 +284,10 @@ class Lab:
             for stream in (child.stdin, child.stdout, child.stderr):
                 _close_quietly(stream)
         self._children.clear()
-        if self._wire is not None:
-            self._wire.kill()
-            self._wire.wait()
-            _close_quietly(self._wire.stdin)
-            _close_quietly(self._wire.stdout)
-            self._wire = None
+        for helper in (*self._captures, *([self._wire] if self._wire else [])):
+            wiring.end_child(helper)
+        self._captures.clear()
+        self._wire = None
         if session.entered():
             self._remove()
 
@@ -347,17 +333,15 @@ class Lab:
 
     def set_link(self, link: str, *, delay: float | None = None, loss: float | None = None) -> None:
         """Change a delayed link while it runs (milliseconds one way, probability). Raises ValueError."""
-        if self._wire is None or self._wire.stdin is None or not any(
-            x.wire == link and self._is_delayed(x) for x in self.plan.links
-        ):  # fmt: skip
+        delayed = {one.wire for one in self.plan.links if self._is_delayed(one)}
+        if self._wire is None or link not in delayed:
             raise ValueError(f"link {link!r} was built without delay or loss")
-        order: dict[str, object] = {"link": link}
-        if delay is not None:
-            order["delay"] = delay / 1000
-        if loss is not None:
-            order["loss"] = loss
-        self._wire.stdin.write(json.dumps(order) + "\n")
-        self._wire.stdin.flush()
+        wiring.change_link(self._wire, link, None if delay is None else delay / 1000, loss)
+
+    def capture(self, host: str, path: Path, device: str = "eth0") -> None:
+        """Record a host's packets (headers only) to a pcap file until the lab closes. Raises OSError."""
+        with wiring.frame_socket(self.namespace(host), device, offload=False) as sock:
+            self._captures.append(wiring.start_child("capture.py", [str(sock.fileno()), str(path)], [sock]))
 
 
 _KERNEL_DEVICES = {"tunl0", "sit0", "ip6tnl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6gre0"}
@@ -378,34 +362,6 @@ def _check_link_values(delay: Mapping[str, float], loss: Mapping[str, float]) ->
             raise ValueError(f"{name}: {value} is negative")
     if any(value >= 1 for value in loss.values()):
         raise ValueError("loss is a probability below 1 (0.02 is 2 percent)")
-
-
-def _frame_socket(namespace: str, device: str) -> socket.socket:
-    def make() -> socket.socket:
-        return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
-
-    sock = session.socket_in(namespace, make)
-    try:
-        sock.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
-        sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
-        except PermissionError:  # not in a user namespace
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
-        sock.bind((device, _ETH_P_ALL))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _await_ready(child: subprocess.Popen[str]) -> None:
-    import select
-
-    assert child.stdout is not None
-    ready, _, _ = select.select([child.stdout], [], [], WIRE_READY_SECONDS)
-    if not ready or child.stdout.readline() != "ready\n":
-        raise commands.CommandFailed("the wire process did not start")
 
 
 def _close_quietly(stream: IO[Any] | None) -> None:

@@ -13,15 +13,6 @@ WIRE_READY_SECONDS: Final = 10.0
 LINK_READY_SECONDS: Final = 10.0
 """Until both hosts reach the relay. Carrier events are handled once a second; loss costs more tries."""
 
-WIRE_BATCH_FRAMES: Final = 16
-"""Frames read from one socket per wake-up, so that one busy link cannot starve the others."""
-
-WIRE_FRAME_BYTES: Final = 70_000
-"""Largest frame read: 64 KiB of GSO payload and its headers."""
-
-WIRE_QUEUE_BYTES: Final = 64 * 1024 * 1024
-"""Bytes under way in one direction of one link. More is dropped, as a router would."""
-
 SOCKET_BUFFER_BYTES: Final = 16 * 1024 * 1024
 """Receive buffer asked for the wire's frame sockets; the kernel may give less (`rmem_max`)."""
 
@@ -57,9 +48,3 @@ RULE_PORTS: Final = 4096
 
 SEQUENCE_BASE: Final = 20_000
 HASH_BASE: Final = 30_000
-
-CAPTURE_SNAP_BYTES: Final = 128
-"""Bytes kept of a captured frame: headers with options, no payload worth keeping."""
-
-CAPTURE_PACKETS: Final = 20_000
-"""Packets kept in one capture file (about 3 MB), enough for the punch and some traffic."""

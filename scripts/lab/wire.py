@@ -16,10 +16,10 @@ import socket
 import sys
 import time
 
-BATCH_FRAMES = 16
-FRAME_BYTES = 70_000
-QUEUE_BYTES = 64 * 1024 * 1024
-CONTROL_BYTES = 65_536
+BATCH_FRAMES = 16  # per wake-up, so that one busy link cannot starve the others
+FRAME_BYTES = 70_000  # 64 KiB of GSO payload and its headers
+QUEUE_BYTES = 64 * 1024 * 1024  # under way in one direction; more is dropped, as a router would
+CONTROL_BYTES = 65_536  # one read of orders; an order is under 100 bytes
 
 _VNET_HEADER = 10
 _ETHERTYPE = _VNET_HEADER + 12
