@@ -184,3 +184,71 @@ AUTONAT_REFRESH: Final = 900.0
 AUTONAT_RETRY: Final = 90.0
 AUTONAT_MAX_TRACKED: Final = 32
 """Own addresses whose reachability is remembered."""
+
+# --- reports ----------------------------------------------------------------------------------------------
+
+REPORT_FLUSH_TIMEOUT: Final = 5.0
+"""At its end a program waits this long for a slow reader of its JSON lines."""
+
+DRAIN_TIMEOUT: Final = 10.0
+"""After SIGTERM: peers are told, queues are flushed; whoever is not done by then is cut."""
+
+# --- swarm ------------------------------------------------------------------------------------------------
+
+MAX_COMMANDS: Final = 4096
+"""Commands in progress; each holds a task. Beyond it a command fails at once instead of waiting on others."""
+
+MAX_LISTENERS: Final = 16
+"""Listening sockets: a few interfaces in both IP versions."""
+
+ACCEPT_BACKOFF: Final = 0.1
+"""Pause after accept() failed for want of descriptors or memory: long enough for some to be freed."""
+
+DIAL_STAGGER: Final = 0.25
+"""Head start of one address over the next (RFC 8305 section 5: 250 ms)."""
+
+MAX_DIAL_ADDRESSES: Final = 32
+"""Addresses tried in one dial, names resolved: at 8 at once and 15 s each this ends within a minute."""
+
+RESOLVE_TIMEOUT: Final = 5.0
+"""A name through the system resolver (resolv.conf: 5 s for each server by default)."""
+
+TRANSPORT_DIAL_TIMEOUT: Final = 30.0
+"""A circuit: connecting and upgrading to the relay (15 s), CONNECT, and STOP on the far side."""
+
+CLOSE_TIMEOUT: Final = 1.0
+"""GoAway and the flush of what is queued; after it the connection is cut."""
+
+DIVERT_QUEUE: Final = 16
+"""Accepted sockets waiting for the puncher; one attempt yields one or two."""
+
+MAX_DIVERTERS: Final = 64
+"""Punches that wait for accepted sockets at the same time."""
+
+# --- identify and ping ------------------------------------------------------------------------------------
+
+MAX_IDENTIFY_READ: Final = 8 * KIB
+"""One identify message from others (go sends up to 8 KiB); ours stays below MAX_MESSAGE."""
+
+MAX_IDENTIFY_MESSAGES: Final = 10
+"""Messages merged from one identify stream (go: 10)."""
+
+IDENTIFY_PUSH_DELAY: Final = 0.2
+"""Changes within this time go out in one push: a reservation brings several addresses at once."""
+
+MAX_PARALLEL_PUSHES: Final = 32
+"""Peers told of a change at the same time."""
+
+MAX_IDENTIFY_STREAMS: Final = 512
+MAX_IDENTIFY_STREAMS_PER_PEER: Final = 8
+"""Inbound identify and push streams: one for each of a peer's connections."""
+
+PING_TIMEOUT: Final = 10.0
+"""One echo of /ipfs/ping/1.0.0 (go: 10 s)."""
+
+PING_IDLE_TIMEOUT: Final = 60.0
+"""An inbound ping stream without a ping for this long is closed."""
+
+MAX_PING_STREAMS: Final = 256
+MAX_PING_STREAMS_PER_PEER: Final = 2
+"""specs/ping: accept at most two streams of one peer."""
