@@ -64,6 +64,12 @@ class SwarmStopped(LocalError):
     code = "STOPPED"
 
 
+class NotBridged(LocalError):
+    """The RPC did not come through the bridge, so no peer id stands behind it."""
+
+    code = "NOT_BRIDGED"
+
+
 class Unreachable(BridgeError):
     """No address of the peer answered. `attempts` holds one line for each address tried."""
 
