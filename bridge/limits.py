@@ -293,3 +293,77 @@ PING_IDLE_TIMEOUT: Final = 60.0
 MAX_PING_STREAMS: Final = 256
 MAX_PING_STREAMS_PER_PEER: Final = 2
 """specs/ping: accept at most two streams of one peer."""
+
+# --- Noise, Yamux and multistream-select ------------------------------------------------------------------
+
+MAX_NOISE_MESSAGE: Final = 65535
+"""Noise spec, section 3; on the wire behind a length of two bytes."""
+
+MAX_NOISE_PLAINTEXT: Final = MAX_NOISE_MESSAGE - 16
+"""The authentication tag of ChaCha20-Poly1305 takes 16 bytes."""
+
+MAX_FRAME_PAYLOAD: Final = MAX_NOISE_PLAINTEXT - 12
+"""65507: with the Yamux header one frame fills one Noise message, which is one send."""
+
+MAX_RSA_BITS: Final = 8192
+"""Larger keys cost the verifier too much (CVE-2023-39533)."""
+
+MAX_IDENTITY_KEY: Final = 2 * KIB
+"""A serialized public key; an RSA key of 8192 bits takes about 1100 bytes."""
+
+MAX_EARLY_MUXERS: Final = 100
+"""Longer lists in the Noise extensions are ignored, as go does."""
+
+MAX_PROPOSALS: Final = 64
+"""Protocols refused on one stream before the proposer is cut off."""
+
+RECEIVE_SIZE: Final = 256 * KIB
+"""One read of the socket: four full Noise messages."""
+
+SEND_QUEUE: Final = MIB
+"""Bytes of frames waiting for a socket that would block; senders wait beyond it."""
+
+SEND_QUEUE_HARD: Final = 2 * MIB
+"""With the answers that the peer's own frames demand: a peer that asks on and never reads is cut off."""
+
+SEND_BURST: Final = MIB
+"""Bytes one call sends before the other tasks get their turn."""
+
+INITIAL_WINDOW: Final = 256 * KIB
+"""Yamux spec: the window of each stream and direction at the start."""
+
+MAX_WINDOW: Final = 16 * MIB
+"""A stream's receive window never grows beyond (go: 16 MiB): 160 MB/s at 100 ms."""
+
+WINDOW_BUDGET: Final = 64 * MIB
+"""What all streams of one connection may have granted above their initial windows."""
+
+MAX_UNACKED_STREAMS: Final = 256
+"""Own streams the peer has not acknowledged yet (Yamux Y7; rust resets beyond)."""
+
+MAX_PINGS_IN_FLIGHT: Final = 16
+"""Own Yamux pings waiting for their answer."""
+
+MAX_PING_ANSWERS: Final = 64
+"""Answers waiting for the socket; further pings stay unanswered until they are sent."""
+
+MAX_REFUSALS: Final = 1024
+"""Refused streams whose reset waits for the socket; a peer that goes on is cut off."""
+
+DISCARD_AFTER_CLOSE: Final = 128 * KIB
+"""Data that arrives after we closed a stream is dropped up to here, then the stream is reset."""
+
+LINGER: Final = 30.0
+"""How long a stream we closed waits for the peer's end before it is reset."""
+
+RTT_INTERVAL: Final = 60.0
+"""A busy connection measures its round trip this often, for the window growth."""
+
+CLOSE_FLUSH: Final = 2.0
+"""How long closing a connection waits for queued frames to leave."""
+
+RESOLVE_TIMEOUT: Final = 5.0
+"""One name lookup through the system resolver."""
+
+MAX_RESOLVED: Final = 16
+"""Addresses taken from one name."""
