@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from google.protobuf.message import DecodeError
+
 from bridge.addresses import Multiaddr
 from bridge.errors import ProtocolViolation
 from bridge.events import Role
 from bridge.limits import MAX_CANDIDATES, MAX_MESSAGE
-from bridge.protocol.messages import DecodeError, HolePunch
+from bridge.protocol.messages import HolePunch
 
 __all__ = ["PROTOCOL", "Answerer", "Opener", "Schedule", "State", "decode_connect", "encode_connect", "role_of"]
 

@@ -40,6 +40,7 @@ class Code(StrEnum):
     PORT_BUSY = "PORT_BUSY"
     TIMEOUT = "TIMEOUT"
     CANCELLED = "CANCELLED"
+    DIRECT_LOST = "DIRECT_LOST"
     UNKNOWN = "UNKNOWN"
 
 
@@ -174,6 +175,12 @@ def _rows() -> tuple[Verdict, ...]:
             retry=False,
         ),
         Verdict(
+            Code.DIRECT_LOST,
+            "The direct connection stood and then ended or fell silent; the relay carries the flows again.",
+            "Nothing; the punch is tried again by itself. If it happens at fixed intervals, a NAT's mapping or a "
+            "firewall's session times out.",
+        ),
+        Verdict(
             Code.UNKNOWN,
             "Something else went wrong; the message and the list of what was seen say more.",
             "Report it with the event's line.",
@@ -221,7 +228,7 @@ def judge(evidence: Evidence) -> Code:
         return Code.WRONG_PEER
     if failed & {"PROTOCOL", "AUTHENTICATION", "UNSUPPORTED"}:
         return Code.ROLE_CLASH
-    if evidence.dials == 0 and evidence.local_errors:
+    if evidence.dials == 0 and evidence.local_errors and not evidence.sockets:
         return _judge_local(set(evidence.local_errors))
     if dependent:
         return Code.MAPPING_DEPENDENT

@@ -1,0 +1,331 @@
+"""AutoNAT v2 (specs autonat-v2.md): codecs, the server's choice and quota, and the client's tally of answers.
+
+Pure: the server's dial-back and the client's check that it arrived on the tested address are made by the behaviour.
+Rule numbers (A1 to A11) are those of the checklist the tests are named after.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from google.protobuf.message import DecodeError
+
+from bridge._pb.punchbridge.autonat.v2 import autonat_pb2 as pb
+from bridge.addresses import Multiaddr, decode
+from bridge.errors import ProtocolViolation
+from bridge.identity import PeerId
+from bridge.limits import (
+    AUTONAT_CONCURRENT_PER_PEER,
+    AUTONAT_CONFIRMATIONS,
+    AUTONAT_DATA_CHUNK,
+    AUTONAT_DATA_REQUESTS_PER_MINUTE,
+    AUTONAT_MAX_ADDRS,
+    AUTONAT_MAX_DATA,
+    AUTONAT_MAX_TRACKED,
+    AUTONAT_MESSAGE,
+    AUTONAT_MIN_DATA,
+    AUTONAT_REQUESTS_PER_MINUTE,
+    AUTONAT_REQUESTS_PER_PEER,
+)
+from bridge.protocol.candidates import Scope
+from bridge.protocol.nat import endpoint_key
+
+__all__ = [
+    "DIAL_BACK",
+    "DIAL_REQUEST",
+    "Answer",
+    "Choice",
+    "DataDue",
+    "DataMeter",
+    "Quota",
+    "Reachability",
+    "Refused",
+    "Request",
+    "Tally",
+    "choose",
+]
+
+DIAL_REQUEST = "/libp2p/autonat/2/dial-request"
+DIAL_BACK = "/libp2p/autonat/2/dial-back"
+
+Reachability = Literal["public", "private", "unknown"]
+_WINDOW = 60.0
+
+_STATUS = {0: "E_INTERNAL_ERROR", 100: "E_REQUEST_REJECTED", 101: "E_DIAL_REFUSED", 200: "OK"}
+_DIAL_STATUS = {0: "UNUSED", 100: "E_DIAL_ERROR", 101: "E_DIAL_BACK_ERROR", 200: "OK"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A DialRequest as decoded; addresses stay raw since their index counts."""
+
+    addrs: tuple[bytes, ...]
+    nonce: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A DialResponse. `status` OK makes `index` and `dial` meaningful."""
+
+    status: str
+    index: int = 0
+    dial: str = "UNUSED"
+
+
+@dataclass(frozen=True)
+class DataDue:
+    """The server wants `size` bytes before it dials the address `index`."""
+
+    index: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The server's decision to dial: A2, the first address it is able and willing to dial."""
+
+    index: int
+    addr: Multiaddr
+    nonce: int
+    foreign: bool
+    """The address's IP differs from the client's (A4): dial data is due."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The server's decision not to dial; `answer` goes to the client."""
+
+    answer: Answer
+    reason: str
+
+
+def encode_request(addrs: Sequence[Multiaddr], nonce: int) -> bytes:
+    raw = [addr.to_bytes() for addr in addrs[:AUTONAT_MAX_ADDRS]]
+    return _bytes(pb.Message(dial_request=pb.DialRequest(addrs=raw, nonce=nonce)))
+
+
+def encode_answer(answer: Answer) -> bytes:
+    response = pb.DialResponse(
+        status=answer.status,
+        addr_idx=answer.index,
+        dial_status=answer.dial,
+    )
+    return _bytes(pb.Message(dial_response=response))
+
+
+def encode_data_due(due: DataDue) -> bytes:
+    return _bytes(pb.Message(dial_data_request=pb.DialDataRequest(addr_idx=due.index, num_bytes=due.size)))
+
+
+def encode_data(size: int) -> bytes:
+    """One DialDataResponse with min(size, 4096) bytes."""
+    return _bytes(pb.Message(dial_data_response=pb.DialDataResponse(data=bytes(min(size, AUTONAT_DATA_CHUNK)))))
+
+
+def encode_dial_back(nonce: int) -> bytes:
+    return _bytes(pb.DialBack(nonce=nonce))
+
+
+def encode_dial_back_response() -> bytes:
+    return _bytes(pb.DialBackResponse(status=pb.DialBackResponse.OK))
+
+
+def decode_dial_back(data: bytes) -> int:
+    """The nonce. Raises ProtocolViolation."""
+    try:
+        return int(pb.DialBack.FromString(_bounded(data)).nonce)
+    except DecodeError as problem:
+        raise ProtocolViolation(f"a malformed DialBack ({problem})") from None
+
+
+def decode_dial_back_response(data: bytes) -> None:
+    """Any well-formed response will do: the status table has the one value OK (A7)."""
+    try:
+        pb.DialBackResponse.FromString(_bounded(data))
+    except DecodeError as problem:
+        raise ProtocolViolation(f"a malformed DialBackResponse ({problem})") from None
+
+
+def decode_for_server(data: bytes) -> Request | int:
+    """A DialRequest, or the number of bytes of a DialDataResponse. Raises ProtocolViolation."""
+    message = _message(data)
+    kind = message.WhichOneof("msg")
+    if kind == "dial_request":
+        return Request(tuple(message.dial_request.addrs), int(message.dial_request.nonce))
+    if kind == "dial_data_response":
+        return len(message.dial_data_response.data)
+    raise ProtocolViolation(f"AutoNAT: {kind} sent to a server")
+
+
+def decode_for_client(data: bytes) -> Answer | DataDue:
+    """A DialResponse or a DialDataRequest. Raises ProtocolViolation, also for a demand above AUTONAT_MAX_DATA.
+
+    Status codes that the specification does not know are reported as UNKNOWN, for the tally to discard (A7).
+    """
+    message = _message(data)
+    kind = message.WhichOneof("msg")
+    if kind == "dial_response":
+        response = message.dial_response
+        status = _STATUS.get(response.status, "UNKNOWN")
+        return Answer(status, int(response.addr_idx), _DIAL_STATUS.get(response.dial_status, "UNKNOWN"))
+    if kind == "dial_data_request":
+        due = DataDue(int(message.dial_data_request.addr_idx), int(message.dial_data_request.num_bytes))
+        if due.size > AUTONAT_MAX_DATA:
+            raise ProtocolViolation(f"AutoNAT: the server wants {due.size} bytes; at most {AUTONAT_MAX_DATA} are given")
+        return due
+    raise ProtocolViolation(f"AutoNAT: {kind} sent to a client")
+
+
+def choose(
+    request: Request, *, client_ip: str, own: Collection[str], scope: Scope, versions: Collection[int]
+) -> Choice | Refused:
+    """Selects the first address that may be dialled (A2, A3, A10).
+
+    `client_ip`: the client's IP on this connection; `own`: our IPs, never dialled; `versions`: the IP versions this
+    machine can dial from.
+    """
+    if not request.addrs or len(request.addrs) > AUTONAT_MAX_ADDRS:
+        return Refused(Answer("E_REQUEST_REJECTED"), f"{len(request.addrs)} addresses")
+    for index, raw in enumerate(request.addrs):
+        addr = decode(raw)
+        endpoint = None if addr is None or len(list(addr.items())) != 2 else endpoint_key(addr)
+        if addr is None or endpoint is None or endpoint.port == 0 or endpoint.host in own:
+            continue
+        if endpoint.ip.version in versions and scope.allows(endpoint.ip):
+            return Choice(index, addr, request.nonce, endpoint.host != client_ip)
+    return Refused(Answer("E_DIAL_REFUSED"), "no address that may be dialled")
+
+
+class DataMeter:
+    """Counts dial data (A4): only `data` counts, and the last message may be larger than what is left."""
+
+    def __init__(self, due: int) -> None:
+        if not AUTONAT_MIN_DATA <= due <= AUTONAT_MAX_DATA:
+            raise ValueError(f"{due} bytes of dial data")
+        self.left = due
+
+    def receive(self, size: int) -> bool:
+        """Takes one message of `size` data bytes; True when everything was paid. Raises ProtocolViolation for none."""
+        if size == 0:
+            raise ProtocolViolation("AutoNAT: a dial data message without data")
+        self.left -= size
+        return self.left <= 0
+
+
+class Quota:
+    """The server's limits (as go-libp2p): requests a minute in all and per peer, with data, and at once."""
+
+    def __init__(self) -> None:
+        self._all: deque[tuple[float, PeerId]] = deque()
+        self._data: deque[float] = deque()
+        self._active: dict[PeerId, int] = {}
+
+    def admit(self, peer: PeerId, now: float) -> bool:
+        """Counts one request; False when a limit is reached. Every True needs a `release`."""
+        while self._all and now - self._all[0][0] >= _WINDOW:
+            self._all.popleft()
+        mine = sum(other == peer for _, other in self._all)
+        if len(self._all) >= AUTONAT_REQUESTS_PER_MINUTE or mine >= AUTONAT_REQUESTS_PER_PEER:
+            return False
+        if self._active.get(peer, 0) >= AUTONAT_CONCURRENT_PER_PEER:
+            return False
+        self._all.append((now, peer))
+        self._active[peer] = self._active.get(peer, 0) + 1
+        return True
+
+    def admit_data(self, now: float) -> bool:
+        """Counts one request that needs dial data."""
+        while self._data and now - self._data[0] >= _WINDOW:
+            self._data.popleft()
+        if len(self._data) >= AUTONAT_DATA_REQUESTS_PER_MINUTE:
+            return False
+        self._data.append(now)
+        return True
+
+    def release(self, peer: PeerId) -> None:
+        left = self._active.pop(peer, 0) - 1
+        if left > 0:
+            self._active[peer] = left
+
+
+@dataclass
+class _Score:
+    public: dict[PeerId, float] = field(default_factory=dict)
+    private: dict[PeerId, float] = field(default_factory=dict)
+
+
+class Tally:
+    """What servers found out about each of our addresses: the newest answer of each server counts (A9)."""
+
+    def __init__(self) -> None:
+        self._scores: dict[str, _Score] = {}
+
+    def record(self, addr: Multiaddr, server: PeerId, answer: Answer, *, nonce_seen: bool, now: float) -> bool:
+        """Takes in one answer for an address; False when it says nothing (refused, internal error, unknown code).
+
+        OK counts only when our nonce came back (A5), so a server cannot make us public by its word alone.
+        """
+        if answer.status != "OK":
+            return False
+        if answer.dial == "OK" and nonce_seen:
+            good = True
+        elif answer.dial == "E_DIAL_ERROR":
+            good = False
+        else:
+            return False
+        score = self._scores.pop(str(addr), None) or _Score()
+        self._scores[str(addr)] = score
+        while len(self._scores) > AUTONAT_MAX_TRACKED:
+            del self._scores[next(iter(self._scores))]
+        (score.private if good else score.public).pop(server, None)
+        (score.public if good else score.private)[server] = now
+        for side in (score.public, score.private):
+            while len(side) > AUTONAT_CONFIRMATIONS:
+                del side[next(iter(side))]
+        return True
+
+    def reachability(self, addr: Multiaddr) -> tuple[Reachability, int]:
+        """The verdict for one address and the number of servers that agree.
+
+        A majority decides; a tie between servers says unknown until one of them is asked again.
+        """
+        score = self._scores.get(str(addr))
+        if score is None or len(score.public) == len(score.private):
+            return "unknown", 0
+        good = len(score.public) > len(score.private)
+        return ("public", len(score.public)) if good else ("private", len(score.private))
+
+    def overall(self) -> Reachability:
+        """Public when any address is; private when all that are known are private."""
+        verdicts = {self._verdict(addr) for addr in self._scores}
+        if "public" in verdicts:
+            return "public"
+        return "private" if verdicts == {"private"} else "unknown"
+
+    def _verdict(self, addr: str) -> Reachability:
+        return self.reachability(Multiaddr(addr))[0]
+
+    def forget(self) -> None:
+        """Our network changed: ask again."""
+        self._scores.clear()
+
+
+def _bounded(data: bytes) -> bytes:
+    if len(data) > AUTONAT_MESSAGE:
+        raise ProtocolViolation(f"an AutoNAT message of {len(data)} bytes; at most {AUTONAT_MESSAGE} are allowed")
+    return data
+
+
+def _message(data: bytes) -> pb.Message:
+    try:
+        return pb.Message.FromString(_bounded(data))
+    except DecodeError as problem:
+        raise ProtocolViolation(f"a malformed AutoNAT message ({problem})") from None
+
+
+def _bytes(message: object) -> bytes:
+    data: bytes = message.SerializeToString()  # type: ignore[attr-defined]
+    return data
