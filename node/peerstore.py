@@ -1,0 +1,236 @@
+"""The peer store on disk: peers by key with their addresses, and the network's addresses, each with last seen and
+expiry.
+
+SQLite in WAL mode: a write is whole or absent whatever moment the process is killed at, readers never wait, and one
+changed peer costs one page, not the rewriting of the file that an atomically replaced JSON file would. Blocking; the
+event loop calls it through `node.storekeeper`. It knows no network and no clock: times come in as UTC seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import limits
+from .addressbook import NetworkAddress
+from .errors import PeerStoreCorrupt, PeerStoreError, PeerStoreFull, PeerStoreUnavailable
+
+SCHEMA_VERSION = 1
+
+# Documented in docs/policy.md; a test compares the two.
+SCHEMA = """
+CREATE TABLE peer (
+    key TEXT PRIMARY KEY,
+    peer_id TEXT,
+    user_agent TEXT NOT NULL,
+    protocol_version INTEGER NOT NULL,
+    last_seen REAL NOT NULL,
+    expires REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE peer_address (
+    key TEXT NOT NULL REFERENCES peer(key) ON DELETE CASCADE,
+    kind TEXT NOT NULL CHECK (kind IN ('multiaddr', 'observed')),
+    address TEXT NOT NULL,
+    last_seen REAL NOT NULL,
+    expires REAL NOT NULL,
+    PRIMARY KEY (key, kind, address)
+) WITHOUT ROWID;
+CREATE TABLE network_address (
+    ip TEXT NOT NULL,
+    port INTEGER NOT NULL,
+    last_seen REAL NOT NULL,
+    expires REAL NOT NULL,
+    PRIMARY KEY (ip, port)
+) WITHOUT ROWID;
+"""
+
+# SQLite's primary result codes, as in its C interface.
+FULL, CORRUPT, NOT_A_DATABASE, IO_ERROR = 13, 11, 26, 10
+UNAVAILABLE = {3: "permission denied", 5: "locked", 6: "locked", 8: "read-only", 14: "cannot be opened"}
+
+
+@dataclass(frozen=True)
+class StoredPeer:
+    """One peer as stored. Addresses the newest first; `observed` are ours as that peer saw them."""
+
+    key: str
+    peer_id: str | None
+    user_agent: str
+    protocol_version: int
+    last_seen: float
+    multiaddrs: tuple[str, ...] = ()
+    observed: tuple[str, ...] = ()
+
+
+class PeerStore:
+    """An open peer store. Methods may be called from any thread, one at a time; each is one transaction.
+
+    Every method raises PeerStoreFull, PeerStoreCorrupt or PeerStoreUnavailable; what was stored before stays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file, mode 0600, in a directory that exists."""
+        self.path = path
+        self._lock = threading.Lock()
+        _make_private(path)
+        with typed_errors(path):
+            self._db = sqlite3.connect(
+                path, timeout=limits.STORE_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with typed_errors(path):
+                self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        # NORMAL: a power cut may cost the last writes, never the file. A kill of the process costs nothing.
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == SCHEMA_VERSION:
+            return
+        if version != 0 or self._db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+            raise PeerStoreCorrupt(
+                f"{self.path} is no peer store of this version (schema {version}, want {SCHEMA_VERSION}); move it away"
+            )
+        self._db.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+
+    def close(self) -> None:
+        """Close the file; SQLite folds the WAL back into it. Never raises for a full disk."""
+        with self._lock:
+            try:
+                self._db.close()
+            except sqlite3.Error:
+                return  # the WAL stays beside the file and is read at the next opening
+
+    def record_peer(self, peer: StoredPeer, now: float, expiry: float = limits.STORE_EXPIRY) -> None:
+        """Enter or refresh a peer and its addresses; drop what is expired or beyond the bounds.
+
+        Raises ValueError for a text above `limits.STORE_TEXT_BYTES`.
+        """
+        for text in (peer.key, peer.peer_id or "", peer.user_agent, *peer.multiaddrs, *peer.observed):
+            if len(text.encode()) > limits.STORE_TEXT_BYTES:
+                raise ValueError(f"text above {limits.STORE_TEXT_BYTES} bytes for the peer store")
+        expires = now + expiry
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO peer VALUES (?,?,?,?,?,?) ON CONFLICT (key) DO UPDATE SET peer_id=excluded.peer_id,"
+                " user_agent=excluded.user_agent, protocol_version=excluded.protocol_version,"
+                " last_seen=excluded.last_seen, expires=excluded.expires",
+                (peer.key, peer.peer_id, peer.user_agent, peer.protocol_version, now, expires),
+            )
+            rows = [(peer.key, "multiaddr", item, now, expires) for item in peer.multiaddrs]
+            rows += [(peer.key, "observed", item, now, expires) for item in peer.observed]
+            db.executemany(
+                "INSERT INTO peer_address VALUES (?,?,?,?,?) ON CONFLICT (key, kind, address)"
+                " DO UPDATE SET last_seen=excluded.last_seen, expires=excluded.expires",
+                rows,
+            )
+            db.execute(
+                "DELETE FROM peer_address WHERE expires < ?1 OR (key = ?2 AND (kind, address) NOT IN (SELECT kind,"
+                " address FROM peer_address WHERE key = ?2 ORDER BY last_seen DESC, address LIMIT ?3))",
+                (now, peer.key, limits.STORE_ADDRESSES_PER_PEER),
+            )
+            db.execute(
+                "DELETE FROM peer WHERE expires < ? OR key NOT IN (SELECT key FROM peer ORDER BY last_seen DESC, key"
+                " LIMIT ?)",
+                (now, limits.STORE_PEERS),
+            )
+
+    def record_addresses(
+        self, addresses: Iterable[NetworkAddress], now: float, expiry: float = limits.STORE_EXPIRY
+    ) -> None:
+        """Enter or refresh addresses of the network; drop what is expired or beyond the bound."""
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT INTO network_address VALUES (?,?,?,?) ON CONFLICT (ip, port)"
+                " DO UPDATE SET last_seen=excluded.last_seen, expires=excluded.expires",
+                [(item.ip, item.port, now, now + expiry) for item in addresses],
+            )
+            db.execute(
+                "DELETE FROM network_address WHERE expires < ? OR (ip, port) NOT IN (SELECT ip, port FROM"
+                " network_address ORDER BY last_seen DESC, ip, port LIMIT ?)",
+                (now, limits.STORE_NETWORK_ADDRESSES),
+            )
+
+    def peers(self, now: float) -> list[StoredPeer]:
+        """Peers not expired, the latest seen first."""
+        with self._lock, typed_errors(self.path):
+            rows = self._db.execute(
+                "SELECT key, peer_id, user_agent, protocol_version, last_seen FROM peer WHERE expires >= ?"
+                " ORDER BY last_seen DESC, key",
+                (now,),
+            ).fetchall()
+            found = []
+            for key, *rest in rows:
+                addresses = self._db.execute(
+                    "SELECT kind, address FROM peer_address WHERE key = ? AND expires >= ? ORDER BY last_seen DESC",
+                    (key, now),
+                ).fetchall()
+                by_kind = [
+                    tuple(item for kind, item in addresses if kind == want) for want in ("multiaddr", "observed")
+                ]
+                found.append(StoredPeer(key, *rest, *by_kind))
+            return found
+
+    def addresses(self, now: float) -> list[NetworkAddress]:
+        """Addresses of the network not expired, the latest seen last."""
+        with self._lock, typed_errors(self.path):
+            rows = self._db.execute(
+                "SELECT ip, port FROM network_address WHERE expires >= ? ORDER BY last_seen, ip, port", (now,)
+            ).fetchall()
+        return [NetworkAddress(ip, port) for ip, port in rows]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, typed_errors(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+
+def _make_private(path: Path) -> None:
+    """Make the file 0600 before SQLite does it 0644; its WAL takes the same mode. A wider mode is narrowed."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise PeerStoreUnavailable(f"peer store {path}: {error.strerror}") from error
+    try:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
+            os.fchmod(descriptor, 0o600)
+    except OSError as error:
+        raise PeerStoreUnavailable(f"peer store {path}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def typed_errors(path: Path) -> Iterator[None]:
+    """SQLite's errors as ours. An I/O error counts as full: SQLite reports a file that may not grow that way."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+        raise _typed(path, code, str(error)) from error
+
+
+def _typed(path: Path, code: int, text: str) -> PeerStoreError:
+    if code in (FULL, IO_ERROR):
+        return PeerStoreFull(f"peer store {path}: no room or the disk fails ({text}); free space, the node goes on")
+    if code in (CORRUPT, NOT_A_DATABASE):
+        return PeerStoreCorrupt(f"peer store {path} is damaged or something else ({text}); move it away")
+    return PeerStoreUnavailable(f"peer store {path}: {UNAVAILABLE.get(code, text)}")
