@@ -1,0 +1,132 @@
+"""The books of the circuits: who is joined to whom, bytes for each direction, caps, duration, totals.
+
+Pure: it is told of bytes and clocks and says how many may pass; it owns no stream and resets nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from bridge.identity import PeerId, peer_text
+from bridge.protocol.circuit import Status
+from relay.access import Access, Address, address_key
+from relay.limits import MAX_RATE_KEYS, MAX_STATS_CIRCUITS, RelayLimits
+from relay.rates import TokenBuckets
+from relay.refusal import Refusal
+
+
+class Direction(Enum):
+    """Of a circuit's bytes. The source asked for the circuit."""
+
+    TO_TARGET = "to_target"
+    TO_SOURCE = "to_source"
+
+
+@dataclass(eq=False)
+class Circuit:
+    """One circuit. `passed`: payload bytes that were let through, for each direction."""
+
+    id: int
+    source: PeerId
+    target: PeerId
+    opened_at: float
+    max_bytes: int
+    joined: bool = False
+    passed: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(Direction, 0))
+
+    def take(self, direction: Direction, size: int) -> int:
+        """Books up to `size` bytes and returns how many may pass; fewer means that the limit cuts here (R4)."""
+        if self.max_bytes:
+            size = min(size, self.max_bytes - self.passed[direction])
+        self.passed[direction] += size
+        return size
+
+    @property
+    def bytes(self) -> int:
+        return self.passed[Direction.TO_TARGET] + self.passed[Direction.TO_SOURCE]
+
+
+class CircuitTable:
+    """All circuits, and the rules for one more. A slot is held from `open` to `close`, joined or not."""
+
+    def __init__(self, limits: RelayLimits, access: Access) -> None:
+        self._limits = limits
+        self._access = access
+        self._next_id = 1
+        self._table: dict[int, Circuit] = {}
+        self._sources: dict[PeerId, int] = {}
+        self._targets: dict[PeerId, int] = {}
+        self._closed_bytes = 0
+        self.total = 0
+        self._peer_rate = TokenBuckets(limits.peer_burst, limits.peer_interval, MAX_RATE_KEYS)
+        self._address_rate = TokenBuckets(limits.address_burst, limits.address_interval, MAX_RATE_KEYS)
+
+    def __len__(self) -> int:
+        """Circuits that are joined now."""
+        return sum(circuit.joined for circuit in self._table.values())
+
+    def admit(self, source: PeerId, ip: Address | None, now: float) -> None:
+        """May the source ask for a circuit at all? Raises Refusal: PERMISSION_DENIED, RESOURCE_LIMIT_EXCEEDED."""
+        if not self._access.permits(source, ip):
+            raise Refusal(Status.PERMISSION_DENIED, "connect_denied")
+        if not self._peer_rate.take(source, now):
+            raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_rate_peer")
+        if not self._address_rate.take(address_key(ip), now):
+            raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_rate_address")
+
+    def open(self, source: PeerId, target: PeerId, now: float) -> Circuit:
+        """Takes a slot. Raises Refusal: PERMISSION_DENIED to oneself, RESOURCE_LIMIT_EXCEEDED when full (R8)."""
+        limits = self._limits
+        if source == target:
+            raise Refusal(Status.PERMISSION_DENIED, "connect_self")
+        if limits.circuits and len(self._table) >= limits.circuits:
+            raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full")
+        if limits.circuits_per_peer:
+            if self._sources.get(source, 0) >= limits.circuits_per_peer:
+                raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full_source")
+            if self._targets.get(target, 0) >= limits.circuits_per_peer:
+                raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full_target")
+        circuit = Circuit(self._next_id, source, target, now, limits.circuit_bytes)
+        self._next_id += 1
+        self._table[circuit.id] = circuit
+        self._sources[source] = self._sources.get(source, 0) + 1
+        self._targets[target] = self._targets.get(target, 0) + 1
+        return circuit
+
+    def join(self, circuit: Circuit, now: float) -> None:
+        """The streams of the circuit are joined; its duration counts from here."""
+        circuit.joined = True
+        circuit.opened_at = now
+        self.total += 1
+
+    def close(self, circuit: Circuit) -> None:
+        """Gives the slot back; its bytes stay in the total. Closing twice changes nothing."""
+        if self._table.pop(circuit.id, None) is None:
+            return
+        self._closed_bytes += circuit.bytes
+        for counts, peer in ((self._sources, circuit.source), (self._targets, circuit.target)):
+            counts[peer] -= 1
+            if not counts[peer]:
+                del counts[peer]
+
+    @property
+    def bytes(self) -> int:
+        """Payload carried by all circuits since the start, both directions; it never steps back."""
+        return self._closed_bytes + sum(circuit.bytes for circuit in self._table.values())
+
+    def per_circuit(self, now: float) -> tuple[dict[str, Any], ...]:
+        """The joined circuits as plain values, oldest first, at most MAX_STATS_CIRCUITS."""
+        joined = [circuit for circuit in self._table.values() if circuit.joined][:MAX_STATS_CIRCUITS]
+        return tuple(
+            {
+                "circuit": circuit.id,
+                "source": peer_text(circuit.source),
+                "target": peer_text(circuit.target),
+                "bytes_to_target": circuit.passed[Direction.TO_TARGET],
+                "bytes_to_source": circuit.passed[Direction.TO_SOURCE],
+                "seconds": round(now - circuit.opened_at, 3),
+            }
+            for circuit in joined
+        )

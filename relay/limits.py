@@ -1,0 +1,100 @@
+"""What the relay grants and when it refuses: one frozen value, made from flags, each default with its reason.
+
+Zero means unlimited wherever a count, a rate or a size is asked for. Nothing here counts anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+from bridge.errors import ConfigError
+from bridge.limits import KIB
+from bridge.protocol.circuit import U32_MAX, U64_MAX, CircuitLimit
+
+REQUEST_TIMEOUT: Final = 30.0
+"""From the opening of a hop stream to its request: a client sends it at once (go: 60, rust: 60)."""
+
+STOP_OPEN_TIMEOUT: Final = 10.0
+"""Opening the stop stream to a target that is connected: two round trips."""
+
+STOP_ANSWER_TIMEOUT: Final = 15.0
+"""A target answers CONNECT without asking anybody (go: 10 on the target)."""
+
+ANSWER_TIMEOUT: Final = 10.0
+"""Writing one status to a client that may not read."""
+
+EOF_TIMEOUT: Final = 10.0
+"""Closing a stream in good order after its answer; then it is reset."""
+
+DRAIN_TIMEOUT: Final = 5.0
+"""Telling all connections at stop that no more streams are taken; the program's whole bound is 10 s."""
+
+CHUNK: Final = 256 * KIB
+"""One read of a circuit: a whole initial Yamux window."""
+
+MAX_RATE_KEYS: Final = 16384
+"""Peers or addresses with a token bucket, about 200 bytes each. Full buckets are forgotten first."""
+
+MAX_STATS_CIRCUITS: Final = 64
+"""Circuits listed in one relay.stats event; the totals count all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelayLimits:
+    """The relay's bounds. Zero = unlimited, except `reservation_ttl`. Raises ConfigError for senseless values."""
+
+    reservations: int = 128
+    """Reservations at once (go, rust: 128)."""
+
+    reservations_per_address: int = 8
+    """From one IPv4 address or IPv6 /64 (go: 8): homes hold few listeners, Sybils hold many."""
+
+    reservation_ttl: int = 3600
+    """Seconds (go, rust: 1 h). Clients refresh well before."""
+
+    circuits: int = 1024
+    """Circuits at once in all; each costs two streams and up to two buffers of 256 KiB."""
+
+    circuits_per_peer: int = 16
+    """Of one peer, counted apart as source and as target (go: 16)."""
+
+    circuit_seconds: int = 120
+    """A circuit's life, idle or not (go, rust: 2 min): time enough to punch."""
+
+    circuit_bytes: int = 128 * KIB
+    """Payload in each direction (go: 128 KiB): handshakes and a punch, not a download."""
+
+    hop_streams: int = 512
+    """Requests under way at once, in all: those that are not yet a circuit."""
+
+    hop_streams_per_peer: int = 16
+    """Requests under way at once from one peer (rust: 10 for each connection)."""
+
+    peer_burst: int = 30
+    """Reservations, and apart from them circuits, that one peer may ask for at once (rust: 30)."""
+
+    peer_interval: float = 5.0
+    """Seconds until a peer has one more. rust's 120 s would refuse a client that redials each 10 s."""
+
+    address_burst: int = 120
+    """The same for one IPv4 address or IPv6 /64 (rust: 60): a carrier-grade NAT holds several peers."""
+
+    address_interval: float = 1.0
+    """Seconds until an address has one more."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not 0 <= value <= U64_MAX:  # NaN fails too
+                raise ConfigError(f"the relay limit {item.name} is {value}; give 0 (unlimited) or more")
+        if not 60 <= self.reservation_ttl <= U32_MAX:
+            raise ConfigError(f"a reservation of {self.reservation_ttl} s; give at least 60, so that it can be renewed")
+        if self.circuit_seconds > U32_MAX:
+            raise ConfigError(f"circuits of {self.circuit_seconds} s; the protocol carries at most {U32_MAX}")
+
+    @property
+    def circuit_limit(self) -> CircuitLimit | None:
+        """The limit that peers are told; None when a circuit is unlimited."""
+        limit = CircuitLimit(self.circuit_seconds or None, self.circuit_bytes or None)
+        return None if limit.unlimited else limit

@@ -1,0 +1,99 @@
+"""The reservation table: who may be reached through this relay, and until when (specs/relay/circuit-v2).
+
+A reservation belongs to the peer that the connection authenticated, so a peer has at most one, and a refresh
+replaces it. Pure: clocks are arguments (`now`: steady seconds, `wall`: UTC seconds); it sends and closes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bridge.identity import PeerId
+from bridge.protocol.circuit import Status
+from relay.access import Access, Address, address_key
+from relay.limits import MAX_RATE_KEYS, RelayLimits
+from relay.rates import TokenBuckets
+from relay.refusal import Refusal
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """`until`: steady seconds; `expire`: the same moment in UTC seconds, as the client is told."""
+
+    peer: PeerId
+    address: str
+    until: float
+    expire: int
+
+
+class ReservationTable:
+    """All reservations in force, and the rules for one more."""
+
+    def __init__(self, limits: RelayLimits, access: Access) -> None:
+        self._limits = limits
+        self._access = access
+        self._table: dict[PeerId, Reservation] = {}
+        self._by_address: dict[str, int] = {}
+        self._peer_rate = TokenBuckets(limits.peer_burst, limits.peer_interval, MAX_RATE_KEYS)
+        self._address_rate = TokenBuckets(limits.address_burst, limits.address_interval, MAX_RATE_KEYS)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def reserve(self, peer: PeerId, ip: Address | None, now: float, wall: float) -> Reservation:
+        """Grants or renews. Raises Refusal: PERMISSION_DENIED by access rule, RESERVATION_REFUSED else (R1)."""
+        if not self._access.permits(peer, ip):
+            raise Refusal(Status.PERMISSION_DENIED, "reserve_denied")
+        address = address_key(ip)
+        if not self._peer_rate.take(peer, now):
+            raise Refusal(Status.RESERVATION_REFUSED, "reserve_rate_peer")
+        if not self._address_rate.take(address, now):
+            raise Refusal(Status.RESERVATION_REFUSED, "reserve_rate_address")
+        self.expire(now)
+        held = self._table.get(peer)
+        limits = self._limits
+        if held is None and limits.reservations and len(self._table) >= limits.reservations:
+            raise Refusal(Status.RESERVATION_REFUSED, "reserve_full")
+        others = self._by_address.get(address, 0) - (held is not None and held.address == address)
+        if limits.reservations_per_address and others >= limits.reservations_per_address:
+            raise Refusal(Status.RESERVATION_REFUSED, "reserve_full_address")
+        self.end(peer)
+        granted = Reservation(peer, address, now + limits.reservation_ttl, int(wall) + limits.reservation_ttl)
+        self._table[peer] = granted
+        self._by_address[address] = self._by_address.get(address, 0) + 1
+        return granted
+
+    def holds(self, peer: PeerId, now: float) -> bool:
+        """Whether the peer can be reached through the relay at `now`."""
+        held = self._table.get(peer)
+        return held is not None and held.until > now
+
+    def end(self, peer: PeerId) -> bool:
+        """Ends the peer's reservation; False when it had none."""
+        held = self._table.pop(peer, None)
+        if held is None:
+            return False
+        left = self._by_address[held.address] - 1
+        if left:
+            self._by_address[held.address] = left
+        else:
+            del self._by_address[held.address]
+        return True
+
+    def expire(self, now: float) -> tuple[PeerId, ...]:
+        """Ends what has run out and names whose it was. All have one TTL, so the oldest stand in front."""
+        gone = []
+        for peer, held in self._table.items():
+            if held.until > now:
+                break
+            gone.append(peer)
+        for peer in gone:
+            self.end(peer)
+        return tuple(gone)
+
+    def clear(self) -> int:
+        """Ends all of them; says how many there were."""
+        count = len(self._table)
+        self._table.clear()
+        self._by_address.clear()
+        return count
