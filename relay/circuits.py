@@ -67,20 +67,21 @@ class CircuitTable:
         """Circuits that are joined now."""
         return sum(circuit.joined for circuit in self._table.values())
 
-    def admit(self, source: PeerId, ip: Address | None, now: float) -> None:
-        """May the source ask for a circuit at all? Raises Refusal: PERMISSION_DENIED, RESOURCE_LIMIT_EXCEEDED."""
+    def admit(self, source: PeerId, target: PeerId, ip: Address | None, now: float) -> None:
+        """May the source ask for this circuit at all? Raises Refusal: PERMISSION_DENIED by access rule or when it
+        is to itself, RESOURCE_LIMIT_EXCEEDED when it asks too often."""
         if not self._access.permits(source, ip):
             raise Refusal(Status.PERMISSION_DENIED, "connect_denied")
         if not self._peer_rate.take(source, now):
             raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_rate_peer")
         if not self._address_rate.take(address_key(ip), now):
             raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_rate_address")
-
-    def open(self, source: PeerId, target: PeerId, now: float) -> Circuit:
-        """Takes a slot. Raises Refusal: PERMISSION_DENIED to oneself, RESOURCE_LIMIT_EXCEEDED when full (R8)."""
-        limits = self._limits
         if source == target:
             raise Refusal(Status.PERMISSION_DENIED, "connect_self")
+
+    def open(self, source: PeerId, target: PeerId, now: float) -> Circuit:
+        """Takes a slot. Raises Refusal RESOURCE_LIMIT_EXCEEDED when there is none (R8)."""
+        limits = self._limits
         if limits.circuits and len(self._table) >= limits.circuits:
             raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full")
         if limits.circuits_per_peer:

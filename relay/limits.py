@@ -30,6 +30,9 @@ EOF_TIMEOUT: Final = 10.0
 DRAIN_TIMEOUT: Final = 5.0
 """Telling all connections at stop that no more streams are taken; the program's whole bound is 10 s."""
 
+MAX_HANDLERS: Final = 65536
+"""Hop streams in all, circuits included: the limits below are the real bounds, this one ends a miscounting."""
+
 CHUNK: Final = 256 * KIB
 """One read of a circuit: a whole initial Yamux window."""
 

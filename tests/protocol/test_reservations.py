@@ -226,7 +226,7 @@ def test_r4_any_split_passes_the_same_bytes(sizes: list[int], limit: int) -> Non
 
 def test_a_circuit_to_oneself_is_refused() -> None:
     with refused(Status.PERMISSION_DENIED, "connect_self"):
-        circuits().open(A, A, 0.0)
+        circuits().admit(A, A, IP, 0.0)
 
 
 def test_r8_too_many_circuits() -> None:
@@ -278,14 +278,14 @@ def test_the_list_of_circuits_is_bounded_while_the_count_is_not() -> None:
 
 def test_rates_and_access_of_connect() -> None:
     table = circuits(Access(deny=Rules.parse([str(C)])), peer_burst=1, address_burst=2)
-    table.admit(A, IP, 0.0)
+    table.admit(A, PEERS[9], IP, 0.0)
     with refused(Status.RESOURCE_LIMIT_EXCEEDED, "connect_rate_peer"):
-        table.admit(A, IP, 1.0)
+        table.admit(A, PEERS[9], IP, 1.0)
     with refused(Status.PERMISSION_DENIED, "connect_denied"):
-        table.admit(C, IP, 0.0)
-    table.admit(B, IP, 0.0)
+        table.admit(C, PEERS[9], IP, 0.0)
+    table.admit(B, PEERS[9], IP, 0.0)
     with refused(Status.RESOURCE_LIMIT_EXCEEDED, "connect_rate_address"):
-        table.admit(PEERS[5], IP, 0.0)
+        table.admit(PEERS[5], PEERS[9], IP, 0.0)
 
 
 # --- access and rates -------------------------------------------------------------------------------------
