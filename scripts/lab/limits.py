@@ -48,3 +48,15 @@ RULE_PORTS: Final = 4096
 
 SEQUENCE_BASE: Final = 20_000
 HASH_BASE: Final = 30_000
+
+RELAY_START_SECONDS: Final = 20.0
+"""Start of the relay program until it listens: an interpreter with its imports, 1 to 2 s on a busy machine."""
+
+RESERVATION_SECONDS: Final = 30.0
+"""Start of the listener, connection to the relay and reservation: seconds even with 300 ms round trips."""
+
+FAILURE_GRACE_SECONDS: Final = 2.0
+"""One side may report success while the other's event is still on its way."""
+
+PROOF_SECONDS: Final = 20.0
+"""Until traffic has moved to the direct path, or its counters have risen once more."""

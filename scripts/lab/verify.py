@@ -21,7 +21,7 @@ from lab.lab import Lab
 from lab.limits import PROBE_REPLY_BYTES, PROBE_SECONDS, VERIFY_WORKERS
 from lab.topology import RELAY4, RELAY6
 
-_OBSERVER_PORTS = (7001, 7002)
+_OBSERVER_PORTS = 7001, 7002
 _ECHO_PORT = 7003
 _INSIDE_PORT = 5001
 _ANSWERS = {errno.ECONNREFUSED: "rst", errno.ECONNRESET: "rst", errno.EHOSTUNREACH: "icmp", errno.EACCES: "icmp"}
@@ -119,18 +119,20 @@ class Prober:
             return _ANSWERS.get(error.errno or 0, errno.errorcode.get(error.errno or 0, "error"))
         return "connected"
 
-    def observed(self, source: tuple[str, int], target: tuple[str, int], observer: socket.socket) -> tuple[str, int]:
+    def observed(
+        self, side: str, source: tuple[str, int], target: tuple[str, int], observer: socket.socket
+    ) -> tuple[str, int]:
         """The endpoint an observer sees for a connection from `source`. The connection stays open."""
-        self.tcp("a", *source).connect(target)
+        self.tcp(side, *source).connect(target)
         accepted, seen = observer.accept()
         self.keep(accepted)
         return (seen[0], seen[1])
 
-    def udp_echo(self, source: str, target: tuple[str, int]) -> str:
+    def udp_echo(self, side: str, source: str, target: tuple[str, int]) -> str:
         """`works` if a datagram comes back from the relay."""
         echo = self.keep(self.lab.socket("relay", self.family, socket.SOCK_DGRAM))
         echo.bind(target)
-        inside = self.keep(self.lab.socket("a", self.family, socket.SOCK_DGRAM))
+        inside = self.keep(self.lab.socket(side, self.family, socket.SOCK_DGRAM))
         inside.bind((source, 0))
         inside.sendto(b"ping", target)
         if not select.select([echo], [], [], PROBE_SECONDS)[0]:
@@ -155,22 +157,23 @@ def _mapping(points: Sequence[tuple[str, int]]) -> str:
     return "ADM" if points[0] == points[1] else "APDM"
 
 
-def measure(lab: Lab, what: Behaviour) -> Facts:
-    """Probe side `a` of a running lab. Raises OSError if even plain outgoing connections fail."""
-    host = lab.hosts["a"]
+def measure(lab: Lab, what: Behaviour, side: str = "a") -> Facts:
+    """Probe one side of a running lab. Raises OSError if even plain outgoing connections fail."""
+    host = lab.hosts[side]
     inside = host.address6 if what.ipv6_only else host.address
     public = inside if what.routed else host.public
     assert inside is not None
     assert public is not None
     with _prober(lab, what) as probe:
         first, second = probe.observers
+        near, far = _OBSERVER_PORTS
         listeners = {
             (address, port): probe.listener("relay", address, port)
-            for address, port in ((first, 7001), (first, 7002), (second, 7001))
+            for address, port in ((first, near), (first, far), (second, near))
         }
-        probe.listener("a", inside, _INSIDE_PORT)
+        probe.listener(side, inside, _INSIDE_PORT)
         unsolicited = probe.try_connect("relay", first, (public, _INSIDE_PORT))
-        points = [probe.observed((inside, _INSIDE_PORT), target, sock) for target, sock in listeners.items()]
+        points = [probe.observed(side, (inside, _INSIDE_PORT), target, sock) for target, sock in listeners.items()]
         stranger = "2b00:11::1" if what.ipv6_only else "11.0.0.1"
         filtering = Filtering.APDF
         if probe.try_connect("router", stranger, points[0]) == "connected":
@@ -180,13 +183,14 @@ def measure(lab: Lab, what: Behaviour) -> Facts:
         neighbour = "-"
         if what.shared:
             target = (inside, _INSIDE_PORT) if what.one_lan else points[0]
-            neighbour = probe.try_connect("b", lab.hosts["b"].address or "", target)
+            other = "b" if side == "a" else "a"
+            neighbour = probe.try_connect(other, lab.hosts[other].address or "", target)
         return Facts(
             _mapping(points),
             "yes" if {port for _, port in points} == {_INSIDE_PORT} else "no",
             filtering.value,
             unsolicited,
-            probe.udp_echo(inside, (first, _ECHO_PORT)),
+            probe.udp_echo(side, inside, (first, _ECHO_PORT)),
             neighbour,
         )
 

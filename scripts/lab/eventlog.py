@@ -1,0 +1,175 @@
+"""Programs that print JSON events, and the one list all their events go to, with this machine's clock.
+
+Knows processes and lines, no event by name and no network.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from lab.lab import Lab
+from lab.limits import EVENT_LINE_BYTES, EVENTS_PER_RUN
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One event line. `at`: seconds since the run began, when the line was read; `line`: in the program's log."""
+
+    at: float
+    who: str
+    line: int
+    event: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.event.get("event", ""))
+
+    def as_json(self) -> dict[str, Any]:
+        return {"at": round(self.at, 6), "who": self.who, "line": self.line, **self.event}
+
+
+Match = Callable[[Seen], bool]
+
+
+class ProgramEnded(RuntimeError):
+    """A program ended before the event that was waited for."""
+
+
+class EventLog:
+    """All events of a run in order of arrival; `on_event` is called for each, one at a time."""
+
+    def __init__(self, path: Path | None = None, on_event: Callable[[Seen], None] | None = None) -> None:
+        self.began = time.monotonic()
+        self.events: list[Seen] = []
+        self.ended: dict[str, float] = {}
+        self.garbage: list[tuple[str, str]] = []
+        self._changed = threading.Condition()
+        self._file = None if path is None else path.open("w")
+        self._on_event = on_event
+
+    def now(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self.began
+
+    def add(self, who: str, line: int, text: str) -> None:
+        """Take one line of a program; what is no JSON object is kept as garbage."""
+        at = self.now()
+        try:
+            event = json.loads(text)
+        except ValueError:
+            event = None
+        with self._changed:
+            if not isinstance(event, dict):
+                if len(self.garbage) < EVENTS_PER_RUN:
+                    self.garbage.append((who, text[:200]))
+                return
+            if len(self.events) >= EVENTS_PER_RUN:
+                return
+            seen = Seen(at, who, line, event)
+            self.events.append(seen)
+            if self._file is not None:
+                self._file.write(json.dumps(seen.as_json()) + "\n")
+                self._file.flush()
+            if self._on_event is not None:
+                self._on_event(seen)
+            self._changed.notify_all()
+
+    def end(self, who: str) -> None:
+        """A program's output ended."""
+        with self._changed:
+            self.ended[who] = self.now()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def find(self, *names: str, who: str | None = None, match: Match | None = None) -> Iterator[Seen]:
+        """Events so far with one of these names, from this program, that match."""
+        for seen in tuple(self.events):
+            if seen.name in names and who in (None, seen.who) and (match is None or match(seen)):
+                yield seen
+
+    def last(self, *names: str, who: str | None = None, match: Match | None = None) -> Seen | None:
+        """The latest such event."""
+        return max(self.find(*names, who=who, match=match), key=lambda seen: seen.at, default=None)
+
+    def wait(
+        self, ready: Callable[[], object], timeout: float, *, alive: Sequence[str] = (), step: float = 0.5
+    ) -> bool:
+        """Until `ready()` is true, asked after each event; False after `timeout` seconds.
+
+        Raises ProgramEnded when one of the programs named in `alive` ended first.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not ready():
+                for who in alive:
+                    if who in self.ended:
+                        raise ProgramEnded(f"the {who} ended early")
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(min(left, step))
+        return True
+
+
+class Program:
+    """One program of a run: started in a host, its stdout read into the event log, both streams kept in files."""
+
+    def __init__(
+        self, lab: Lab, log: EventLog, name: str, host: str, argv: Sequence[str], folder: Path, env: dict[str, str]
+    ) -> None:
+        self.name = name
+        self.host = host
+        self.argv = list(argv)
+        self.stdout_path = folder / f"{name}.jsonl"
+        self.stderr_path = folder / f"{name}.log"
+        self.killed = False
+        self._lab = lab
+        self._log = log
+        with self.stderr_path.open("wb") as errors:
+            self.process: subprocess.Popen[bytes] = lab.popen(
+                host, self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=env, cwd=folder
+            )
+        assert self.process.stdout is not None
+        self._reader = threading.Thread(
+            target=self._read, args=(self.process.stdout,), name=f"read-{name}", daemon=True
+        )
+        self._reader.start()
+
+    def _read(self, stream: IO[bytes]) -> None:
+        with self.stdout_path.open("wb") as file:
+            number = 0
+            while line := stream.readline(EVENT_LINE_BYTES):
+                number += 1
+                file.write(line)
+                file.flush()
+                self._log.add(self.name, number, line.decode("utf-8", "replace"))
+        self._log.end(self.name)
+
+    def kill(self) -> None:
+        """SIGKILL, as the demo does to the relay."""
+        self.killed = True
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, later SIGKILL; returns the exit status once all output is read."""
+        status = self._lab.stop(self.process)
+        self._reader.join(timeout=5.0)
+        return status
+
+    def error_tail(self, lines: int = 8) -> str:
+        """The last lines of standard error."""
+        try:
+            return "\n".join(self.stderr_path.read_text(errors="replace").splitlines()[-lines:])
+        except OSError:
+            return ""
