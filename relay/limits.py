@@ -6,11 +6,17 @@ Zero means unlimited wherever a count, a rate or a size is asked for. Nothing he
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bridge.errors import ConfigError
 from bridge.limits import KIB
-from bridge.protocol.circuit import U32_MAX, U64_MAX, CircuitLimit
+
+if TYPE_CHECKING:
+    from bridge.protocol.circuit import CircuitLimit
+
+U32_MAX: Final = 2**32 - 1
+U64_MAX: Final = 2**64 - 1
+"""What the protocol's Limit message carries: duration u32, data u64."""
 
 REQUEST_TIMEOUT: Final = 30.0
 """From the opening of a hop stream to its request: a client sends it at once (go: 60, rust: 60)."""
@@ -99,5 +105,7 @@ class RelayLimits:
     @property
     def circuit_limit(self) -> CircuitLimit | None:
         """The limit that peers are told; None when a circuit is unlimited."""
+        from bridge.protocol.circuit import CircuitLimit  # brings libp2p; `--help` reads the defaults without it
+
         limit = CircuitLimit(self.circuit_seconds or None, self.circuit_bytes or None)
         return None if limit.unlimited else limit
