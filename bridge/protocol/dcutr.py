@@ -74,6 +74,8 @@ def _decode(data: bytes, wanted: int) -> HolePunch:
         message = HolePunch.FromString(data)
     except DecodeError as problem:
         raise ProtocolViolation(f"a malformed DCUtR message ({problem})") from None
+    if not message.HasField("type"):  # required; this parser leaves the check to us
+        raise ProtocolViolation("a DCUtR message without a type")
     if message.type != wanted:
         names: dict[int, str] = {HolePunch.CONNECT: "CONNECT", HolePunch.SYNC: "SYNC"}
         raise ProtocolViolation(f"DCUtR: {names.get(message.type, message.type)} where {names[wanted]} was due")

@@ -1,0 +1,167 @@
+"""The candidate filter and the observed addresses."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.addresses import Multiaddr, is_relayed, parse, tcp_addr
+from bridge.identity import Identity
+from bridge.limits import MAX_CANDIDATE_HOSTS, MAX_CANDIDATE_PORTS, MAX_CANDIDATES, MAX_OBSERVERS, STALE_OBSERVATION
+from bridge.protocol.candidates import ObservedAddresses, Refusal, Scope, filter_remote, own_candidates
+
+PEER = Identity.generate().peer_id
+OTHER = Identity.generate().peer_id
+STRICT = Scope()
+LAN = Scope(private=True)
+MACHINE = Scope(private=True, loopback=True)
+
+
+def judge(text: str, scope: Scope = STRICT, own: tuple[str, ...] = ()) -> Refusal | None:
+    result = filter_remote([parse(text).to_bytes()], peer=PEER, own=[parse(o) for o in own], scope=scope)
+    assert len(result.accepted) + len(result.refused) == 1
+    return result.refused[0][1] if result.refused else None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("/ip4/11.1.0.2/tcp/4001", None),
+        ("/ip6/2600::1/tcp/4001", None),
+        (f"/ip4/11.1.0.2/tcp/4001/p2p/{PEER}", None),
+        (f"/ip4/11.1.0.2/tcp/4001/p2p/{OTHER}", Refusal.OTHER_PEER),
+        ("/ip4/127.0.0.1/tcp/22", Refusal.KIND),
+        ("/ip4/10.0.0.1/tcp/22", Refusal.KIND),
+        ("/ip4/192.168.1.1/tcp/80", Refusal.KIND),
+        ("/ip4/100.64.0.1/tcp/80", Refusal.KIND),
+        ("/ip4/169.254.1.1/tcp/80", Refusal.KIND),
+        ("/ip4/224.0.0.1/tcp/80", Refusal.KIND),
+        ("/ip4/255.255.255.255/tcp/80", Refusal.KIND),
+        ("/ip4/240.0.0.1/tcp/80", Refusal.KIND),
+        ("/ip4/0.0.0.0/tcp/80", Refusal.KIND),
+        ("/ip4/0.1.2.3/tcp/80", Refusal.KIND),
+        ("/ip6/::1/tcp/80", Refusal.KIND),
+        ("/ip6/::/tcp/80", Refusal.KIND),
+        ("/ip6/fe80::1/tcp/80", Refusal.KIND),
+        ("/ip6/ff02::1/tcp/80", Refusal.KIND),
+        ("/ip6/fd00::1/tcp/80", Refusal.KIND),
+        ("/ip6/::ffff:127.0.0.1/tcp/80", Refusal.KIND),
+        ("/ip6/::ffff:10.0.0.1/tcp/80", Refusal.KIND),
+        ("/ip6/64:ff9b::7f00:1/tcp/80", Refusal.KIND),
+        ("/ip6/2002:7f00:1::1/tcp/80", Refusal.KIND),
+        ("/ip4/11.1.0.2/tcp/0", Refusal.PORT_ZERO),
+        ("/ip4/11.1.0.2/udp/4001", Refusal.NOT_TCP),
+        ("/ip4/11.1.0.2/tcp/4001/ws", Refusal.NOT_TCP),
+        ("/dns4/localhost/tcp/4001", Refusal.NAME),
+        (f"/ip4/11.1.0.2/tcp/4001/p2p/{OTHER}/p2p-circuit", Refusal.RELAYED),
+    ],
+)
+def test_each_kind_of_remote_candidate(text: str, reason: Refusal | None) -> None:
+    assert judge(text) is reason
+
+
+def test_private_only_when_allowed_and_loopback_only_for_a_relay_on_this_machine() -> None:
+    assert judge("/ip4/192.168.1.1/tcp/4001", LAN) is None
+    assert judge("/ip4/100.64.1.1/tcp/4001", LAN) is None
+    assert judge("/ip4/127.0.0.1/tcp/4001", LAN) is Refusal.KIND
+    assert judge("/ip4/127.0.0.1/tcp/4001", MACHINE) is None
+    for text in ("/ip4/169.254.1.1/tcp/80", "/ip4/0.0.0.0/tcp/80", "/ip4/224.0.0.1/tcp/80"):
+        assert judge(text, MACHINE) is Refusal.KIND
+
+
+def test_our_own_addresses_are_never_dialled() -> None:
+    assert judge("/ip4/11.1.0.2/tcp/4001", own=("/ip4/11.1.0.2/tcp/4001",)) is Refusal.OWN
+    assert judge("/ip6/::ffff:11.1.0.2/tcp/4001", own=("/ip4/11.1.0.2/tcp/4001",)) is Refusal.OWN
+    assert judge("/ip4/11.1.0.2/tcp/4002", own=("/ip4/11.1.0.2/tcp/4001",)) is None
+
+
+def test_a_scan_list_is_cut_down() -> None:
+    hosts = [tcp_addr(f"11.9.0.{n}", 4001).to_bytes() for n in range(1, 200)]
+    ports = [tcp_addr("11.9.0.1", n).to_bytes() for n in range(1, 200)]
+    assert len(filter_remote(hosts, peer=PEER, own=(), scope=STRICT).accepted) == MAX_CANDIDATE_HOSTS
+    assert len(filter_remote(ports, peer=PEER, own=(), scope=STRICT).accepted) == MAX_CANDIDATE_PORTS
+    twice = filter_remote(ports[:1] * 2, peer=PEER, own=(), scope=STRICT)
+    assert (len(twice.accepted), twice.refused[0][1]) == (1, Refusal.DUPLICATE)
+
+
+_addrs = st.one_of(
+    st.binary(max_size=80),
+    st.builds(lambda ip, port: tcp_addr(str(ip), port).to_bytes(), st.ip_addresses(), st.integers(0, 65535)),
+)
+
+
+@given(st.lists(_addrs, max_size=80), st.sampled_from([STRICT, LAN, MACHINE]))
+def test_any_list_is_filtered_to_a_bounded_one_of_allowed_addresses(raw: list[bytes], scope: Scope) -> None:
+    result = filter_remote(raw, peer=PEER, own=(), scope=scope)
+    assert len(result.accepted) <= MAX_CANDIDATES
+    assert len(result.refused) <= MAX_CANDIDATES
+    assert len(set(result.accepted)) == len(result.accepted)
+    for addr in result.accepted:
+        again = filter_remote([addr.to_bytes()], peer=PEER, own=(), scope=scope)
+        assert again.accepted == (addr,)
+        assert not is_relayed(addr)
+
+
+def test_own_candidates_observed_first_then_public_listening_ones_never_a_guess() -> None:
+    observed = [parse("/ip4/11.1.0.2/tcp/30001")]
+    listen = [parse(t) for t in ("/ip4/192.168.1.5/tcp/4001", "/ip6/2600::5/tcp/4001", "/ip4/127.0.0.1/tcp/4001")]
+    strict = own_candidates(observed, listen, STRICT)
+    assert strict == (parse("/ip4/11.1.0.2/tcp/30001"), parse("/ip6/2600::5/tcp/4001"))
+    assert parse("/ip4/192.168.1.5/tcp/4001") in own_candidates(observed, listen, LAN)
+    assert own_candidates([], [parse("/ip4/0.0.0.0/tcp/4001")], MACHINE) == ()
+    assert own_candidates([parse("/ip4/11.1.0.2/tcp/0")], [], MACHINE) == ()
+
+
+def record(book: ObservedAddresses, observer: str, observed: str, now: float, local: str = "/ip4/10.1.0.2/tcp/4001"):
+    return book.record(observer=observer, observer_peer=PEER, local=parse(local), observed=parse(observed), now=now)
+
+
+def test_observed_addresses_newest_first_and_each_once() -> None:
+    book = ObservedAddresses()
+    assert record(book, "11.0.0.10", "/ip4/11.1.0.2/tcp/30001", 1.0) is not None
+    assert record(book, "11.0.0.10", "/ip4/11.1.0.2/tcp/30001", 2.0) is None
+    assert record(book, "11.0.0.20", "/ip4/11.1.0.2/tcp/30002", 3.0) is not None
+    assert book.addresses() == (parse("/ip4/11.1.0.2/tcp/30002"), parse("/ip4/11.1.0.2/tcp/30001"))
+    assert record(book, "11.0.0.20", "/ip4/11.1.0.2/tcp/30001", 4.0) is not None
+    assert book.addresses() == (parse("/ip4/11.1.0.2/tcp/30001"),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/ip4/0.0.0.0/tcp/4001",
+        "/ip4/11.1.0.2/tcp/0",
+        "/ip4/11.1.0.2/udp/4001",
+        "/dns4/a.example/tcp/1",
+        "/ip6/2600::1/tcp/1",
+    ],
+)
+def test_an_unusable_observation_is_not_taken(text: str) -> None:
+    assert record(ObservedAddresses(), "11.0.0.10", text, 1.0) is None
+
+
+def test_a_circuit_is_no_observation() -> None:
+    text = f"/ip4/11.0.0.10/tcp/4001/p2p/{OTHER}/p2p-circuit"
+    assert record(ObservedAddresses(), "11.0.0.10", text, 1.0) is None
+
+
+def test_a_mapping_outlives_its_connection_for_a_while_and_then_goes() -> None:
+    book = ObservedAddresses()
+    record(book, "11.0.0.10", "/ip4/11.1.0.2/tcp/30001", 1.0)
+    book.forget(observer_peer=PEER, observer="11.0.0.10", now=10.0)
+    assert book.addresses(10.0 + STALE_OBSERVATION) == (parse("/ip4/11.1.0.2/tcp/30001"),)
+    assert book.addresses(10.1 + STALE_OBSERVATION) == ()
+    record(book, "11.0.0.20", "/ip4/11.1.0.2/tcp/30002", 11.0)
+    assert book.addresses(12.0)[0] == parse("/ip4/11.1.0.2/tcp/30002")
+    assert book.mapping() == "unknown"
+    book.clear()
+    assert book.addresses() == ()
+
+
+def test_the_number_of_observers_is_bounded() -> None:
+    book = ObservedAddresses()
+    for n in range(3 * MAX_OBSERVERS):
+        record(book, f"11.0.{n // 200}.{n % 200 + 1}", f"/ip4/11.1.0.2/tcp/{30000 + n}", float(n))
+    assert len(book.current()) == MAX_OBSERVERS
+    assert book.addresses()[0] == Multiaddr(f"/ip4/11.1.0.2/tcp/{30000 + 3 * MAX_OBSERVERS - 1}")

@@ -1,0 +1,68 @@
+"""Mapping behaviour from observations (RFC 4787 section 4.1)."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.addresses import Endpoint
+from bridge.identity import Identity
+from bridge.protocol.nat import Mapping, Observation, classify
+
+PEER = Identity.generate().peer_id
+LOCAL = Endpoint("ip4", "10.1.0.2", 4001)
+
+
+def seen(observer: str, host: str, port: int, *, at: float = 1.0, local: Endpoint = LOCAL, observer_port: int = 7001):
+    return Observation(observer, observer_port, PEER, local, Endpoint("ip4", host, port), at)
+
+
+@pytest.mark.parametrize(
+    ("observations", "mapping", "kept"),
+    [
+        ([], Mapping.UNKNOWN, None),
+        ([seen("11.0.0.10", "11.1.0.2", 4001)], Mapping.UNKNOWN, True),
+        ([seen("11.0.0.10", "10.1.0.2", 4001)], Mapping.NONE, True),
+        (
+            [seen("11.0.0.10", "11.1.0.2", 30001), seen("11.0.0.20", "11.1.0.2", 30001)],
+            Mapping.ENDPOINT_INDEPENDENT,
+            False,
+        ),
+        (
+            [seen("11.0.0.10", "11.1.0.2", 30001), seen("11.0.0.10", "11.1.0.2", 30001, observer_port=7002)],
+            Mapping.UNKNOWN,
+            False,
+        ),
+        (
+            [seen("11.0.0.10", "11.1.0.2", 30001), seen("11.0.0.20", "11.1.0.2", 30002)],
+            Mapping.ADDRESS_DEPENDENT,
+            False,
+        ),
+        (
+            [seen("11.0.0.10", "11.1.0.2", 30001), seen("11.0.0.10", "11.1.0.2", 30002, observer_port=7002)],
+            Mapping.ADDRESS_AND_PORT_DEPENDENT,
+            False,
+        ),
+        (
+            [seen("11.0.0.10", "11.1.0.2", 4001), seen("10.1.0.9", "10.1.0.2", 4001)],
+            Mapping.UNKNOWN,
+            True,
+        ),
+    ],
+)
+def test_mapping(observations: list[Observation], mapping: Mapping, kept: bool | None) -> None:
+    report = classify(observations)
+    assert (report.mapping, report.port_kept) == (mapping, kept)
+    assert report.mapping.dependent == mapping.value.startswith("address-")
+
+
+def test_two_interfaces_are_not_taken_for_a_symmetric_nat() -> None:
+    wifi = Endpoint("ip4", "10.9.0.2", 4001)
+    report = classify([seen("11.0.0.10", "11.1.0.2", 4001), seen("11.0.0.20", "11.2.0.2", 4001, at=2.0, local=wifi)])
+    assert report.mapping is Mapping.UNKNOWN
+
+
+def test_versions_are_judged_apart_and_stale_observations_do_not_count() -> None:
+    first, second = seen("11.0.0.10", "11.1.0.2", 1), seen("11.0.0.20", "11.1.0.2", 2)
+    assert classify([first, second], 6).mapping is Mapping.UNKNOWN
+    stale = Observation(**{**second.__dict__, "stale_since": 3.0})
+    assert classify([first, stale]).mapping is Mapping.UNKNOWN

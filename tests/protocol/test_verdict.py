@@ -1,0 +1,49 @@
+"""The table of punch outcomes and the judge."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from bridge.protocol.nat import Mapping
+from bridge.protocol.verdict import TABLE, Code, Evidence, judge, message
+
+
+def test_the_table_has_one_complete_row_for_each_code() -> None:
+    assert set(TABLE) == set(Code)
+    for code, row in TABLE.items():
+        assert row.code is code
+        assert row.seen.endswith(".")
+        assert row.advice.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "code"),
+    [
+        (Evidence(), Code.TIMEOUT),
+        (Evidence(dials=1), Code.SYN_FILTERED),
+        (Evidence(dials=1, mapping=Mapping.ADDRESS_DEPENDENT), Code.MAPPING_DEPENDENT),
+        (Evidence(dials=1, mapping=Mapping.ENDPOINT_INDEPENDENT), Code.SYN_FILTERED),
+        (Evidence(dials=1, remote_dependent=True), Code.MAPPING_DEPENDENT),
+        (Evidence(dials=9, errors=Counter(ECONNREFUSED=9)), Code.RESET_BY_NAT),
+        (Evidence(dials=9, errors=Counter(EHOSTUNREACH=5, ECONNREFUSED=4)), Code.UNREACHABLE_BY_NAT),
+        (Evidence(local_errors=Counter(EACCES=3)), Code.LOCAL_FIREWALL),
+        (Evidence(local_errors=Counter(EADDRINUSE=3)), Code.PORT_BUSY),
+        (Evidence(local_errors=Counter(ENETUNREACH=3)), Code.NO_ROUTE),
+        (Evidence(dials=1, sockets=1, upgrades=["SILENT"]), Code.BLACK_HOLED),
+        (Evidence(dials=1, sockets=1, upgrades=["PROTOCOL"]), Code.ROLE_CLASH),
+        (Evidence(dials=1, sockets=2, upgrades=["SILENT", "WRONG_PEER"]), Code.WRONG_PEER),
+        (Evidence(sockets=1, local_errors=Counter(EADDRNOTAVAIL=4), upgrades=["SILENT"]), Code.BLACK_HOLED),
+    ],
+)
+def test_judge(evidence: Evidence, code: Code) -> None:
+    assert judge(evidence) is code
+
+
+def test_seen_counts_and_message_tells_what_to_do() -> None:
+    evidence = Evidence(dials=3, errors=Counter(ECONNREFUSED=3), upgrades=["SILENT"])
+    assert evidence.seen() == ("ECONNREFUSEDx3", "SILENT")
+    text = message("RESET_BY_NAT", evidence.seen())
+    assert "ECONNREFUSEDx3" in text
+    assert TABLE[Code.RESET_BY_NAT].advice in text
