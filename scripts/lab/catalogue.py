@@ -1,0 +1,111 @@
+"""The scenarios that TEST_SCENARIOS.md reports: what each is to show, and how it is run.
+
+A table of facts. Each row's id is also the mark of the lab test that runs it (`@pytest.mark.scenario`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lab.scenario import Scenario
+
+RETRY_SOON = ("--punch-retry", "8")
+"""The cadence of later punches, shortened so that a short run shows it (default 30 s, doubling)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`expected` is `direct` or `relay`; `codes`: the failure codes that are right when it is `relay`."""
+
+    id: str
+    title: str
+    goal: str
+    expected: str
+    scenario: Scenario
+    codes: tuple[str, ...] = ()
+
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        "S-001",
+        "home router → home router",
+        "Two private peers meet over the relay, punch one direct TCP connection, and go on when the relay is killed.",
+        "direct",
+        Scenario(name="s-001-home-home", kill_relay=True, measure=True, capture=True),
+    ),
+    Row(
+        "S-002",
+        "home router → public host",
+        "The listener is public: no punch is needed, one plain dial from it or to it makes the path direct.",
+        "direct",
+        Scenario(name="s-002-home-public", listener_nat="public", dialer_nat="home", kill_relay=True, measure=True),
+    ),
+    Row(
+        "S-003",
+        "public host → home router",
+        "The dialer is public: the listener behind its router dials it first (connection reversal).",
+        "direct",
+        Scenario(name="s-003-public-home", listener_nat="home", dialer_nat="public", kill_relay=True, measure=True),
+    ),
+    Row(
+        "S-004",
+        "symmetric NAT → home router",
+        "No TCP punch is possible: the peers stay on the relay, gossip goes on, punches are retried with back-off.",
+        "relay",
+        Scenario(
+            name="s-004-symmetric-home",
+            listener_nat="home",
+            dialer_nat="symmetric",
+            timeout=60.0,
+            duration=20.0,
+            measure=True,
+            listener_options=RETRY_SOON,
+        ),
+        codes=("MAPPING_DEPENDENT", "SYN_FILTERED", "TIMEOUT"),
+    ),
+    Row(
+        "S-005",
+        "carrier-grade NAT → carrier-grade NAT",
+        "Two NATs on each side, both endpoint-independent: the punch goes through all four.",
+        "direct",
+        Scenario(name="s-005-cgnat-cgnat", listener_nat="cgnat", dialer_nat="cgnat", kill_relay=True, measure=True),
+    ),
+    Row(
+        "S-006",
+        "same LAN",
+        "Both peers behind one router on one LAN: the path becomes the LAN itself.",
+        "direct",
+        Scenario(name="s-006-same-lan", listener_nat="same-lan", dialer_nat="same-lan", kill_relay=True),
+    ),
+    Row(
+        "S-007",
+        "IPv6 firewall → IPv6 firewall",
+        "No NAT, but both sides drop unsolicited packets: the punch opens both firewalls.",
+        "direct",
+        Scenario(name="s-007-ipv6", listener_nat="ipv6", dialer_nat="ipv6", kill_relay=True),
+    ),
+    Row(
+        "S-008",
+        "symmetric NAT → public host",
+        "A symmetric NAT becomes direct where the other side can accept; roles follow DCUtR, not the socket.",
+        "direct",
+        Scenario(
+            name="s-008-symmetric-public", listener_nat="public", dialer_nat="symmetric", kill_relay=True, measure=True
+        ),
+    ),
+    Row(
+        "S-009",
+        "home router → home router, --no-p2p",
+        "With --no-p2p no DCUtR message is sent at all: the peers stay on the relay.",
+        "relay",
+        Scenario(name="s-009-no-p2p", p2p=False),
+    ),
+)
+
+
+def row(identifier: str) -> Row:
+    """Look a scenario up by its id. Raises ValueError that lists the ids."""
+    for one in ROWS:
+        if one.id.lower() == identifier.lower():
+            return one
+    raise ValueError(f"unknown scenario {identifier!r}; one of: {', '.join(one.id for one in ROWS)}")

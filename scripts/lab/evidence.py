@@ -1,0 +1,229 @@
+"""Turns recorded runs into text: one readable summary a run, and TEST_SCENARIOS.md over all of them.
+
+Everything comes from report.json in `logs/<utc>-<name>/`; nothing here runs a program or judges anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lab.catalogue import ROWS, Row
+
+Data = Mapping[str, Any]
+
+_STEPS = {
+    "relay.listening": "relay listens",
+    "reservation.accepted": "reservation accepted",
+    "connection.opened": "connection opened",
+    "connection.closed": "connection closed",
+    "handshake.completed": "handshake completed",
+    "punch.started": "punch started (CONNECT)",
+    "punch.succeeded": "punch succeeded",
+    "punch.failed": "punch failed",
+    "p2p_upgrade": "upgraded to direct",
+    "p2p_fallback": "stays on the relay",
+    "path.changed": "traffic moved",
+    "circuit.opened": "circuit opened",
+    "circuit.closed": "circuit closed",
+    "error": "error",
+    "summary": "ended",
+}
+_FIELDS = ("path", "attempt", "elapsed_ms", "local", "remote", "code", "from", "to", "reason", "expires", "exit_code")
+
+
+def _verdict(report: Data, row: Row | None) -> str:
+    if report.get("error"):
+        return f"FAIL ({report['error']})"
+    expected = row.expected if row is not None else report["scenario"]["expected"]
+    if expected == "direct":
+        if not (report["direct"] and report["proven"]):
+            return "FAIL"
+        attempt = report["punch"].get("attempt") or 1
+        return "PASS" if attempt == 1 else f"PASS-FLAKY (attempt {attempt})"
+    codes = set(report["punch"].get("codes", []))
+    right = report["outcome"] == "relay" and report["watched"].get("flows_rise")
+    return "PASS" if right and (row is None or not row.codes or codes & set(row.codes)) else "FAIL"
+
+
+def passed(report: Data, row: Row) -> bool:
+    """Whether a recorded run shows what the row promises."""
+    return _verdict(report, row).startswith("PASS")
+
+
+def _event_text(event: Data) -> str:
+    shown = ", ".join(f"{key} {event[key]}" for key in _FIELDS if event.get(key) not in (None, "", []))
+    return f"{_STEPS.get(event['event'], event['event'])}{f' ({shown})' if shown else ''}"
+
+
+def _timeline(report: Data) -> Iterable[str]:
+    for event in report["timeline"]:
+        if event["event"] in _STEPS:
+            where = f"`{event['who']}.jsonl:{event['line']}`"
+            yield f"| {event['at']:.3f} | {event['who']} | {_event_text(event)} | {where} |"
+
+
+def _table(head: Sequence[str], rows: Iterable[str]) -> list[str]:
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows, ""]
+
+
+def _environment(report: Data) -> list[str]:
+    env, topology = report["environment"], report.get("topology", {})
+    lines = ["## Environment", ""]
+    lines += [f"- commit `{env['commit'] or 'unknown'}` (uncommitted changes: {env['uncommitted']})"]
+    lines += [f"- kernel {env['kernel']}, {env['machine']}, Python {env['python']}"]
+    times = topology.get("round_trips_ms", {})
+    lines += [f"- measured round trips, ms: {', '.join(f'{k} {v}' for k, v in times.items())}"]
+    for side, found in topology.get("measured", {}).items():
+        shown = ", ".join(f"{key} {value}" for key, value in found.items() if value not in (None, ""))
+        lines += [f"- NAT of side {side}, measured: {shown}"]
+    lines += ["", *_table(["role", "host", "command", "exit"], _programs(report))]
+    for box, rules in topology.get("rulesets", {}).items():
+        lines += [
+            f"<details><summary>nft rules of {box}</summary>",
+            "",
+            "```",
+            rules.strip(),
+            "```",
+            "",
+            "</details>",
+            "",
+        ]
+    return lines
+
+
+def _programs(report: Data) -> Iterable[str]:
+    for name in ("relay", "listener", "dialer"):
+        if name in report["programs"]:
+            program = report["programs"][name]
+            ended = "SIGKILL" if program["killed"] else program["exit"]
+            yield f"| {name} | {program['host']} | `punchbridge {' '.join(_clean(program['argv']))}` | {ended} |"
+
+
+def _clean(argv: Sequence[str]) -> list[str]:
+    """The command without the run's own scratch paths."""
+    return ["KEYFILE" if argument.endswith("/key") else argument for argument in argv]
+
+
+def _traffic(report: Data) -> list[str]:
+    lines = ["## Traffic", ""]
+    for title, part in (
+        ("watched after the outcome", report["watched"]),
+        ("after the relay was killed", report["after_kill"]),
+    ):
+        if part:
+            numbers = {key: value for key, value in part.items() if not isinstance(value, Mapping)}
+            lines += [f"- {title}: " + ", ".join(f"{key} {value}" for key, value in numbers.items())]
+            for who, counts in part["flows_after"].items():
+                before = part["flows_before"][who]
+                moved = ", ".join(f"{way} {before[way]} → {counts[way]}" for way in counts)
+                lines += [f"  - {who}: messages {moved}"]
+    return [*lines, ""]
+
+
+def _proof(report: Data) -> list[str]:
+    lines = ["## Proof of directness", ""]
+    for pair in report["five_tuples"]:
+        for side in ("a", "b"):
+            end = pair[side]
+            lines += [f"- host {side}: local {end['local']}, seen outside as {end['external']}, remote {end['remote']}"]
+    words = {True: "yes", False: "**no**", None: "not asked"}
+    lines += [f"- {name.replace('_', ' ')}: {words[value]}" for name, value in report["proof"].items()]
+    return [*lines, ""]
+
+
+def summary(report: Data, row: Row | None = None) -> str:
+    """The readable record of one run, in Markdown."""
+    title = f"{row.id}: {row.title}" if row is not None else report["scenario"]["name"] or "scenario"
+    punch = report["punch"]
+    lines = [f"# {title}", "", f"Outcome: **{report['outcome']}**, verdict **{_verdict(report, row)}**", ""]
+    if punch.get("elapsed_ms") is not None:
+        lines += [
+            f"Punch: attempt {punch['attempt']}, usable {punch['elapsed_ms']} ms after CONNECT "
+            f"(bound {punch.get('budget_ms')} ms: 1.5 relayed + 4 direct round trips + 50 ms)",
+            "",
+        ]
+    if punch.get("codes"):
+        lines += [f"Failure codes: {', '.join(punch['codes'])}", ""]
+    if report.get("error"):
+        lines += [f"Error: {report['error']}", ""]
+    lines += ["## Timeline", "", *_table(["s", "who", "what", "where"], _timeline(report))]
+    return "\n".join([*lines, *_proof(report), *_traffic(report), *_environment(report)])
+
+
+def record(folder: Path, report: Data, row: Row | None = None) -> Path:
+    """Writes `<folder>-summary.md` beside a run's folder and returns its path."""
+    path = folder.with_name(f"{folder.name}-summary.md")
+    path.write_text(summary(report, row))
+    return path
+
+
+def latest(logs: Path, row: Row) -> Path | None:
+    """The newest recorded run of a row."""
+    found = sorted(logs.glob(f"*-{row.scenario.name}/report.json"))
+    return found[-1].parent if found else None
+
+
+def _section(logs: Path, number: int, row: Row) -> list[str]:
+    lines = [f"## {number}. {row.id} {row.title}", "", f"**Goal.** {row.goal}", "", f"**Test.** `{test_id(row)}`", ""]
+    folder = latest(logs, row)
+    if folder is None:
+        return [*lines, f"**Outcome.** Not run yet: `scripts/scenarios run {row.id}`", ""]
+    report = json.loads((folder / "report.json").read_text())
+    first = {event["event"] + event["who"]: event for event in reversed(report["timeline"])}
+    relay, hosts = first.get("relay.listeningrelay", {}), report["topology"].get("hosts", {})
+    lines += [f"**Relay.** {', '.join(relay.get('addrs', [])) or 'none'}", ""]
+    for name, side, nat in (("listener", "a", "listener_nat"), ("dialer", "b", "dialer_nat")):
+        program = report["programs"].get(name, {})
+        observed = [e["addr"] for e in report["timeline"] if e["event"] == "address.observed" and e["who"] == name]
+        seen = f", observed by the relay as {observed[0]}" if observed else ""
+        host = hosts.get(side, {})
+        where = host.get("address") or host.get("address6")
+        lines += [
+            f"**{name.capitalize()}.** `punchbridge {' '.join(_clean(program.get('argv', [])))}` on {where} behind "
+            f"`{report['scenario'][nat]}`{seen}; log `logs/{folder.name}/{name}.jsonl`",
+            "",
+        ]
+    lines += [f"**Outcome.** {_verdict(report, row)}: {_outcome(report)}", ""]
+    if row.expected == "relay" and report["punch"].get("codes"):
+        lines += [f"**Primary cause.** {', '.join(report['punch']['codes'])} (see docs/troubleshooting.md)", ""]
+    return [*lines, f"**Record.** [logs/{folder.name}-summary.md](logs/{folder.name}-summary.md)", ""]
+
+
+def _outcome(report: Data) -> str:
+    for event in report["timeline"]:
+        if event["event"] in ("punch.succeeded", "p2p_upgrade") and report["outcome"] == "direct":
+            shown = {key: event[key] for key in ("event", "attempt", "elapsed_ms", "local", "remote") if key in event}
+            return f"`{json.dumps(shown)}`"
+    for event in report["timeline"]:
+        if event["event"] == "p2p_fallback":
+            return f"`{json.dumps({key: event[key] for key in ('event', 'code', 'message') if key in event})}`"
+    return str(report["outcome"])
+
+
+def test_id(row: Row) -> str:
+    """The lab test that runs this row."""
+    return f"tests/natlab/test_scenarios.py::test_scenario[{row.id}]"
+
+
+def scenarios_page(logs: Path) -> str:
+    """TEST_SCENARIOS.md: one numbered section a row, from the newest recorded run of each."""
+    lines = [
+        "# Test scenarios",
+        "",
+        "Real programs on real kernel NATs in network namespaces. Generated by `scripts/scenarios write` from the",
+        "records in `logs/`; run one with `scripts/scenarios run S-001`. The dialer's network comes first.",
+        "",
+        *_table(["id", "dialer → listener", "expected", "last verdict"], (_line(logs, row) for row in ROWS)),
+    ]
+    for number, row in enumerate(ROWS, 1):
+        lines += _section(logs, number, row)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _line(logs: Path, row: Row) -> str:
+    folder = latest(logs, row)
+    verdict = "not run" if folder is None else _verdict(json.loads((folder / "report.json").read_text()), row)
+    return f"| {row.id} | {row.title} | {row.expected} | {verdict} |"
