@@ -251,9 +251,6 @@ DIAL_STAGGER: Final = 0.25
 MAX_DIAL_ADDRESSES: Final = 32
 """Addresses tried in one dial, names resolved: at 8 at once and 15 s each this ends within a minute."""
 
-RESOLVE_TIMEOUT: Final = 5.0
-"""A name through the system resolver (resolv.conf: 5 s for each server by default)."""
-
 TRANSPORT_DIAL_TIMEOUT: Final = 30.0
 """A circuit: connecting and upgrading to the relay (15 s), CONNECT, and STOP on the far side."""
 
