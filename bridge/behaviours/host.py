@@ -1,0 +1,72 @@
+"""A host: the swarm with its behaviours, wired in order. What programs and the gRPC side open.
+
+It only composes. Order: swarm, identify, ping, relay client, DCUtR, AutoNAT, then listening, then the relays to keep,
+so that no connection comes before its handlers and no address is told before it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from bridge.addresses import Multiaddr, peer_of
+from bridge.behaviours.identify import IdentifyService
+from bridge.behaviours.ping import PingService
+from bridge.errors import AddressError
+from bridge.events import EventHub
+from bridge.identity import Identity
+from bridge.swarm.connection import Connection
+from bridge.swarm.scopes import flat_nursery
+from bridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
+from bridge.swarm.table import ConnectionLimits
+
+__all__ = ["Host", "HostConfig", "open_host"]
+
+
+@dataclass(frozen=True)
+class HostConfig:
+    """What a host is made of. `listen`: IP and TCP addresses to listen on; `relays`: relay addresses ending in
+    /p2p/ID where a reservation is kept; `punch`: register and run DCUtR; `autonat`: run AutoNAT v2;
+    `allow_private`: announce, and punch to, private and loopback addresses."""
+
+    identity: Identity
+    listen: tuple[Multiaddr, ...] = ()
+    relays: tuple[Multiaddr, ...] = ()
+    agent: str = "punchbridge/0.1.0"
+    allow_private: bool = False
+    punch: bool = True
+    autonat: bool = True
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A running host. Everything else is asked of its parts."""
+
+    swarm: Swarm
+    identify: IdentifyService
+    ping: PingService
+
+    async def dial(self, target: Multiaddr) -> Connection:
+        """Connects to a TARGET: a direct or circuit address ending in /p2p/ID. Errors as `Swarm.dial`."""
+        if peer_of(target) is None:
+            raise AddressError(f"{target} does not say which peer to expect; append /p2p/ID")
+        return await self.swarm.dial(target)
+
+
+@asynccontextmanager
+async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]:
+    """A running host that listens on all its addresses; the relays are still being asked when this yields.
+
+    Raises PortInUse, AddressError. At the end the behaviours stop first, then the swarm says goodbye.
+    """
+    settings = SwarmConfig(config.identity, config.agent, config.allow_private, config.limits)
+    async with open_swarm(settings, events) as swarm, flat_nursery() as nursery:
+        host = Host(swarm, IdentifyService(swarm), PingService(swarm))
+        await nursery.start(host.identify.run)
+        await nursery.start(host.ping.run)
+        for addr in config.listen:
+            await swarm.listen(addr)
+        yield host
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,215 @@
+"""Identify on every connection: asks, answers, pushes our changes, and records how others see our listening port.
+
+It decides nothing about punching or reachability; those read `connection.identify`, `swarm.observed` and events.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from bridge.addresses import Multiaddr, endpoint_of, is_relayed
+from bridge.errors import BridgeError
+from bridge.events import ConnectionClosed, ConnectionOpened, Event, Identified, ObservedAddress
+from bridge.identity import parse_peer_id, peer_text
+from bridge.limits import (
+    IDENTIFY_PUSH_DELAY,
+    IDENTIFY_TIMEOUT,
+    MAX_IDENTIFY_MESSAGES,
+    MAX_IDENTIFY_READ,
+    MAX_IDENTIFY_STREAMS,
+    MAX_IDENTIFY_STREAMS_PER_PEER,
+    MAX_PARALLEL_PUSHES,
+)
+from bridge.protocol import varint
+from bridge.protocol.identify import IDENTIFY, PUSH, decode_update, encode_info
+from bridge.swarm.connection import Connection
+from bridge.swarm.delimited import write_message
+from bridge.swarm.stream import Stream
+from bridge.swarm.supervise import EXPECTED
+from bridge.swarm.swarm import Swarm
+
+__all__ = ["IdentifyService"]
+
+_log = logging.getLogger(__name__)
+
+
+class IdentifyService:
+    """The identify behaviour of a swarm; `run` it in a nursery."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self._swarm = swarm
+        self._pushes = trio.CapacityLimiter(MAX_PARALLEL_PUSHES)
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Runs until cancelled. Connections that stand already are asked too."""
+        limits = {"max_streams": MAX_IDENTIFY_STREAMS, "max_per_peer": MAX_IDENTIFY_STREAMS_PER_PEER}
+        await self._swarm.handle(IDENTIFY, self._answer, **limits)
+        await self._swarm.handle(PUSH, self._take_push, **limits)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            unsubscribe = self._swarm.events.subscribe(self._on_event)
+            try:
+                for connection in self._swarm.connections():
+                    nursery.start_soon(self._ask, connection)
+                task_status.started()
+                await self._push_changes(nursery)
+            finally:
+                unsubscribe()
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, ConnectionOpened):
+            connection = self._swarm.connection(event.connection)
+            if connection is not None and self._nursery is not None:
+                self._nursery.start_soon(self._ask, connection)
+        elif isinstance(event, ConnectionClosed) and event.path == "direct":
+            self._forget(event)
+
+    def _forget(self, event: ConnectionClosed) -> None:
+        """With the last connection from that observer the mapping it saw may go (the NAT's timers run out)."""
+        peer = parse_peer_id(event.peer)
+        host = _host(Multiaddr(event.remote))
+        left = (_host(c.remote) for c in self._swarm.connections(peer) if c.path == "direct")
+        if host is not None and host not in left:
+            self._swarm.observed.forget(observer_peer=peer, now=trio.current_time(), observer=host)
+
+    # --- asking ---------------------------------------------------------------------------------------
+
+    async def _ask(self, connection: Connection) -> None:
+        """One query; a connection whose peer does not answer stays usable, just unidentified."""
+        stream: Stream | None = None
+        try:
+            with trio.fail_after(IDENTIFY_TIMEOUT):
+                stream = await connection.open_stream((IDENTIFY,))
+                await self._read(connection, stream, push=False)
+                await stream.aclose()
+        except EXPECTED as problem:
+            _log.debug("identify of %s failed: %s", peer_text(connection.peer), problem)
+        finally:
+            if stream is not None:
+                stream.reset()  # does nothing to a stream that was closed
+            connection.identified.set()
+
+    async def _take_push(self, stream: Stream) -> None:
+        with trio.fail_after(IDENTIFY_TIMEOUT):
+            await self._read(stream.connection, stream, push=True)
+            await stream.aclose()
+
+    async def _read(self, connection: Connection, stream: Stream, *, push: bool) -> None:
+        """Reads to the end of the stream, merging what arrives (I4: go splits its answer)."""
+        buffer = bytearray()
+        for _ in range(MAX_IDENTIFY_MESSAGES):
+            while (found := varint.split(buffer, MAX_IDENTIFY_READ)) is None:
+                chunk = await stream.receive_some()
+                if not chunk:
+                    return
+                buffer += chunk
+            raw, end = found
+            del buffer[:end]
+            connection.identify = decode_update(raw, connection.peer).merged_into(connection.identify)
+            self._tell(connection, push=push)
+
+    def _tell(self, connection: Connection, *, push: bool) -> None:
+        info = connection.identify
+        assert info is not None
+        if info.observed is not None and not push:
+            self._observe(connection, info.observed)
+        connection.identified.set()
+        self._swarm.events.emit(
+            Identified(
+                connection=connection.id,
+                peer=peer_text(connection.peer),
+                agent=info.agent,
+                protocols=info.protocols,
+                listen=tuple(str(addr) for addr in info.listen),
+                observed=str(info.observed) if info.observed is not None else None,
+                push=push,
+            )
+        )
+
+    def _observe(self, connection: Connection, observed: Multiaddr) -> None:
+        """Only a direct connection from the listening port shows the mapping that a punch needs."""
+        local, remote = endpoint_of(connection.local), endpoint_of(connection.remote)
+        if connection.path != "direct" or local is None or remote is None or is_relayed(observed):
+            return
+        listening = (endpoint_of(addr) for addr in self._swarm.listen_addrs())
+        if not any(item is not None and (item.kind, item.port) == (local.kind, local.port) for item in listening):
+            return
+        changed = self._swarm.observed.record(
+            observer=remote.host,
+            observer_port=remote.port,
+            observer_peer=connection.peer,
+            local=connection.local,
+            observed=observed,
+            now=trio.current_time(),
+        )
+        if changed is not None:
+            version = 6 if local.kind == "ip6" else 4
+            mapping = self._swarm.observed.mapping(version)
+            seen = ObservedAddress(addr=str(observed), observer=peer_text(connection.peer), mapping=mapping)
+            self._swarm.events.emit(seen)
+
+    # --- answering and pushing ------------------------------------------------------------------------
+
+    def _message(self, connection: Connection) -> bytes:
+        relayed = connection.path == "relay"
+        return encode_info(
+            self._swarm.identity,
+            agent=self._swarm.config.agent,
+            protocols=self._swarm.registry.supported(relayed=relayed),
+            listen=self._swarm.announced(),
+            observed=None if relayed else connection.remote,
+        )
+
+    async def _answer(self, stream: Stream) -> None:
+        with trio.fail_after(IDENTIFY_TIMEOUT):
+            await write_message(stream, self._message(stream.connection))
+            await stream.aclose()
+
+    async def _push_changes(self, nursery: trio.Nursery) -> None:
+        """Pushes to direct connections only: a push must not disturb a punch that runs over a circuit (D-rules)."""
+        revision = self._swarm.announcements.revision
+        told = self._contents()
+        seen = revision.number
+        while True:
+            await revision.beyond(seen)
+            await trio.sleep(IDENTIFY_PUSH_DELAY)
+            seen = revision.number
+            contents = self._contents()
+            if contents == told:
+                continue
+            told = contents
+            for connection in self._swarm.connections():
+                if connection.path == "direct" and self._wants_push(connection):
+                    nursery.start_soon(self._push, connection)
+
+    def _contents(self) -> tuple[frozenset[Multiaddr], frozenset[str]]:
+        return frozenset(self._swarm.announced()), frozenset(self._swarm.registry.supported(relayed=False))
+
+    @staticmethod
+    def _wants_push(connection: Connection) -> bool:
+        return connection.identify is None or PUSH in connection.identify.protocols
+
+    async def _push(self, connection: Connection) -> None:
+        stream: Stream | None = None
+        async with self._pushes:
+            try:
+                with trio.fail_after(IDENTIFY_TIMEOUT):
+                    stream = await connection.open_stream((PUSH,))
+                    await write_message(stream, self._message(connection))
+                    await stream.aclose()
+            except EXPECTED as problem:
+                _log.debug("push to %s failed: %s", peer_text(connection.peer), problem)
+            finally:
+                if stream is not None:
+                    stream.reset()
+
+
+def _host(addr: Multiaddr) -> str | None:
+    try:
+        endpoint = endpoint_of(addr)
+    except BridgeError:
+        return None
+    return endpoint.host if endpoint is not None else None

@@ -1,0 +1,87 @@
+"""Ping in both directions: echoes what peers send, and measures round trips at the application level.
+
+The yamux ping of a connection is another thing (`Connection.ping`); this one is what other implementations answer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+
+import trio
+
+from bridge.errors import DialTimeout, LimitExceeded, Unreachable
+from bridge.identity import PeerId, peer_text
+from bridge.limits import MAX_PING_STREAMS, MAX_PING_STREAMS_PER_PEER, PING_IDLE_TIMEOUT, PING_TIMEOUT
+from bridge.protocol.ping import PING, PING_SIZE, PingExchange
+from bridge.swarm.connection import Connection
+from bridge.swarm.stream import Stream
+from bridge.swarm.swarm import Swarm
+
+__all__ = ["PingService"]
+
+
+class PingService:
+    """The ping behaviour of a swarm; `run` it in a nursery, `ping` at any time."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self._swarm = swarm
+        self._asking: set[PeerId] = set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answers pings until the swarm ends."""
+        await self._swarm.handle(PING, self._echo, max_streams=MAX_PING_STREAMS, max_per_peer=MAX_PING_STREAMS_PER_PEER)
+        task_status.started()
+        await trio.sleep_forever()
+
+    async def _echo(self, stream: Stream) -> None:
+        while True:
+            with trio.fail_after(PING_IDLE_TIMEOUT):
+                data = await stream.receive_some(PING_SIZE)
+                if not data:
+                    await stream.aclose()
+                    return
+                await stream.send_all(data)
+
+    async def ping(
+        self, target: PeerId | Connection, count: int | None = None, interval: float = 1.0
+    ) -> AsyncIterator[float]:
+        """Yields round trips in seconds, `interval` seconds apart, `count` of them (None: until closed).
+
+        Raises DialTimeout after PING_TIMEOUT without an echo, ProtocolViolation on a wrong one, StreamReset,
+        LimitExceeded when a ping to that peer runs already (specs/ping: one outbound stream), Unreachable when not
+        connected. Leaving the loop resets the stream; use `contextlib.aclosing` when leaving early.
+        """
+        peer = target if isinstance(target, PeerId) else target.peer
+        if peer in self._asking:
+            raise LimitExceeded(f"a ping to {peer_text(peer)} is running; wait for its end")
+        self._asking.add(peer)
+        stream: Stream | None = None
+        try:
+            stream = await self._swarm.open_stream(target, (PING,))
+            done = 0
+            while count is None or done < count:
+                yield await self._once(stream)
+                done += 1
+                if count is None or done < count:
+                    await trio.sleep(interval)
+            await stream.aclose()
+        finally:
+            self._asking.discard(peer)
+            if stream is not None:
+                stream.reset()
+
+    @staticmethod
+    async def _once(stream: Stream) -> float:
+        with trio.move_on_after(PING_TIMEOUT):
+            payload = os.urandom(PING_SIZE)
+            exchange = PingExchange(payload, trio.current_time())
+            await stream.send_all(payload)
+            while True:
+                data = await stream.receive_some(exchange.missing)
+                if not data:
+                    raise Unreachable("the peer closed the ping stream")
+                elapsed = exchange.receive(bytes(data), trio.current_time())
+                if elapsed is not None:
+                    return elapsed
+        raise DialTimeout(f"no echo within {PING_TIMEOUT:g} s")

@@ -1,0 +1,37 @@
+"""The addresses of this machine's interfaces, to expand a wildcard and to recognise ourselves.
+
+It reads them afresh at each call, since interfaces come and go. It knows nothing of ports and listeners.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import ifaddr
+
+__all__ = ["expand", "interface_addresses", "is_local"]
+
+
+def interface_addresses(version: int | None = None) -> tuple[IPv4Address | IPv6Address, ...]:
+    """All unicast addresses of the interfaces that are up, loopback last, link-local ones left out (no zone ids).
+
+    `version`: 4, 6 or None for both.
+    """
+    found: dict[IPv4Address | IPv6Address, None] = {}
+    for adapter in ifaddr.get_adapters():
+        for entry in adapter.ips:
+            host = entry.ip if isinstance(entry.ip, str) else entry.ip[0]
+            ip = ip_address(host.partition("%")[0])
+            if not ip.is_link_local and version in (None, ip.version):
+                found[ip] = None
+    return tuple(sorted(found, key=lambda ip: (ip.is_loopback, ip.version)))
+
+
+def expand(ip: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:
+    """The interface addresses that a listener bound to `ip` answers on: all of its version for 0.0.0.0 and ::."""
+    return interface_addresses(ip.version) if ip.is_unspecified else (ip,)
+
+
+def is_local(ip: IPv4Address | IPv6Address) -> bool:
+    """True when a packet to `ip` does not leave this machine."""
+    return ip.is_loopback or ip in interface_addresses(ip.version)

@@ -1,0 +1,181 @@
+"""The swarm actor: one task that takes commands from a bounded mailbox and starts their work in its nursery.
+
+It never waits for a command's work, so commands may cause commands. It knows what each command means and nothing of
+how links, tables or dials work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import trio
+
+from bridge.addresses import Multiaddr, is_relayed
+from bridge.errors import AddressError, LimitExceeded, SwarmStopped, Unreachable
+from bridge.identity import PeerId, peer_text
+from bridge.limits import MAILBOX, MAX_COMMANDS
+from bridge.swarm.commands import (
+    Adopt,
+    Close,
+    Command,
+    Connect,
+    Dial,
+    Handle,
+    Listen,
+    OpenStream,
+    Reply,
+    Reserve,
+    Unhandle,
+)
+from bridge.swarm.connection import Connection
+from bridge.swarm.dialer import Dialer
+from bridge.swarm.listener import Listeners
+from bridge.swarm.pool import Pool
+from bridge.swarm.registry import Registration
+from bridge.swarm.stream import Stream
+from bridge.swarm.supervise import EXPECTED
+from bridge.swarm.transport import Reservation, ReservingTransport, Transport
+
+__all__ = ["Actor"]
+
+T = TypeVar("T")
+
+
+class Actor:
+    """Carries out commands. Every reply is filled: by the work, or with SwarmStopped."""
+
+    def __init__(self, pool: Pool, listeners: Listeners, dialer: Dialer, transports: list[Transport]) -> None:
+        self._pool = pool
+        self._listeners = listeners
+        self._dialer = dialer
+        self._transports = transports
+        self._send, self._receive = trio.open_memory_channel[Command[Any]](MAILBOX)
+        self._pending: set[Reply[Any]] = set()
+        self._stopped = False
+
+    async def submit(self, command: Command[T]) -> T:
+        """Hands a command in and waits for its reply. Waits while the mailbox is full.
+
+        Raises what the work raises, SwarmStopped, or LimitExceeded beyond MAX_COMMANDS. When the caller is
+        cancelled the work is cancelled too, and what it had made for the caller alone is undone.
+        """
+        reply = command.reply
+        if self._stopped:
+            raise SwarmStopped("the swarm has stopped; open another one")
+        if len(self._pending) >= MAX_COMMANDS:
+            raise LimitExceeded(f"{MAX_COMMANDS} commands are in progress; wait for some to end")
+        self._pending.add(reply)
+        try:
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._send.send(command)
+            return await reply.wait()
+        except trio.Cancelled:
+            reply.scope.cancel()
+            _undo(reply)
+            raise
+        finally:
+            self._pending.discard(reply)
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """The actor task. Ends when cancelled; then all that it started has ended as well."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._pool.nursery = nursery
+                task_status.started()
+                async for command in self._receive:
+                    nursery.start_soon(self._perform, command)
+        finally:
+            self.refuse()
+
+    async def stop(self) -> None:
+        """Stops listening, ends pending commands, closes the connections (bounded). Cancel `run` afterwards."""
+        self._listeners.stop()
+        self.refuse()
+        await self._pool.stop()
+
+    def refuse(self) -> None:
+        """Ends every pending command with SwarmStopped and takes no more."""
+        self._stopped = True
+        self._send.close()
+        for reply in tuple(self._pending):
+            reply.fail(SwarmStopped("the swarm stopped before the command ended"))
+            reply.scope.cancel()
+
+    async def _perform(self, command: Command[Any]) -> None:
+        reply = command.reply
+        try:
+            with reply.scope:
+                reply.succeed(await self._work(command))
+        except EXPECTED as problem:
+            reply.fail(problem)
+        finally:
+            reply.fail(SwarmStopped("the swarm stopped before the command ended"))
+
+    def _work(self, command: Command[Any]) -> Awaitable[Any]:
+        match command:
+            case OpenStream(target=target, protocols=protocols):
+                return self._open_stream(target, tuple(protocols))
+            case Dial(addr=addr, expected=expected, fresh=fresh):
+                return self._dialer.dial(addr, expected, fresh)
+            case Connect(peer=peer, addrs=addrs):
+                return self._dialer.connect(peer, addrs)
+            case Adopt(link=link, role=role, expected=expected):
+                return self._pool.establish(link, role=role, expected=expected)
+            case Listen(addr=addr):
+                return self._listen(addr)
+            case Reserve(relay=relay):
+                return self._reserve(relay)
+            case Close(target=target, reason=reason):
+                return self._close(target, reason)
+            case Handle():
+                return self._handle(command)
+            case Unhandle(protocol=protocol):
+                return self._unhandle(protocol)
+            case _:
+                raise AssertionError(f"no work for {command}")
+
+    async def _open_stream(self, target: PeerId | Connection, protocols: tuple[str, ...]) -> Stream:
+        if not isinstance(target, PeerId):
+            return await self._pool.open_stream((target,), protocols)
+        ranked = self._pool.table.ranked(target)
+        if not ranked:
+            raise Unreachable(f"not connected to {peer_text(target)}; connect first")
+        return await self._pool.open_stream(ranked, protocols)
+
+    async def _listen(self, addr: Multiaddr) -> tuple[Multiaddr, ...]:
+        for transport in self._transports:
+            if transport.handles(addr):
+                return await transport.listen(addr)
+        if is_relayed(addr):
+            raise AddressError(f"cannot listen on {addr}: this node runs no relay client")
+        await trio.lowlevel.checkpoint()
+        return self._listeners.listen(addr, self._pool.nursery)
+
+    async def _reserve(self, relay: Multiaddr) -> Reservation:
+        for transport in self._transports:
+            if isinstance(transport, ReservingTransport):
+                return await transport.reserve(relay)
+        raise AddressError(f"cannot reserve at {relay}: this node runs no relay client")
+
+    async def _close(self, target: PeerId | Connection, reason: str) -> None:
+        members = self._pool.table.members(target) if isinstance(target, PeerId) else (target,)
+        await self._pool.close(members, reason)
+
+    async def _handle(self, command: Handle) -> None:
+        await trio.lowlevel.checkpoint()
+        self._pool.registry.add(
+            Registration(command.protocol, command.handler, command.max_streams, command.max_per_peer, command.relayed)
+        )
+
+    async def _unhandle(self, protocol: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self._pool.registry.remove(protocol)
+
+
+def _undo(reply: Reply[Any]) -> None:
+    """A stream that nobody took is reset; connections and listeners belong to the swarm and stay."""
+    made = reply.abandoned()
+    if isinstance(made, Stream):
+        made.reset()

@@ -1,0 +1,76 @@
+"""What we tell others about ourselves: listening, circuit and confirmed external addresses, and its revision.
+
+It filters by the announcement policy and never guesses an address. Who is told, and when, is identify's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import trio
+
+from bridge.addresses import Multiaddr, is_public, peer_of, without_peer
+from bridge.identity import PeerId
+from bridge.limits import MAX_IDENTIFY_ADDRS
+
+__all__ = ["Announcements", "Revision"]
+
+
+class Revision:
+    """A counter that can be waited for."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._event = trio.Event()
+
+    def bump(self) -> None:
+        self.number += 1
+        self._event.set()
+        self._event = trio.Event()
+
+    async def beyond(self, number: int) -> int:
+        """Waits until the counter is greater than `number`; returns it."""
+        while self.number <= number:
+            await self._event.wait()
+        return self.number
+
+
+class Announcements:
+    """The announced addresses of a swarm. `revision` moves when they, or the protocols, change."""
+
+    def __init__(self, me: PeerId, allow_private: bool) -> None:
+        self.revision = Revision()
+        self._me = me
+        self._allow_private = allow_private
+        self._circuits: dict[PeerId, tuple[Multiaddr, ...]] = {}
+        self._external: dict[Multiaddr, bool] = {}
+
+    def set_circuit_addrs(self, relay: PeerId, addrs: tuple[Multiaddr, ...]) -> None:
+        """Our circuit addresses at one relay; empty removes them."""
+        if self._circuits.get(relay, ()) == addrs:
+            return
+        if addrs:
+            self._circuits[relay] = addrs
+        else:
+            self._circuits.pop(relay, None)
+        self.revision.bump()
+
+    def set_external(self, addr: Multiaddr, confirmed: bool) -> None:
+        """An address that others reached us at (`confirmed`), or no longer do."""
+        if self._external.get(addr, False) == confirmed:
+            return
+        if not confirmed:
+            del self._external[addr]
+        elif len(self._external) < MAX_IDENTIFY_ADDRS:
+            self._external[addr] = True
+        self.revision.bump()
+
+    def addresses(self, listening: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
+        """Confirmed external ones first, then listening, then circuits; without our own /p2p part, each once."""
+        direct = [addr for addr in listening if self._allow_private or is_public(addr)]
+        circuits = [addr for addrs in self._circuits.values() for addr in addrs]
+        merged = dict.fromkeys(self._bare(addr) for addr in (*self._external, *direct, *circuits))
+        return tuple(merged)[:MAX_IDENTIFY_ADDRS]
+
+    def _bare(self, addr: Multiaddr) -> Multiaddr:
+        return without_peer(addr) if peer_of(addr) == self._me else addr

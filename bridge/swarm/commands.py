@@ -1,0 +1,135 @@
+"""What can be asked of the swarm actor, as values with a reply slot each. No command knows how it is carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+import trio
+
+from bridge.addresses import Multiaddr
+from bridge.identity import PeerId
+from bridge.swarm.link import Link
+from bridge.swarm.transport import Reservation
+
+if TYPE_CHECKING:
+    from bridge.swarm.connection import Connection
+    from bridge.swarm.stream import Stream
+
+__all__ = [
+    "Adopt",
+    "Close",
+    "Command",
+    "Connect",
+    "Dial",
+    "Handle",
+    "Listen",
+    "OpenStream",
+    "Reply",
+    "Reserve",
+    "Unhandle",
+]
+
+T = TypeVar("T")
+
+
+class Reply(Generic[T]):
+    """A slot that is filled once, with a value or an error. `scope` cancels the work when the asker went away."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self._event = trio.Event()
+        self._value: T | None = None
+        self._error: BaseException | None = None
+
+    @property
+    def filled(self) -> bool:
+        return self._event.is_set()
+
+    def succeed(self, value: T) -> None:
+        if not self.filled:
+            self._value = value
+            self._event.set()
+
+    def fail(self, error: BaseException) -> None:
+        if not self.filled:
+            self._error = error
+            self._event.set()
+
+    async def wait(self) -> T:
+        """The value, or raises the error."""
+        await self._event.wait()
+        return self.take()
+
+    def take(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]  # None is a value of T where T is None
+
+    def abandoned(self) -> T | None:
+        """What a cancelled asker did not collect; None when there is nothing to give back."""
+        return self._value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command(Generic[T]):
+    """Base: `reply` is filled by the actor, at the latest with SwarmStopped."""
+
+    reply: Reply[T] = field(default_factory=Reply, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listen(Command[tuple[Multiaddr, ...]]):
+    addr: Multiaddr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dial(Command["Connection"]):
+    addr: Multiaddr
+    expected: PeerId | None
+    fresh: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connect(Command["Connection"]):
+    peer: PeerId
+    addrs: tuple[Multiaddr, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenStream(Command["Stream"]):
+    target: PeerId | Connection
+    protocols: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handle(Command[None]):
+    protocol: str
+    handler: Callable[[Stream], Awaitable[None]]
+    max_streams: int
+    max_per_peer: int
+    relayed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unhandle(Command[None]):
+    protocol: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reserve(Command[Reservation]):
+    relay: Multiaddr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Close(Command[None]):
+    target: PeerId | Connection
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adopt(Command["Connection"]):
+    link: Link
+    role: Literal["initiator", "responder"]
+    expected: PeerId | None

@@ -1,0 +1,245 @@
+"""Dialling: one address or many at once, from the listening port, with every failure kept.
+
+It turns addresses into links and has the pool upgrade them. It chooses no addresses of its own, and filters only
+what can never be dialled; addresses learned from strangers are filtered by whoever learned them.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from bridge.addresses import Endpoint, Multiaddr, circuit_of, endpoint_of, is_relayed, peer_of, without_peer
+from bridge.errors import AddressError, BridgeError, DialTimeout, SwarmStopped, Unreachable
+from bridge.identity import PeerId, peer_text
+from bridge.limits import (
+    CONNECT_TIMEOUT,
+    DIAL_STAGGER,
+    MAX_PARALLEL_DIALS,
+    TRANSPORT_DIAL_TIMEOUT,
+)
+from bridge.net.tcp import TcpStream, connect, resolve
+from bridge.swarm.connection import Connection
+from bridge.swarm.link import Link
+from bridge.swarm.listener import Listeners
+from bridge.swarm.plan import DialPlan, check_endpoint, expected_peer, failure
+from bridge.swarm.pool import Pool
+from bridge.swarm.scopes import flat_nursery
+from bridge.swarm.transport import Transport
+
+__all__ = ["Dialer"]
+
+_log = logging.getLogger(__name__)
+
+_PORT_BUSY: Final = {errno.EADDRNOTAVAIL, errno.EADDRINUSE}
+"""connect(2) from the listening port: the 4-tuple exists already (natlab.md section 4, Linux details)."""
+
+
+class _Race:
+    """One dial in progress, which several callers may share; it ends when nobody waits any more."""
+
+    def __init__(self, addrs: Sequence[Multiaddr]) -> None:
+        self.plan = DialPlan(addrs)
+        self.scope = trio.CancelScope()
+        self.done = trio.Event()
+        self.news = trio.Event()
+        self.waiters = 0
+        self.running = 0
+        self.failures: list[tuple[Multiaddr, BridgeError]] = []
+        self.winner: Connection | None = None
+        self.error: BridgeError | None = None
+
+    def add(self, addrs: Sequence[Multiaddr]) -> None:
+        self.plan.add(addrs)
+        self.news.set()
+
+    def start_next(self) -> Multiaddr | None:
+        """The address to try now; None when all are tried or enough of them are under way."""
+        addr = self.plan.next() if self.running < MAX_PARALLEL_DIALS else None
+        self.running += addr is not None
+        return addr
+
+    def ended(self, connection: Connection | None) -> None:
+        """One attempt is over. A second connection that stood at the same moment is closed."""
+        self.running -= 1
+        self.news.set()
+        if self.winner is None:
+            self.winner = connection
+        elif connection is not None and connection is not self.winner:
+            connection.abort("DUPLICATE")
+
+
+class Dialer:
+    """Makes connections for a pool, using TCP from the listeners' ports and the transports added."""
+
+    def __init__(self, pool: Pool, listeners: Listeners, transports: Sequence[Transport]) -> None:
+        self._pool = pool
+        self._listeners = listeners
+        self._transports = transports
+        self._races: dict[object, _Race] = {}
+
+    async def dial(self, addr: Multiaddr, expected: PeerId | None, fresh: bool) -> Connection:
+        """Dials one address (a name counts as all its addresses). Unless `fresh`, a live connection of the same
+        kind to that peer is returned, and callers that dial the same address at once share one dial."""
+        expected = expected_peer(addr, expected)
+        if expected == self._pool.identity.peer_id:
+            raise AddressError(f"{addr} is this node itself; dial another peer")
+        if fresh:
+            return await self._race(_Race([addr]), expected, fresh=True)
+        live = self._live(addr, expected)
+        return live or await self._shared((expected, addr), [addr], expected)
+
+    async def connect(self, peer: PeerId, addrs: Sequence[Multiaddr]) -> Connection:
+        """The best live connection to the peer, else a race over `addrs`; concurrent calls share it."""
+        if peer == self._pool.identity.peer_id:
+            raise AddressError(f"{peer_text(peer)} is this node itself; connect to another peer")
+        for addr in addrs:
+            expected_peer(addr, peer)
+        ranked = self._pool.table.ranked(peer)
+        return ranked[0] if ranked else await self._shared(peer, addrs, peer)
+
+    def _live(self, addr: Multiaddr, expected: PeerId | None) -> Connection | None:
+        """A connection that serves as well as dialling `addr` would: direct, or through the same relay."""
+        if expected is None:
+            return None
+        circuit = circuit_of(addr)
+        for connection in self._pool.table.ranked(expected):
+            if circuit is None and connection.path == "direct":
+                return connection
+            if circuit is not None and connection.path == "relay" and connection.link.relay == circuit.relay_peer:
+                return connection
+        return None
+
+    async def _shared(self, key: object, addrs: Sequence[Multiaddr], expected: PeerId | None) -> Connection:
+        race = self._races.get(key)
+        if race is None:
+            race = self._races[key] = _Race(addrs)
+            self._pool.nursery.start_soon(self._run_shared, key, race, expected)
+        else:
+            race.add(addrs)
+        race.waiters += 1
+        try:
+            await race.done.wait()
+        finally:
+            race.waiters -= 1
+            if not race.waiters:
+                race.scope.cancel()
+                self._forget(key, race)
+        if race.error is not None:
+            raise race.error
+        if race.winner is None:
+            raise SwarmStopped("the swarm stopped before the dial ended")
+        return race.winner
+
+    async def _run_shared(self, key: object, race: _Race, expected: PeerId | None) -> None:
+        try:
+            with race.scope:
+                await self._race(race, expected, fresh=False)
+        except BridgeError as problem:
+            race.error = problem
+        finally:
+            self._forget(key, race)
+            race.done.set()
+
+    def _forget(self, key: object, race: _Race) -> None:
+        if self._races.get(key) is race:
+            del self._races[key]
+
+    async def _race(self, race: _Race, expected: PeerId | None, *, fresh: bool) -> Connection:
+        """Tries the plan's addresses, DIAL_STAGGER apart or at once after a failure, at most MAX_PARALLEL_DIALS
+        together (RFC 8305). The first authenticated connection wins, the other attempts are cancelled.
+        Raises the error that `failure` makes of all attempts."""
+
+        async def attempt(addr: Multiaddr) -> None:
+            connection = None
+            try:
+                connection = await self._attempt(addr, expected, race, fresh)
+            except BridgeError as problem:
+                race.failures.append((addr, problem))
+            finally:
+                race.ended(connection)
+
+        async with flat_nursery() as nursery:
+            while race.winner is None:
+                race.news = trio.Event()
+                addr = race.start_next()
+                if addr is not None:
+                    nursery.start_soon(attempt, addr)
+                elif not race.running:
+                    break
+                more = race.plan.waiting and race.running < MAX_PARALLEL_DIALS
+                with trio.move_on_after(DIAL_STAGGER if more else math.inf):
+                    await race.news.wait()
+            nursery.cancel_scope.cancel()
+        if race.winner is None:
+            raise failure(peer_text(expected) if expected else "the address", race.failures, race.plan.skipped)
+        return race.winner
+
+    async def _attempt(self, addr: Multiaddr, expected: PeerId | None, race: _Race, fresh: bool) -> Connection | None:
+        """One address; None when it was a name, whose addresses then join the race."""
+        for transport in self._transports:
+            if transport.handles(addr):
+                with trio.move_on_after(TRANSPORT_DIAL_TIMEOUT) as deadline:
+                    link = await transport.dial(addr)
+                if deadline.cancelled_caught:
+                    raise DialTimeout(f"no answer within {TRANSPORT_DIAL_TIMEOUT:g} s", (str(addr),))
+                return await self._pool.establish(link, role="initiator", expected=expected)
+        if is_relayed(addr):
+            raise AddressError(f"{addr} is a circuit address, but this node runs no relay client")
+        endpoint = endpoint_of(addr)
+        check_endpoint(addr, endpoint)
+        assert endpoint is not None
+        if endpoint.kind not in ("ip4", "ip6"):
+            await self._resolve(addr, endpoint, race)
+            return None
+        if self._listeners.is_own(endpoint):
+            raise AddressError(f"{addr} is our own listening address; dial another peer")
+        connected = await self._tcp(addr, endpoint, expected, fresh)
+        if isinstance(connected, Connection):
+            return connected
+        link = Link(raw=connected, local=connected.local, remote=connected.remote, path="direct", inbound=False)
+        return await self._pool.establish(link, role="initiator", expected=expected)
+
+    async def _resolve(self, addr: Multiaddr, endpoint: Endpoint, race: _Race) -> None:
+        found = await resolve(addr)
+        if not found:
+            raise Unreachable(f"the name {endpoint.host} has no address; check its spelling and the resolver")
+        race.add(found)
+
+    async def _tcp(
+        self, addr: Multiaddr, endpoint: Endpoint, expected: PeerId | None, fresh: bool
+    ) -> TcpStream | Connection:
+        target = without_peer(addr) if peer_of(addr) is not None else addr
+        source = self._listeners.source_for(endpoint.ip)
+        try:
+            return await connect(target, source=source, timeout=CONNECT_TIMEOUT)
+        except Unreachable as problem:
+            busy = _errno(problem)
+            if source is None or busy not in _PORT_BUSY:
+                raise
+        live = None if fresh else self._same_endpoint(target, expected)
+        if live is not None:
+            return live
+        note = f"{errno.errorcode[busy]} from the listening port {source[1]}, then from another port"
+        _log.debug("%s: %s", addr, note)
+        try:
+            return await connect(target, source=None, timeout=CONNECT_TIMEOUT)
+        except Unreachable as problem:
+            raise type(problem)(f"{note}: {problem}", problem.attempts) from problem
+
+    def _same_endpoint(self, target: Multiaddr, expected: PeerId | None) -> Connection | None:
+        for connection in self._pool.table.members(expected):
+            if connection.path == "direct" and connection.remote == target:
+                return connection
+        return None
+
+
+def _errno(problem: Unreachable) -> int:
+    """The system's error number behind a failed connect; 0 when there is none."""
+    cause = problem.__cause__ or problem.__context__
+    return cause.errno or 0 if isinstance(cause, OSError) else 0

@@ -1,0 +1,90 @@
+"""Which addresses a dial tries, in which order, and how its failures become one error. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, peer_of
+from bridge.errors import AddressError, BridgeError, DialTimeout, Unreachable
+from bridge.identity import PeerId, peer_text
+from bridge.limits import MAX_DIAL_ADDRESSES
+
+__all__ = ["DialPlan", "check_endpoint", "expected_peer", "failure"]
+
+
+class DialPlan:
+    """A queue of distinct addresses: direct ones before circuits, IP versions alternating (RFC 8305 section 4)."""
+
+    def __init__(self, addrs: Iterable[Multiaddr] = ()) -> None:
+        self._seen: set[Multiaddr] = set()
+        self._waiting: list[Multiaddr] = []
+        self.skipped = 0
+        self.add(addrs)
+
+    def add(self, addrs: Iterable[Multiaddr]) -> None:
+        """Queues addresses that were not in this dial yet; beyond MAX_DIAL_ADDRESSES they are counted and skipped."""
+        for addr in addrs:
+            if addr in self._seen:
+                continue
+            if len(self._seen) >= MAX_DIAL_ADDRESSES:
+                self.skipped += 1
+                continue
+            self._seen.add(addr)
+            self._waiting.append(addr)
+        self._waiting = _ordered(self._waiting)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def next(self) -> Multiaddr | None:
+        return self._waiting.pop(0) if self._waiting else None
+
+
+def _ordered(addrs: list[Multiaddr]) -> list[Multiaddr]:
+    circuits = [addr for addr in addrs if is_relayed(addr)]
+    direct = [addr for addr in addrs if not is_relayed(addr)]
+    six = [addr for addr in direct if (e := endpoint_of(addr)) is not None and e.kind == "ip6"]
+    rest = [addr for addr in direct if addr not in six]
+    mixed: list[Multiaddr] = []
+    while six or rest:
+        mixed += six[:1] + rest[:1]
+        del six[:1], rest[:1]
+    return mixed + circuits
+
+
+def expected_peer(addr: Multiaddr, expected: PeerId | None) -> PeerId | None:
+    """Who must answer at the address. Raises AddressError when the address names another peer than `expected`."""
+    named = peer_of(addr)
+    if named is not None and expected is not None and named != expected:
+        raise AddressError(f"{addr} names another peer than {peer_text(expected)}; use an address of that peer")
+    return expected or named
+
+
+def check_endpoint(addr: Multiaddr, endpoint: Endpoint | None) -> None:
+    """Refuses what can never be dialled; loopback and private IPs are the caller's own choice and allowed here."""
+    if endpoint is None:
+        raise AddressError(f"{addr} is not an address this node can dial; expected /ip4/…/tcp/… or a circuit address")
+    if endpoint.port == 0:
+        raise AddressError(f"{addr} has port 0; name the port the peer listens on")
+    if endpoint.kind in ("ip4", "ip6"):
+        ip = endpoint.ip
+        if ip.is_unspecified or ip.is_multicast or str(ip) == "255.255.255.255":
+            raise AddressError(f"{addr}: {ip} is no host's address; use the peer's own")
+
+
+def failure(who: str, failures: list[tuple[Multiaddr, BridgeError]], skipped: int = 0) -> BridgeError:
+    """One error for a whole dial: the only one there was, else one that lists them all.
+
+    Failures that are all of one kind (a refused relay, a wrong peer) keep that kind, because its remedy differs.
+    """
+    if not failures:
+        return Unreachable(f"no address is known for {who}; name one, for example its circuit address at a relay")
+    attempts = tuple(f"{addr}: {error.code}: {error}" for addr, error in failures)
+    if skipped:
+        attempts += (f"{skipped} more addresses were not tried",)
+    errors = [error for _, error in failures]
+    if not any(isinstance(error, Unreachable) for error in errors) and len({type(error) for error in errors}) == 1:
+        return errors[0]
+    kind = DialTimeout if all(isinstance(error, DialTimeout) for error in errors) else Unreachable
+    return kind(f"{who} cannot be reached: {'; '.join(attempts)}", attempts)

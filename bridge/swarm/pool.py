@@ -1,0 +1,206 @@
+"""The live connections: upgrades links, enters them in the table, runs them and their stream handlers, closes them.
+
+It decides nothing about admission (the table does) and knows no address to dial. Idle connections are kept without
+a limit of time: a relay connection carries a reservation, a user's connection waits for its next call, and dead
+ones are found by the keepalive; `ConnectionLimits` bounds their number.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Literal
+
+import trio
+
+from bridge.addresses import endpoint_of
+from bridge.errors import AddressError, ConnectionLost, DialTimeout, LimitExceeded, ProtocolViolation, RemoteError
+from bridge.events import ConnectionClosed, ConnectionOpened, EventHub
+from bridge.identity import Identity, PeerId, peer_text
+from bridge.limits import CLOSE_TIMEOUT, UPGRADE_TIMEOUT
+from bridge.net.tcp import TcpStream
+from bridge.swarm.connection import Connection
+from bridge.swarm.link import Link
+from bridge.swarm.registry import Registration, Registry
+from bridge.swarm.stream import Stream
+from bridge.swarm.supervise import EXPECTED, report, supervise
+from bridge.swarm.table import ConnectionLimits, ConnectionTable, Refusal, Ticket
+from bridge.swarm.upgrade import upgrade
+
+__all__ = ["Pool"]
+
+_log = logging.getLogger(__name__)
+
+
+class Pool:
+    """Owns every connection of a swarm. Its tasks live in `nursery`, which the actor sets and cancels."""
+
+    nursery: trio.Nursery
+
+    def __init__(self, identity: Identity, limits: ConnectionLimits, registry: Registry, events: EventHub) -> None:
+        self.identity = identity
+        self.table: ConnectionTable[Connection] = ConnectionTable(limits)
+        self.registry = registry
+        self._events = events
+        self._stopping = False
+
+    def accepted(self, socket: TcpStream) -> None:
+        """Takes over a socket from a listener: refused at once when a limit is reached, else upgraded in a task."""
+        endpoint = endpoint_of(socket.remote)
+        verdict = self.table.admit_socket(endpoint.host) if endpoint is not None else Refusal.TOTAL
+        if isinstance(verdict, Refusal) or self._stopping:
+            socket.abort()
+            return
+        self.nursery.start_soon(self._upgrade_inbound, socket, verdict)
+
+    async def _upgrade_inbound(self, socket: TcpStream, ticket: Ticket) -> None:
+        link = Link(raw=socket, local=socket.local, remote=socket.remote, path="direct", inbound=True)
+
+        async def work() -> None:
+            await self.establish(link, role="responder", expected=None, ticket=ticket)
+
+        def failed(_reason: str) -> None:
+            socket.abort()
+
+        try:
+            await supervise("upgrade of an inbound connection", work, failed)
+        finally:
+            self.table.discard(ticket)
+
+    async def establish(
+        self,
+        link: Link,
+        *,
+        role: Literal["initiator", "responder"],
+        expected: PeerId | None,
+        ticket: Ticket | None = None,
+    ) -> Connection:
+        """Upgrades a link and enters it in the table; the connection runs when this returns.
+
+        Raises what `upgrade` raises, DialTimeout after UPGRADE_TIMEOUT seconds, AddressError when we met ourselves,
+        LimitExceeded when the table refuses. On failure and on cancellation the link is cut.
+        """
+        try:
+            with trio.move_on_after(UPGRADE_TIMEOUT) as deadline:
+                connection = await upgrade(link, role=role, identity=self.identity, expected=expected)
+            if deadline.cancelled_caught:
+                raise DialTimeout(f"{link.remote} did not finish the handshake within {UPGRADE_TIMEOUT:g} s")
+        except EXPECTED:
+            link.raw.abort()
+            raise
+        except Exception as problem:  # the named supervisor: a stranger's bytes end one link, not us
+            link.raw.abort()
+            report("a handshake", problem)
+            raise ProtocolViolation(f"the handshake with {link.remote} failed on a defect: {problem!r}") from problem
+        except BaseException:
+            link.raw.abort()
+            raise
+        if connection.peer == self.identity.peer_id:
+            connection.abort("SELF")
+            raise AddressError(f"{link.remote} leads back to ourselves; dial another peer")
+        admission = self.table.add(connection, ticket)
+        if admission.refused is not None:
+            connection.abort("LIMIT")
+            raise LimitExceeded(
+                f"no more connections: the {admission.refused} limit is reached; close some or raise it"
+            )
+        for old in admission.evict:
+            old.abort("REPLACED")
+        await self.nursery.start(self._run, connection)
+        return connection
+
+    async def _run(self, connection: Connection, *, task_status: trio.TaskStatus[None]) -> None:
+        """One connection from Opened to Closed, whatever ends it."""
+        relayed = connection.path == "relay"
+        self._events.emit(_opened(connection))
+        task_status.started()
+
+        async def work() -> None:
+            await connection.run(self._on_stream, partial(self.registry.supported, relayed=relayed))
+
+        try:
+            await supervise("a connection", work, connection.abort)
+        finally:
+            connection.abort("STOPPED")
+            self.table.remove(connection)
+            self._events.emit(_closed(connection))
+
+    def _on_stream(self, stream: Stream, protocol: str) -> None:
+        relayed = stream.connection.path == "relay"
+        registration = self.registry.find(protocol, relayed=relayed)
+        if registration is None or self._stopping or not registration.enter(stream.connection.peer):
+            stream.reset()
+            return
+        self.nursery.start_soon(self._serve, registration, stream)
+
+    async def _serve(self, registration: Registration, stream: Stream) -> None:
+        """Runs a handler. The handler owns the stream and closes it; on an error it is reset here."""
+
+        def failed(_reason: str) -> None:
+            stream.reset()
+
+        try:
+            await supervise(f"the handler of {registration.protocol}", partial(registration.handler, stream), failed)
+        finally:
+            registration.leave(stream.connection.peer)
+
+    async def open_stream(self, connections: tuple[Connection, ...], protocols: tuple[str, ...]) -> Stream:
+        """Opens a stream on the first connection that is still alive; `connections` has at least one element."""
+        problem: Exception | None = None
+        for connection in connections:
+            if connection.closed.is_set():
+                continue
+            try:
+                return await connection.open_stream(protocols)
+            except RemoteError as error:
+                if not connection.closed.is_set():
+                    raise
+                problem = error
+        if problem is not None:
+            raise problem
+        raise ConnectionLost("the connection closed before the stream was opened; connect again")
+
+    async def close(self, connections: tuple[Connection, ...], reason: str) -> None:
+        """GoAway and flush, at most CLOSE_TIMEOUT seconds together, then cut. Cancellation cuts at once."""
+        try:
+            with trio.move_on_after(CLOSE_TIMEOUT):
+                async with trio.open_nursery() as nursery:
+                    for connection in connections:
+                        nursery.start_soon(connection.aclose, reason)
+        finally:
+            for connection in connections:
+                connection.abort(reason)
+
+    async def stop(self) -> None:
+        """Closes everything; no connection is taken in afterwards."""
+        self._stopping = True
+        await self.close(self.table.members(), "NORMAL")
+
+
+def _opened(connection: Connection) -> ConnectionOpened:
+    link = connection.link
+    return ConnectionOpened(
+        connection=connection.id,
+        peer=peer_text(connection.peer),
+        path=connection.path,
+        local=str(connection.local),
+        remote=str(connection.remote),
+        role=connection.role,
+        inbound=link.inbound,
+        relay=peer_text(link.relay) if link.relay is not None else None,
+        punched=link.punched,
+    )
+
+
+def _closed(connection: Connection) -> ConnectionClosed:
+    return ConnectionClosed(
+        connection=connection.id,
+        peer=peer_text(connection.peer),
+        path=connection.path,
+        local=str(connection.local),
+        remote=str(connection.remote),
+        role=connection.role,
+        reason=connection.close_reason,
+        bytes_sent=connection.bytes_sent,
+        bytes_received=connection.bytes_received,
+    )

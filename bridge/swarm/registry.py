@@ -1,0 +1,77 @@
+"""Which protocols we accept inbound, with which handler, and how many streams of each. Decides; starts no task."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bridge.errors import ConfigError
+from bridge.identity import PeerId
+
+if TYPE_CHECKING:
+    from bridge.swarm.stream import Stream
+
+__all__ = ["Handler", "Registration", "Registry"]
+
+Handler = Callable[["Stream"], Awaitable[None]]
+
+
+@dataclass(eq=False)
+class Registration:
+    """One protocol. `active` counts the streams whose handler runs, for each peer."""
+
+    protocol: str
+    handler: Handler
+    max_streams: int
+    max_per_peer: int
+    relayed: bool
+    active: Counter[PeerId] = field(default_factory=Counter)
+    total: int = 0
+    refused: int = 0
+
+    def enter(self, peer: PeerId) -> bool:
+        """Takes a place for one stream; False when there is none (then it is counted as refused)."""
+        if self.total >= self.max_streams or self.active[peer] >= self.max_per_peer:
+            self.refused += 1
+            return False
+        self.active[peer] += 1
+        self.total += 1
+        return True
+
+    def leave(self, peer: PeerId) -> None:
+        self.total -= 1
+        self.active[peer] -= 1
+        if not self.active[peer]:
+            del self.active[peer]
+
+
+class Registry:
+    """Protocol id to registration. `changed` is called after each change of the set of protocols."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._by_protocol: dict[str, Registration] = {}
+
+    def add(self, registration: Registration) -> None:
+        """Raises ConfigError when the protocol has a handler already or the limits are not positive."""
+        if registration.protocol in self._by_protocol:
+            raise ConfigError(f"{registration.protocol} has a handler already; unhandle it first")
+        if not registration.protocol or min(registration.max_streams, registration.max_per_peer) < 1:
+            raise ConfigError(f"a handler needs a protocol id and limits of at least 1, got {registration.protocol!r}")
+        self._by_protocol[registration.protocol] = registration
+        self._changed()
+
+    def remove(self, protocol: str) -> None:
+        """Streams already open go on; unknown protocols are ignored."""
+        if self._by_protocol.pop(protocol, None) is not None:
+            self._changed()
+
+    def supported(self, *, relayed: bool) -> tuple[str, ...]:
+        """What a peer may open on a connection of that kind (specs/identify: tell only what is accepted)."""
+        return tuple(p for p, r in self._by_protocol.items() if r.relayed or not relayed)
+
+    def find(self, protocol: str, *, relayed: bool) -> Registration | None:
+        registration = self._by_protocol.get(protocol)
+        return registration if registration is not None and (registration.relayed or not relayed) else None

@@ -1,0 +1,195 @@
+"""The swarm: one node's listeners, connections and streams behind one object. The API of this room.
+
+Changes go through the actor as commands; questions are answered from the table at once. Used from one trio thread.
+It knows nothing of identify, relays or punching: those are behaviours that use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import trio
+
+from bridge.addresses import Multiaddr
+from bridge.events import EventHub
+from bridge.identity import Identity, PeerId
+from bridge.net.tcp import TcpStream
+from bridge.protocol.candidates import ObservedAddresses
+from bridge.swarm.actor import Actor
+from bridge.swarm.announce import Announcements
+from bridge.swarm.commands import Adopt, Close, Connect, Dial, Handle, Listen, OpenStream, Reserve, Unhandle
+from bridge.swarm.connection import Connection
+from bridge.swarm.dialer import Dialer
+from bridge.swarm.link import Link
+from bridge.swarm.listener import Listeners
+from bridge.swarm.pool import Pool
+from bridge.swarm.registry import Registry
+from bridge.swarm.scopes import flat_nursery
+from bridge.swarm.stream import Stream
+from bridge.swarm.table import ConnectionLimits
+from bridge.swarm.transport import Reservation, Transport
+
+__all__ = ["Swarm", "SwarmConfig", "open_swarm"]
+
+
+@dataclass(frozen=True)
+class SwarmConfig:
+    """Who we are and what we accept. `allow_private`: announce private and loopback addresses too."""
+
+    identity: Identity
+    agent: str = "punchbridge/0.1.0"
+    allow_private: bool = False
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+
+
+@asynccontextmanager
+async def open_swarm(config: SwarmConfig, events: EventHub) -> AsyncIterator[Swarm]:
+    """A running swarm. At the end it says GoAway, and leaves no task, socket or pending command behind.
+
+    Leaving takes at most CLOSE_TIMEOUT seconds, also when cancelled.
+    """
+    swarm = Swarm(config, events)
+    async with flat_nursery() as nursery:
+        await nursery.start(swarm.actor.run)
+        try:
+            yield swarm
+        finally:
+            with trio.CancelScope(shield=True):
+                await swarm.actor.stop()
+            nursery.cancel_scope.cancel()
+
+
+class Swarm:
+    """A running node; made by `open_swarm`. Unless said otherwise calls raise SwarmStopped once it has ended."""
+
+    def __init__(self, config: SwarmConfig, events: EventHub) -> None:
+        self.config = config
+        self.events = events
+        self.identity = config.identity
+        self.peer: PeerId = config.identity.peer_id
+        self.observed = ObservedAddresses()
+        self.announcements = Announcements(self.peer, config.allow_private)
+        changed = self.announcements.revision.bump
+        self.registry = Registry(changed)
+        self._pool = Pool(config.identity, config.limits, self.registry, events)
+        self._listeners = Listeners(self._pool.accepted, changed, events)
+        self._transports: list[Transport] = []
+        self._dialer = Dialer(self._pool, self._listeners, self._transports)
+        self.actor = Actor(self._pool, self._listeners, self._dialer, self._transports)
+
+    async def listen(self, addr: Multiaddr) -> tuple[Multiaddr, ...]:
+        """Listens on an IP and TCP port (0 = any; 0.0.0.0 and :: = every interface), or reserves at a relay when
+        the address is a circuit. Returns the addresses in force. Raises AddressError, PortInUse, LimitExceeded."""
+        return await self.actor.submit(Listen(addr=addr))
+
+    async def dial(self, addr: Multiaddr, *, expected: PeerId | None = None, fresh: bool = False) -> Connection:
+        """Connects to one address: IP, name or circuit. With `fresh` always a further connection, else a live one
+        of the same kind may be returned.
+
+        The peer must prove the id in the address or `expected`; with neither, whoever answers is accepted. Raises
+        Unreachable, DialTimeout, AddressError, AuthenticationFailed, WrongPeer, RelayRefused, LimitExceeded.
+        A cancelled call leaves no socket; a connection that stood already stays in the swarm.
+        """
+        return await self.actor.submit(Dial(addr=addr, expected=expected, fresh=fresh))
+
+    async def connect(self, peer: PeerId, addrs: Sequence[Multiaddr] = ()) -> Connection:
+        """The best live connection to the peer, else the first that stands of a race over `addrs`. Errors as `dial`;
+        Unreachable.attempts has one line for each address."""
+        return await self.actor.submit(Connect(peer=peer, addrs=tuple(addrs)))
+
+    async def open_stream(self, target: PeerId | Connection, protocols: Sequence[str]) -> Stream:
+        """Opens a stream on a connection, or on the peer's best one. Raises Unreachable when not connected,
+        NegotiationFailed when the peer speaks none of the protocols, ConnectionLost. Cancellation resets the stream."""
+        return await self.actor.submit(OpenStream(target=target, protocols=tuple(protocols)))
+
+    async def handle(
+        self,
+        protocol: str,
+        handler: Callable[[Stream], Awaitable[None]],
+        *,
+        max_streams: int,
+        max_per_peer: int,
+        relayed: bool = True,
+    ) -> None:
+        """Accepts inbound streams of a protocol; `handler` runs in a task of the swarm and owns the stream, so it
+        closes it. When the handler raises, the stream is reset. Streams beyond the limits are reset at once.
+        `relayed=False`: not on relayed connections. Raises ConfigError when the protocol has a handler already."""
+        await self.actor.submit(
+            Handle(
+                protocol=protocol,
+                handler=handler,
+                max_streams=max_streams,
+                max_per_peer=max_per_peer,
+                relayed=relayed,
+            )
+        )
+
+    async def unhandle(self, protocol: str) -> None:
+        """Accepts no further stream of the protocol; open ones go on."""
+        await self.actor.submit(Unhandle(protocol=protocol))
+
+    async def reserve(self, relay: Multiaddr) -> Reservation:
+        """Asks a relay (address ending in /p2p/ID) for a reservation. Raises RelayRefused and as `dial`."""
+        return await self.actor.submit(Reserve(relay=relay))
+
+    async def close(self, target: PeerId | Connection, reason: str = "NORMAL") -> None:
+        """Closes a connection, or all to a peer: GoAway, flush, at most CLOSE_TIMEOUT seconds, then cut."""
+        await self.actor.submit(Close(target=target, reason=reason))
+
+    async def adopt(
+        self, link: Link, *, role: Literal["initiator", "responder"], expected: PeerId | None
+    ) -> Connection:
+        """Upgrades a link that a behaviour made (a circuit, a punched socket) and takes the connection in. The
+        upgrade has UPGRADE_TIMEOUT seconds. On failure and on cancellation the link is cut."""
+        command = Adopt(link=link, role=role, expected=expected)
+        try:
+            return await self.actor.submit(command)
+        finally:
+            if command.reply.abandoned() is None:
+                link.raw.abort()
+
+    def connections(self, peer: PeerId | None = None) -> tuple[Connection, ...]:
+        """A snapshot, oldest first."""
+        return self._pool.table.members(peer)
+
+    def connection(self, id: int) -> Connection | None:
+        return self._pool.table.get(id)
+
+    def best(self, peer: PeerId) -> Connection | None:
+        """The connection that `open_stream` would use: direct before relayed, then the newest."""
+        ranked = self._pool.table.ranked(peer)
+        return ranked[0] if ranked else None
+
+    def listen_addrs(self) -> tuple[Multiaddr, ...]:
+        """The bound TCP addresses, wildcards expanded to the addresses the interfaces have now; loopback last."""
+        return self._listeners.addrs()
+
+    def listen_port(self, version: int = 4) -> tuple[str, int] | None:
+        """The (ip, port) that dials of an IP version come from; None when not listening on it."""
+        return self._listeners.port(version)
+
+    def announced(self) -> tuple[Multiaddr, ...]:
+        """What identify tells others."""
+        return self.announcements.addresses(self.listen_addrs())
+
+    def set_circuit_addrs(self, relay: PeerId, addrs: tuple[Multiaddr, ...]) -> None:
+        """Our circuit addresses at a relay; empty removes them. A change is pushed to connected peers."""
+        self.announcements.set_circuit_addrs(relay, addrs)
+
+    def set_external(self, addr: Multiaddr, confirmed: bool) -> None:
+        """An address at which others were seen to reach us, or no longer are. A change is pushed."""
+        self.announcements.set_external(addr, confirmed)
+
+    def add_transport(self, transport: Transport) -> None:
+        """Asked before TCP for every address, in the order of adding."""
+        self._transports.append(transport)
+
+    def divert(
+        self, matches: Callable[[Multiaddr], bool]
+    ) -> AbstractContextManager[trio.MemoryReceiveChannel[TcpStream]]:
+        """While open, accepted sockets whose remote address matches come out of the channel, untouched; the taker
+        owns them. At most DIVERT_QUEUE wait; those left at the end are cut."""
+        return self._listeners.divert(matches)
