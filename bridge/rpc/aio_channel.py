@@ -1,0 +1,171 @@
+"""A grpc.aio.Channel whose status tells why the peer could not be reached; the asyncio twin of `channel`.
+
+Only what raises is wrapped, and by plain delegation: an interceptor would copy streams through queues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from bridge.rpc.reason import REASON_KEY, HasError, explanation
+
+__all__ = ["ReasonedAioChannel"]
+
+
+def _explain(problem: grpc.aio.AioRpcError, endpoint: HasError) -> grpc.aio.AioRpcError:
+    reason = endpoint.error
+    details = explanation(problem.code().name, problem.details(), reason)
+    if reason is None or details is None:
+        return problem
+    trailing = grpc.aio.Metadata(*(problem.trailing_metadata() or ()), (REASON_KEY, reason.code))
+    said = f"{details} ({problem.debug_error_string()})"
+    explained = grpc.aio.AioRpcError(problem.code(), problem.initial_metadata(), trailing, details, said)
+    explained.__cause__ = reason
+    return explained
+
+
+class _Call:
+    """What the four kinds of calls have in common."""
+
+    def __init__(self, inner: Any, endpoint: HasError) -> None:
+        self._inner = inner
+        self._endpoint = endpoint
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def cancelled(self) -> bool:
+        return bool(self._inner.cancelled())
+
+    def done(self) -> bool:
+        return bool(self._inner.done())
+
+    def time_remaining(self) -> float | None:
+        return self._inner.time_remaining()  # type: ignore[no-any-return]
+
+    def cancel(self) -> bool:
+        return bool(self._inner.cancel())
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._inner.add_done_callback(lambda _: callback(self))
+
+    async def initial_metadata(self) -> Any:
+        return await self._inner.initial_metadata()
+
+    async def trailing_metadata(self) -> Any:
+        return await self._inner.trailing_metadata()
+
+    async def code(self) -> Any:
+        return await self._inner.code()
+
+    async def details(self) -> Any:
+        told = await self._inner.details()
+        explained = explanation((await self._inner.code()).name, told, self._endpoint.error)
+        return told if explained is None else explained
+
+    async def wait_for_connection(self) -> None:
+        try:
+            await self._inner.wait_for_connection()
+        except grpc.aio.AioRpcError as problem:
+            raise _explain(problem, self._endpoint) from None
+
+    async def write(self, request: Any) -> None:
+        try:
+            await self._inner.write(request)
+        except grpc.aio.AioRpcError as problem:
+            raise _explain(problem, self._endpoint) from None
+
+    async def done_writing(self) -> None:
+        try:
+            await self._inner.done_writing()
+        except grpc.aio.AioRpcError as problem:
+            raise _explain(problem, self._endpoint) from None
+
+
+class _UnaryCall(_Call, grpc.aio.UnaryUnaryCall, grpc.aio.StreamUnaryCall):  # type: ignore[misc]
+    def __await__(self) -> Generator[Any, None, Any]:
+        try:
+            return (yield from self._inner.__await__())
+        except grpc.aio.AioRpcError as problem:
+            raise _explain(problem, self._endpoint) from None
+
+
+class _StreamCall(_Call, grpc.aio.UnaryStreamCall, grpc.aio.StreamStreamCall):  # type: ignore[misc]
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return _Responses(self._inner.__aiter__(), self._endpoint)
+
+    async def read(self) -> Any:
+        try:
+            return await self._inner.read()
+        except grpc.aio.AioRpcError as problem:
+            raise _explain(problem, self._endpoint) from None
+
+
+class _Responses(AsyncIterator[Any]):
+    def __init__(self, inner: AsyncIterator[Any], endpoint: HasError) -> None:
+        self._inner = inner
+        self._endpoint = endpoint
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self._inner.__anext__()
+        except grpc.aio.AioRpcError as problem:
+            raise _explain(problem, self._endpoint) from None
+
+
+class _Method(
+    grpc.aio.UnaryUnaryMultiCallable,  # type: ignore[misc]
+    grpc.aio.UnaryStreamMultiCallable,  # type: ignore[misc]
+    grpc.aio.StreamUnaryMultiCallable,  # type: ignore[misc]
+    grpc.aio.StreamStreamMultiCallable,  # type: ignore[misc]
+):
+    def __init__(self, inner: Any, endpoint: HasError, wrapper: type[_Call]) -> None:
+        self._inner = inner
+        self._endpoint = endpoint
+        self._wrapper = wrapper
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._wrapper(self._inner(*args, **kwargs), self._endpoint)
+
+
+class ReasonedAioChannel(grpc.aio.Channel):  # type: ignore[misc]
+    """The inner channel with explained failures."""
+
+    def __init__(self, inner: grpc.aio.Channel, endpoint: HasError) -> None:
+        self._inner = inner
+        self._endpoint = endpoint
+
+    async def __aenter__(self) -> ReasonedAioChannel:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *failure: Any) -> None:
+        await self._inner.__aexit__(*failure)
+
+    async def close(self, grace: float | None = None) -> None:
+        await self._inner.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        return self._inner.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        await self._inner.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._inner.channel_ready()
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
+        return _Method(self._inner.unary_unary(*args, **kwargs), self._endpoint, _UnaryCall)
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
+        return _Method(self._inner.unary_stream(*args, **kwargs), self._endpoint, _StreamCall)
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
+        return _Method(self._inner.stream_unary(*args, **kwargs), self._endpoint, _UnaryCall)
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
+        return _Method(self._inner.stream_stream(*args, **kwargs), self._endpoint, _StreamCall)

@@ -1,0 +1,233 @@
+"""The public API for threads and asyncio: `bridge.open`, and the Bridge it yields.
+
+Thin: each method checks its arguments here and does its work in the network thread. This is where grpc servers and
+channels meet the gateway's sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import grpc
+
+from bridge.addresses import Multiaddr
+from bridge.errors import BridgeError, ConfigError, DialTimeout
+from bridge.events import Event
+from bridge.identity import peer_text
+from bridge.limits import DIRECT_WAIT, OPEN_PATH_TIMEOUT
+from bridge.rpc.control import ConnectionInfo, Control, Key, host_config, open_control, supervised
+from bridge.rpc.gateway import Endpoint, EndpointKey
+from bridge.rpc.options import Options, channel_options
+from bridge.rpc.runtime import NetworkThread
+from bridge.rpc.sockets import ServerDoor
+from bridge.rpc.target import GRPC_PROTOCOL, PathPolicy, check_policy, check_protocol, parse_target
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+__all__ = ["Bridge", "open_bridge"]
+
+
+class Bridge:
+    """A running bridge, made by `bridge.open`. Every method may be called from any thread.
+
+    After the bridge is closed each call raises SwarmStopped, and RPCs on its channels end with UNAVAILABLE.
+    """
+
+    def __init__(self, thread: NetworkThread[Control], control: Control) -> None:
+        self._thread = thread
+        self._control = control
+        self.peer_id: str = control.peer_id
+        """Our peer id, base58."""
+
+    @property
+    def addrs(self) -> tuple[str, ...]:
+        """Our addresses as of now, circuits included, each ending in /p2p/ID."""
+
+        async def ask() -> tuple[str, ...]:
+            return self._control.addrs()
+
+        return self._thread.call(ask)
+
+    # --- servers ------------------------------------------------------------------------------------------
+
+    def serve(self, server: grpc.Server | grpc.aio.Server, protocol: str = GRPC_PROTOCOL) -> None:
+        """Lets peers reach a grpc server (sync or aio) by streams of `protocol`. Call it before `server.start()`.
+
+        The server needs no change; inside its handlers `bridge.peer(context)` tells who calls. It gets a unix socket
+        that no other process can open, see `bridge.guard` for the strictest form. Raises LocalError when the protocol
+        is served already, ConfigError when grpc cannot bind.
+        """
+        check_protocol(protocol)
+        name = self._control.gateway.directory.name("s")
+        try:
+            bound = server.add_insecure_port(f"unix:{name}")
+        except RuntimeError as problem:
+            raise ConfigError(f"the grpc server takes no unix socket: {problem}") from None
+        if not bound:
+            raise ConfigError("the grpc server takes no unix socket; call serve() before server.start()")
+        door = ServerDoor(name)
+        self._thread.call(lambda: self._control.gateway.serve(door, protocol))
+
+    def unserve(self, protocol: str = GRPC_PROTOCOL) -> None:
+        """Takes no more streams of the protocol; RPCs under way go on. Idempotent."""
+        self._thread.call(lambda: self._control.gateway.unserve(protocol))
+
+    # --- channels -----------------------------------------------------------------------------------------
+
+    def channel(
+        self,
+        target: str | Multiaddr,
+        *,
+        protocol: str = GRPC_PROTOCOL,
+        path: PathPolicy = "any",
+        fresh: bool = False,
+        direct_wait: float = DIRECT_WAIT,
+        options: Options = (),
+        compression: grpc.Compression | None = None,
+    ) -> grpc.Channel:
+        """A grpc channel to a peer: its id (when connected), or its direct or circuit multiaddr ending in /p2p/ID.
+
+        Returns at once; the peer is dialled at the first RPC. A failed dial ends RPCs with UNAVAILABLE and details
+        that begin with the error's code; `last_error` has the error itself. path: "any" takes the best path there
+        is when the stream opens, "direct" waits up to `direct_wait` seconds for the punch and never uses a relay,
+        "relay" never goes direct. Channels to the same target with the same options share one stream, unless
+        fresh=True. options: grpc channel arguments, over ours. Raises AddressError, ConfigError, LimitExceeded.
+        """
+        from bridge.rpc.channel import ReasonedChannel
+
+        endpoint = self._endpoint(target, protocol, path, direct_wait)
+        arguments = channel_options(_authority(endpoint), private=fresh, override=options)
+        inner = grpc.insecure_channel(f"unix:{endpoint.name}", options=arguments, compression=compression)
+        return ReasonedChannel(inner, endpoint)
+
+    def aio_channel(
+        self,
+        target: str | Multiaddr,
+        *,
+        protocol: str = GRPC_PROTOCOL,
+        path: PathPolicy = "any",
+        fresh: bool = False,
+        direct_wait: float = DIRECT_WAIT,
+        options: Options = (),
+        compression: grpc.Compression | None = None,
+        interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
+    ) -> grpc.aio.Channel:
+        """As `channel`, for asyncio: call it in the event loop that will use the channel."""
+        import grpc.aio
+
+        from bridge.rpc.aio_channel import ReasonedAioChannel
+
+        endpoint = self._endpoint(target, protocol, path, direct_wait)
+        arguments = channel_options(_authority(endpoint), private=fresh, override=options)
+        inner = grpc.aio.insecure_channel(
+            f"unix:{endpoint.name}", options=arguments, compression=compression, interceptors=interceptors
+        )
+        return ReasonedAioChannel(inner, endpoint)
+
+    def _endpoint(self, target: str | Multiaddr, protocol: str, path: str, direct_wait: float) -> Endpoint:
+        if not 0 < direct_wait < OPEN_PATH_TIMEOUT:
+            raise ConfigError(f"direct_wait={direct_wait} is not between 0 and {OPEN_PATH_TIMEOUT:g} seconds")
+        key = EndpointKey(parse_target(target), check_protocol(protocol), check_policy(path), direct_wait)
+
+        async def ask() -> Endpoint:
+            return self._control.gateway.endpoint(key)
+
+        return self._thread.call(ask)
+
+    # --- peers --------------------------------------------------------------------------------------------
+
+    def last_error(self, peer: str) -> BridgeError | None:
+        """Why the last stream of a channel to this peer could not be opened; None when it could be."""
+        target = parse_target(peer)
+
+        async def ask() -> BridgeError | None:
+            return self._control.gateway.last_error(target.peer)
+
+        return self._thread.call(ask)
+
+    def connections(self) -> tuple[ConnectionInfo, ...]:
+        """All live connections, as of now."""
+
+        async def ask() -> tuple[ConnectionInfo, ...]:
+            return self._control.connections()
+
+        return self._thread.call(ask)
+
+    def connect(self, target: str | Multiaddr, timeout: float = OPEN_PATH_TIMEOUT) -> ConnectionInfo:
+        """Dials a peer if it is not connected. Raises Unreachable, WrongPeer, RelayRefused, DialTimeout, …"""
+        parsed = parse_target(target)
+        return self._thread.call(lambda: self._control.connect(parsed), timeout)
+
+    def wait_direct(self, peer: str | Multiaddr, timeout: float = DIRECT_WAIT) -> ConnectionInfo:
+        """The direct connection to a connected peer. Raises DirectRequired with the verdict of the punch."""
+        target = parse_target(peer)
+        return self._thread.call(lambda: self._control.wait_direct(target, timeout))
+
+    def wait_reservation(self, timeout: float = 30.0) -> tuple[str, ...]:
+        """Our circuit addresses, as soon as a relay gave us a reservation. Raises DialTimeout."""
+        return self._thread.call(lambda: self._control.wait_reservation(timeout))
+
+    def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
+        """Calls back on every event, in the network thread: return fast, call no blocking method. Returns its end."""
+        wrapped = supervised(callback)
+
+        async def ask() -> Callable[[], None]:
+            return self._control.events.subscribe(wrapped)
+
+        return self._thread.call(ask)
+
+    async def aio_wait_direct(self, peer: str | Multiaddr, timeout: float = DIRECT_WAIT) -> ConnectionInfo:  # noqa: ASYNC109
+        """As `wait_direct`, without blocking the event loop; cancelling it cancels the wait."""
+        target = parse_target(peer)
+        return await asyncio.wrap_future(self._thread.submit(lambda: self._control.wait_direct(target, timeout)))
+
+    async def aio_connect(self, target: str | Multiaddr, timeout: float = OPEN_PATH_TIMEOUT) -> ConnectionInfo:  # noqa: ASYNC109
+        """As `connect`, without blocking the event loop; cancelling it cancels the dial."""
+        parsed = parse_target(target)
+        future = asyncio.wrap_future(self._thread.submit(lambda: self._control.connect(parsed)))
+        try:
+            return await asyncio.wait_for(future, timeout)
+        except TimeoutError:
+            raise DialTimeout(f"no connection to {parsed.text} within {timeout:g} s") from None
+
+    def close(self) -> None:
+        """Closes connections, sockets and the thread; idempotent. The context manager does it."""
+        self._thread.stop()
+
+
+def _authority(endpoint: Endpoint) -> str:
+    return peer_text(endpoint.key.target.peer)
+
+
+@contextmanager
+def open_bridge(
+    *,
+    key: Key = None,
+    listen: Sequence[str | Multiaddr] | None = None,
+    relays: Sequence[str | Multiaddr] = (),
+    punch: bool = True,
+    allow_private: bool = False,
+    agent: str | None = None,
+    events: Callable[[Event], None] | None = None,
+) -> Iterator[Bridge]:
+    """Opens a bridge, in a network thread of its own, for the length of the with block. Exported as `bridge.open`.
+
+    key: path of the key file (made when missing), an Identity, or None for a fresh identity. listen: multiaddrs,
+    by default every IPv4 interface on a port the system picks; () for none. relays: multiaddrs of relays to hold a
+    reservation with. punch: False sends no DCUtR message and answers none. allow_private: announce and dial private
+    addresses (one LAN, tests). events: called on each event in the network thread; it must return fast.
+
+    Raises what opening found: IdentityError, AddressError, PortInUse, ConfigError. Start it after any fork.
+    """
+    config = host_config(key, listen, relays, agent=agent, allow_private=allow_private, punch=punch)
+    thread = NetworkThread(lambda: open_control(config, events))
+    control = thread.start()
+    bridge = Bridge(thread, control)
+    try:
+        yield bridge
+    finally:
+        bridge.close()

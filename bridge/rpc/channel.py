@@ -1,0 +1,228 @@
+"""A grpc.Channel whose status tells why the peer could not be reached.
+
+Everything is the inner channel's; only the error of an RPC that never found a connection is replaced by one that
+carries the typed reason. It opens nothing and knows no peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+
+from bridge.errors import BridgeError
+from bridge.rpc.reason import REASON_KEY, HasError, explanation
+
+__all__ = ["DialFailed", "ReasonedChannel"]
+
+
+class DialFailed(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[misc]
+    """What an RPC raises when no stream to the peer could be opened. `reason` is the typed error."""
+
+    def __init__(self, inner: Any, details: str, reason: BridgeError) -> None:
+        super().__init__(details)
+        self._inner = inner
+        self._details = details
+        self.reason = reason
+        self.__cause__ = reason
+
+    def code(self) -> grpc.StatusCode:
+        return self._inner.code()
+
+    def details(self) -> str:
+        return self._details
+
+    def initial_metadata(self) -> Any:
+        return self._inner.initial_metadata()
+
+    def trailing_metadata(self) -> Any:
+        return (*(self._inner.trailing_metadata() or ()), (REASON_KEY, self.reason.code))
+
+    def debug_error_string(self) -> str:
+        return f"{self._details} ({self._inner.debug_error_string()})"
+
+    def is_active(self) -> bool:
+        return False
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    def cancel(self) -> bool:
+        return False
+
+    def cancelled(self) -> bool:
+        return False
+
+    def running(self) -> bool:
+        return False
+
+    def done(self) -> bool:
+        return True
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        return False
+
+    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
+        fn(self)
+
+    def result(self, timeout: float | None = None) -> Any:
+        raise self
+
+    def exception(self, timeout: float | None = None) -> Exception:
+        return self
+
+    def traceback(self, timeout: float | None = None) -> Any:
+        return self.__traceback__
+
+    def __str__(self) -> str:
+        return f"<{type(self).__name__} {self.code()}: {self._details}>"
+
+    __repr__ = __str__
+
+
+def _explain(problem: Any, endpoint: HasError) -> Any:
+    """The error to raise in place of `problem`; the same one when there is nothing to explain."""
+    reason = endpoint.error
+    if reason is None or isinstance(problem, DialFailed):
+        return problem
+    details = explanation(problem.code().name, problem.details(), reason)
+    return problem if details is None else DialFailed(problem, details, reason)
+
+
+class _ReasonedCall(grpc.Call, grpc.Future):  # type: ignore[misc]
+    """A call in progress: of a stream of responses, or the future of a single one."""
+
+    def __init__(self, inner: Any, endpoint: HasError) -> None:
+        self._inner = inner
+        self._endpoint = endpoint
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._inner)
+        except grpc.RpcError as problem:
+            raise _explain(problem, self._endpoint) from None
+
+    def result(self, timeout: float | None = None) -> Any:
+        try:
+            return self._inner.result(timeout)
+        except grpc.RpcError as problem:
+            raise _explain(problem, self._endpoint) from None
+
+    def exception(self, timeout: float | None = None) -> Any:
+        problem = self._inner.exception(timeout)
+        return _explain(problem, self._endpoint) if isinstance(problem, grpc.RpcError) else problem
+
+    def traceback(self, timeout: float | None = None) -> Any:
+        return self._inner.traceback(timeout)
+
+    def code(self) -> grpc.StatusCode:
+        return self._inner.code()
+
+    def details(self) -> Any:
+        told = self._inner.details()
+        explained = explanation(self.code().name, told, self._endpoint.error)
+        return told if explained is None else explained
+
+    def initial_metadata(self) -> Any:
+        return self._inner.initial_metadata()
+
+    def trailing_metadata(self) -> Any:
+        return self._inner.trailing_metadata()
+
+    def is_active(self) -> bool:
+        return bool(self._inner.is_active())
+
+    def time_remaining(self) -> float | None:
+        return self._inner.time_remaining()  # type: ignore[no-any-return]
+
+    def cancel(self) -> bool:
+        return bool(self._inner.cancel())
+
+    def cancelled(self) -> bool:
+        return bool(self._inner.cancelled())
+
+    def running(self) -> bool:
+        return bool(self._inner.running())
+
+    def done(self) -> bool:
+        return bool(self._inner.done())
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        return bool(self._inner.add_callback(callback))
+
+    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
+        self._inner.add_done_callback(lambda _: fn(self))
+
+
+class _UnaryResponse(grpc.UnaryUnaryMultiCallable, grpc.StreamUnaryMultiCallable):  # type: ignore[misc]
+    def __init__(self, inner: Any, endpoint: HasError) -> None:
+        self._inner = inner
+        self._endpoint = endpoint
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._inner(*args, **kwargs)
+        except grpc.RpcError as problem:
+            raise _explain(problem, self._endpoint) from None
+
+    def with_call(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._inner.with_call(*args, **kwargs)
+        except grpc.RpcError as problem:
+            raise _explain(problem, self._endpoint) from None
+
+    def future(self, *args: Any, **kwargs: Any) -> Any:
+        return _ReasonedCall(self._inner.future(*args, **kwargs), self._endpoint)
+
+
+class _StreamResponse(grpc.UnaryStreamMultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[misc]
+    def __init__(self, inner: Any, endpoint: HasError) -> None:
+        self._inner = inner
+        self._endpoint = endpoint
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _ReasonedCall(self._inner(*args, **kwargs), self._endpoint)
+
+
+class ReasonedChannel(grpc.Channel):  # type: ignore[misc]
+    """The inner channel with explained failures."""
+
+    def __init__(self, inner: grpc.Channel, endpoint: HasError) -> None:
+        self._inner = inner
+        self._endpoint = endpoint
+
+    def subscribe(
+        self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
+    ) -> None:
+        self._inner.subscribe(callback, try_to_connect=try_to_connect)
+
+    def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
+        self._inner.unsubscribe(callback)
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> grpc.UnaryUnaryMultiCallable:
+        return _UnaryResponse(self._inner.unary_unary(*args, **kwargs), self._endpoint)
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> grpc.UnaryStreamMultiCallable:
+        return _StreamResponse(self._inner.unary_stream(*args, **kwargs), self._endpoint)
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> grpc.StreamUnaryMultiCallable:
+        return _UnaryResponse(self._inner.stream_unary(*args, **kwargs), self._endpoint)
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> grpc.StreamStreamMultiCallable:
+        return _StreamResponse(self._inner.stream_stream(*args, **kwargs), self._endpoint)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __enter__(self) -> ReasonedChannel:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()

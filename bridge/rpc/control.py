@@ -1,0 +1,169 @@
+"""What both forms of the public API do in the trio thread: open the host and the gateway, and ask them things.
+
+The sync form calls these from other threads, the trio form awaits them. No thread and no grpc here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import trio
+
+from bridge.addresses import Multiaddr, is_relayed, parse, peer_of, with_peer
+from bridge.behaviours.host import Host, HostConfig, open_host
+from bridge.errors import AddressError, DialTimeout
+from bridge.events import Event, EventHub, ReservationAccepted
+from bridge.identity import Identity, load_or_create, peer_text
+from bridge.rpc.gateway import Gateway, open_gateway
+from bridge.rpc.paths import wait_direct
+from bridge.rpc.target import Target
+
+__all__ = ["ConnectionInfo", "Control", "Key", "host_config", "open_control"]
+
+log = logging.getLogger(__name__)
+
+Key = str | Path | Identity | None
+Addresses = Sequence[str | Multiaddr]
+
+DEFAULT_LISTEN = ("/ip4/0.0.0.0/tcp/0",)
+
+
+@dataclass(frozen=True)
+class ConnectionInfo:
+    """A snapshot of one connection. `rtt`: seconds, None before it was measured; bytes are payload."""
+
+    id: int
+    peer_id: str
+    path: Literal["direct", "relay"]
+    local: str
+    remote: str
+    role: Literal["initiator", "responder"]
+    inbound: bool
+    relay: str | None
+    punched: bool
+    rtt: float | None
+    streams: int
+    bytes_sent: int
+    bytes_received: int
+
+
+def host_config(
+    key: Key, listen: Addresses | None, relays: Addresses, *, agent: str | None, allow_private: bool, punch: bool
+) -> HostConfig:
+    """Reads what the caller gave. Raises AddressError and IdentityError with what to do."""
+    identity = Identity.generate() if key is None else key if isinstance(key, Identity) else load_or_create(Path(key))
+    relay_addrs = tuple(_multiaddr(addr) for addr in relays)
+    for addr in relay_addrs:
+        if peer_of(addr) is None:
+            raise AddressError(f"the relay's address {addr} must end in /p2p/ID, so that nobody can pose as the relay")
+    listen_addrs = tuple(_multiaddr(addr) for addr in (DEFAULT_LISTEN if listen is None else listen))
+    config = HostConfig(
+        identity=identity, listen=listen_addrs, relays=relay_addrs, allow_private=allow_private, punch=punch
+    )
+    return config if agent is None else replace(config, agent=agent)
+
+
+def _multiaddr(addr: str | Multiaddr) -> Multiaddr:
+    return parse(addr) if isinstance(addr, str) else addr
+
+
+def supervised(callback: Callable[[Event], None]) -> Callable[[Event], None]:
+    """The supervisor of event callbacks: an exception of the application's is logged and never reaches the emitter."""
+
+    def subscriber(event: Event) -> None:
+        try:
+            callback(event)
+        except Exception:
+            log.exception("the event callback failed on %s", event.name)
+
+    return subscriber
+
+
+class Control:
+    """Host and gateway of one bridge. All methods run in the trio thread."""
+
+    def __init__(self, host: Host, gateway: Gateway) -> None:
+        self.host = host
+        self.gateway = gateway
+        self.peer_id = peer_text(host.swarm.peer)
+
+    @property
+    def events(self) -> EventHub:
+        return self.host.swarm.events
+
+    def addrs(self) -> tuple[str, ...]:
+        """Where we can be reached now: bound and announced addresses, circuits included, each ending in /p2p/ID."""
+        swarm = self.host.swarm
+        known = dict.fromkeys((*swarm.listen_addrs(), *swarm.announced()))
+        return tuple(dict.fromkeys(str(with_peer(addr, swarm.peer)) for addr in known))
+
+    async def connect(self, target: Target) -> ConnectionInfo:
+        """The best connection to the target, dialled if there is none. Raises as `Swarm.connect` does."""
+        addrs = () if target.addr is None else (target.addr,)
+        connection = await self.host.swarm.connect(target.peer, addrs)
+        return next(info for info in self.connections() if info.id == connection.id)
+
+    def connections(self) -> tuple[ConnectionInfo, ...]:
+        return tuple(
+            ConnectionInfo(
+                id=one.id,
+                peer_id=peer_text(one.peer),
+                path=one.path,
+                local=str(one.local),
+                remote=str(one.remote),
+                role=one.role,
+                inbound=one.inbound,
+                relay=None if one.relay is None else peer_text(one.relay),
+                punched=one.link.punched,
+                rtt=one.rtt,
+                streams=one.streams,
+                bytes_sent=one.bytes_sent,
+                bytes_received=one.bytes_received,
+            )
+            for one in self.host.swarm.connections()
+        )
+
+    async def wait_direct(self, target: Target, wait: float) -> ConnectionInfo:
+        """See `paths.wait_direct`."""
+        connection = await wait_direct(self.host, target.peer, wait)
+        return next(info for info in self.connections() if info.id == connection.id)
+
+    async def wait_reservation(self, wait: float) -> tuple[str, ...]:
+        """Our circuit addresses, as soon as a relay has accepted a reservation. Raises DialTimeout after `wait` s."""
+        accepted = trio.Event()
+        told: list[str] = []
+
+        def notice(event: Event) -> None:
+            if isinstance(event, ReservationAccepted):
+                told.extend(event.addrs)
+                accepted.set()
+
+        unsubscribe = self.events.subscribe(notice)
+        try:
+            with trio.move_on_after(wait):
+                if not self._circuits():
+                    await accepted.wait()
+        finally:
+            unsubscribe()
+        if circuits := self._circuits() or tuple(told):
+            return circuits
+        raise DialTimeout(f"no relay accepted a reservation within {wait:g} s; see the reservation.lost events")
+
+    def _circuits(self) -> tuple[str, ...]:
+        swarm = self.host.swarm
+        return tuple(str(with_peer(addr, swarm.peer)) for addr in swarm.announced() if is_relayed(addr))
+
+
+@asynccontextmanager
+async def open_control(config: HostConfig, events: Callable[[Event], None] | None) -> AsyncIterator[Control]:
+    """Runs a host and its gateway. At the end streams are reset, connections closed, sockets and files gone."""
+    hub = EventHub()
+    if events is not None:
+        hub.subscribe(supervised(events))
+    async with open_host(config, hub) as host, open_gateway(host) as gateway:
+        yield Control(host, gateway)

@@ -1,0 +1,249 @@
+"""The gateway: joins gRPC's unix sockets to libp2p streams, in the trio thread.
+
+For channels it listens (one endpoint for each target, protocol and path) and opens a stream for each connection that
+gRPC makes; for servers it takes streams of a protocol and connects each to the server's socket under a name of its
+own. It moves no byte itself (pump), picks no path itself (paths) and does not import grpc.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from bridge.errors import BridgeError, DialTimeout, LimitExceeded
+from bridge.identity import PeerId, peer_text
+from bridge.limits import (
+    ACCEPT_PAUSE,
+    DIRECT_WAIT,
+    LOCAL_CONNECT_TIMEOUT,
+    MAX_CHANNEL_ENDPOINTS,
+    MAX_ENDPOINT_STREAMS,
+    MAX_REMEMBERED_ERRORS,
+    MAX_SERVED_STREAMS,
+    MAX_SERVED_STREAMS_PER_PEER,
+    OPEN_PATH_TIMEOUT,
+)
+from bridge.rpc.paths import StreamCarrier, open_on_path
+from bridge.rpc.peer import TABLE, ConnectInfo
+from bridge.rpc.pump import pump
+from bridge.rpc.sockets import ServerDoor, SocketDirectory, peer_process
+from bridge.rpc.target import PathPolicy, Target
+
+if TYPE_CHECKING:
+    from bridge.behaviours.host import Host
+    from bridge.swarm.stream import Stream
+
+__all__ = ["Endpoint", "EndpointKey", "Gateway", "connect_unix", "open_gateway"]
+
+log = logging.getLogger(__name__)
+
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
+
+
+@dataclass(frozen=True)
+class EndpointKey:
+    """What makes two channels share a listener."""
+
+    target: Target
+    protocol: str
+    path: PathPolicy
+    direct_wait: float = DIRECT_WAIT
+
+
+@dataclass
+class Endpoint:
+    """A unix listener for channels. `error`: why the last stream could not be opened; None after one could."""
+
+    key: EndpointKey
+    name: str
+    listener: socket.socket
+    error: BridgeError | None = None
+    streams: int = 0
+    infos: dict[int, ConnectInfo] = field(default_factory=dict)
+
+    @property
+    def info(self) -> ConnectInfo | None:
+        """The peer on the newest live stream of this endpoint."""
+        return next(reversed(self.infos.values()), None)
+
+
+class Gateway:
+    """Made by `open_gateway`. All methods run in the trio thread."""
+
+    def __init__(self, host: Host, directory: SocketDirectory, nursery: trio.Nursery) -> None:
+        self.host = host
+        self.directory = directory
+        self._nursery = nursery
+        self._endpoints: dict[EndpointKey, Endpoint] = {}
+        self._errors: OrderedDict[str, BridgeError] = OrderedDict()
+        self._doors: dict[str, ServerDoor] = {}
+
+    def last_error(self, peer: PeerId) -> BridgeError | None:
+        """Why the last stream to this peer could not be opened; None when it could, or none was tried."""
+        return self._errors.get(peer_text(peer))
+
+    # --- channels -----------------------------------------------------------------------------------------
+
+    def endpoint(self, key: EndpointKey) -> Endpoint:
+        """The listener for a key, made at its first use. Raises LimitExceeded beyond MAX_CHANNEL_ENDPOINTS."""
+        known = self._endpoints.get(key)
+        if known is not None:
+            return known
+        if len(self._endpoints) >= MAX_CHANNEL_ENDPOINTS:
+            raise LimitExceeded(f"channels to {MAX_CHANNEL_ENDPOINTS} different targets are open; open fewer")
+        listener, name = self.directory.listen()
+        endpoint = self._endpoints[key] = Endpoint(key, name, listener)
+        self._nursery.start_soon(self._accept, endpoint)
+        return endpoint
+
+    async def _accept(self, endpoint: Endpoint) -> None:
+        listener = trio.socket.from_stdlib_socket(endpoint.listener)
+        with listener:
+            while True:
+                try:
+                    accepted, _ = await listener.accept()
+                except OSError as problem:
+                    if problem.errno not in _SCARCE:
+                        raise
+                    await trio.sleep(ACCEPT_PAUSE)
+                    continue
+                local = socket.socket(fileno=accepted.detach())
+                local.setblocking(False)
+                pid, uid = peer_process(local)
+                if pid != os.getpid():
+                    log.warning("refused process %d (uid %d) on the socket of a channel", pid, uid)
+                    local.close()
+                elif endpoint.streams >= MAX_ENDPOINT_STREAMS:
+                    endpoint.error = LimitExceeded(f"{MAX_ENDPOINT_STREAMS} connections to this target are open")
+                    local.close()
+                else:
+                    endpoint.streams += 1
+                    self._nursery.start_soon(self._carry, endpoint, local)
+
+    async def _carry(self, endpoint: Endpoint, local: socket.socket) -> None:
+        try:
+            try:
+                stream = await self._open(endpoint.key)
+            except BridgeError as problem:
+                self._remember(endpoint, problem)
+                return
+            self._remember(endpoint, None)
+            key = endpoint.key
+            info = ConnectInfo(peer_text(key.target.peer), key.protocol, StreamCarrier(stream))
+            endpoint.infos[id(info)] = info
+            try:
+                await pump(local, stream)
+            finally:
+                del endpoint.infos[id(info)]
+        finally:
+            # At once, so that gRPC sees the failure now and not at its connect time-out.
+            local.close()
+            endpoint.streams -= 1
+
+    async def _open(self, key: EndpointKey) -> Stream:
+        try:
+            with trio.fail_after(OPEN_PATH_TIMEOUT):
+                return await open_on_path(self.host, key.target, key.protocol, key.path, direct_wait=key.direct_wait)
+        except trio.TooSlowError:
+            raise DialTimeout(f"no stream to {key.target.text} within {OPEN_PATH_TIMEOUT:g} s") from None
+
+    def _remember(self, endpoint: Endpoint, problem: BridgeError | None) -> None:
+        endpoint.error = problem
+        peer = peer_text(endpoint.key.target.peer)
+        self._errors.pop(peer, None)
+        if problem is not None:
+            log.info("no stream of %s to %s: %s: %s", endpoint.key.protocol, peer, problem.code, problem)
+            self._errors[peer] = problem
+            if len(self._errors) > MAX_REMEMBERED_ERRORS:
+                self._errors.popitem(last=False)
+
+    # --- servers ------------------------------------------------------------------------------------------
+
+    async def serve(self, door: ServerDoor, protocol: str) -> None:
+        """Hands inbound streams of a protocol to the server behind the door, which the gateway owns from now on.
+
+        Raises LocalError when the protocol is served already (the door is closed then).
+        """
+
+        async def handler(stream: Stream) -> None:
+            await self._to_server(door, protocol, stream)
+
+        try:
+            await self.host.swarm.handle(
+                protocol, handler, max_streams=MAX_SERVED_STREAMS, max_per_peer=MAX_SERVED_STREAMS_PER_PEER
+            )
+        except BaseException:
+            door.close()
+            raise
+        self._doors[protocol] = door
+
+    async def unserve(self, protocol: str) -> None:
+        """Takes no more streams of the protocol; those that are carried go on. Idempotent."""
+        door = self._doors.pop(protocol, None)
+        if door is not None:
+            try:
+                await self.host.swarm.unhandle(protocol)
+            finally:
+                door.close()
+
+    async def _to_server(self, door: ServerDoor, protocol: str, stream: Stream) -> None:
+        info = ConnectInfo(peer_text(stream.connection.peer), protocol, StreamCarrier(stream))
+        local, name = self.directory.named_socket()
+        TABLE.add(name, info)
+        try:
+            await connect_unix(local, door.address)
+            await pump(local, stream)
+        except OSError as problem:
+            log.warning("the server of %s does not accept: %s", protocol, problem.strerror)
+            stream.abort()
+        finally:
+            TABLE.remove(name)
+            local.close()
+
+    def close(self) -> None:
+        """Closes listeners and doors; idempotent."""
+        for endpoint in self._endpoints.values():
+            endpoint.listener.close()
+        for door in self._doors.values():
+            door.close()
+        self._endpoints.clear()
+        self._doors.clear()
+
+
+async def connect_unix(local: socket.socket, address: str) -> None:
+    """Connects a non-blocking unix socket. Raises OSError; ETIMEDOUT when the server's queue stays full."""
+    pause = 0.001
+    with trio.move_on_after(LOCAL_CONNECT_TIMEOUT):
+        while True:
+            try:
+                return local.connect(address)
+            except BlockingIOError:
+                # unix(7): EAGAIN is a full backlog, and nothing tells when it empties.
+                await trio.sleep(pause)
+                pause = min(2 * pause, 0.1)
+    raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+
+@asynccontextmanager
+async def open_gateway(host: Host) -> AsyncIterator[Gateway]:
+    """Runs a gateway over a host. At its end all its streams are reset and its directory is removed."""
+    directory = SocketDirectory()
+    try:
+        async with trio.open_nursery() as nursery:
+            gateway = Gateway(host, directory, nursery)
+            try:
+                yield gateway
+            finally:
+                nursery.cancel_scope.cancel()
+                gateway.close()
+    finally:
+        directory.close()

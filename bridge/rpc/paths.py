@@ -1,0 +1,145 @@
+"""Opening a stream to a peer on the path that a policy allows, dialling it first where that is needed.
+
+Decides between the connections that the swarm has; it makes no connection itself and knows no gRPC. Deadlines are the
+caller's cancel scopes, except the wait for a punch, which is bounded here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import trio
+
+from bridge.addresses import is_relayed, with_peer
+from bridge.errors import ConnectionLost, DirectRequired, Unreachable
+from bridge.events import ConnectionOpened, Event, P2pFallback, PunchFailed
+from bridge.identity import PeerId, peer_text
+
+if TYPE_CHECKING:
+    from bridge.behaviours.host import Host
+    from bridge.rpc.target import PathPolicy, Target
+    from bridge.swarm.connection import Connection
+    from bridge.swarm.stream import Stream
+
+__all__ = ["StreamCarrier", "direct_connection", "open_on_path", "wait_direct"]
+
+
+class StreamCarrier:
+    """The carrier of a plain stream: its connection, for the whole life of the stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._connection = stream.connection
+
+    @property
+    def path(self) -> Literal["direct", "relay"]:
+        return self._connection.path
+
+    @property
+    def multiaddr(self) -> str:
+        return str(with_peer(self._connection.remote, self._connection.peer))
+
+    @property
+    def observed(self) -> str | None:
+        identified = self._connection.identify
+        if identified is None or identified.observed is None or self.path == "relay":
+            return None
+        return str(identified.observed)
+
+
+async def open_on_path(host: Host, target: Target, protocol: str, policy: PathPolicy, *, direct_wait: float) -> Stream:
+    """Opens a stream of `protocol` to the target, on the best connection that the policy allows.
+
+    Raises Unreachable (or a subclass) when no address answers, DirectRequired with the punch's verdict, WrongPeer,
+    RelayRefused, NegotiationFailed when the peer does not speak the protocol. Cancellation leaves no stream.
+    """
+    connection = await _connection(host, target, policy, direct_wait)
+    try:
+        return await host.swarm.open_stream(connection, (protocol,))
+    except ConnectionLost:
+        # It died between our look and our use (a peer that restarted); what the swarm has now is another one.
+        connection = await _connection(host, target, policy, direct_wait)
+        return await host.swarm.open_stream(connection, (protocol,))
+
+
+async def _connection(host: Host, target: Target, policy: PathPolicy, direct_wait: float) -> Connection:
+    if policy == "direct":
+        return await direct_connection(host, target, direct_wait)
+    if policy == "relay":
+        return await _relayed_connection(host, target)
+    return await _any_connection(host, target)
+
+
+async def _any_connection(host: Host, target: Target) -> Connection:
+    best = host.swarm.best(target.peer)
+    if best is not None:
+        return best
+    if target.addr is None:
+        raise Unreachable(f"not connected to {peer_text(target.peer)}, and no address was given; use its multiaddr")
+    return await host.swarm.connect(target.peer, (target.addr,))
+
+
+async def direct_connection(host: Host, target: Target, wait: float) -> Connection:
+    """A direct connection: the one that stands, a dial of a direct address, or what a punch makes within `wait` s."""
+    standing = _live(host, target.peer, "direct")
+    if standing is not None:
+        return standing
+    if target.addr is not None and not is_relayed(target.addr):
+        return await host.swarm.dial(target.addr, expected=target.peer)
+    await _any_connection(host, target)
+    return await wait_direct(host, target.peer, wait)
+
+
+async def _relayed_connection(host: Host, target: Target) -> Connection:
+    standing = _live(host, target.peer, "relay")
+    if standing is not None:
+        return standing
+    if target.addr is None or not is_relayed(target.addr):
+        raise Unreachable(f"no relayed connection to {peer_text(target.peer)}; give its circuit address")
+    return await host.swarm.dial(target.addr, expected=target.peer, fresh=True)
+
+
+def _live(host: Host, peer: PeerId, path: Literal["direct", "relay"]) -> Connection | None:
+    """The newest live connection on the path."""
+    return max((one for one in host.swarm.connections(peer) if one.path == path), key=lambda one: one.id, default=None)
+
+
+async def wait_direct(host: Host, peer: PeerId, wait: float) -> Connection:
+    """The direct connection to a connected peer, awaited for at most `wait` seconds.
+
+    Raises DirectRequired with the verdict as soon as the punch has failed for good, or at the time-out with the code of
+    the last attempt (TIMEOUT when none ended). Cancellation leaves no subscription.
+    """
+    text = peer_text(peer)
+    changed = trio.Event()
+    verdict: list[str] = []
+
+    def notice(event: Event) -> None:
+        if isinstance(event, ConnectionOpened) and event.peer == text and event.path == "direct":
+            changed.set()
+        elif isinstance(event, P2pFallback) and event.peer == text:
+            verdict.append(event.code)
+            changed.set()
+        elif isinstance(event, PunchFailed) and event.peer == text:
+            verdict.append(event.code)
+            if event.final:
+                changed.set()
+
+    unsubscribe = host.swarm.events.subscribe(notice)
+    try:
+        with trio.move_on_after(wait):
+            while (standing := _live(host, peer, "direct")) is None and not changed.is_set():
+                await changed.wait()
+        standing = standing or _live(host, peer, "direct")
+    finally:
+        unsubscribe()
+    if standing is not None:
+        return standing
+    code = verdict[-1] if verdict else _last_verdict(host, peer)
+    raise DirectRequired(f"no direct path to {text} within {wait:g} s: {code}", code)
+
+
+def _last_verdict(host: Host, peer: PeerId) -> str:
+    if host.dcutr is None:
+        return "DISABLED"
+    outcome = host.dcutr.last_outcome(peer)
+    return "TIMEOUT" if outcome is None else str(outcome.code)

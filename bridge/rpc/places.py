@@ -1,0 +1,40 @@
+"""Where a program on this side listens: HOST:PORT or unix:PATH. Reads text; opens nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bridge.errors import ConfigError
+
+__all__ = ["Place", "parse_place"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A TCP host and port, or the path of a unix socket (then host and port mean nothing)."""
+
+    host: str = ""
+    port: int = 0
+    path: str | None = None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_place(text: str) -> Place:
+    """Reads HOST:PORT, [IPV6]:PORT or unix:PATH. Raises ConfigError that shows a right one."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        path = path.removeprefix("//") if path.startswith("///") else path
+        if not path or len(path.encode()) > 107 or "\0" in path:
+            raise ConfigError(f"{text!r} is no unix socket: unix:PATH, at most 107 bytes")
+        return Place(path=path)
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not bare or (":" in bare and bare is host) or not (port.isascii() and port.isdigit()):
+        raise ConfigError(f"{text!r} is not HOST:PORT, [IPV6]:PORT or unix:PATH; for example 127.0.0.1:50051")
+    if int(port) > 65535:
+        raise ConfigError(f"{text!r}: a port is at most 65535")
+    return Place(bare, int(port))

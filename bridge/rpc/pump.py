@@ -1,0 +1,188 @@
+"""The pump: carries bytes between one local socket and one stream, both ways, until both ways have ended.
+
+It moves bytes and ends, nothing else: it knows no gRPC, no peer, no path and no name of a socket. A clean end on one
+side becomes a half-close on the other, a reset on one side an abrupt close on the other, so that a truncated
+transfer never looks complete.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import trio
+
+from bridge.errors import BridgeError
+from bridge.limits import PUMP_LINGER, PUMP_READ, PUMP_TURNS
+
+if TYPE_CHECKING:
+    from bridge.net.raw import RawStream
+
+__all__ = ["PumpEnd", "Pumped", "pump"]
+
+_BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, BridgeError)
+
+
+class PumpEnd(Enum):
+    """How a pump ended."""
+
+    CLOSED = "closed"
+    """Both directions ended cleanly."""
+    LOCAL = "local"
+    """The local socket broke, or its program went away while the remote side still sent."""
+    REMOTE = "remote"
+    """The stream was reset, or its connection died."""
+
+
+@dataclass
+class Pumped:
+    """The outcome: how it ended, why in words, and the payload bytes of each direction."""
+
+    end: PumpEnd = PumpEnd.CLOSED
+    detail: str = ""
+    sent: int = 0
+    received: int = 0
+
+
+async def pump(local: socket.socket, stream: RawStream) -> Pumped:
+    """Carries bytes between a connected, non-blocking socket and a stream until both directions have ended.
+
+    Owns both from the start: whatever happens, cancellation included, both are closed when it returns or raises
+    (the stream by reset unless both directions ended cleanly). Transport failures are not raised but returned.
+    """
+    outcome = Pumped()
+    state = _State(local, stream, outcome)
+    finished = False
+    try:
+        async with trio.open_nursery() as nursery:
+            state.scope = nursery.cancel_scope
+            nursery.start_soon(state.outbound)
+            nursery.start_soon(state.inbound)
+        finished = outcome.end is PumpEnd.CLOSED
+        if finished:
+            with trio.move_on_after(PUMP_LINGER):
+                await stream.aclose()
+    except _BROKEN as problem:
+        outcome.detail = str(problem)
+    finally:
+        stream.abort()
+        _close(local, abruptly=not finished)
+    return outcome
+
+
+class _State:
+    """The two directions of one pump; each method is one task."""
+
+    def __init__(self, local: socket.socket, stream: RawStream, outcome: Pumped) -> None:
+        self.local = local
+        self.stream = stream
+        self.outcome = outcome
+        self.scope = trio.CancelScope()
+        self.inbound_ended = trio.Event()
+
+    def fail(self, end: PumpEnd, detail: str) -> None:
+        if self.outcome.end is PumpEnd.CLOSED:
+            self.outcome.end, self.outcome.detail = end, detail
+        self.scope.cancel()
+
+    async def outbound(self) -> None:
+        """Local socket to stream. Reads until the socket is empty and yields only every PUMP_TURNS operations."""
+        local, stream, outcome = self.local, self.stream, self.outcome
+        view = memoryview(bytearray(PUMP_READ))
+        turns = 0
+        while True:
+            try:
+                count = local.recv_into(view)
+            except BlockingIOError:
+                turns = 0
+                await trio.lowlevel.wait_readable(local)
+                continue
+            except OSError as problem:
+                return self.fail(PumpEnd.LOCAL, f"local socket: {problem.strerror}")
+            if count == 0:
+                break
+            try:
+                taken = stream.send_nowait(view[:count])
+                if taken < count:
+                    turns = 0
+                    await stream.send_all(view[taken:count])
+            except _BROKEN as problem:
+                return self.fail(PumpEnd.REMOTE, str(problem))
+            outcome.sent += count
+            turns += 1
+            if turns >= PUMP_TURNS:
+                turns = 0
+                await trio.lowlevel.checkpoint()
+        try:
+            await stream.send_eof()
+        except _BROKEN as problem:
+            return self.fail(PumpEnd.REMOTE, str(problem))
+        if _hung_up(local):
+            with trio.move_on_after(PUMP_LINGER):
+                await self.inbound_ended.wait()
+            if not self.inbound_ended.is_set():
+                self.fail(PumpEnd.LOCAL, "the local program is gone and the remote side did not end")
+
+    async def inbound(self) -> None:
+        """Stream to local socket."""
+        local, stream, outcome = self.local, self.stream, self.outcome
+        turns = 0
+        while True:
+            try:
+                data = await stream.receive_some(PUMP_READ)
+            except _BROKEN as problem:
+                return self.fail(PumpEnd.REMOTE, str(problem))
+            if not data:
+                break
+            try:
+                sent = _send(local, data)
+                if sent < len(data):
+                    turns = 0
+                    await _send_rest(local, memoryview(data)[sent:])
+            except OSError as problem:
+                return self.fail(PumpEnd.LOCAL, f"local socket: {problem.strerror}")
+            outcome.received += len(data)
+            turns += 1
+            if turns >= PUMP_TURNS:
+                turns = 0
+                await trio.lowlevel.checkpoint()
+        self.inbound_ended.set()
+        try:
+            local.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # The program closed first; its own direction tells the rest.
+
+
+def _send(local: socket.socket, data: bytes | memoryview) -> int:
+    try:
+        return local.send(data)
+    except BlockingIOError:
+        return 0
+
+
+async def _send_rest(local: socket.socket, rest: memoryview) -> None:
+    while rest:
+        await trio.lowlevel.wait_writable(local)
+        rest = rest[_send(local, rest) :]
+
+
+def _hung_up(local: socket.socket) -> bool:
+    """True when the program behind the socket closed it whole, rather than its sending direction alone."""
+    poll = select.poll()
+    poll.register(local, 0)
+    return bool(poll.poll(0))
+
+
+def _close(local: socket.socket, *, abruptly: bool) -> None:
+    if abruptly and local.family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            # Linger 0 makes close send RST: the other program must not read a truncated transfer as a whole one.
+            local.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        except OSError:
+            pass
+    trio.lowlevel.notify_closing(local)
+    local.close()
