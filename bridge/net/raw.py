@@ -1,0 +1,53 @@
+"""The byte stream below security, and the errors its readers see.
+
+`RawStream` is what a TCP socket and a stream that carries a circuit have in common. Knows no protocol above.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+from bridge.errors import ConnectionLost, StreamReset
+
+Buffer = bytes | bytearray | memoryview
+
+
+class BrokenStream(StreamReset, trio.BrokenResourceError):
+    """A reset stream, for callers that know our errors and for callers that know trio's."""
+
+
+class BrokenConnection(ConnectionLost, trio.BrokenResourceError):
+    """A dead connection, for callers that know our errors and for callers that know trio's."""
+
+
+class RawStream(Protocol):
+    """An ordered byte stream below security: a TCP socket, or a muxed stream that carries a circuit.
+
+    One task may read and one may write at a time. After `aclose` or `abort` calls raise trio.ClosedResourceError.
+    """
+
+    async def receive_some(self, max_bytes: int = 262144) -> bytes:
+        """At most `max_bytes`; b"" is the clean end. Raises StreamReset or ConnectionLost. Cancelling loses nothing."""
+        ...
+
+    def send_nowait(self, data: Buffer) -> int:
+        """Hands over what fits now and returns how many bytes that is; 0 means it would block."""
+        ...
+
+    async def send_all(self, data: Buffer) -> None:
+        """Sends everything. Cancelling leaves an unknown part of it sent."""
+        ...
+
+    async def send_eof(self) -> None:
+        """Ends our half; the peer reads b""."""
+        ...
+
+    async def aclose(self) -> None:
+        """Closes gracefully; repeated calls do nothing."""
+        ...
+
+    def abort(self) -> None:
+        """Closes at once: TCP plainly, a stream with a reset; repeated calls do nothing."""
+        ...

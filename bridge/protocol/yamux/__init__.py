@@ -1,0 +1,23 @@
+"""Yamux: many streams over one secured byte stream, strict to the specification, without I/O."""
+
+from __future__ import annotations
+
+from bridge.protocol.yamux.events import Dead, Event, GoneAway, Opened, Pong, Readable, Reset, Writable
+from bridge.protocol.yamux.frames import YAMUX, GoAwayCode
+from bridge.protocol.yamux.session import Yamux
+from bridge.protocol.yamux.stream import StreamState
+
+__all__ = [
+    "YAMUX",
+    "Dead",
+    "Event",
+    "GoAwayCode",
+    "GoneAway",
+    "Opened",
+    "Pong",
+    "Readable",
+    "Reset",
+    "StreamState",
+    "Writable",
+    "Yamux",
+]

@@ -1,0 +1,33 @@
+"""The 12-byte Yamux header and its numbers. Knows no stream. Spec: libp2p/specs yamux."""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+YAMUX = "/yamux/1.0.0"
+
+HEADER = struct.Struct(">BBHII")
+"""version, type, flags, stream id, length."""
+
+HEADER_SIZE = HEADER.size
+VERSION = 0
+
+DATA, WINDOW_UPDATE, PING, GO_AWAY = 0, 1, 2, 3
+SYN, ACK, FIN, RST = 1, 2, 4, 8
+
+MAX_ID = 2**32 - 1
+MAX_CREDIT = 2**32 - 1
+
+
+class GoAwayCode(IntEnum):
+    """The length field of a GoAway frame (Y9)."""
+
+    NORMAL = 0
+    PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
+
+
+def header(kind: int, flags: int, stream_id: int, length: int) -> bytes:
+    """One frame header; a whole frame for all types but Data."""
+    return HEADER.pack(VERSION, kind, flags, stream_id, length)

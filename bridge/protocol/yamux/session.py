@@ -1,0 +1,397 @@
+"""One Yamux connection: bytes in, events out; frames to send are returned or wait in `take_outgoing()`.
+
+Holds the stream table, both windows of each stream, pings, GoAway and the timers. Payloads go straight into the
+stream's inbox, so that a whole read of the socket costs one call. Time is an argument, in seconds of any monotonic
+clock. Spec: libp2p/specs yamux; the rules Y1 to Y10 are the checklist rows of our wire reference.
+"""
+
+from __future__ import annotations
+
+from bridge.errors import ConnectionLost, LimitExceeded, ProtocolViolation
+from bridge.limits import (
+    ACCEPT_STREAMS_BACKLOG,
+    DISCARD_AFTER_CLOSE,
+    INITIAL_WINDOW,
+    KEEPALIVE_INTERVAL,
+    KEEPALIVE_TIMEOUT,
+    LINGER,
+    MAX_PING_ANSWERS,
+    MAX_PINGS_IN_FLIGHT,
+    MAX_REFUSALS,
+    MAX_STREAMS_PER_CONNECTION,
+    MAX_UNACKED_STREAMS,
+    MAX_WINDOW,
+    RTT_INTERVAL,
+    WINDOW_BUDGET,
+)
+from bridge.protocol.yamux.events import Dead, Event, GoneAway, Opened, Pong, Readable, Reset, Writable
+from bridge.protocol.yamux.frames import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    HEADER,
+    HEADER_SIZE,
+    MAX_CREDIT,
+    MAX_ID,
+    PING,
+    RST,
+    SYN,
+    VERSION,
+    WINDOW_UPDATE,
+    GoAwayCode,
+    header,
+)
+from bridge.protocol.yamux.stream import StreamState
+
+
+class Yamux:
+    """The session. `client` is the logical dialer after any role override: it uses odd ids (Y1)."""
+
+    def __init__(self, *, client: bool, now: float) -> None:
+        self.streams: dict[int, StreamState] = {}
+        self.rtt: float | None = None
+        self.remote_gone = False
+        self.local_gone = False
+        self._client = client
+        self._next_id = 1 if client else 2
+        self._unacked = 0
+        self._backlog = 0
+        self._granted = 0
+        self._outgoing = bytearray()
+        self._answers = 0
+        self._refusals = 0
+        self._events: list[Event] = []
+        self._partial = b""
+        self._body = 0
+        self._body_stream: StreamState | None = None
+        self._body_flags = 0
+        self._pings: dict[int, float] = {}
+        self._next_ping = 1
+        self._last_ping = now
+        self._last_received = now
+        self._probe: float | None = None
+        self._lingering: dict[int, float] = {}
+
+    # --- receiving --------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """Takes any piece of the byte stream. Never blocks, never holds more than the granted windows.
+
+        Raises ProtocolViolation with GoAway(1) left in the outgoing bytes; the connection has to end then.
+        """
+        try:
+            self._parse(data, now)
+        except ProtocolViolation:
+            self._outgoing += self.go_away(GoAwayCode.PROTOCOL_ERROR)
+            raise
+        events, self._events = self._events, []
+        return events
+
+    def _parse(self, data: bytes, now: float) -> None:
+        self._last_received = now
+        self._probe = None
+        if self._partial:
+            data = self._partial + data
+            self._partial = b""
+        view, position, size = memoryview(data), 0, len(data)
+        while position < size:
+            if self._body:
+                step = min(self._body, size - position)
+                stream = self._body_stream
+                if stream is not None:
+                    self._payload(stream, view[position : position + step], size, now)
+                position += step
+                self._body -= step
+                if not self._body and stream is not None and self._body_flags & FIN:
+                    self._fin_received(stream)
+                continue
+            if size - position < HEADER_SIZE:
+                self._partial = bytes(view[position:])
+                return
+            version, kind, flags, stream_id, length = HEADER.unpack_from(data, position)
+            position += HEADER_SIZE
+            if version != VERSION:
+                raise ProtocolViolation(f"Yamux version {version}")
+            if kind == DATA:
+                self._data(flags, stream_id, length, now)
+            elif kind == WINDOW_UPDATE:
+                self._window_update(flags, stream_id, length, now)
+            elif kind == PING:
+                self._ping_received(flags, stream_id, length, now)
+            elif kind == GO_AWAY:
+                self._go_away_received(stream_id, length)
+            else:
+                raise ProtocolViolation(f"Yamux frame type {kind}")
+
+    def _data(self, flags: int, stream_id: int, length: int, now: float) -> None:
+        stream = self._flags(flags, stream_id, now) if flags else self._lookup(stream_id)
+        self._body, self._body_stream, self._body_flags = length, stream, flags
+        if stream is None:
+            # Late data of a stream that ended here, or of one just refused: no window to count against (Y2), but
+            # nobody was ever granted more than the largest window.
+            if length > (INITIAL_WINDOW if flags & SYN else MAX_WINDOW):
+                raise ProtocolViolation(f"a frame of {length} bytes on stream {stream_id}")
+            return
+        if length > stream.receive_window:
+            raise ProtocolViolation(f"{length} bytes into a window of {stream.receive_window} on stream {stream_id}")
+        if length and stream.fin_received:
+            raise ProtocolViolation(f"data after the end of stream {stream_id}")
+        stream.receive_window -= length
+        if not length and flags & FIN:
+            self._fin_received(stream)
+
+    def _payload(self, stream: StreamState, payload: memoryview, whole: int, now: float) -> None:
+        if stream.reset:
+            return
+        if stream.closed:
+            stream.discarded += len(payload)
+            if stream.discarded > DISCARD_AFTER_CLOSE:
+                self._outgoing += self.reset(stream)
+            return
+        stream.put(payload, whole)
+        events = self._events
+        if not events or type(events[-1]) is not Readable or events[-1].stream is not stream:
+            events.append(Readable(stream))
+
+    def _window_update(self, flags: int, stream_id: int, length: int, now: float) -> None:
+        stream = self._flags(flags, stream_id, now) if flags else self._lookup(stream_id)
+        if stream is None:
+            return
+        if length:
+            if stream.send_window + length > MAX_CREDIT:
+                raise ProtocolViolation(f"the window of stream {stream_id} overflows 32 bits")
+            stream.send_window += length
+            self._events.append(Writable(stream))
+        if flags & FIN:
+            self._fin_received(stream)
+
+    def _lookup(self, stream_id: int) -> StreamState | None:
+        stream = self.streams.get(stream_id)
+        if stream is None and not stream_id:
+            raise ProtocolViolation("a stream frame on id 0")
+        return stream
+
+    def _flags(self, flags: int, stream_id: int, now: float) -> StreamState | None:
+        """SYN, ACK and RST in any combination, FIN being applied behind the payload (Y2)."""
+        stream = self._lookup(stream_id)
+        if flags & SYN:
+            stream = self._syn(stream, stream_id, now)
+        if stream is None:
+            return None
+        if flags & ACK and not stream.acked:
+            stream.acked = True
+            self._unacked -= 1
+        if flags & RST:
+            self._forget(stream)
+            stream.reset = True
+            stream.drop()
+            self._events.append(Reset(stream))
+            return None
+        return stream
+
+    def _syn(self, known: StreamState | None, stream_id: int, now: float) -> StreamState | None:
+        if (stream_id % 2 == 1) == self._client:
+            raise ProtocolViolation(f"the peer opened stream {stream_id}, an id of ours")
+        if known is not None:
+            raise ProtocolViolation(f"stream {stream_id} was opened twice")
+        full = self._backlog >= ACCEPT_STREAMS_BACKLOG or len(self.streams) >= MAX_STREAMS_PER_CONNECTION
+        if full or self.local_gone:
+            self._refusals += 1
+            if self._refusals > MAX_REFUSALS:
+                raise ProtocolViolation("the peer opens streams faster than it reads their refusals")
+            self._outgoing += header(WINDOW_UPDATE, RST, stream_id, 0)
+            return None
+        stream = StreamState(stream_id, inbound=True, flags=ACK, now=now)
+        self.streams[stream_id] = stream
+        self._backlog += 1
+        self._events.append(Opened(stream))
+        return stream
+
+    def _fin_received(self, stream: StreamState) -> None:
+        if stream.fin_received or stream.reset:
+            return
+        stream.fin_received = True
+        if not stream.closed:
+            self._events.append(Readable(stream))
+        if stream.fin_sent:
+            self._forget(stream)
+
+    def _ping_received(self, flags: int, stream_id: int, value: int, now: float) -> None:
+        if stream_id:
+            raise ProtocolViolation(f"a ping on stream {stream_id}")
+        if flags & ACK:
+            sent = self._pings.pop(value, None)
+            if sent is not None:
+                self.rtt = now - sent
+                self._events.append(Pong(value, self.rtt))
+        elif flags & SYN and self._answers < MAX_PING_ANSWERS:
+            self._answers += 1
+            self._outgoing += header(PING, ACK, 0, value)
+
+    def _go_away_received(self, stream_id: int, code: int) -> None:
+        if stream_id:
+            raise ProtocolViolation(f"a GoAway on stream {stream_id}")
+        self.remote_gone = True
+        self._events.append(GoneAway(code))
+
+    def _forget(self, stream: StreamState) -> None:
+        if self.streams.pop(stream.id, None) is None:
+            return
+        self._lingering.pop(stream.id, None)
+        self._granted -= stream.max_window - INITIAL_WINDOW
+        if not stream.acked:
+            stream.acked = True
+            self._unacked -= 1
+        if not stream.taken:
+            stream.taken = True
+            self._backlog -= 1
+
+    # --- sending ----------------------------------------------------------------------------------------
+
+    def take_outgoing(self) -> bytes:
+        """Frames that answer what was received. To be sent before later frames."""
+        if not self._outgoing:
+            return b""
+        out = bytes(self._outgoing)
+        self._outgoing.clear()
+        return out
+
+    def flushed(self) -> None:
+        """The shell says that nothing waits for the socket: the peer may ask again."""
+        self._answers = 0
+        self._refusals = 0
+
+    @property
+    def can_open(self) -> bool:
+        """False while 256 own streams wait for their ACK (Y7), or the table is full."""
+        return self._unacked < MAX_UNACKED_STREAMS and len(self.streams) < MAX_STREAMS_PER_CONNECTION
+
+    def open(self, now: float) -> StreamState:
+        """A stream of ours; SYN goes with its first frame.
+
+        Raises ConnectionLost after a GoAway of either side, LimitExceeded when the ids are used up or when not
+        `can_open`.
+        """
+        if self.remote_gone or self.local_gone:
+            raise ConnectionLost("the connection takes no more streams")
+        if self._next_id > MAX_ID:
+            raise LimitExceeded("the stream ids of this connection are used up; open another connection")
+        if not self.can_open:
+            raise LimitExceeded("too many streams wait for the peer's acknowledgement")
+        stream = StreamState(self._next_id, inbound=False, flags=SYN, now=now)
+        self._next_id += 2
+        self._unacked += 1
+        self.streams[stream.id] = stream
+        return stream
+
+    def take(self, stream: StreamState) -> None:
+        """The shell has handed out this inbound stream: it leaves the backlog."""
+        if not stream.taken:
+            stream.taken = True
+            self._backlog -= 1
+
+    def data(self, stream: StreamState, payload: bytes | memoryview) -> bytes:
+        """One Data frame; the caller keeps to `send_window` and MAX_FRAME_PAYLOAD."""
+        size = len(payload)
+        stream.send_window -= size
+        flags, stream.pending_flags = stream.pending_flags, 0
+        return b"".join((HEADER.pack(VERSION, DATA, flags, stream.id, size), payload))
+
+    def consumed(self, stream: StreamState, now: float) -> bytes:
+        """Called after bytes left the inbox: the credit to send, once half a window has been read.
+
+        The window doubles when half of it was read within four round trips, up to 16 MiB and the budget of the
+        connection.
+        """
+        credit = stream.max_window - stream.buffered - stream.receive_window
+        if credit * 2 < stream.max_window or stream.fin_received or stream.reset or stream.closed:
+            return b""
+        if self.rtt is not None and now - stream.epoch < 4 * self.rtt:
+            growth = min(stream.max_window, MAX_WINDOW - stream.max_window, WINDOW_BUDGET - self._granted)
+            if growth > 0:
+                stream.max_window += growth
+                self._granted += growth
+                credit += growth
+        stream.epoch = now
+        stream.receive_window += credit
+        flags, stream.pending_flags = stream.pending_flags, 0
+        return header(WINDOW_UPDATE, flags, stream.id, credit)
+
+    def finish(self, stream: StreamState) -> bytes:
+        """FIN: our half ends. Repeated calls send nothing."""
+        if stream.fin_sent or stream.reset:
+            return b""
+        stream.fin_sent = True
+        out = b""
+        if stream.pending_flags & ACK:
+            # py-libp2p ignores FIN in a frame that carries ACK: never combine them.
+            out = header(WINDOW_UPDATE, ACK, stream.id, 0)
+            stream.pending_flags = 0
+        flags, stream.pending_flags = stream.pending_flags | FIN, 0
+        if stream.fin_received:
+            self._forget(stream)
+        return out + header(DATA, flags, stream.id, 0)
+
+    def close(self, stream: StreamState, now: float) -> bytes:
+        """Both halves end here: FIN now; what the peer still sends is dropped, up to a bound and LINGER seconds."""
+        if stream.closed:
+            return b""
+        out = self.finish(stream)
+        stream.closed = True
+        stream.drop()
+        self.take(stream)
+        if stream.id in self.streams:
+            self._lingering[stream.id] = now + LINGER
+        return out
+
+    def reset(self, stream: StreamState) -> bytes:
+        """RST: both halves end at once. Repeated calls, and calls on a finished stream, send nothing."""
+        if stream.reset:
+            return b""
+        live = stream.id in self.streams
+        self._forget(stream)
+        stream.reset = True
+        stream.drop()
+        unknown = stream.pending_flags & SYN
+        stream.pending_flags = 0
+        return header(WINDOW_UPDATE, RST, stream.id, 0) if live and not unknown else b""
+
+    def ping(self, now: float) -> tuple[int, bytes]:
+        """An opaque value and the frame; the answer comes as Pong. Raises LimitExceeded when too many are out."""
+        if len(self._pings) >= MAX_PINGS_IN_FLIGHT:
+            raise LimitExceeded("too many pings wait for their answer")
+        value, self._next_ping = self._next_ping, self._next_ping % MAX_CREDIT + 1
+        self._pings[value] = self._last_ping = now
+        return value, header(PING, SYN, 0, value)
+
+    def go_away(self, code: GoAwayCode) -> bytes:
+        """No more streams from now on (Y10); once only."""
+        if self.local_gone:
+            return b""
+        self.local_gone = True
+        return header(GO_AWAY, 0, 0, code)
+
+    # --- time -------------------------------------------------------------------------------------------
+
+    def next_timer(self) -> float:
+        """When `on_timer` has something to do."""
+        if self._probe is not None:
+            due = self._probe + KEEPALIVE_TIMEOUT
+        else:
+            due = min(self._last_received + KEEPALIVE_INTERVAL, self._last_ping + RTT_INTERVAL)
+        return min(due, next(iter(self._lingering.values()), due))
+
+    def on_timer(self, now: float) -> list[Event]:
+        """Keepalive, round trip measurement, and streams that lingered too long. Frames are left in the outgoing."""
+        for stream_id in [one for one, until in self._lingering.items() if until <= now]:
+            self._outgoing += self.reset(self.streams[stream_id])
+        if self._probe is not None and now >= self._probe + KEEPALIVE_TIMEOUT:
+            return [Dead()]
+        idle = now >= self._last_received + KEEPALIVE_INTERVAL
+        if self._probe is None and (idle or now >= self._last_ping + RTT_INTERVAL):
+            if len(self._pings) >= MAX_PINGS_IN_FLIGHT:
+                self._pings.pop(next(iter(self._pings)))  # never answered although the peer lives
+            self._outgoing += self.ping(now)[1]
+            self._probe = now
+        return []

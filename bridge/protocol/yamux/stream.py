@@ -1,0 +1,123 @@
+"""The state of one Yamux stream: both windows, both halves, and the bytes not yet read.
+
+Plain bookkeeping for the session; sends nothing itself and knows no other stream.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from bridge.limits import INITIAL_WINDOW
+
+_SMALL = 1024
+_TAIL = 32 * 1024
+
+
+class StreamState:
+    """One stream as the session sees it. Windows and `buffered` in bytes.
+
+    `owner` is the shell's own object, untouched here.
+    """
+
+    __slots__ = (
+        "acked",
+        "buffered",
+        "closed",
+        "discarded",
+        "epoch",
+        "fin_received",
+        "fin_sent",
+        "id",
+        "inbound",
+        "inbox",
+        "max_window",
+        "owner",
+        "pending_flags",
+        "receive_window",
+        "reset",
+        "send_window",
+        "taken",
+    )
+
+    def __init__(self, stream_id: int, *, inbound: bool, flags: int, now: float) -> None:
+        self.id = stream_id
+        self.inbound = inbound
+        self.owner: object | None = None
+        self.pending_flags = flags
+        self.send_window = INITIAL_WINDOW
+        self.receive_window = INITIAL_WINDOW
+        self.max_window = INITIAL_WINDOW
+        self.inbox: deque[bytes | bytearray | memoryview] = deque()
+        self.buffered = 0
+        self.epoch = now
+        self.acked = inbound
+        self.taken = not inbound
+        self.fin_sent = False
+        self.fin_received = False
+        self.reset = False
+        self.closed = False
+        self.discarded = 0
+
+    @property
+    def finished(self) -> bool:
+        """Both halves have ended, or the stream was reset: the session has forgotten it."""
+        return self.reset or (self.fin_sent and self.fin_received)
+
+    def put(self, payload: memoryview, whole: int) -> None:
+        """Keeps a payload cut out of a buffer of `whole` bytes.
+
+        A slice keeps its whole buffer alive, and each piece costs an object: small pieces are copied together, so
+        that what a peer can make us hold stays near the window it was granted.
+        """
+        size = len(payload)
+        self.buffered += size
+        if size * 2 >= whole:
+            self.inbox.append(payload)
+        elif size >= _SMALL:
+            self.inbox.append(bytes(payload))
+        else:
+            tail = self.inbox[-1] if self.inbox else None
+            if isinstance(tail, bytearray) and len(tail) < _TAIL:
+                tail += payload
+            else:
+                self.inbox.append(bytearray(payload))
+
+    def take(self, limit: int) -> bytes:
+        """At most `limit` buffered bytes, in order."""
+        inbox = self.inbox
+        if not inbox:
+            return b""
+        first = inbox[0]
+        size = len(first)
+        if size > limit:
+            inbox[0] = memoryview(first)[limit:]
+            self.buffered -= limit
+            return bytes(first[:limit])
+        if len(inbox) == 1:
+            inbox.clear()
+            self.buffered -= size
+            return bytes(first)
+        pieces = [inbox.popleft()]
+        while inbox and size + len(inbox[0]) <= limit:
+            piece = inbox.popleft()
+            size += len(piece)
+            pieces.append(piece)
+        if inbox and size < limit:
+            rest = limit - size
+            piece = inbox[0]
+            pieces.append(piece[:rest])
+            inbox[0] = memoryview(piece)[rest:]
+            size = limit
+        self.buffered -= size
+        return b"".join(pieces)
+
+    def put_back(self, data: bytes) -> None:
+        """Bytes taken but not used come out first again. They were consumed for the window already."""
+        if data:
+            self.inbox.appendleft(bytes(data))
+            self.buffered += len(data)
+
+    def drop(self) -> None:
+        """Forgets what was not read."""
+        self.inbox.clear()
+        self.buffered = 0
