@@ -115,7 +115,5 @@ def peer(context: HasPeer) -> ConnectInfo:
     name = context.peer()
     info = TABLE.find(name)
     if info is None:
-        raise NotBridged(
-            f"no peer stands behind {name!r}: the call did not come through the bridge, or its end is gone"
-        )
+        raise NotBridged(f"no peer stands behind {name!r}: the call came another way, or its connection is gone")
     return info

@@ -94,17 +94,22 @@ class _State:
         local, stream, outcome = self.local, self.stream, self.outcome
         view = memoryview(bytearray(PUMP_READ))
         turns = 0
+        drained = True
         while True:
+            if drained:
+                turns = 0
+                await trio.lowlevel.wait_readable(local)
             try:
                 count = local.recv_into(view)
             except BlockingIOError:
-                turns = 0
-                await trio.lowlevel.wait_readable(local)
+                drained = True
                 continue
             except OSError as problem:
                 return self.fail(PumpEnd.LOCAL, f"local socket: {problem.strerror}")
             if count == 0:
                 break
+            # A short read emptied the socket: waiting first spares a system call that would fail.
+            drained = count < PUMP_READ
             try:
                 taken = stream.send_nowait(view[:count])
                 if taken < count:

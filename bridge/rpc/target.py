@@ -63,6 +63,4 @@ def check_protocol(protocol: str) -> str:
     """Raises ConfigError for an id that multistream-select cannot carry (specs/connections: '/…', one line)."""
     if protocol.startswith("/") and protocol.isprintable() and len(protocol) <= 512:
         return protocol
-    raise ConfigError(
-        f"protocol id {protocol!r} must begin with '/' and be one printable line of at most 512 characters"
-    )
+    raise ConfigError(f"{protocol!r} is no protocol id: begin with '/', one printable line of at most 512 characters")

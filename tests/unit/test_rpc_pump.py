@@ -1,0 +1,210 @@
+"""The pump over real sockets: a TCP stream stands where the libp2p stream stands in use."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from bridge.net.tcp import TcpStream
+from bridge.rpc import pump as pump_module
+from bridge.rpc.pump import Pumped, PumpEnd, pump
+
+
+async def tcp_pair() -> tuple[TcpStream, TcpStream]:
+    listener = trio.socket.socket()
+    await listener.bind(("127.0.0.1", 0))
+    listener.listen(1)
+    client = trio.socket.socket()
+    await client.connect(listener.getsockname())
+    accepted, _ = await listener.accept()
+    listener.close()
+    return TcpStream(client), TcpStream(accepted)
+
+
+class Rig:
+    """program — local socket — pump — near … far."""
+
+    def __init__(self, program: trio.SocketStream, local: socket.socket, near: TcpStream, far: TcpStream) -> None:
+        self.program = program
+        self.local = local
+        self.near = near
+        self.far = far
+        self.outcome: Pumped | None = None
+        self.done = trio.Event()
+        self.scope = trio.CancelScope()
+
+    async def run(self) -> None:
+        with self.scope:
+            self.outcome = await pump(self.local, self.near)
+        self.done.set()
+
+
+@asynccontextmanager
+async def rig() -> AsyncIterator[Rig]:
+    outer, local = socket.socketpair()
+    outer.setblocking(False)
+    local.setblocking(False)
+    near, far = await tcp_pair()
+    program = trio.SocketStream(trio.socket.from_stdlib_socket(outer))
+    made = Rig(program, local, near, far)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.run)
+        try:
+            yield made
+        finally:
+            nursery.cancel_scope.cancel()
+            far.abort()
+            with trio.CancelScope(shield=True):
+                await program.aclose()
+    assert local.fileno() == -1, "the pump closes its local socket"
+
+
+async def read_all(stream: TcpStream | trio.SocketStream) -> bytes:
+    parts = []
+    while data := await stream.receive_some():
+        parts.append(data)
+    return b"".join(parts)
+
+
+async def test_bytes_cross_both_ways_and_ends_are_half_closes() -> None:
+    async with rig() as r:
+        await r.program.send_all(b"ping")
+        assert await r.far.receive_some() == b"ping"
+        await r.program.send_eof()
+        assert await r.far.receive_some() == b""
+        await r.far.send_all(b"still open the other way")
+        await r.far.send_eof()
+        assert await read_all(r.program) == b"still open the other way"
+        await r.done.wait()
+        assert r.outcome == Pumped(PumpEnd.CLOSED, "", 4, 24)
+
+
+async def test_large_transfers_both_ways_arrive_whole() -> None:
+    up, down = os.urandom(6_000_001), os.urandom(5_000_003)
+
+    async with rig() as r:
+
+        async def send(stream: TcpStream | trio.SocketStream, data: bytes) -> None:
+            await stream.send_all(data)
+            await stream.send_eof()
+
+        received: dict[str, bytes] = {}
+
+        async def receive(name: str, stream: TcpStream | trio.SocketStream) -> None:
+            received[name] = await read_all(stream)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, r.program, up)
+            nursery.start_soon(send, r.far, down)
+            nursery.start_soon(receive, "up", r.far)
+            nursery.start_soon(receive, "down", r.program)
+        assert hashlib.sha256(received["up"]).digest() == hashlib.sha256(up).digest()
+        assert hashlib.sha256(received["down"]).digest() == hashlib.sha256(down).digest()
+        await r.done.wait()
+        assert r.outcome == Pumped(PumpEnd.CLOSED, "", len(up), len(down))
+
+
+async def test_a_reset_stream_closes_the_socket_at_once() -> None:
+    async with rig() as r:
+        await r.program.send_all(b"x")
+        assert await r.far.receive_some() == b"x"
+        reset(r.far)
+        assert await read_all(r.program) == b""
+        await r.done.wait()
+        assert r.outcome is not None
+        assert r.outcome.end is PumpEnd.REMOTE
+
+
+async def test_a_reset_stream_resets_a_tcp_socket() -> None:
+    program, local = await tcp_pair()
+    near, far = await tcp_pair()
+    taken = socket.socket(fileno=local.socket.detach())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump, taken, near)
+        reset(far)
+        with pytest.raises(trio.BrokenResourceError):
+            await program.receive_some()
+    program.abort()
+
+
+async def test_a_program_that_goes_away_while_bytes_arrive_resets_the_stream() -> None:
+    async with rig() as r:
+        await r.program.aclose()
+        assert await r.far.receive_some() == b""
+        # Nobody reads these; the pump finds a broken pipe and ends long before PUMP_LINGER.
+        with trio.fail_after(pump_module.PUMP_LINGER / 2):
+            try:
+                while not r.done.is_set():
+                    await r.far.send_all(bytes(65536))
+            except trio.BrokenResourceError:
+                pass
+            await r.done.wait()
+        assert r.outcome is not None
+        assert r.outcome.end is PumpEnd.LOCAL
+
+
+async def test_a_program_that_goes_away_is_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump_module, "PUMP_LINGER", 0.05)
+    async with rig() as r:
+        await r.program.aclose()
+        with trio.fail_after(5):
+            await r.done.wait()
+        assert r.outcome is not None
+        assert r.outcome.end is PumpEnd.LOCAL
+
+
+async def test_half_closed_program_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump_module, "PUMP_LINGER", 0.05)
+    async with rig() as r:
+        await r.program.send_eof()
+        assert await r.far.receive_some() == b""
+        await trio.sleep(0.2)  # Longer than the linger: the bound must not apply to a half-close.
+        await r.far.send_all(b"late answer")
+        assert await r.program.receive_some() == b"late answer"
+
+
+async def test_cancelling_closes_both_ends() -> None:
+    async with rig() as r:
+        await r.program.send_all(b"x")
+        assert await r.far.receive_some() == b"x"
+        r.scope.cancel()
+        await r.done.wait()
+        assert r.outcome is None
+        assert await read_all(r.program) == b""
+        with pytest.raises(trio.ClosedResourceError):
+            r.near.send_nowait(b"x")
+
+
+async def test_a_busy_pump_lets_others_run() -> None:
+    """A fast sender must not starve the loop: other tasks get turns while 20 MB pass."""
+    turns = 0
+    async with rig() as r:
+
+        async def flood() -> None:
+            await r.program.send_all(bytes(20_000_000))
+            await r.program.send_eof()
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            nursery.start_soon(flood)
+            assert len(await read_all(r.far)) == 20_000_000
+            nursery.cancel_scope.cancel()
+    assert turns > 20
+
+
+def reset(stream: TcpStream) -> None:
+    """Closes with RST."""
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    stream.abort()

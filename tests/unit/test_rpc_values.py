@@ -1,0 +1,190 @@
+"""The pure parts of the gRPC room: targets, places, options, reasons, the peer table, the lazy package."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import bridge
+from bridge.addresses import parse
+from bridge.errors import AddressError, BridgeError, ConfigError, NotBridged, Unreachable
+from bridge.identity import Identity, peer_id_forms, peer_text
+from bridge.rpc.options import channel_options, server_options
+from bridge.rpc.peer import TABLE, ConnectInfo, PeerTable, synthesized_address
+from bridge.rpc.places import Place, parse_place
+from bridge.rpc.reason import explanation
+from bridge.rpc.target import Target, check_policy, check_protocol, parse_target
+
+PEER = Identity.generate().peer_id
+RELAY = Identity.generate().peer_id
+DIRECT = f"/ip4/192.0.2.1/tcp/4001/p2p/{peer_text(PEER)}"
+CIRCUIT = f"/ip4/192.0.2.9/tcp/4001/p2p/{peer_text(RELAY)}/p2p-circuit/p2p/{peer_text(PEER)}"
+
+
+def test_targets() -> None:
+    for text in (*peer_id_forms(PEER), f"/p2p/{peer_text(PEER)}"):
+        assert parse_target(text) == Target(PEER)
+    assert parse_target(DIRECT) == Target(PEER, parse(DIRECT))
+    assert parse_target(CIRCUIT) == Target(PEER, parse(CIRCUIT))
+    assert parse_target(parse(CIRCUIT)) == parse_target(f" {CIRCUIT}\n")
+    assert parse_target(PEER) == parse_target(Target(PEER)) == Target(PEER)
+    assert parse_target(CIRCUIT).text == CIRCUIT
+    assert len({parse_target(CIRCUIT), parse_target(CIRCUIT)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("/ip4/192.0.2.1/tcp/4001", "add /p2p/ID"),
+        (f"/ip4/192.0.2.9/tcp/4001/p2p/{peer_text(RELAY)}/p2p-circuit", "add /p2p/ID"),
+        (f"/ip4/192.0.2.1/udp/4001/p2p/{peer_text(PEER)}", "neither a TCP address nor a circuit"),
+        ("/ip4/300.0.0.1/tcp/1", "malformed multiaddr"),
+        ("12D3KooWnonsense", "not a peer id"),
+        ("", "not a peer id"),
+    ],
+)
+def test_bad_targets_say_what_to_do(text: str, hint: str) -> None:
+    with pytest.raises(AddressError, match=hint):
+        parse_target(text)
+
+
+def test_policies_and_protocols() -> None:
+    assert check_policy("direct") == "direct"
+    with pytest.raises(ConfigError, match="'any', 'direct' and 'relay'"):
+        check_policy("fast")
+    assert check_protocol("/kaspa/p2p/1") == "/kaspa/p2p/1"
+    for bad in ("kaspa", "", "/a\nb", "/" + "x" * 512):
+        with pytest.raises(ConfigError, match="no protocol id"):
+            check_protocol(bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("127.0.0.1:50051", Place("127.0.0.1", 50051)),
+        ("localhost:0", Place("localhost", 0)),
+        ("[::1]:80", Place("::1", 80)),
+        ("unix:/run/x.sock", Place(path="/run/x.sock")),
+        ("unix:///run/x.sock", Place(path="/run/x.sock")),
+        ("unix:x.sock", Place(path="x.sock")),
+    ],
+)
+def test_places(text: str, place: Place) -> None:
+    assert parse_place(text) == place
+    assert parse_place(str(place)) == place
+
+
+@pytest.mark.parametrize("text", ["", "50051", ":1", "host:", "host:x", "::1:80", "h:65536", "h:-1", "unix:", "h:²"])
+def test_bad_places(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_place(text)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_place_or_a_config_error(text: str) -> None:
+    try:
+        place = parse_place(text)
+    except ConfigError:
+        return
+    assert parse_place(str(place)) == place
+
+
+def test_synthesized_addresses_are_stable_and_local() -> None:
+    known = synthesized_address("12D3KooWExample")
+    assert known == synthesized_address("12D3KooWExample")
+    host, port = known
+    assert ipaddress.ip_address(host) in ipaddress.ip_network("fd00::/8")
+    assert not ipaddress.ip_address(host).is_global
+    assert 1024 <= port <= 65535
+    assert synthesized_address("12D3KooWOther") != known
+
+
+class Fake:
+    path = "relay"
+    multiaddr = CIRCUIT
+    observed = None
+
+
+class Context:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def peer(self) -> str:
+        return self.name
+
+
+def test_table_finds_escaped_names_and_info_is_live() -> None:
+    table, carrier = PeerTable(), Fake()
+    info = ConnectInfo(peer_text(PEER), "/x", carrier)  # type: ignore[arg-type]
+    table.add("/tmp/a_b/c1", info)
+    assert table.find("unix:/tmp/a_b/c1") is table.find("unix:%2Ftmp%2Fa_b%2Fc1") is info
+    assert table.find("ipv4:127.0.0.1:1") is None
+    carrier.path = "direct"
+    assert info.path == "direct"
+    assert peer_text(PEER) in repr(info)
+    table.remove("/tmp/a_b/c1")
+    table.remove("/tmp/a_b/c1")
+    assert len(table) == 0
+
+
+def test_peer_of_a_foreign_call_raises() -> None:
+    with pytest.raises(NotBridged, match="came another way"):
+        bridge.peer(Context("ipv4:127.0.0.1:5"))
+    info = ConnectInfo(peer_text(PEER), "/x", Fake())  # type: ignore[arg-type]
+    TABLE.add("/tmp/q/c9", info)
+    assert bridge.peer(Context("unix:/tmp/q/c9")) is info
+    TABLE.remove("/tmp/q/c9")
+
+
+def test_options_can_be_overridden() -> None:
+    options = dict(channel_options("id", private=True, override=[("grpc.enable_http_proxy", 1), ("x", "y")]))
+    assert options["grpc.enable_http_proxy"] == 1
+    assert options["x"] == "y"
+    assert options["grpc.default_authority"] == "id"
+    assert options["grpc.use_local_subchannel_pool"] == 1
+    assert "grpc.use_local_subchannel_pool" not in dict(channel_options("id"))
+    assert dict(server_options([("a", 1)]))["a"] == 1
+
+
+def test_explanations() -> None:
+    error: BridgeError = Unreachable("nobody answered")
+    failed = "failed to connect to all addresses; last error: UNAVAILABLE: unix:/x"
+    assert explanation("UNAVAILABLE", failed, error) == "UNREACHABLE: nobody answered"
+    assert explanation("UNAVAILABLE", "Socket closed", error) is None
+    assert explanation("UNAVAILABLE", failed, None) is None
+    assert explanation("DEADLINE_EXCEEDED", "Deadline Exceeded", error) == (
+        "Deadline Exceeded; UNREACHABLE: nobody answered"
+    )
+    assert explanation("NOT_FOUND", "no such thing", error) is None
+
+
+def test_importing_the_package_is_cheap() -> None:
+    script = (
+        "import sys, json, time; t = time.perf_counter(); import bridge; t = time.perf_counter() - t; "
+        "print(json.dumps([t, [m for m in ('trio', 'grpc', 'libp2p', 'asyncio') if m in sys.modules]]))"
+    )
+    runs = []
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        seconds, heavy = json.loads(done.stdout)
+        assert heavy == []
+        runs.append(seconds)
+        if seconds < 0.03:
+            break
+        time.sleep(0.2)  # A busy machine: the bound is for the work, not for the waiting.
+    assert min(runs) < 0.03
+
+
+def test_every_public_name_exists() -> None:
+    for name in bridge.__all__:
+        assert getattr(bridge, name) is not None
+    assert set(bridge.__all__) <= set(dir(bridge))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = bridge.nonsense  # type: ignore[attr-defined]
