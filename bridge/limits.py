@@ -387,8 +387,8 @@ RESERVE_TIMEOUT: Final = 15.0
 RELAY_DIAL_TIMEOUT: Final = 20.0
 """Reaching the relay itself: name lookup, CONNECT_TIMEOUT and UPGRADE_TIMEOUT."""
 
-HOP_TIMEOUT: Final = 30.0
-"""One CONNECT: the relay asks the target meanwhile, for up to 25 s with ours (go: 60)."""
+HOP_TIMEOUT: Final = 20.0
+"""One CONNECT: the relay asks the target meanwhile, ours for up to 18 s (go: 60). Below TRANSPORT_DIAL_TIMEOUT."""
 
 STOP_TIMEOUT: Final = 10.0
 """From a relay's offer to our answer; the message arrives with the stream (go: 10 on the target)."""

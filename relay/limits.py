@@ -21,10 +21,10 @@ U64_MAX: Final = 2**64 - 1
 REQUEST_TIMEOUT: Final = 30.0
 """From the opening of a hop stream to its request: a client sends it at once (go: 60, rust: 60)."""
 
-STOP_OPEN_TIMEOUT: Final = 10.0
+STOP_OPEN_TIMEOUT: Final = 8.0
 """Opening the stop stream to a target that is connected: two round trips."""
 
-STOP_ANSWER_TIMEOUT: Final = 15.0
+STOP_ANSWER_TIMEOUT: Final = 10.0
 """A target answers CONNECT without asking anybody (go: 10 on the target)."""
 
 ANSWER_TIMEOUT: Final = 10.0

@@ -1,0 +1,225 @@
+"""The relay client: the circuit transport of a swarm, its inbound circuits, and the reservations it keeps.
+
+A circuit is a stream through a relay on which security and muxer run end to end; the swarm upgrades it like a
+socket. Which relays to use is told from outside. Punching and the choice of paths are other behaviours' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from bridge.addresses import Multiaddr, circuit_of, endpoint_of, is_relayed, peer_of, with_peer
+from bridge.behaviours.relay_client.exchange import Reservation, request_circuit
+from bridge.behaviours.relay_client.keeper import Keeper
+from bridge.errors import AddressError, LimitExceeded, ProtocolViolation, SwarmStopped, Unreachable
+from bridge.identity import PeerId, peer_text
+from bridge.limits import MAX_INBOUND_CIRCUITS, MAX_INBOUND_CIRCUITS_PER_RELAY, MAX_RELAYS, STOP_TIMEOUT
+from bridge.protocol.circuit import (
+    STOP,
+    Connect,
+    Status,
+    UnexpectedMessage,
+    decode_stop_request,
+    encode_stop_answer,
+)
+from bridge.swarm.connection import Connection
+from bridge.swarm.delimited import read_message, write_message
+from bridge.swarm.link import Link
+from bridge.swarm.stream import Stream
+from bridge.swarm.swarm import Swarm
+
+
+class RelayClient:
+    """Circuit v2's client on one swarm; it is a Transport. Registered with the swarm when made, working once `run`.
+
+    Public methods raise SwarmStopped outside of `run`.
+    """
+
+    def __init__(self, swarm: Swarm) -> None:
+        self._swarm = swarm
+        self._held: dict[PeerId, Reservation] = {}
+        self._keepers: list[Keeper] = []
+        self._nursery: trio.Nursery | None = None
+        swarm.add_transport(self)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves until cancelled. Cancelled, it withdraws the circuit addresses and ends the keepers."""
+        await self._swarm.handle(
+            STOP,
+            self._on_offer,
+            max_streams=MAX_INBOUND_CIRCUITS,
+            max_per_peer=MAX_INBOUND_CIRCUITS_PER_RELAY,
+            relayed=False,
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    # --- reservations ---------------------------------------------------------------------------------------
+
+    def reservations(self) -> tuple[Reservation, ...]:
+        """Those in force, oldest relay first."""
+        return tuple(self._held.values())
+
+    def keep(self, relays: Sequence[Multiaddr]) -> None:
+        """Keeps a reservation at each relay from now on, trying again for ever; events tell how it goes.
+
+        Raises AddressError for an address that is no relay's, LimitExceeded beyond MAX_RELAYS.
+        """
+        for relay in relays:
+            if self._keeper_of(_relay_part(relay)) is None:
+                self._start(_relay_part(relay), once=False)
+
+    async def reserve(self, relay: Multiaddr) -> Reservation:
+        """Returns once the relay accepted; the reservation is then kept until `release`.
+
+        Raises RelayRefused, Unreachable, AddressError, NegotiationFailed and so on when the first try fails; then
+        nothing is kept. So it is when this call is cancelled, unless the relay was kept before.
+        """
+        relay = _relay_part(relay)
+        keeper = self._keeper_of(relay)
+        mine = keeper is None
+        if keeper is None:
+            keeper = self._start(relay, once=True)
+        try:
+            await keeper.settled.wait()
+        except trio.Cancelled:
+            if mine:
+                keeper.scope.cancel()
+            raise
+        if keeper.reservation is not None:
+            return keeper.reservation
+        if keeper.error is not None:
+            raise keeper.error
+        raise SwarmStopped("the relay client stopped before the relay answered")
+
+    def release(self, relay: PeerId) -> None:
+        """Keeps the relay no longer and withdraws its addresses. The relay forgets us at the expiry, or when we
+        disconnect; circuits go on."""
+        for keeper in self._keepers:
+            if keeper.peer == relay:
+                keeper.scope.cancel()
+
+    def _keeper_of(self, relay: Multiaddr) -> Keeper | None:
+        """The one at work for that relay: by peer id where it is known, else by address."""
+        peer = peer_of(relay)
+        for keeper in self._keepers:
+            if keeper.relay == relay or (peer is not None and keeper.peer == peer):
+                return keeper
+        return None
+
+    def _start(self, relay: Multiaddr, *, once: bool) -> Keeper:
+        if self._nursery is None:
+            raise SwarmStopped("the relay client is not running")
+        if len(self._keepers) >= MAX_RELAYS:
+            raise LimitExceeded(f"{MAX_RELAYS} relays are kept already; release one first")
+        keeper = Keeper(self._swarm, relay, self._held)
+        self._keepers.append(keeper)
+        self._nursery.start_soon(self._run_keeper, keeper, once)
+        return keeper
+
+    async def _run_keeper(self, keeper: Keeper, once: bool) -> None:
+        try:
+            await keeper.run(once=once)
+        finally:
+            self._keepers.remove(keeper)
+
+    # --- transport ------------------------------------------------------------------------------------------
+
+    def handles(self, addr: Multiaddr) -> bool:
+        return is_relayed(addr)
+
+    async def listen(self, addr: Multiaddr) -> tuple[Multiaddr, ...]:
+        """Listening on `<relay>/p2p-circuit` is a reservation; returns our circuit addresses. Raises as `reserve`."""
+        return (await self.reserve(addr)).addrs
+
+    async def dial(self, addr: Multiaddr) -> Link:
+        """Opens a circuit to `<relay>/p2p-circuit/p2p/TARGET`, not upgraded yet.
+
+        Raises AddressError, RelayRefused (the relay's status), Unreachable, DialTimeout, NegotiationFailed. A
+        cancelled call leaves no circuit; the connection to the relay stays.
+        """
+        circuit = circuit_of(addr)
+        if circuit is None or circuit.target is None:
+            raise AddressError(f"{addr} names no target; a circuit address ends in /p2p-circuit/p2p/ID")
+        if circuit.target in (self._swarm.peer, circuit.relay_peer):
+            whose = "this node itself" if circuit.target == self._swarm.peer else "the relay itself"
+            raise AddressError(f"the target of {addr} is {whose}; give the listener's id behind /p2p-circuit")
+        relay = await self._relay_connection(circuit.relay, circuit.relay_peer)
+        stream, limit = await request_circuit(relay, circuit.target)
+        base = with_peer(circuit.relay if endpoint_of(circuit.relay) is not None else relay.remote, relay.peer)
+        return Link(
+            raw=stream,
+            local=Multiaddr(f"{base}/p2p-circuit"),
+            remote=Multiaddr(f"{base}/p2p-circuit/p2p/{peer_text(circuit.target)}"),
+            path="relay",
+            inbound=False,
+            relay=relay.peer,
+            limit=limit,
+        )
+
+    async def _relay_connection(self, addr: Multiaddr, peer: PeerId | None) -> Connection:
+        """A direct connection to the relay; R7: never one through another relay."""
+        if peer is not None:
+            for connection in self._swarm.connections(peer):
+                if connection.path == "direct" and not connection.closed.is_set():
+                    return connection
+        if endpoint_of(addr) is None:
+            raise Unreachable(
+                f"not connected to the relay of {addr}; give its address: /ip4/…/tcp/…/p2p/ID/p2p-circuit"
+            )
+        return await self._swarm.dial(addr, expected=peer)
+
+    # --- inbound circuits -----------------------------------------------------------------------------------
+
+    async def _on_offer(self, stream: Stream) -> None:
+        """One STOP stream, until the connection that it carries has ended (R10, R11)."""
+        relay = stream.connection
+        with trio.fail_after(STOP_TIMEOUT):
+            request = await self._read_offer(stream)
+            if request is None:
+                return
+            await write_message(stream, encode_stop_answer(Status.OK))
+        base = with_peer(relay.remote, relay.peer)
+        link = Link(
+            raw=stream,
+            local=Multiaddr(f"{base}/p2p-circuit"),
+            remote=Multiaddr(f"{base}/p2p-circuit/p2p/{peer_text(request.peer)}"),
+            path="relay",
+            inbound=True,
+            relay=relay.peer,
+            limit=request.limit,
+        )
+        connection = await self._swarm.adopt(link, role="responder", expected=request.peer)
+        await connection.closed.wait()
+
+    async def _read_offer(self, stream: Stream) -> Connect | None:
+        """The offer, or None when it was refused; the refusal is then sent."""
+        status: Status = Status.CONNECTION_FAILED
+        try:
+            request = decode_stop_request(await read_message(stream))
+            # R12: only a relay that we asked may offer circuits, and nobody can offer us to ourselves.
+            if stream.connection.peer in self._held and request.peer != self._swarm.peer:
+                return request
+        except UnexpectedMessage:
+            status = Status.UNEXPECTED_MESSAGE
+        except ProtocolViolation:
+            status = Status.MALFORMED_MESSAGE
+        await write_message(stream, encode_stop_answer(status))
+        await stream.aclose()
+        return None
+
+
+def _relay_part(addr: Multiaddr) -> Multiaddr:
+    """The relay's own address of `<relay>[/p2p-circuit[/p2p/…]]`. Raises AddressError when that is not dialable."""
+    circuit = circuit_of(addr)
+    relay = addr if circuit is None else circuit.relay
+    if endpoint_of(relay) is None:
+        raise AddressError(f"{addr} is no relay's address; write /ip4/…/tcp/…/p2p/ID")
+    return relay

@@ -1,0 +1,144 @@
+"""The two requests of a relay's client, each on a stream of its own: RESERVE, and CONNECT to a target.
+
+Statuses other than OK become RelayRefused with a text that says what to do. It keeps nothing between two requests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import trio
+
+from bridge.addresses import Multiaddr, endpoint_of, is_public, is_relayed, peer_of, with_peer
+from bridge.errors import DialTimeout, NegotiationFailed, ProtocolViolation, RelayRefused
+from bridge.identity import PeerId, peer_text
+from bridge.limits import HOP_TIMEOUT, RESERVE_TIMEOUT
+from bridge.protocol.circuit import (
+    HOP,
+    Answer,
+    CircuitLimit,
+    Grant,
+    Status,
+    decode_hop_answer,
+    encode_hop_connect,
+    encode_reserve,
+    status_name,
+)
+from bridge.protocol.voucher import open_voucher
+from bridge.swarm.connection import Connection
+from bridge.swarm.delimited import read_message, write_message
+from bridge.swarm.stream import Stream
+
+T = TypeVar("T")
+
+_RESERVE_HINTS = {
+    Status.RESERVATION_REFUSED: "it is full, or was asked too often; wait, or use another relay",
+    Status.RESOURCE_LIMIT_EXCEEDED: "it has no resources left; wait, or use another relay",
+    Status.PERMISSION_DENIED: "its access rules exclude this peer; ask its operator, or use another relay",
+    Status.CONNECTION_FAILED: "it failed inside; look at its log, or use another relay",
+}
+_CONNECT_HINTS = {
+    Status.NO_RESERVATION: "the listener has no reservation at this relay; start it, or check the peer id",
+    Status.RESOURCE_LIMIT_EXCEEDED: "the relay carries too many circuits or was asked too often; wait and try again",
+    Status.PERMISSION_DENIED: "the relay's access rules exclude this peer; ask its operator, or use another relay",
+    Status.CONNECTION_FAILED: "the relay could not reach the listener; check that it still runs, and try again",
+}
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """A slot at a relay. `addrs`: our circuit addresses through it; `expires`: UTC seconds, any u64;
+    `limit`: what each circuit may carry (None: unlimited)."""
+
+    relay: PeerId
+    addrs: tuple[Multiaddr, ...]
+    expires: int
+    limit: CircuitLimit | None = None
+
+
+async def request_reservation(
+    connection: Connection, me: PeerId, dialled: Multiaddr | None, *, allow_private: bool
+) -> Reservation:
+    """RESERVE on a direct connection to a relay. `dialled`: the address that reached it, announced first.
+
+    Raises RelayRefused, NegotiationFailed (not a relay), ProtocolViolation (bad answer or voucher), DialTimeout, or
+    what the stream raises. A cancelled call resets the stream; the relay may then hold a reservation unknown to us.
+    """
+
+    async def ask(stream: Stream) -> Answer:
+        await write_message(stream, encode_reserve())
+        answer = decode_hop_answer(await read_message(stream))
+        await stream.aclose()
+        return answer
+
+    answer = await _exchange(connection, ask, RESERVE_TIMEOUT, "RESERVE")
+    relay = connection.peer
+    if answer.status != Status.OK:
+        name = status_name(answer.status)
+        hint = _RESERVE_HINTS.get(answer.status, "use another relay")  # type: ignore[call-overload]
+        raise RelayRefused(f"relay {peer_text(relay)} refused the reservation ({name}): {hint}", name)
+    if answer.grant is None:
+        raise ProtocolViolation(f"relay {peer_text(relay)} answered OK without a reservation")
+    grant = answer.grant
+    if grant.voucher:  # rust-libp2p gives none
+        open_voucher(grant.voucher, relay=relay, peer=me, now=time.time())
+    addrs = circuit_addrs(grant, relay, me, dialled, allow_private=allow_private)
+    return Reservation(relay, addrs, grant.expire, answer.limit)
+
+
+async def request_circuit(connection: Connection, target: PeerId) -> tuple[Stream, CircuitLimit | None]:
+    """CONNECT: the stream returned is the circuit; bytes that came behind the status are still in it (R11).
+
+    Raises RelayRefused with the relay's status, and else as request_reservation does. Cancelled: the stream is reset.
+    """
+
+    async def ask(stream: Stream) -> tuple[Stream, CircuitLimit | None]:
+        await write_message(stream, encode_hop_connect(target))
+        answer = decode_hop_answer(await read_message(stream))
+        if answer.status != Status.OK:
+            name = status_name(answer.status)
+            hint = _CONNECT_HINTS.get(answer.status, "use another relay")  # type: ignore[call-overload]
+            raise RelayRefused(
+                f"relay {peer_text(connection.peer)} opened no circuit to {peer_text(target)} ({name}): {hint}", name
+            )
+        return stream, answer.limit
+
+    return await _exchange(connection, ask, HOP_TIMEOUT, "CONNECT")
+
+
+async def _exchange(connection: Connection, ask: Callable[[Stream], Awaitable[T]], seconds: float, what: str) -> T:
+    stream: Stream | None = None
+    try:
+        with trio.fail_after(seconds):
+            stream = await connection.open_stream([HOP], lazy=True)
+            return await ask(stream)
+    except BaseException as problem:
+        if stream is not None:
+            stream.abort()
+        relay = peer_text(connection.peer)
+        if isinstance(problem, trio.TooSlowError):
+            raise DialTimeout(f"relay {relay} did not answer {what} within {seconds:g} s; use another relay") from None
+        if isinstance(problem, NegotiationFailed):
+            raise NegotiationFailed(f"{relay} is no circuit relay (v2): it does not accept {HOP}") from None
+        raise
+
+
+def circuit_addrs(
+    grant: Grant, relay: PeerId, me: PeerId, dialled: Multiaddr | None, *, allow_private: bool
+) -> tuple[Multiaddr, ...]:
+    """Our circuit addresses: through the address that we dialled, then through those that the relay names (R2).
+
+    A relay may name anything, so only direct addresses of its own id are kept, private ones when allowed.
+    """
+    bases: dict[Multiaddr, None] = {}
+    if dialled is not None:
+        bases[with_peer(dialled, relay)] = None
+    for addr in grant.addrs:
+        if is_relayed(addr) or endpoint_of(addr) is None or peer_of(addr) not in (None, relay):
+            continue
+        if allow_private or is_public(addr):
+            bases[with_peer(addr, relay)] = None
+    return tuple(Multiaddr(f"{base}/p2p-circuit/p2p/{peer_text(me)}") for base in bases)

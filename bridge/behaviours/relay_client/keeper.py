@@ -1,0 +1,167 @@
+"""Keeps one reservation: reach the relay, reserve, announce, renew, and start over when it is lost.
+
+One task for each relay. It announces a circuit address only while the relay's acceptance stands, and reports each
+change as an event. Which relays are kept, and what arrives over them, is the client's business.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from bridge.addresses import Multiaddr, peer_of
+from bridge.behaviours.relay_client.exchange import Reservation, request_reservation
+from bridge.behaviours.relay_client.lease import Backoff, lease_seconds, renew_after
+from bridge.errors import BridgeError, ConnectionLost, DialTimeout, RelayRefused
+from bridge.events import ReservationAccepted, ReservationLost
+from bridge.identity import PeerId, peer_text
+from bridge.limits import RELAY_DIAL_TIMEOUT, RESERVE_REFUSED_WAIT, RESERVE_STABLE
+from bridge.swarm.connection import Connection
+
+if TYPE_CHECKING:
+    from bridge.swarm.swarm import Swarm
+
+_FAILURES = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+
+
+class Keeper:
+    """The reservation at one relay. `reservation` is None while there is none; `scope` ends the task.
+
+    `settled` is set once the first try ended: then `reservation` or `error` tells how.
+    """
+
+    def __init__(self, swarm: Swarm, relay: Multiaddr, held: dict[PeerId, Reservation]) -> None:
+        self.relay = relay
+        self.scope = trio.CancelScope()
+        self.settled = trio.Event()
+        self.reservation: Reservation | None = None
+        self.error: BaseException | None = None
+        self._swarm = swarm
+        self._held = held
+        self._peer = peer_of(relay)
+        self._backoff = Backoff()
+        self._until = 0.0
+
+    @property
+    def peer(self) -> PeerId | None:
+        """The relay's id; None until it answered when the address does not tell it."""
+        return self._peer
+
+    async def run(self, *, once: bool) -> None:
+        """Runs until `scope` is cancelled. `once`: end, with `error` set, when the very first try fails."""
+        with self.scope:
+            try:
+                while True:
+                    connection = await self._acquire(once and not self.settled.is_set())
+                    if connection is None:
+                        return
+                    await self._hold(connection)
+            finally:
+                self._drop()
+                self.settled.set()
+
+    async def _acquire(self, once: bool) -> Connection | None:
+        """Tries until the relay accepts. None: it failed and was to be tried once."""
+        while True:
+            try:
+                connection = await self._connect()
+                await self._reserve(connection, renewed=False)
+                return connection
+            except _FAILURES as problem:
+                self.error = problem
+                if once:
+                    return None
+                wait = self._wait_after(problem)
+                self._report(problem, wait)
+            self.settled.set()
+            await trio.sleep(wait)
+
+    async def _hold(self, connection: Connection) -> None:
+        """Renews the reservation until it is lost; then withdraws it, reports it, and waits a little."""
+        since = trio.current_time()
+        pause = renew_after(self._until - since, random.random())
+        while True:
+            with trio.move_on_after(pause):
+                await connection.closed.wait()
+            try:
+                if connection.closed.is_set():
+                    connection = self._replacement(connection)
+                await self._reserve(connection, renewed=True)
+                self._backoff.reset()
+                pause = renew_after(self._until - trio.current_time(), random.random())
+            except _FAILURES as problem:
+                lost: BaseException = problem
+                pause = self._wait_after(problem)
+                if connection.closed.is_set() or trio.current_time() + pause >= self._until:
+                    break
+        self._drop()
+        if trio.current_time() - since >= RESERVE_STABLE:
+            self._backoff.reset()
+            pause = self._wait_after(lost)
+        self._report(lost, pause)
+        await trio.sleep(pause)
+
+    def _replacement(self, connection: Connection) -> Connection:
+        """R5: the relay keeps a reservation until the last direct connection ends, so another one carries it on."""
+        other = self._alive()
+        if other is None:
+            raise ConnectionLost(f"the connection to the relay ended ({connection.close_reason})")
+        return other
+
+    def _alive(self) -> Connection | None:
+        if self._peer is None:
+            return None
+        for connection in self._swarm.connections(self._peer):
+            if connection.path == "direct" and not connection.closed.is_set():
+                return connection
+        return None
+
+    async def _connect(self) -> Connection:
+        connection = self._alive()
+        if connection is None:
+            try:
+                with trio.fail_after(RELAY_DIAL_TIMEOUT):
+                    connection = await self._swarm.dial(self.relay, expected=self._peer)
+            except trio.TooSlowError:
+                raise DialTimeout(f"the relay {self.relay} did not answer; check its address") from None
+        return connection
+
+    async def _reserve(self, connection: Connection, *, renewed: bool) -> None:
+        swarm = self._swarm
+        reservation = await request_reservation(
+            connection, swarm.peer, self.relay, allow_private=swarm.config.allow_private
+        )
+        self._until = trio.current_time() + lease_seconds(reservation.expires, time.time())
+        self._peer = reservation.relay
+        self._held[reservation.relay] = reservation
+        swarm.set_circuit_addrs(reservation.relay, reservation.addrs)
+        self.reservation, self.error = reservation, None
+        limit = reservation.limit
+        swarm.events.emit(
+            ReservationAccepted(
+                relay=peer_text(reservation.relay),
+                addrs=tuple(str(addr) for addr in reservation.addrs),
+                expires=reservation.expires,
+                renewed=renewed,
+                limit_seconds=(limit and limit.seconds) or 0,
+                limit_bytes=(limit and limit.bytes) or 0,
+            )
+        )
+        self.settled.set()
+
+    def _drop(self) -> None:
+        if self.reservation is not None:
+            self._held.pop(self.reservation.relay, None)
+            self._swarm.set_circuit_addrs(self.reservation.relay, ())
+            self.reservation = None
+
+    def _wait_after(self, problem: BaseException) -> float:
+        return self._backoff.next(random.random(), RESERVE_REFUSED_WAIT if isinstance(problem, RelayRefused) else 0.0)
+
+    def _report(self, problem: BaseException, wait: float) -> None:
+        code = problem.status if isinstance(problem, RelayRefused) else getattr(problem, "code", type(problem).__name__)
+        relay = peer_text(self._peer) if self._peer is not None else str(self.relay)
+        self._swarm.events.emit(ReservationLost(relay=relay, code=code, message=str(problem), retry_in=round(wait, 3)))

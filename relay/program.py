@@ -1,0 +1,67 @@
+"""The relay program: a host, the hop service on it, and its figures each few seconds; drained when it is stopped.
+
+What the flags are called and where the events go is the caller's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import trio
+
+from bridge.addresses import Multiaddr, with_peer
+from bridge.behaviours.host import HostConfig, open_host
+from bridge.events import EventHub, NodeStarted, RelayListening
+from bridge.identity import Identity, peer_text
+from relay.access import Access
+from relay.limits import RelayLimits
+from relay.service import HopService
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelayConfig:
+    """`listen`: addresses to listen on; `stats_interval`: seconds between two RelayStats events; `allow_private`:
+    announce private and loopback addresses too; `autonat`: tell others whether they can be reached."""
+
+    identity: Identity
+    listen: tuple[Multiaddr, ...]
+    limits: RelayLimits = field(default_factory=RelayLimits)
+    access: Access = field(default_factory=Access)
+    stats_interval: float = 10.0
+    allow_private: bool = False
+    autonat: bool = True
+
+
+async def run(
+    config: RelayConfig,
+    events: EventHub,
+    *,
+    task_status: trio.TaskStatus[HopService] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Runs a relay until cancelled; then it drains within DRAIN_TIMEOUT and leaves no socket. Started with the
+    service once it accepts reservations. Raises PortInUse, AddressError."""
+    host_config = HostConfig(
+        identity=config.identity,
+        listen=config.listen,
+        allow_private=config.allow_private,
+        punch=False,
+        autonat=config.autonat,
+    )
+    async with open_host(host_config, events) as host, trio.open_nursery() as nursery:
+        swarm = host.swarm
+        service = HopService(swarm, config.limits, config.access)
+        await nursery.start(service.run)
+        me = peer_text(swarm.peer)
+        listening = swarm.listen_addrs()
+        events.emit(NodeStarted(peer_id=me, listen=tuple(str(addr) for addr in listening)))
+        events.emit(RelayListening(peer_id=me, addrs=tuple(str(with_peer(addr, swarm.peer)) for addr in listening)))
+        task_status.started(service)
+        try:
+            while True:
+                events.emit(service.stats())
+                await trio.sleep(config.stats_interval)
+        finally:
+            with trio.CancelScope(shield=True):
+                last = service.stats()
+                await service.drain()
+            events.emit(last)

@@ -1,0 +1,288 @@
+"""The hop service: answers RESERVE and CONNECT, offers circuits to targets, joins the streams.
+
+The tables decide, this carries out (specs/relay/circuit-v2; rows R1 to R14 of the checklist). It reads no byte of a
+circuit and dials nobody: a target is reached on a connection that the target itself holds (R9).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from bridge.addresses import endpoint_of, is_relayed, with_peer
+from bridge.errors import AddressError, BridgeError, ProtocolViolation
+from bridge.events import CircuitClosed, CircuitOpened, ConnectionClosed, Event, RelayStats
+from bridge.identity import PeerId, parse_peer_id, peer_text
+from bridge.protocol.circuit import (
+    HOP,
+    MAX_RELAY_ADDRS,
+    STOP,
+    Connect,
+    Grant,
+    Status,
+    UnexpectedMessage,
+    decode_hop_request,
+    decode_stop_answer,
+    encode_hop_answer,
+    encode_stop_connect,
+)
+from bridge.protocol.voucher import seal_voucher
+from bridge.swarm.connection import Connection
+from bridge.swarm.delimited import read_message, write_message
+from bridge.swarm.stream import Stream
+from bridge.swarm.swarm import Swarm
+from relay.access import Access, Address
+from relay.circuits import Circuit, CircuitTable
+from relay.limits import (
+    ANSWER_TIMEOUT,
+    DRAIN_TIMEOUT,
+    EOF_TIMEOUT,
+    MAX_HANDLERS,
+    REQUEST_TIMEOUT,
+    STOP_ANSWER_TIMEOUT,
+    STOP_OPEN_TIMEOUT,
+    RelayLimits,
+)
+from relay.refusal import Refusal
+from relay.reservations import ReservationTable
+from relay.splice import splice
+
+_ENDS = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+
+
+class HopService:
+    """The relay's side of circuit v2 on one swarm. Public tables: `reservations`, `circuits`, `refused`."""
+
+    def __init__(self, swarm: Swarm, limits: RelayLimits | None = None, access: Access | None = None) -> None:
+        self.limits = limits or RelayLimits()
+        rules = access or Access()
+        self.reservations = ReservationTable(self.limits, rules)
+        self.circuits = CircuitTable(self.limits, rules)
+        self.refused: Counter[str] = Counter()
+        self._swarm = swarm
+        self._draining = False
+        self._asking: Counter[PeerId] = Counter()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves until cancelled. Started once the hop protocol is registered; cancelled, all circuits are reset."""
+        unsubscribe = self._swarm.events.subscribe(self._on_event)
+        try:
+            # Handlers live as long as their circuits, so the registry's bound is on both together; requests under
+            # way are counted here. relayed=False: R7, no reservation and no CONNECT over a circuit.
+            await self._swarm.handle(
+                HOP, self._serve, max_streams=MAX_HANDLERS, max_per_peer=MAX_HANDLERS, relayed=False
+            )
+            task_status.started()
+            await trio.sleep_forever()
+        finally:
+            unsubscribe()
+            self.reservations.clear()
+
+    def stats(self) -> RelayStats:
+        """The counters now. Reservations that have run out are dropped first."""
+        now = trio.current_time()
+        self.reservations.expire(now)
+        return RelayStats(
+            reservations=len(self.reservations),
+            circuits=len(self.circuits),
+            bytes_=self.circuits.bytes,
+            refused=dict(self.refused),
+            per_circuit=self.circuits.per_circuit(now),
+        )
+
+    async def drain(self) -> None:
+        """Takes no more requests, ends all reservations, and closes every connection with GOAWAY, within a bound."""
+        self._draining = True
+        self.reservations.clear()
+        with trio.move_on_after(DRAIN_TIMEOUT):
+            async with trio.open_nursery() as nursery:
+                for connection in self._swarm.connections():
+                    nursery.start_soon(self._close, connection)
+
+    async def _close(self, connection: Connection) -> None:
+        try:
+            await self._swarm.close(connection, "RELAY_STOPPED")
+        except _ENDS:
+            connection.abort("RELAY_STOPPED")
+
+    def _on_event(self, event: Event) -> None:
+        """R5: a reservation ends with the peer's last direct connection."""
+        if not isinstance(event, ConnectionClosed) or event.path != "direct":
+            return
+        peer = parse_peer_id(event.peer)
+        if not any(other.id != event.connection for other in self._direct(peer)):
+            self.reservations.end(peer)
+
+    def _direct(self, peer: PeerId) -> list[Connection]:
+        """The peer's live direct connections, newest first."""
+        alive = [c for c in self._swarm.connections(peer) if c.path == "direct" and not c.closed.is_set()]
+        return sorted(alive, key=lambda connection: connection.id, reverse=True)
+
+    # --- one request ----------------------------------------------------------------------------------------
+
+    async def _serve(self, stream: Stream) -> None:
+        """One hop stream, from its request to the end of its circuit. Each phase has its own deadline."""
+        peer = stream.connection.peer
+        circuit: Circuit | None = None
+        target: Stream | None = None
+        try:
+            with self._request(peer):
+                request = await self._read(stream)
+                if isinstance(request, Connect):
+                    circuit = self._open_circuit(stream, request.peer)
+                    target = await self._offer(circuit)
+                    await self._answer(stream, encode_hop_answer(Status.OK, None, self.limits.circuit_limit))
+                else:
+                    await self._answer(stream, self._grant(stream))
+                    await self._finish(stream)
+        except Refusal as refusal:
+            self.refused[refusal.reason] += 1
+            await self._refuse(stream, refusal.status)
+        except BaseException:
+            stream.abort()
+            if target is not None:
+                target.abort()
+            raise
+        else:
+            if circuit is not None and target is not None:
+                await self._join(circuit, stream, target)
+        finally:
+            if circuit is not None:
+                self.circuits.close(circuit)
+
+    @contextmanager
+    def _request(self, peer: PeerId) -> Iterator[None]:
+        """Counts a request under way. Raises Refusal when there are too many."""
+        limits = self.limits
+        if limits.hop_streams and self._asking.total() >= limits.hop_streams:
+            raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "hop_streams")
+        if limits.hop_streams_per_peer and self._asking[peer] >= limits.hop_streams_per_peer:
+            raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "hop_streams_peer")
+        self._asking[peer] += 1
+        try:
+            yield
+        finally:
+            self._asking[peer] -= 1
+            if not self._asking[peer]:
+                del self._asking[peer]
+
+    async def _read(self, stream: Stream) -> object:
+        try:
+            with trio.fail_after(REQUEST_TIMEOUT):
+                request = decode_hop_request(await read_message(stream))
+        except UnexpectedMessage:
+            raise Refusal(Status.UNEXPECTED_MESSAGE, "unexpected_message") from None
+        except ProtocolViolation:
+            raise Refusal(Status.MALFORMED_MESSAGE, "malformed_message") from None
+        except trio.TooSlowError:
+            raise Refusal(Status.MALFORMED_MESSAGE, "request_timeout") from None
+        if stream.connection.path != "direct":
+            raise Refusal(Status.PERMISSION_DENIED, "relayed")
+        if self._draining:
+            status = Status.RESOURCE_LIMIT_EXCEEDED if isinstance(request, Connect) else Status.RESERVATION_REFUSED
+            raise Refusal(status, "draining")
+        return request
+
+    def _grant(self, stream: Stream) -> bytes:
+        """The answer to RESERVE: for the peer that the connection authenticated (R12)."""
+        peer = stream.connection.peer
+        held = self.reservations.reserve(peer, _ip(stream.connection), trio.current_time(), time.time())
+        me = self._swarm.peer
+        addrs = [with_peer(addr, me) for addr in self._swarm.announced() if not is_relayed(addr)]
+        voucher = seal_voucher(self._swarm.identity, peer, held.expire)
+        return encode_hop_answer(
+            Status.OK, Grant(held.expire, tuple(addrs[:MAX_RELAY_ADDRS]), voucher), self.limits.circuit_limit
+        )
+
+    def _open_circuit(self, stream: Stream, target: PeerId) -> Circuit:
+        """Takes the slot, or raises the Refusal of the first rule that fails (R8)."""
+        source, now = stream.connection.peer, trio.current_time()
+        self.circuits.admit(source, target, _ip(stream.connection), now)
+        if not self.reservations.holds(target, now):
+            raise Refusal(Status.NO_RESERVATION, "connect_no_reservation")
+        return self.circuits.open(source, target, now)
+
+    async def _offer(self, circuit: Circuit) -> Stream:
+        """R10: the stop exchange with the target. Raises Refusal CONNECTION_FAILED."""
+        connections = self._direct(circuit.target)
+        if not connections:
+            raise Refusal(Status.CONNECTION_FAILED, "connect_target_gone")
+        stream: Stream | None = None
+        try:
+            with trio.fail_after(STOP_OPEN_TIMEOUT):
+                stream = await connections[0].open_stream([STOP], lazy=True)
+            with trio.fail_after(STOP_ANSWER_TIMEOUT):
+                await write_message(stream, encode_stop_connect(circuit.source, self.limits.circuit_limit))
+                answer = decode_stop_answer(await read_message(stream))
+        except _ENDS:
+            _abort(stream)
+            raise Refusal(Status.CONNECTION_FAILED, "connect_target_failed") from None
+        except BaseException:
+            _abort(stream)
+            raise
+        if answer.status != Status.OK:
+            stream.abort()
+            raise Refusal(Status.CONNECTION_FAILED, "connect_target_refused")
+        return stream
+
+    async def _join(self, circuit: Circuit, source: Stream, target: Stream) -> None:
+        self.circuits.join(circuit, trio.current_time())
+        names = {"source": peer_text(circuit.source), "target": peer_text(circuit.target)}
+        self._swarm.events.emit(CircuitOpened(circuit=circuit.id, **names))
+        reason = "CANCELLED"
+        try:
+            ends = (source.connection.closed, target.connection.closed)
+            reason = await splice(circuit, source, target, seconds=self.limits.circuit_seconds, lost=ends)
+        finally:
+            self.circuits.close(circuit)
+            to_target, to_source = circuit.passed.values()
+            self._swarm.events.emit(
+                CircuitClosed(
+                    circuit=circuit.id,
+                    **names,
+                    reason=reason,
+                    bytes_to_target=to_target,
+                    bytes_to_source=to_source,
+                    seconds=round(trio.current_time() - circuit.opened_at, 3),
+                )
+            )
+
+    # --- answers --------------------------------------------------------------------------------------------
+
+    async def _answer(self, stream: Stream, payload: bytes) -> None:
+        with trio.fail_after(ANSWER_TIMEOUT):
+            await write_message(stream, payload)
+
+    async def _finish(self, stream: Stream) -> None:
+        """Ends a stream whose answer must still arrive."""
+        with trio.move_on_after(EOF_TIMEOUT):
+            await stream.aclose()
+            return
+        stream.abort()
+
+    async def _refuse(self, stream: Stream, status: Status) -> None:
+        try:
+            await self._answer(stream, encode_hop_answer(status))
+            await self._finish(stream)
+        except _ENDS:
+            stream.abort()
+        except BaseException:
+            stream.abort()
+            raise
+
+
+def _abort(stream: Stream | None) -> None:
+    if stream is not None:
+        stream.abort()
+
+
+def _ip(connection: Connection) -> Address | None:
+    endpoint = endpoint_of(connection.remote)
+    try:
+        return None if endpoint is None else endpoint.ip
+    except AddressError:
+        return None
