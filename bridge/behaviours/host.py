@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from bridge.addresses import Multiaddr, peer_of
 from bridge.behaviours.identify import IdentifyService
 from bridge.behaviours.ping import PingService
+from bridge.behaviours.relay_client import RelayClient
 from bridge.errors import AddressError
 from bridge.events import EventHub
 from bridge.identity import Identity
@@ -47,6 +49,9 @@ class Host:
     swarm: Swarm
     identify: IdentifyService
     ping: PingService
+    relay_client: RelayClient
+    dcutr: Any = None
+    autonat: Any = None
 
     async def dial(self, target: Multiaddr) -> Connection:
         """Connects to a TARGET: a direct or circuit address ending in /p2p/ID. Errors as `Swarm.dial`."""
@@ -63,10 +68,12 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
     """
     settings = SwarmConfig(config.identity, config.agent, config.allow_private, config.limits)
     async with open_swarm(settings, events) as swarm, flat_nursery() as nursery:
-        host = Host(swarm, IdentifyService(swarm), PingService(swarm))
+        host = Host(swarm, IdentifyService(swarm), PingService(swarm), RelayClient(swarm))
         await nursery.start(host.identify.run)
         await nursery.start(host.ping.run)
+        await nursery.start(host.relay_client.run)
         for addr in config.listen:
             await swarm.listen(addr)
+        host.relay_client.keep(config.relays)
         yield host
         nursery.cancel_scope.cancel()

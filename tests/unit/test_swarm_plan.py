@@ -1,0 +1,87 @@
+"""The order of a dial, what is never dialled, and the one error it ends in."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.addresses import endpoint_of, parse
+from bridge.errors import AddressError, DialTimeout, RelayRefused, Unreachable, WrongPeer
+from bridge.identity import Identity, peer_text
+from bridge.limits import MAX_DIAL_ADDRESSES
+from bridge.swarm.plan import DialPlan, check_endpoint, expected_peer, failure
+
+RELAY, PEER, OTHER = (Identity.generate().peer_id for _ in range(3))
+V4 = [parse(f"/ip4/11.0.0.{n}/tcp/1") for n in range(3)]
+V6 = [parse(f"/ip6/2001:db8::{n}/tcp/1") for n in range(2)]
+CIRCUIT = parse(f"/ip4/11.0.0.9/tcp/1/p2p/{peer_text(RELAY)}/p2p-circuit/p2p/{peer_text(PEER)}")
+
+
+def drain(plan: DialPlan) -> list[object]:
+    return [addr for addr in iter(plan.next, None)]
+
+
+def test_versions_alternate_and_circuits_come_last() -> None:
+    assert drain(DialPlan([CIRCUIT, *V4, *V6])) == [V6[0], V4[0], V6[1], V4[1], V4[2], CIRCUIT]
+
+
+def test_an_address_is_tried_once_even_when_added_again() -> None:
+    plan = DialPlan([V4[0], V4[0]])
+    assert drain(plan) == [V4[0]]
+    plan.add([V4[0], V4[1]])
+    assert drain(plan) == [V4[1]]
+
+
+def test_the_number_of_addresses_is_bounded_and_the_rest_counted() -> None:
+    plan = DialPlan(parse(f"/ip4/11.0.1.{n}/tcp/1") for n in range(MAX_DIAL_ADDRESSES + 5))
+    assert (len(drain(plan)), plan.skipped) == (MAX_DIAL_ADDRESSES, 5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/ip4/0.0.0.0/tcp/1", "/ip6/::/tcp/1", "/ip4/224.0.0.1/tcp/1", "/ip6/ff02::1/tcp/1", "/ip4/11.0.0.1/tcp/0",
+     "/ip4/255.255.255.255/tcp/1", "/ip4/11.0.0.1/udp/1"],
+)  # fmt: skip
+def test_what_is_never_dialled(text: str) -> None:
+    addr = parse(text)
+    with pytest.raises(AddressError):
+        check_endpoint(addr, endpoint_of(addr))
+
+
+@pytest.mark.parametrize(
+    "text", ["/ip4/127.0.0.1/tcp/1", "/ip4/192.168.0.1/tcp/1", "/ip6/::1/tcp/1", "/dns4/a.b/tcp/1"]
+)
+def test_the_callers_own_choice_is_dialled(text: str) -> None:
+    addr = parse(text)
+    check_endpoint(addr, endpoint_of(addr))
+
+
+def test_the_expected_peer_is_the_named_one_and_must_not_contradict() -> None:
+    named = parse(f"/ip4/11.0.0.1/tcp/1/p2p/{peer_text(PEER)}")
+    assert expected_peer(named, None) == expected_peer(V4[0], PEER) == PEER
+    assert expected_peer(CIRCUIT, None) == PEER
+    assert expected_peer(V4[0], None) is None
+    with pytest.raises(AddressError, match="another peer"):
+        expected_peer(named, OTHER)
+
+
+def test_a_single_failure_and_failures_of_one_kind_keep_their_type() -> None:
+    refused = RelayRefused("no", "NO_RESERVATION")
+    assert failure("x", [(CIRCUIT, refused)]) is refused
+    assert failure("x", [(CIRCUIT, refused), (V4[0], RelayRefused("no", "X"))]) is refused
+    assert isinstance(failure("x", [(V4[0], WrongPeer("w"))]), WrongPeer)
+
+
+def test_mixed_failures_become_one_error_with_a_line_each() -> None:
+    error = failure("x", [(V4[0], WrongPeer("other id")), (V4[1], Unreachable("refused"))], skipped=3)
+    assert type(error) is Unreachable
+    assert error.attempts == (
+        f"{V4[0]}: WRONG_PEER: other id",
+        f"{V4[1]}: UNREACHABLE: refused",
+        "3 more addresses were not tried",
+    )
+    assert type(failure("x", [(V4[0], DialTimeout("t")), (V4[1], DialTimeout("t"))])) is DialTimeout
+    assert type(failure("x", [(V4[0], DialTimeout("t")), (V4[1], Unreachable("t"))])) is Unreachable
+
+
+def test_no_address_is_an_error_that_says_what_to_do() -> None:
+    assert "no address is known" in str(failure("x", []))
