@@ -283,6 +283,33 @@ class AutonatResult(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PingResult(Event):
+    """One round trip of `punchbridge ping`; `rtt_ms` None: it was lost. `remote`: the peer's end of the path."""
+
+    name = "ping.result"
+    peer: str
+    count: int
+    path: Path
+    remote: str
+    rtt_ms: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentifyResult(Event):
+    """What `punchbridge identify` learned. `observed`: our address as the peer sees it, None over a relay."""
+
+    name = "identify.result"
+    peer: str
+    path: Path
+    remote: str
+    agent: str
+    protocol_version: str
+    protocols: tuple[str, ...]
+    listen: tuple[str, ...]
+    observed: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ErrorEvent(Event):
     """Something failed that the user should know. `message` says what to do."""
 

@@ -130,6 +130,8 @@ def run(program: Callable[[], int], report: Reporter, *, more: ErrorTable | None
         status = Exit(program())
     except KeyboardInterrupt:
         status = Exit.INTERRUPTED
+    except SystemExit as asked:
+        status = Exit(asked.code) if isinstance(asked.code, int) else Exit.ERROR
     except (Exception, BaseExceptionGroup) as problem:
         inner = list(leaves(problem))
         if any(isinstance(one, KeyboardInterrupt) for one in inner):

@@ -1,0 +1,49 @@
+"""Signals of a trio program: the first one cancels the work, the second one ends the process at once.
+
+SIGTERM and SIGHUP ask for a drain and give 0, SIGINT gives 130. Knows no program; nothing is printed here.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import trio
+
+from bridge import limits
+from bridge.telemetry.exits import Exit
+
+SIGNALS: Final[Mapping[int, Exit]] = {
+    signal.SIGTERM: Exit.DONE,
+    signal.SIGHUP: Exit.DONE,
+    signal.SIGINT: Exit.INTERRUPTED,
+}
+
+
+async def until_signal(work: Callable[[], Awaitable[Exit]]) -> Exit:
+    """Runs `work` to its end, or cancels it at the first signal. Call it in the main thread.
+
+    Returns the exit code of whichever came first. After a signal the process ends by itself when the drain takes
+    longer than DRAIN_TIMEOUT: SIGALRM kills it, since a stuck cancellation can be ended no other way.
+    """
+    status: Exit | None = None
+
+    async def watch(task_status: trio.TaskStatus[None]) -> None:
+        nonlocal status
+        with trio.open_signal_receiver(*SIGNALS) as received:
+            task_status.started()
+            async for number in received:
+                status = SIGNALS[number]
+                break
+        for one in SIGNALS:
+            signal.signal(one, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, limits.DRAIN_TIMEOUT)
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch)
+        result = await work()
+        status = result if status is None else status
+        nursery.cancel_scope.cancel()
+    return Exit.ERROR if status is None else status

@@ -1,0 +1,82 @@
+"""`punchbridge identify`: connects to an address and prints what the peer says about itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+
+from .options import NETWORK, Endpoint, Output, checked_target, flag, positive
+
+if TYPE_CHECKING:
+    from bridge.rpc.trio_api import TrioBridge
+    from bridge.telemetry.exits import Exit
+
+    from .trio_service import TrioFeed
+
+ENDPOINT: Final = Endpoint()
+OUTPUT_FLAGS: Final = Output()
+
+
+def identify(
+    addr: Annotated[str, Parameter(help="Circuit or direct multiaddr, ending in /p2p/ID.")],
+    /,
+    *,
+    timeout: Annotated[float, flag("timeout", "Seconds for connection and answer.", group=NETWORK)] = 15.0,
+    endpoint: Endpoint = ENDPOINT,
+    out: Output = OUTPUT_FLAGS,
+) -> int:
+    """Ask a peer who it is and what it speaks."""
+    from bridge.telemetry.report import Reporter, run, set_up_logging
+
+    report = Reporter(json=out.json, quiet=out.quiet)
+    set_up_logging(verbose=out.verbose)
+
+    def program() -> int:
+        import trio
+
+        from bridge.errors import ConfigError, DialTimeout
+        from bridge.events import IdentifyResult
+        from bridge.rpc.target import parse_target
+        from bridge.telemetry.exits import Exit
+
+        from .trio_service import serve
+
+        positive(timeout=timeout)
+        if timeout == 0:
+            raise ConfigError("--timeout must be above 0")
+        peer = checked_target(addr)
+
+        async def work(bridge: TrioBridge, feed: TrioFeed) -> Exit:
+            report.progress("connecting")
+            with trio.move_on_after(timeout) as limit:
+                await bridge.connect(addr)
+                connection = bridge.host.swarm.best(parse_target(addr).peer)
+                if connection is not None:
+                    await connection.identified.wait()
+            report.progress(None)
+            if limit.cancelled_caught:
+                raise DialTimeout(f"no answer from {addr} within {timeout:g} s; is it running?")
+            said = None if connection is None else connection.identify
+            if connection is None or said is None:
+                raise DialTimeout(f"{peer} is connected, but did not answer identify")
+            result = IdentifyResult(
+                peer=peer,
+                path=connection.path,
+                remote=str(connection.remote),
+                agent=said.agent,
+                protocol_version=said.protocol_version,
+                protocols=tuple(said.protocols),
+                listen=tuple(str(one) for one in said.listen),
+                observed=None if said.observed is None else str(said.observed),
+            )
+            report.path = connection.path
+            report.emit(result)
+            for name, value in result.as_dict().items():
+                for item in value if isinstance(value, list) else [value]:
+                    report.data(f"{name:<17}{'' if item is None else item}".rstrip())
+            return Exit.DONE
+
+        return serve(report, endpoint, work, key=endpoint.key)
+
+    return run(program, report, verbose=bool(out.verbose))

@@ -1,0 +1,263 @@
+"""Keeps the node of `dial` connected to one peer, on the best path there is.
+
+The link is made before it is broken: when a direct connection stands, the node shakes hands over it and then leaves
+the relay; when it dies, the node goes back to the relay. Flags and signals are not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from bridge.errors import AuthenticationFailed, BridgeError, DirectRequired, Unreachable
+from bridge.events import ConnectionOpened, Event, P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
+from bridge.limits import REDIAL_BACKOFF_FIRST, REDIAL_BACKOFF_MOST
+from bridge.rpc.peer import synthesized_address
+
+from ..errors import Ending, HandshakeError, HandshakeFailure
+from ..limits import RETIRE_TIMEOUT
+from ..link import PeerLink
+from ..node import Node
+from ..transport import CHANNEL_OPTIONS, PeerInfo
+from .application import final, open_node, refused
+from .options import NodeFlags
+from .paths import Paths
+from .service import for_duration
+
+if TYPE_CHECKING:
+    from bridge import Bridge
+    from bridge.telemetry.report import Reporter
+
+    from .service import Feed
+
+_UPGRADE_WAIT: Final = 5.0
+"""Seconds for the direct connection to appear in the swarm once its punch was told: it is there already, or lost."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the user asked for. `timeout` in seconds; `peer` is the id at the end of `target`."""
+
+    target: str
+    peer: str
+    timeout: float
+    require_direct: bool
+
+
+@dataclass
+class Keeper:
+    """Keeps one peer connected over the best path. Made for one run; `close` closes the channels it opened."""
+
+    bridge: Bridge
+    node: Node
+    report: Reporter
+    paths: Paths
+    goal: Goal
+    verdict: str = "TIMEOUT"
+    link: PeerLink | None = None
+    _channel: Any = None
+    _retired: set[asyncio.Task[None]] = field(default_factory=set)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _retry_at: float | None = None
+
+    @property
+    def path(self) -> str:
+        return self.paths.of(self.goal.peer)
+
+    async def run(self, feed: Feed) -> None:
+        """Connects, then moves with the path until cancelled. Raises what makes going on senseless."""
+        watcher = asyncio.create_task(self._watch(feed))
+        try:
+            await self._first()
+            if self.goal.require_direct:
+                await self._until_direct()
+            while True:
+                await self._step()
+        finally:
+            watcher.cancel()
+            self.report.progress(None)
+
+    async def close(self) -> None:
+        """Closes all channels; streams on them end."""
+        for task in tuple(self._retired):
+            task.cancel()
+        if self._retired:
+            await asyncio.wait(tuple(self._retired))
+        if self._channel is not None:
+            await self._channel.close(None)
+
+    # --- steps --------------------------------------------------------------------------------------------
+
+    async def _first(self) -> None:
+        """The first connection: a definite refusal ends the program, silence ends it at the time-out."""
+        self.report.progress("connecting")
+        info = await self.bridge.aio_connect(self.goal.target, self.goal.timeout)
+        await self._open(info.path, "connected")
+        if self.path == "relay":
+            self.report.progress("waiting for the punch")
+
+    async def _until_direct(self) -> None:
+        """Raises DirectRequired with the verdict when no direct path stands in time."""
+        deadline = time.monotonic() + self.goal.timeout
+        while self.path != "direct":
+            left = deadline - time.monotonic()
+            hopeless = self._retry_at is not None and self._retry_at > deadline
+            if left <= 0 or hopeless:
+                raise DirectRequired(
+                    f"no direct path to {self.goal.peer} within {self.goal.timeout:g} s: {self.verdict}; "
+                    "docs/troubleshooting.md says what to do, or leave --require-direct out",
+                    self.verdict,
+                )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._step(), left)
+
+    async def _step(self) -> None:
+        """Waits until something happened to the paths or the link, and acts on it."""
+        assert self.link is not None
+        over = asyncio.create_task(self.link.closed())
+        woken = asyncio.create_task(self._wake.wait())
+        try:
+            await asyncio.wait((over, woken), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
+            ended = over.result() if over.done() and not over.cancelled() else None
+            over.cancel()
+        self._wake.clear()
+        if ended is not None:
+            await self._recover(ended)
+        elif self.path != "direct" and self._stands_direct():
+            await self._upgrade()
+
+    def _stands_direct(self) -> bool:
+        return any(one.peer_id == self.goal.peer and one.path == "direct" for one in self.bridge.connections())
+
+    async def _upgrade(self) -> None:
+        """Over to the direct connection, made before the relayed stream is left."""
+        try:
+            await self._open("direct", "punched through")
+        except (BridgeError, HandshakeError) as problem:
+            # The relayed stream goes on; the puncher tries again by its own cadence.
+            self.report.note(f"the direct connection did not carry the node: {problem}", "warn")
+
+    async def _recover(self, ended: Ending) -> None:
+        """The link is gone: back over whatever path answers, with back-off, until the time-out."""
+        before = self.path
+        reason = ended.reason.value
+        deadline = time.monotonic() + self.goal.timeout
+        pause = REDIAL_BACKOFF_FIRST
+        self.report.progress(f"the {before} path is gone ({reason}), reconnecting")
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                async with asyncio.timeout(max(left, 0.0)):
+                    info = await self.bridge.aio_connect(self.goal.target, max(left, 0.1))
+                    await self._open(info.path, f"{before} path lost: {reason}")
+                break
+            except (AuthenticationFailed, DirectRequired):
+                raise
+            except HandshakeError as problem:
+                if final(problem):
+                    raise refused(problem) from None
+                seen: Exception = problem
+            except (BridgeError, TimeoutError) as problem:
+                seen = problem
+            self.paths.note(self.goal.peer, "none", reason)
+            if time.monotonic() + pause > deadline:
+                raise Unreachable(
+                    f"{self.goal.peer} did not come back within {self.goal.timeout:g} s: {seen}"
+                ) from None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, REDIAL_BACKOFF_MOST)
+        self.report.progress("waiting for the punch" if self.path == "relay" else None)
+        if self.path == "relay" and self.goal.require_direct:
+            await self._until_direct()
+
+    async def _open(self, path: Literal["direct", "relay"], reason: str) -> None:
+        """A stream of the node over a channel of its own on that path. The channel before is closed after its use."""
+        channel = self.bridge.aio_channel(
+            self.goal.target, path=path, fresh=True, direct_wait=_UPGRADE_WAIT, options=CHANNEL_OPTIONS
+        )
+        host, port = synthesized_address(self.goal.peer)
+        info = PeerInfo(host, port, self.goal.peer, lambda: path, self.goal.target)
+        try:
+            await self._shake_hands(channel, info)
+        except BaseException:
+            await channel.close(None)
+            raise
+        before, self._channel = self._channel, channel
+        self.paths.note(self.goal.peer, path, reason)
+        self.report.path = path
+        if path == "direct":
+            self.report.progress(None)
+        if before is not None:
+            task = asyncio.create_task(_close_later(before))
+            self._retired.add(task)
+            task.add_done_callback(self._retired.discard)
+
+    async def _shake_hands(self, channel: Any, info: PeerInfo) -> None:
+        try:
+            if self.link is None:
+                self.link = await self.node.connect(channel, info)
+            else:
+                await self.link.reopen(channel, info)
+        except HandshakeError as problem:
+            cause = self.bridge.last_error(self.goal.peer)
+            if cause is not None and problem.failure is HandshakeFailure.UNREACHABLE:
+                raise cause from None
+            if self.link is None or final(problem):
+                raise refused(problem) from None
+            raise
+
+    # --- events -------------------------------------------------------------------------------------------
+
+    async def _watch(self, feed: Feed) -> None:
+        while True:
+            self._take(await feed.get())
+
+    def _take(self, event: Event) -> None:
+        if getattr(event, "peer", None) != self.goal.peer:
+            return
+        if isinstance(event, (P2pUpgrade, PunchSucceeded)) or (
+            isinstance(event, ConnectionOpened) and event.path == "direct" and not event.punched
+        ):
+            self._wake.set()
+        elif isinstance(event, PunchStarted):
+            self._retry_at = None
+            self.report.progress(f"punching, attempt {event.attempt}")
+        elif isinstance(event, PunchFailed):
+            self.verdict = event.code
+            if event.final:
+                self._retry_at = time.monotonic() + (event.retry_in if event.retry_in is not None else float("inf"))
+                self.report.progress(None)
+                self._wake.set()
+        elif isinstance(event, P2pFallback):
+            self.verdict = event.code
+            self._wake.set()
+
+
+async def _close_later(channel: Any) -> None:
+    """Closes a channel once the node has served what was under way on it."""
+    try:
+        await asyncio.sleep(RETIRE_TIMEOUT)
+    finally:
+        await channel.close(None)
+
+
+async def dial_peer(bridge: Bridge, feed: Feed, report: Reporter, flags: NodeFlags, goal: Goal) -> int:
+    """Runs the node against one peer until cancelled or for --duration. Raises what `Keeper.run` raises."""
+    paths = Paths(report.emit)
+    async with open_node(flags, report.emit) as node:
+        keeper = Keeper(bridge, node, report, paths, goal)
+        try:
+            async with for_duration(flags.duration):
+                await keeper.run(feed)
+        finally:
+            report.path = keeper.path if keeper.path != "none" else report.path
+            await node.close()
+            await keeper.close()
+    if goal.require_direct and report.path != "direct":
+        raise DirectRequired(f"the time is over and {goal.peer} was reached over a relay only", keeper.verdict)
+    return 0

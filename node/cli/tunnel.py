@@ -1,0 +1,146 @@
+"""`punchbridge expose` and `forward`: any gRPC server and client, in any language, unmodified, over the bridge.
+
+Bytes are carried, not read: whatever speaks over TCP or a unix socket passes. The work is `bridge.rpc`'s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from cyclopts import Parameter
+
+from .options import NETWORK, Endpoint, Output, checked_target, default_key, flag, positive
+
+if TYPE_CHECKING:
+    from bridge.rpc.trio_api import TrioBridge
+    from bridge.telemetry.exits import Exit
+
+    from .trio_service import TrioFeed
+
+ENDPOINT: Final = Endpoint()
+OUTPUT_FLAGS: Final = Output()
+
+ProtocolFlag = Annotated[str, flag("protocol", "Stream protocol id; both sides need the same.", group=NETWORK)]
+PROTOCOL: Final = "/punchbridge/grpc/1.0.0"
+
+
+def expose(
+    server: Annotated[str, Parameter(help="Where the server listens: HOST:PORT or unix:PATH.")],
+    /,
+    *,
+    relay: Annotated[
+        tuple[str, ...],
+        flag("relay", "Relay to be reachable through, ending in /p2p/ID. Repeatable.", group=NETWORK),
+    ] = (),
+    protocol: ProtocolFlag = PROTOCOL,
+    timeout: Annotated[
+        float, flag("timeout", "Seconds for the first relay to accept; 0: keep trying for ever.", group=NETWORK)
+    ] = 30.0,
+    endpoint: Endpoint = ENDPOINT,
+    out: Output = OUTPUT_FLAGS,
+) -> int:
+    """Make a gRPC server (any language) reachable through relays; prints the address to forward to.
+
+    Each stream of a peer becomes a connection to the server. The identity is kept in
+    $XDG_STATE_HOME/punchbridge/key unless --key names another file. SIGTERM drains and exits 0.
+    """
+    from bridge.telemetry.report import Reporter, run, set_up_logging
+
+    report = Reporter(json=out.json, quiet=out.quiet)
+    set_up_logging(verbose=out.verbose)
+
+    def program() -> int:
+        import trio
+
+        from bridge.rpc import expose as exposing
+
+        from .reservations import Reservations
+        from .trio_service import direct_addrs, serve
+
+        positive(timeout=timeout)
+
+        async def work(bridge: TrioBridge, feed: TrioFeed) -> Exit:
+            reservations = Reservations(report, relay, hint="punchbridge forward --bind 127.0.0.1:50051")
+            async with trio.open_nursery() as nursery:
+
+                async def take(*, task_status: trio.TaskStatus[object]) -> None:
+                    await exposing.run(bridge.host, server, protocol=protocol, task_status=task_status)
+
+                place = await nursery.start(take)
+                report.note(f"exposing {place}")
+                if relay:
+                    with trio.move_on_after(timeout or float("inf")) as limit:
+                        await reservations.first(feed)
+                    if limit.cancelled_caught:
+                        raise reservations.late(timeout)
+                else:
+                    for addr in direct_addrs(bridge):
+                        report.data(addr)
+                while True:
+                    reservations.note(await feed.get())
+
+        return serve(report, endpoint, work, relays=relay, key=endpoint.key or default_key())
+
+    return run(program, report, verbose=bool(out.verbose))
+
+
+def forward(
+    target: Annotated[str, Parameter(help="Address that `expose` printed, ending in /p2p/ID.")],
+    /,
+    *,
+    bind: Annotated[
+        str, flag("bind", "Where local clients connect: HOST:PORT (port 0: any) or unix:PATH.", group=NETWORK)
+    ] = "127.0.0.1:0",
+    path: Annotated[
+        Literal["any", "direct", "relay"], flag("path", "Path that connections may take.", group=NETWORK)
+    ] = "any",
+    protocol: ProtocolFlag = PROTOCOL,
+    timeout: Annotated[float, flag("timeout", "Seconds for the first connection to the peer.", group=NETWORK)] = 30.0,
+    endpoint: Endpoint = ENDPOINT,
+    out: Output = OUTPUT_FLAGS,
+) -> int:
+    """Open a local port that leads to an exposed server; prints the bound address.
+
+    Each local connection becomes a stream, on the best path there is when it opens. The identity is made afresh
+    unless --key names a file. SIGTERM drains and exits 0.
+    """
+    from bridge.telemetry.report import Reporter, run, set_up_logging
+
+    report = Reporter(json=out.json, quiet=out.quiet)
+    set_up_logging(verbose=out.verbose)
+
+    def program() -> int:
+        import trio
+
+        from bridge.errors import DialTimeout
+        from bridge.rpc import forward as forwarding
+        from bridge.telemetry.exits import Exit
+
+        from .trio_service import serve
+
+        positive(timeout=timeout)
+        checked_target(target)
+
+        async def work(bridge: TrioBridge, feed: TrioFeed) -> Exit:
+            report.progress("connecting")
+            with trio.move_on_after(timeout or float("inf")) as limit:
+                report.path = (await bridge.connect(target)).path
+            if limit.cancelled_caught:
+                raise DialTimeout(f"no connection to {target} within {timeout:g} s; is the other side running?")
+            report.progress(None)
+            async with trio.open_nursery() as nursery:
+
+                async def carry(*, task_status: trio.TaskStatus[object]) -> None:
+                    await forwarding.run(
+                        bridge.host, target, bind, protocol=protocol, path=path, task_status=task_status
+                    )
+
+                place = await nursery.start(carry)
+                report.note("connect local clients to:")
+                report.data(str(place))
+                report.detail["bind"] = str(place)
+            return Exit.DONE
+
+        return serve(report, endpoint, work, key=endpoint.key)
+
+    return run(program, report, verbose=bool(out.verbose))
