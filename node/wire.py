@@ -24,6 +24,7 @@ PATH = f"/{SERVICE}/{METHOD}"
 
 ADDRESSES = PayloadType("addresses")
 BLOCK = PayloadType("block")
+BLOCK_BODY = PayloadType("blockBody")
 INV_RELAY_BLOCK = PayloadType("invRelayBlock")
 INV_TRANSACTIONS = PayloadType("invTransactions")
 PING = PayloadType("ping")
@@ -36,6 +37,7 @@ REQUEST_RELAY_BLOCKS = PayloadType("requestRelayBlocks")
 REQUEST_TRANSACTIONS = PayloadType("requestTransactions")
 TRANSACTION = PayloadType("transaction")
 TRANSACTION_NOT_FOUND = PayloadType("transactionNotFound")
+TRUSTED_DATA = PayloadType("trustedData")
 VERACK = PayloadType("verack")
 VERSION = PayloadType("version")
 

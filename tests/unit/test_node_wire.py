@@ -97,7 +97,7 @@ def tx(version: int, *, lock: int = 0, gas: int = 0, subnetwork: pb.SubnetworkId
 VECTORS = [
     (tx(0), "2c18d5e59ca8fc4c23d9560da3bf738a8f40935c11c162017fbf2c907b7e665c"),
     (tx(1, inputs=[INPUT]), "dafa415216d26130a899422203559c809d3efe72e20d48505fb2f08787bc4f49"),
-    (tx(1, inputs=[INPUT], outputs=[OUTPUT]), "d1cd9dc1f26955832ccd12c27afaef4b71443aa7e7488804baf340952ca927e5"),
+    (tx(1, inputs=[INPUT], outputs=[OUTPUT]), "d1cd9dc1f26955832ccd12c27afaef4b71443aa7e7487804baf340952ca927e5"),
     (
         tx(2, inputs=[INPUT], outputs=[OUTPUT], lock=54, gas=3),
         "59b3d6dc6cdc660c389c3fdb5704c48c598d279cdf1bab54182db586a4c95dd5",
