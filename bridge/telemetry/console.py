@@ -125,11 +125,15 @@ class Console:
         self._progress: tuple[str, float] | None = None
         self._painter: threading.Thread | None = None
         self._closed = False
+        self._last: dict[type[Event], str] = {}
 
     def __call__(self, event: Event) -> None:
+        """Prints the event's line, unless it says what the last one of its kind said."""
         rendered = line_of(event)
-        if rendered is not None:
-            self.line(*rendered)
+        if rendered is None or self._last.get(type(event)) == rendered[0]:
+            return
+        self._last[type(event)] = rendered[0]
+        self.line(*rendered)
 
     def line(self, text: str, tone: Tone = "plain") -> None:
         if self._color and tone != "plain":
