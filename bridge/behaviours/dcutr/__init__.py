@@ -1,0 +1,8 @@
+"""DCUtR: direct connections by a simultaneous open that is arranged over a relay (specs/relay/DCUtR.md)."""
+
+from __future__ import annotations
+
+from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
+from bridge.behaviours.dcutr.service import Dcutr
+
+__all__ = ["Dcutr", "DcutrPolicy", "PunchOutcome"]

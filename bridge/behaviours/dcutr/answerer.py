@@ -1,0 +1,104 @@
+"""The side that dialled over the relay (A in the specs): answers CONNECT, dials on SYNC.
+
+One call serves one exchange on its stream. Whether the stream is welcome at all is the service's decision.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from bridge.behaviours.dcutr.attempt import Attempt
+from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
+from bridge.behaviours.dcutr.exchange import Failed, sorted_errors
+from bridge.behaviours.dcutr.policy import PunchOutcome
+from bridge.errors import BridgeError
+from bridge.limits import DCUTR_EXCHANGE_TIMEOUT, MAX_MESSAGE
+from bridge.protocol.dcutr import Answerer, Schedule, role_of
+from bridge.protocol.verdict import Code, judge
+from bridge.swarm.delimited import read_message, write_message
+from bridge.swarm.scopes import flat_nursery
+from bridge.swarm.stream import Stream
+
+__all__ = ["answer"]
+
+
+async def answer(context: PunchContext, stream: Stream, exchange: int) -> PunchOutcome:
+    """Serves one exchange, the `exchange`-th (from 1) on this relayed connection; told by events on both ends.
+
+    The stream is closed or reset at the end. Raises nothing but cancellation.
+    """
+    relayed = stream.connection
+    attempts = context.policy.attempts
+    attempt = (exchange - 1) % attempts + 1  # the opener counts anew in each run; the number is not on the wire
+    facts = Facts(relayed.peer, "responder", attempt, trio.current_time())
+    try:
+        with sorted_errors(relayed):
+            won = await _exchange(context, stream, facts, exchange)
+        return context.succeeded(facts, won)
+    except Failed as failed:
+        stream.reset()
+        facts.detail = failed.detail
+        final = attempt >= attempts or failed.code in (Code.NO_CANDIDATES, Code.RELAY_LOST)
+        return context.failure(facts, failed.code, final=final)
+    except BaseException:
+        stream.reset()
+        raise
+
+
+async def _exchange(context: PunchContext, stream: Stream, facts: Facts, exchange: int) -> Won:
+    relayed = stream.connection
+    scope = context.scope_for(relayed)
+    machine = Answerer()
+    with trio.fail_after(DCUTR_EXCHANGE_TIMEOUT):
+        raw = machine.receive(await read_message(stream, MAX_MESSAGE), trio.current_time())
+    facts.began = trio.current_time()
+    assert not isinstance(raw, Schedule)
+    facts.local = await context.await_candidates(scope)
+    if not facts.local:
+        with trio.fail_after(DCUTR_EXCHANGE_TIMEOUT):  # an empty list tells the peer more than a reset
+            await write_message(stream, machine.answer(()))
+        raise Failed(Code.NO_CANDIDATES)
+    remote = context.filter(raw, relayed, scope)
+    facts.remote = remote.accepted
+    if not remote.accepted:
+        refused = ", ".join(f"{addr} ({why.value})" for addr, why in remote.refused[:4])
+        raise Failed(Code.NO_REMOTE_CANDIDATES, f"refused {refused}" if refused else "the list is empty")
+    facts.evidence = context.evidence_for(facts.remote)
+    agent = relayed.identify.agent if relayed.identify is not None else None
+    attempt = Attempt(context, facts.peer, role_of("responder", exchange, agent), facts.remote, facts.evidence)
+    context.started(facts)
+    failures: list[Failed] = []
+    won: Won | None = None
+    async with flat_nursery() as nursery:
+        reply = machine.answer(facts.local)
+
+        async def until_sync() -> None:
+            try:
+                with sorted_errors(relayed):
+                    await _await_sync(stream, machine, reply)
+            except Failed as failed:
+                failures.append(failed)
+                nursery.cancel_scope.cancel()
+            else:
+                attempt.go()
+
+        nursery.start_soon(until_sync)
+        won = await attempt.run()
+        nursery.cancel_scope.cancel()
+    if won is not None:
+        stream.reset() if failures else await _close(stream)
+        return won
+    raise failures[0] if failures else Failed(judge(facts.evidence))
+
+
+async def _await_sync(stream: Stream, machine: Answerer, reply: bytes) -> None:
+    with trio.fail_after(DCUTR_EXCHANGE_TIMEOUT):
+        await write_message(stream, reply)
+        machine.receive(await read_message(stream, MAX_MESSAGE), trio.current_time())
+
+
+async def _close(stream: Stream) -> None:
+    try:
+        await stream.aclose()
+    except (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+        stream.reset()

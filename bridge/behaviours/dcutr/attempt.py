@@ -1,0 +1,109 @@
+"""One simultaneous open with its upgrade: from two candidate lists and a role to a connection that answered a ping.
+
+The initiator decides which of several sockets is kept: the first whose ping came back; it closes the others. The
+responder keeps what answers and lets the rest run on for a moment, since the initiator may have chosen one of them.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from bridge.addresses import Multiaddr, endpoint_of
+from bridge.behaviours.dcutr.context import PunchContext, Won
+from bridge.errors import BridgeError, DialTimeout
+from bridge.events import Role
+from bridge.identity import PeerId
+from bridge.limits import DCUTR_UPGRADE_GRACE
+from bridge.net.punch import How, SimultaneousOpen
+from bridge.net.tcp import TcpStream
+from bridge.protocol.verdict import Evidence
+from bridge.swarm.connection import Connection
+from bridge.swarm.link import Link
+from bridge.swarm.scopes import flat_nursery
+
+__all__ = ["Attempt"]
+
+
+class Attempt:
+    """Make it when the remote candidates are known, `run` it before the peer can dial, `go` when it is time to dial."""
+
+    def __init__(
+        self, context: PunchContext, peer: PeerId, role: Role, remote: tuple[Multiaddr, ...], evidence: Evidence
+    ) -> None:
+        self._context = context
+        self._peer = peer
+        self._role = role
+        self._remote = remote
+        self._evidence = evidence
+        self._hosts = {endpoint.host for endpoint in map(endpoint_of, remote) if endpoint is not None}
+        self._start = trio.Event()
+        self._choosing = trio.Lock()
+
+    def go(self) -> None:
+        """Time to dial."""
+        self._start.set()
+
+    async def run(self) -> Won | None:
+        """The connection, or None when the attempt's deadline (counted from `go`) passed without one.
+
+        Accepted sockets from the candidates' IPs are ours while this runs, whatever their port: behind a symmetric
+        NAT the peer's port cannot be known. Cancellation leaves no socket behind.
+        """
+        swarm = self._context.swarm
+        with swarm.divert(self._matches) as accepted:
+            opening: SimultaneousOpen[Won] = SimultaneousOpen(
+                self._remote,
+                source=self._context.source,
+                take=self._take,
+                evidence=self._evidence,
+                nursery=self._context.nursery,
+                keep_losers=self._role == "responder",
+                rng=self._context.rng,
+            )
+            won: Won | None = None
+            async with flat_nursery() as nursery:
+                nursery.start_soon(self._expire, opening, nursery.cancel_scope)
+                won = await opening.run(accepted, self._start)
+                nursery.cancel_scope.cancel()
+            return won
+
+    async def _expire(self, opening: SimultaneousOpen[Won], scope: trio.CancelScope) -> None:
+        await self._start.wait()
+        await trio.sleep(self._context.policy.attempt_timeout)
+        if opening.busy:
+            await trio.sleep(DCUTR_UPGRADE_GRACE)
+        scope.cancel()
+
+    def _matches(self, remote: Multiaddr) -> bool:
+        endpoint = endpoint_of(remote)
+        return endpoint is not None and endpoint.host in self._hosts
+
+    async def _take(self, stream: TcpStream, how: How) -> Won | None:
+        """Upgrades a socket in the role of the exchange (D5), then makes a round trip on it."""
+        asked_for = self._role == "responder"
+        link = Link(
+            raw=stream, local=stream.local, remote=stream.remote, path="direct", inbound=asked_for, punched=True
+        )
+        try:
+            connection = await self._context.adopt(link, self._role, self._peer)
+        except trio.Cancelled:
+            self._evidence.upgrades.append("SILENT")
+            raise
+        except (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as problem:
+            silent = isinstance(problem, DialTimeout)
+            self._evidence.upgrades.append("SILENT" if silent else getattr(problem, "code", type(problem).__name__))
+            return None
+        return await self._round_trip(connection, how)
+
+    async def _round_trip(self, connection: Connection, how: How) -> Won | None:
+        try:
+            async with self._choosing:  # one at a time: the first that answers wins
+                rtt = await connection.ping()
+        except trio.Cancelled:
+            connection.abort("REPLACED")
+            raise
+        except (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as problem:
+            self._evidence.upgrades.append(getattr(problem, "code", type(problem).__name__))
+            connection.abort("NO_ROUND_TRIP")
+            return None
+        return Won(connection, how, rtt)

@@ -1,0 +1,214 @@
+"""What the two sides of a punch share: the swarm, candidates, the scope of allowed addresses, and the events.
+
+Knows nothing of the order of messages; opener and answerer bring that.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+import trio
+
+from bridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed
+from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
+from bridge.events import ConnectionOpened, PunchFailed, PunchStarted, PunchSucceeded, Role
+from bridge.identity import PeerId, peer_text
+from bridge.limits import DCUTR_OBSERVED_TIMEOUT, MAX_CANDIDATES
+from bridge.net.punch import How
+from bridge.protocol.candidates import RemoteCandidates, Scope, filter_remote, own_candidates
+from bridge.protocol.verdict import TABLE, Code, Evidence
+from bridge.swarm.connection import Connection
+from bridge.swarm.link import Link
+from bridge.swarm.swarm import Swarm
+
+__all__ = ["Facts", "PunchContext", "Won"]
+
+
+@dataclass(frozen=True)
+class Won:
+    """A direct connection on which a round trip was made. `rtt`: seconds."""
+
+    connection: Connection
+    how: How | Literal["dial"]
+    rtt: float | None
+
+
+@dataclass
+class Facts:
+    """One attempt as it unfolds; events and outcome are made from it."""
+
+    peer: PeerId
+    side: Role
+    attempt: int
+    began: float
+    local: tuple[Multiaddr, ...] = ()
+    remote: tuple[Multiaddr, ...] = ()
+    relay_rtt: float | None = None
+    evidence: Evidence = field(default_factory=Evidence)
+    detail: str = ""
+
+
+class PunchContext:
+    """Shared by all punches of one node."""
+
+    def __init__(self, swarm: Swarm, policy: DcutrPolicy) -> None:
+        self.swarm = swarm
+        self.policy = policy
+        self.rng = random.Random()  # for pauses, not for secrets
+        self.nursery: trio.Nursery
+        self.observed_news = trio.Event()
+        self._mine: set[tuple[str, str]] = set()
+
+    async def adopt(self, link: Link, role: Role, peer: PeerId) -> Connection:
+        """The swarm's `adopt`; meanwhile `is_mine` knows the link. Raises as it does."""
+        key = (str(link.local), str(link.remote))
+        self._mine.add(key)
+        try:
+            return await self.swarm.adopt(link, role=role, expected=peer)
+        finally:
+            self._mine.discard(key)
+
+    def is_mine(self, opened: ConnectionOpened) -> bool:
+        """True for a connection that a punch of ours is just making, so that it is not taken for somebody's dial."""
+        return (opened.local, opened.remote) in self._mine
+
+    def scope_for(self, connection: Connection) -> Scope:
+        """Private addresses when the operator allows them; loopback only when the relay is on this machine."""
+        if not self.swarm.config.allow_private:
+            return Scope()
+        hops = [connection.remote]
+        if connection.relay is not None:
+            hops += [other.remote for other in self.swarm.connections(connection.relay) if other.path == "direct"]
+        endpoints = [endpoint_of(addr) for addr in hops]
+        on_machine = any(e is not None and e.kind in ("ip4", "ip6") and e.ip.is_loopback for e in endpoints)
+        return Scope(private=True, loopback=on_machine)
+
+    def own_candidates(self, scope: Scope) -> tuple[Multiaddr, ...]:
+        """Read at the moment CONNECT is sent (D16)."""
+        swarm = self.swarm
+        known = (*swarm.announced(), *swarm.listen_addrs())
+        return own_candidates(
+            swarm.observed.addresses(trio.current_time()), [addr for addr in known if not is_relayed(addr)], scope
+        )
+
+    async def await_candidates(self, scope: Scope) -> tuple[Multiaddr, ...]:
+        """Our candidates; waits a moment for the first observed address of the listening port."""
+        with trio.move_on_after(DCUTR_OBSERVED_TIMEOUT):
+            while not self.swarm.observed.addresses(trio.current_time()):
+                if self.swarm.listen_port(4) is None and self.swarm.listen_port(6) is None:
+                    break
+                await self.observed_news.wait()
+        return self.own_candidates(scope)
+
+    def filter(self, raw: tuple[bytes, ...], connection: Connection, scope: Scope) -> RemoteCandidates:
+        own = (*self.swarm.listen_addrs(), *self.swarm.observed.addresses(trio.current_time()))
+        return filter_remote(raw, peer=connection.peer, own=own, scope=scope)
+
+    def announced_by(self, connection: Connection, scope: Scope) -> tuple[Multiaddr, ...]:
+        """The peer's direct addresses from identify, filtered like candidates: for the dial before the punch (D2)."""
+        told = connection.identify
+        if told is None:
+            return ()
+        raw = tuple(addr.to_bytes() for addr in told.listen if not is_relayed(addr))
+        return self.filter(raw[:MAX_CANDIDATES], connection, scope).accepted
+
+    def source(self, endpoint: Endpoint) -> tuple[str, int] | None:
+        """The listening (ip, port) to dial an endpoint from (D17)."""
+        bound = self.swarm.listen_port(endpoint.ip.version)
+        if bound is None:
+            return None
+        here = Endpoint(endpoint.kind, *bound)
+        usable = here.ip.is_unspecified or here.ip.is_loopback == endpoint.ip.is_loopback
+        return bound if usable else None
+
+    def evidence_for(self, remote: tuple[Multiaddr, ...]) -> Evidence:
+        """Fresh evidence with what is known of both NATs' mappings."""
+        endpoints = [endpoint for endpoint in map(endpoint_of, remote) if endpoint is not None]
+        reports = [self.swarm.observed.report(version) for version in {e.ip.version for e in endpoints}]
+        dependent = [report.mapping for report in reports if report.mapping.dependent]
+        ports = Counter(endpoint.host for endpoint in set(endpoints) if endpoint.ip.is_global)
+        evidence = Evidence(remote_dependent=any(count > 1 for count in ports.values()))
+        if dependent or reports:
+            evidence.mapping = dependent[0] if dependent else reports[0].mapping
+        return evidence
+
+    # --- telling ------------------------------------------------------------------------------------------
+
+    def started(self, facts: Facts) -> None:
+        self.swarm.events.emit(
+            PunchStarted(
+                peer=peer_text(facts.peer),
+                attempt=facts.attempt,
+                side=facts.side,
+                local_candidates=tuple(map(str, facts.local)),
+                remote_candidates=tuple(map(str, facts.remote)),
+                relay_rtt_ms=_ms(facts.relay_rtt),
+            )
+        )
+
+    def succeeded(self, facts: Facts, won: Won) -> PunchOutcome:
+        """Emits the event of a success and returns the outcome."""
+        elapsed = trio.current_time() - facts.began
+        self.swarm.events.emit(
+            PunchSucceeded(
+                peer=peer_text(facts.peer),
+                attempt=facts.attempt,
+                elapsed_ms=round(elapsed * 1000, 3),
+                local=str(won.connection.local),
+                remote=str(won.connection.remote),
+                side=facts.side,
+                how=won.how,
+                dials=facts.evidence.dials,
+                direct_rtt_ms=_ms(won.rtt),
+                relay_rtt_ms=_ms(facts.relay_rtt),
+            )
+        )
+        return PunchOutcome(
+            facts.peer,
+            None,
+            facts.attempt,
+            facts.side,
+            final=True,
+            elapsed=elapsed,
+            seen=facts.evidence.seen(),
+            how=won.how,
+            connection=won.connection.id,
+        )
+
+    def failure(self, facts: Facts, code: Code, *, final: bool, retry_in: float | None = None) -> PunchOutcome:
+        """Emits the event of a failed attempt and returns the outcome."""
+        row = TABLE[code]
+        outcome = PunchOutcome(
+            facts.peer,
+            code,
+            facts.attempt,
+            facts.side,
+            final=final,
+            elapsed=trio.current_time() - facts.began,
+            message=f"{facts.detail + ': ' if facts.detail else ''}{row.seen} {row.advice}",
+            seen=facts.evidence.seen(),
+            retry_in=retry_in,
+        )
+        self.swarm.events.emit(
+            PunchFailed(
+                peer=peer_text(facts.peer),
+                attempt=facts.attempt,
+                code=code.value,
+                side=facts.side,
+                elapsed_ms=round(outcome.elapsed * 1000, 3),
+                final=final,
+                message=outcome.message,
+                seen=outcome.seen,
+                local_candidates=tuple(map(str, facts.local)),
+                remote_candidates=tuple(map(str, facts.remote)),
+                retry_in=retry_in,
+            )
+        )
+        return outcome
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

@@ -1,0 +1,297 @@
+"""DCUtR as a behaviour: starts punches on events, admits the peer's, keeps outcomes, tries again after a while.
+
+Driven by the swarm's events, never by polling. It decides when to punch and when not; how is opener's, answerer's
+and attempt's work. It never closes the relayed connection: what runs on it moves first, and that is not its business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import trio
+
+from bridge.addresses import endpoint_of
+from bridge.behaviours.dcutr.answerer import answer
+from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
+from bridge.behaviours.dcutr.opener import OpenerRun
+from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
+from bridge.errors import DirectRequired
+from bridge.events import ConnectionClosed, ConnectionOpened, Event, ObservedAddress, P2pFallback, P2pUpgrade, Role
+from bridge.identity import PeerId, peer_text
+from bridge.limits import DCUTR_MAX_STREAMS, DCUTR_MAX_STREAMS_PER_PEER, MAX_PUNCH_OUTCOMES
+from bridge.protocol.dcutr import PROTOCOL
+from bridge.protocol.verdict import TABLE, Code
+from bridge.swarm.connection import Connection
+from bridge.swarm.stream import Stream
+from bridge.swarm.swarm import Swarm
+
+__all__ = ["Dcutr"]
+
+
+@dataclass(eq=False)
+class _Punch:
+    """One active punch; there is at most one for each peer (D14)."""
+
+    side: Role
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    done: trio.Event = field(default_factory=trio.Event)
+    direct: Connection | None = None
+    """A direct connection that appeared meanwhile by other means."""
+
+
+class Dcutr:
+    """The puncher of a node: start `run` once; ask `last_outcome` and `wait_direct`."""
+
+    def __init__(self, swarm: Swarm, policy: DcutrPolicy | None = None) -> None:
+        self._context = PunchContext(swarm, policy or DcutrPolicy())
+        self._swarm = swarm
+        self._active: dict[PeerId, _Punch] = {}
+        self._keepers: set[int] = set()
+        self._exchanges: dict[int, int] = {}
+        self._outcomes: dict[PeerId, PunchOutcome] = {}
+        self._direct: dict[PeerId, int] = {}
+        self._news = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves until cancelled; then every punch, socket and handler of it has ended."""
+        unsubscribe = None
+        try:
+            async with trio.open_nursery() as nursery:
+                self._context.nursery = nursery
+                await self._swarm.handle(
+                    PROTOCOL, self._serve, max_streams=DCUTR_MAX_STREAMS, max_per_peer=DCUTR_MAX_STREAMS_PER_PEER
+                )
+                unsubscribe = self._swarm.events.subscribe(self._on_event)
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            if unsubscribe is not None:
+                unsubscribe()
+
+    # --- questions ----------------------------------------------------------------------------------------
+
+    def last_outcome(self, peer: PeerId) -> PunchOutcome | None:
+        """How the last attempt with a peer ended; None when there was none."""
+        return self._outcomes.get(peer)
+
+    def active(self, peer: PeerId) -> bool:
+        """True while a punch with the peer is under way."""
+        return peer in self._active
+
+    async def wait_direct(self, peer: PeerId) -> Connection:
+        """Waits for a direct connection to the peer.
+
+        Raises DirectRequired, with the verdict's code, once a whole run of attempts has failed. The caller sets the
+        deadline; cancelling leaves nothing behind.
+        """
+        while True:
+            best = self._swarm.best(peer)
+            if best is not None and best.path == "direct":
+                return best
+            outcome = self._outcomes.get(peer)
+            if outcome is not None and outcome.final and outcome.code is not None and not self.active(peer):
+                raise DirectRequired(f"no direct connection to {peer_text(peer)}: {outcome.message}", outcome.code)
+            await self._news.wait()
+
+    # --- events -------------------------------------------------------------------------------------------
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, ConnectionOpened):
+            connection = self._swarm.connection(event.connection)
+            if connection is None:
+                return
+            if connection.path == "relay":
+                self._relayed_opened(connection)
+            elif not self._context.is_mine(event):
+                self._direct_opened(connection)
+        elif isinstance(event, ConnectionClosed):
+            self._closed(event)
+        elif isinstance(event, ObservedAddress):
+            self._context.observed_news.set()
+            self._context.observed_news = trio.Event()
+
+    def _relayed_opened(self, connection: Connection) -> None:
+        if connection.inbound and connection.id not in self._keepers:
+            self._keepers.add(connection.id)
+            self._context.nursery.start_soon(self._keep, connection)
+
+    def _direct_opened(self, connection: Connection) -> None:
+        punch = self._active.get(connection.peer)
+        if punch is not None:
+            punch.direct = connection
+            punch.scope.cancel()
+        elif self._relayed_to(connection.peer) is not None:
+            self._upgraded(connection, 0)
+        self._tell()
+
+    def _closed(self, event: ConnectionClosed) -> None:
+        self._exchanges.pop(event.connection, None)
+        peer = next((p for p, id_ in self._direct.items() if id_ == event.connection), None)
+        if peer is not None:
+            del self._direct[peer]
+            other = self._direct_to(peer)
+            if other is not None:
+                self._direct[peer] = other.id
+            elif self._relayed_to(peer) is not None:
+                row = TABLE[Code.DIRECT_LOST]
+                self._swarm.events.emit(
+                    P2pFallback(peer=event.peer, code=row.code.value, message=f"{row.seen} {row.advice}")
+                )
+        if event.path == "direct":
+            self._forget_observations(event)
+        self._tell()
+
+    def _forget_observations(self, event: ConnectionClosed) -> None:
+        """What that peer saw of us is no longer confirmed by a live connection."""
+        for entry in self._swarm.observed.current():
+            if peer_text(entry.observer_peer) == event.peer and not any(
+                _host(other) == entry.observer for other in self._swarm.connections(entry.observer_peer)
+            ):
+                now = trio.current_time()
+                self._swarm.observed.forget(observer_peer=entry.observer_peer, observer=entry.observer, now=now)
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    def _direct_to(self, peer: PeerId) -> Connection | None:
+        return next((c for c in self._swarm.connections(peer) if c.path == "direct" and not c.closed.is_set()), None)
+
+    def _relayed_to(self, peer: PeerId) -> Connection | None:
+        return next((c for c in self._swarm.connections(peer) if c.path == "relay" and not c.closed.is_set()), None)
+
+    # --- the opening side ---------------------------------------------------------------------------------
+
+    async def _keep(self, relayed: Connection) -> None:
+        """Punches over one inbound relayed connection until it closes: at once, after failures, after losses."""
+        policy = self._context.policy
+        pause = policy.retry_first
+        try:
+            while not relayed.closed.is_set():
+                if self._direct_to(relayed.peer) is None:
+                    outcome = await self._open(relayed, pause)
+                    if outcome is not None and outcome.code is not None:
+                        if not TABLE[outcome.code].retry:
+                            return
+                        await self._pause(relayed, pause)
+                        pause = min(pause * 2, policy.retry_max)
+                        continue
+                    pause = policy.retry_first
+                await self._news.wait()
+        finally:
+            self._keepers.discard(relayed.id)
+
+    async def _pause(self, relayed: Connection, seconds: float) -> None:
+        """Waits before the next run; a change of our observed address or the end of the connection ends it."""
+        before = set(self._swarm.observed.addresses())
+        with trio.move_on_after(seconds):
+            while not relayed.closed.is_set() and self._direct_to(relayed.peer) is None:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_first, self._news, nursery.cancel_scope)
+                    nursery.start_soon(_first, self._context.observed_news, nursery.cancel_scope)
+                if set(self._swarm.observed.addresses()) - before:
+                    return
+
+    async def _open(self, relayed: Connection, retry_in: float) -> PunchOutcome | None:
+        """One run; None when another punch with the peer was, or came, in the way."""
+        busy = self._active.get(relayed.peer)
+        if busy is not None:
+            await busy.done.wait()
+            return None
+        punch = self._enter(relayed.peer, "initiator")
+        outcome: PunchOutcome | None = None
+        began = trio.current_time()
+        try:
+            with punch.scope:
+                outcome = await OpenerRun(self._context, relayed, retry_in).run()
+            if outcome is None and punch.direct is not None:
+                outcome = self._by_dial(relayed.peer, "initiator", began, punch.direct)
+        finally:
+            self._leave(relayed.peer, punch)
+            self._settle(outcome)
+        return outcome
+
+    # --- the answering side -------------------------------------------------------------------------------
+
+    async def _serve(self, stream: Stream) -> None:
+        relayed = stream.connection
+        peer = relayed.peer
+        if relayed.path != "relay" or relayed.inbound:  # D13: only on a relayed connection that we dialled
+            stream.reset()
+            return
+        busy = self._active.get(peer)
+        if busy is not None:
+            # Both sides dialled the other over a relay: the one with the smaller id gives way.
+            if busy.side == "responder" or self._swarm.peer.to_bytes() > peer.to_bytes():
+                stream.reset()
+                return
+            busy.scope.cancel()
+            await busy.done.wait()
+        number = self._exchanges[relayed.id] = self._exchanges.get(relayed.id, 0) + 1
+        punch = self._enter(peer, "responder")
+        outcome: PunchOutcome | None = None
+        began = trio.current_time()
+        try:
+            with punch.scope:
+                outcome = await answer(self._context, stream, number)
+            if outcome is None and punch.direct is not None:
+                outcome = self._by_dial(peer, "responder", began, punch.direct)
+        finally:
+            self._leave(peer, punch)
+            if relayed.closed.is_set():
+                self._exchanges.pop(relayed.id, None)
+            self._settle(outcome)
+
+    # --- bookkeeping --------------------------------------------------------------------------------------
+
+    def _enter(self, peer: PeerId, side: Role) -> _Punch:
+        punch = self._active[peer] = _Punch(side)
+        return punch
+
+    def _leave(self, peer: PeerId, punch: _Punch) -> None:
+        if self._active.get(peer) is punch:
+            del self._active[peer]
+        punch.done.set()
+
+    def _by_dial(self, peer: PeerId, side: Role, began: float, direct: Connection) -> PunchOutcome:
+        facts = Facts(peer, side, 0, began)
+        return self._context.succeeded(facts, Won(direct, "dial", direct.rtt))
+
+    def _settle(self, outcome: PunchOutcome | None) -> None:
+        """Remembers an outcome and tells the path events that follow from it."""
+        if outcome is not None:
+            self._outcomes.pop(outcome.peer, None)
+            self._outcomes[outcome.peer] = outcome
+            while len(self._outcomes) > MAX_PUNCH_OUTCOMES:
+                del self._outcomes[next(iter(self._outcomes))]
+            connection = self._swarm.connection(outcome.connection) if outcome.connection is not None else None
+            if connection is not None:
+                self._upgraded(connection, outcome.attempt)
+            elif outcome.code is not None and outcome.final and self._direct_to(outcome.peer) is None:
+                self._swarm.events.emit(
+                    P2pFallback(peer=peer_text(outcome.peer), code=outcome.code.value, message=outcome.message)
+                )
+        self._tell()
+
+    def _upgraded(self, connection: Connection, attempt: int) -> None:
+        if connection.peer in self._direct or connection.closed.is_set():
+            return
+        self._direct[connection.peer] = connection.id
+        self._swarm.events.emit(
+            P2pUpgrade(
+                peer=peer_text(connection.peer),
+                local=str(connection.local),
+                remote=str(connection.remote),
+                attempt=attempt,
+            )
+        )
+
+
+async def _first(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+def _host(connection: Connection) -> str | None:
+    endpoint = endpoint_of(connection.remote) if connection.path == "direct" else None
+    return None if endpoint is None or connection.closed.is_set() else endpoint.host
