@@ -68,7 +68,7 @@ class EventLog:
         with self._changed:
             if not isinstance(event, dict):
                 if len(self.garbage) < EVENTS_PER_RUN:
-                    self.garbage.append((who, text[:200]))
+                    self.garbage.append((who, text.rstrip()[:200]))
                 return
             if len(self.events) >= EVENTS_PER_RUN:
                 return

@@ -188,8 +188,8 @@ def markdown(cells: Sequence[Cell], scenario: Scenario, environment: dict[str, s
         f"Written by `{command}`; do not edit. {good} of {total} runs as expected.",
         "",
         f"Each run: relay, listener, dialer as real programs, real kernel NATs in network namespaces, {delay} ms",
-        f"one way per access link, loss {scenario.loss:g}. Kernel {environment['kernel']}, Python {environment['python']}, "
-        f"commit {environment['commit'][:12]}.",
+        f"one way per access link, loss {scenario.loss:g}. Kernel {environment['kernel']},",
+        f"Python {environment['python']}, commit {environment['commit'][:12]}.",
         "",
         "`direct` needs matching TCP 5-tuples in both hosts' own socket tables, translated through the NATs'",
         "connection tables, besides the programs' events. A pair expected on the relay passes when the failure was",
