@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import trio
 
 from bridge.addresses import Endpoint, Multiaddr, endpoint_of, tcp_addr
-from bridge.errors import AddressError, LimitExceeded
+from bridge.errors import AddressError, BridgeError, LimitExceeded
 from bridge.events import ErrorEvent, EventHub
 from bridge.limits import ACCEPT_BACKOFF, DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
 from bridge.net.interfaces import expand, is_local
@@ -98,7 +98,7 @@ class Listeners:
     def _hand_on(self, sock: trio.socket.SocketType) -> None:
         try:
             stream = TcpStream(sock)
-        except OSError as problem:  # the peer reset it already: ENOTCONN
+        except (OSError, BridgeError) as problem:  # the peer reset it already: ENOTCONN
             _log.debug("an accepted socket was dead: %s", problem)
             sock.close()
             return

@@ -150,13 +150,15 @@ async def test_the_supervisor_lets_cancellation_through_even_inside_a_group() ->
     assert reasons == ["CANCELLED"]
 
 
+async def fail_in_flat_nursery(error: Exception) -> None:
+    async with flat_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        raise error
+
+
 async def test_a_flat_nursery_keeps_one_error_single_and_several_together() -> None:
     with pytest.raises(KeyError):
-        async with flat_nursery() as nursery:
-            nursery.start_soon(trio.sleep_forever)
-            raise KeyError("body")
+        await fail_in_flat_nursery(KeyError("body"))
     with pytest.raises(ExceptionGroup) as caught:
-        async with flat_nursery() as nursery:
-            nursery.start_soon(supervise, "x", trio.sleep_forever, lambda reason: None)
-            raise ExceptionGroup("two", [KeyError(), ValueError()])
+        await fail_in_flat_nursery(ExceptionGroup("two", [KeyError(), ValueError()]))
     assert len(caught.value.exceptions) == 2

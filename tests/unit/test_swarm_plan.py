@@ -17,7 +17,7 @@ CIRCUIT = parse(f"/ip4/11.0.0.9/tcp/1/p2p/{peer_text(RELAY)}/p2p-circuit/p2p/{pe
 
 
 def drain(plan: DialPlan) -> list[object]:
-    return [addr for addr in iter(plan.next, None)]
+    return list(iter(plan.next, None))
 
 
 def test_versions_alternate_and_circuits_come_last() -> None:

@@ -1,0 +1,239 @@
+"""Listening and accepting over loopback: addresses, limits, strangers, exhausted descriptors, diverted sockets."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from functools import partial
+
+import pytest
+import trio
+
+from bridge.addresses import Multiaddr, endpoint_of, parse
+from bridge.errors import AddressError, LimitExceeded, PortInUse
+from bridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent
+from bridge.limits import MAX_LISTENERS
+from bridge.net.interfaces import interface_addresses
+from bridge.swarm import pool
+from bridge.swarm.table import ConnectionLimits
+from tests.support.swarms import LOOPBACK, Node, open_descriptors, open_node
+
+
+def place(addr: Multiaddr) -> tuple[str, int]:
+    endpoint = endpoint_of(addr)
+    assert endpoint is not None
+    return endpoint.host, endpoint.port
+
+
+async def knock(node: Node) -> trio.SocketStream:
+    return await trio.open_tcp_stream(*place(node.addr))
+
+
+async def is_closed(stream: trio.SocketStream) -> bool:
+    """True once the other side has closed or reset the connection (within 5 s)."""
+    with trio.fail_after(5):
+        try:
+            while await stream.receive_some():
+                pass
+        except trio.BrokenResourceError:
+            pass
+    return True
+
+
+async def test_port_0_is_resolved_and_a_wildcard_expanded() -> None:
+    async with open_node(parse("/ip4/0.0.0.0/tcp/0")) as a:
+        addrs = a.swarm.listen_addrs()
+        assert {place(addr)[0] for addr in addrs} == {str(ip) for ip in interface_addresses(4)}
+        assert {place(addr)[1] for addr in addrs} == {a.swarm.listen_port(4)[1]}  # type: ignore[index]
+        assert all(place(addr)[1] for addr in addrs)
+        assert addrs[-1] == parse(f"/ip4/127.0.0.1/tcp/{place(addrs[0])[1]}")
+
+
+async def test_several_addresses_of_both_versions() -> None:
+    async with open_node(LOOPBACK, LOOPBACK, parse("/ip6/::1/tcp/0")) as a:
+        assert len(a.swarm.listen_addrs()) == 3
+        four, six = a.swarm.listen_port(4), a.swarm.listen_port(6)
+        assert four is not None
+        assert six is not None
+        assert (four[0], six[0]) == ("127.0.0.1", "::1")
+
+
+@pytest.mark.parametrize(
+    "text", ["/dns4/localhost/tcp/0", "/ip4/127.0.0.1/udp/1", "/ip4/224.0.0.1/tcp/0", "/ip4/11.0.0.1/tcp/0"]
+)
+async def test_what_cannot_be_listened_on(text: str) -> None:
+    async with open_node() as a:
+        before = a.swarm.listen_addrs()
+        with pytest.raises(AddressError):
+            await a.swarm.listen(parse(text))
+        assert a.swarm.listen_addrs() == before
+
+
+async def test_a_port_of_another_program_is_in_use_even_when_it_would_share() -> None:
+    program = (
+        "import socket,sys\n"
+        "s=socket.socket(); s.setsockopt(1,socket.SO_REUSEADDR,1); s.setsockopt(1,socket.SO_REUSEPORT,1)\n"
+        "s.bind(('127.0.0.1',0)); s.listen(); print(s.getsockname()[1],flush=True); sys.stdin.read()"
+    )
+    async with trio.open_nursery() as nursery:
+        start = partial(
+            trio.run_process, [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        other = await nursery.start(start)
+        port = int(await other.stdout.receive_some())
+        async with open_node() as a:
+            with pytest.raises(PortInUse, match="another"):
+                await a.swarm.listen(parse(f"/ip4/127.0.0.1/tcp/{port}"))
+        await other.stdin.aclose()
+
+
+async def test_a_port_can_be_taken_again_at_once_after_a_stop() -> None:
+    async with open_node() as b:
+        async with open_node() as a:
+            addr = a.swarm.listen_addrs()[0]
+            await a.swarm.dial(b.addr)
+            await b.record.wait(ConnectionOpened)
+        async with open_node(addr) as again:
+            assert again.swarm.listen_addrs() == (addr,)
+
+
+async def test_the_number_of_listeners_is_bounded() -> None:
+    async with open_node(*[LOOPBACK] * MAX_LISTENERS) as a:
+        with pytest.raises(LimitExceeded):
+            await a.swarm.listen(LOOPBACK)
+
+
+@pytest.mark.parametrize(
+    "limits", [ConnectionLimits(half_open=2), ConnectionLimits(per_address=2), ConnectionLimits(total=2)]
+)
+async def test_sockets_over_a_limit_are_closed_at_once(limits: ConnectionLimits) -> None:
+    async with open_node(limits=limits) as a, await knock(a) as first, await knock(a), await knock(a) as third:
+        assert await is_closed(third)
+        await first.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        async with open_node() as b:
+            assert (await b.swarm.dial(a.addr)).peer == a.peer
+
+
+async def test_mute_sockets_are_dropped_at_the_deadline_and_an_honest_peer_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "UPGRADE_TIMEOUT", 0.3)
+    async with open_node() as a, open_node() as b:
+        mute = [await knock(a) for _ in range(20)]
+        assert (await b.swarm.dial(a.addr)).peer == a.peer
+        for stream in mute:
+            assert await is_closed(stream)
+            await stream.aclose()
+        assert len(a.swarm.connections()) == 1
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: a browser that found the wrong port\r\n\r\n",
+        b"\x00" * 100,
+        b"\xff" * 5000,
+        b"\x13/multistream/1.0.0\n\xff\xff\xff\xff\x7f",
+    ],
+)
+async def test_garbage_is_answered_by_a_close_and_harms_nobody(garbage: bytes) -> None:
+    async with open_node() as a, open_node() as b, await knock(a) as stream:
+        await stream.send_all(garbage)
+        assert await is_closed(stream)
+        assert (await b.swarm.dial(a.addr)).peer == a.peer
+
+
+async def test_a_peer_that_resets_before_accept_does_not_stop_the_listener() -> None:
+    async with open_node() as a, open_node() as b:
+        for _ in range(20):
+            with closing(socket.create_connection(place(a.addr))) as rude:
+                rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        assert (await b.swarm.dial(a.addr)).peer == a.peer
+
+
+async def test_a_peers_connections_are_bounded() -> None:
+    async with open_node(limits=ConnectionLimits(per_peer=3)) as a, open_node() as b:
+        for _ in range(5):
+            await b.swarm.dial(a.addr, fresh=True)
+        await a.record.wait(ConnectionClosed, 2)
+        assert {event.reason for event in a.record.of(ConnectionClosed)} == {"REPLACED"}
+        assert len(a.swarm.connections(b.peer)) == 3
+
+
+async def test_running_out_of_descriptors_is_told_and_outlived() -> None:
+    async with open_node() as a, open_node() as b:
+        client = trio.socket.socket()
+        free = os.dup(0)
+        os.close(free)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            await client.connect(place(a.addr))
+            event = await a.record.wait(ErrorEvent)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            client.close()
+        assert event.code == "ACCEPT"
+        assert "ulimit" in event.message
+        assert (await b.swarm.dial(a.addr)).peer == a.peer
+        assert len(a.record.of(ErrorEvent)) == 1
+
+
+async def test_a_diverter_gets_matching_sockets_untouched_and_gives_up_what_it_leaves() -> None:
+    async with open_node() as a, open_node() as b:
+        source = b.swarm.listen_port(4)
+        assert source is not None
+
+        def matches(remote: Multiaddr) -> bool:
+            return place(remote)[1] != source[1]
+
+        with a.swarm.divert(matches) as sockets:
+            async with await knock(a) as taken:
+                got = await sockets.receive()
+                assert place(got.remote)[1] == taken.socket.getsockname()[1]
+                await got.send_all(b"mine")
+                assert await taken.receive_some() == b"mine"
+                got.abort()
+            left = await knock(a)
+            assert (await b.swarm.dial(a.addr)).peer == a.peer
+        async with left:
+            assert await is_closed(left)
+        with pytest.raises(trio.ClosedResourceError):
+            await sockets.receive()
+        async with await knock(a) as after:
+            await after.send_all(b"\x00" * 10)
+            assert await is_closed(after)
+
+
+async def test_accepting_and_failing_leaves_no_descriptor() -> None:
+    async with open_node() as a:
+        await trio.testing.wait_all_tasks_blocked()
+        before, tasks = open_descriptors(), trio.lowlevel.current_statistics().tasks_living
+        for _ in range(30):
+            async with await knock(a) as stream:
+                await stream.send_all(b"\x00" * 10)
+                await is_closed(stream)
+        async with open_node() as b:
+            for _ in range(10):
+                connection = await b.swarm.dial(a.addr)
+                await b.swarm.close(connection)
+        await a.record.wait(ConnectionClosed, 10)
+        await trio.testing.wait_all_tasks_blocked()
+        assert open_descriptors() == before
+        assert trio.lowlevel.current_statistics().tasks_living == tasks
+        assert a.swarm.connections() == ()
+
+
+async def test_peers_that_leave_in_the_middle_of_the_handshake_are_forgotten() -> None:
+    async with open_node() as a, open_node() as b:
+        for said in (b"", b"\x13", b"\x13/multistream/1.0.0\n", b"\x13/multistream/1.0.0\n\x07/noise\n\x00"):
+            async with await knock(a) as stream:
+                await stream.send_all(said)
+        connection = await b.swarm.dial(a.addr)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [one.remote for one in a.swarm.connections()] == [connection.local]

@@ -1,0 +1,99 @@
+"""Swarms and hosts on loopback, for the tests of every room."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import trio
+
+from bridge.addresses import Multiaddr, parse, with_peer
+from bridge.events import Event, EventHub
+from bridge.identity import Identity, PeerId
+from bridge.swarm.stream import Stream
+from bridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
+from bridge.swarm.table import ConnectionLimits
+
+LOOPBACK = parse("/ip4/127.0.0.1/tcp/0")
+ECHO = "/test/echo/1"
+E = TypeVar("E", bound=Event)
+
+
+class Recorder:
+    """Keeps the events of a hub and lets a test wait for one."""
+
+    def __init__(self, hub: EventHub) -> None:
+        self.events: list[Event] = []
+        self._more = trio.Event()
+        hub.subscribe(self._take)
+
+    def _take(self, event: Event) -> None:
+        self.events.append(event)
+        self._more.set()
+
+    def of(self, kind: type[E]) -> list[E]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    async def wait(self, kind: type[E], count: int = 1) -> E:
+        """The `count`-th event of a kind, waiting for it at most 10 s."""
+        with trio.fail_after(10):
+            while len(self.of(kind)) < count:
+                self._more = trio.Event()
+                await self._more.wait()
+        return self.of(kind)[count - 1]
+
+
+@dataclass
+class Node:
+    """A swarm that listens on loopback, with its events."""
+
+    swarm: Swarm
+    record: Recorder
+    identity: Identity = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.identity = self.swarm.identity
+
+    @property
+    def peer(self) -> PeerId:
+        return self.swarm.peer
+
+    @property
+    def addr(self) -> Multiaddr:
+        """The first listening address, ending in /p2p/ID."""
+        return with_peer(self.swarm.listen_addrs()[0], self.swarm.peer)
+
+
+@asynccontextmanager
+async def open_node(
+    *listen: Multiaddr, identity: Identity | None = None, limits: ConnectionLimits | None = None
+) -> AsyncIterator[Node]:
+    """A swarm with an echo handler, listening on the addresses given (none: on a loopback port)."""
+    hub = EventHub()
+    config = SwarmConfig(identity or Identity.generate(), allow_private=True, limits=limits or ConnectionLimits())
+    async with open_swarm(config, hub) as swarm:
+        await swarm.handle(ECHO, echo, max_streams=64, max_per_peer=64)
+        for addr in listen or (LOOPBACK,):
+            await swarm.listen(addr)
+        yield Node(swarm, Recorder(hub))
+
+
+async def echo(stream: Stream) -> None:
+    """Sends everything back until the other side ends."""
+    while data := await stream.receive_some():
+        await stream.send_all(data)
+    await stream.aclose()
+
+
+def open_descriptors() -> dict[str, str]:
+    """The process's open descriptors and what they lead to."""
+    out = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            out[name] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue  # the one that listed the directory
+    return out
