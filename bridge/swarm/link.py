@@ -10,7 +10,6 @@ from bridge.identity import PeerId
 from bridge.net.raw import RawStream
 from bridge.protocol.circuit import CircuitLimit
 
-
 __all__ = ["CircuitLimit", "Link"]
 
 

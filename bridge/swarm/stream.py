@@ -19,6 +19,7 @@ from bridge.protocol.yamux import StreamState
 
 if TYPE_CHECKING:
     from bridge.swarm.connection import Connection
+    from bridge.swarm.mux import Mux
 
 
 class Stream(trio.abc.HalfCloseableStream):
@@ -28,13 +29,16 @@ class Stream(trio.abc.HalfCloseableStream):
     gone, and return b"" only after the peer's FIN. One task may read and one may write at a time.
     """
 
-    def __init__(self, connection: Connection, state: StreamState, negotiation: Initiator | Responder) -> None:
+    def __init__(
+        self, connection: Connection, mux: Mux, state: StreamState, negotiation: Initiator | Responder
+    ) -> None:
         self.connection = connection
         self.protocol = ""
         self.id = state.id
         self.inbound = state.inbound
         self.state = state
         self.negotiation: Initiator | Responder | None = negotiation
+        self._mux = mux
         self._closed = False
         self._failure: BridgeError | None = None
         self._sending = False
@@ -83,12 +87,12 @@ class Stream(trio.abc.HalfCloseableStream):
         if self.negotiation is None:
             if state.buffered:
                 data = state.take(max_bytes)
-                self.connection.consumed(state)
+                self._mux.consumed(state)
                 return data
             if state.fin_received:
                 return b""
         if self._failure is not None:
-            raise self._fresh_failure()
+            raise self.fresh_failure()
         return None
 
     def push_back(self, data: bytes) -> None:
@@ -105,14 +109,14 @@ class Stream(trio.abc.HalfCloseableStream):
     def send_nowait(self, data: Buffer) -> int:
         """Sends what the window and the queue take now, at most 1 MiB; 0 means it would block. Raises as `send_all`."""
         self._check_writable()
-        connection, state = self.connection, self.state
+        mux, sender, state = self._mux, self._mux.sender, self.state
         view = memoryview(data)
         end, sent = min(len(view), SEND_BURST), 0
-        while sent < end and connection.queued < SEND_QUEUE:
+        while sent < end and sender.queued < SEND_QUEUE:
             size = min(end - sent, state.send_window, MAX_FRAME_PAYLOAD)
             if size <= 0:
                 break
-            connection.write_data(state, view[sent : sent + size])
+            mux.write_data(state, view[sent : sent + size])
             sent += size
         return sent
 
@@ -160,7 +164,7 @@ class Stream(trio.abc.HalfCloseableStream):
             if self.state.fin_sent and not self._closed:
                 return
             self._check_writable()
-            self.connection.finish(self.state)
+            self._mux.finish(self.state)
         finally:
             self._sending = False
 
@@ -173,19 +177,19 @@ class Stream(trio.abc.HalfCloseableStream):
         if self._closed or (self.state.fin_sent and self._failure is None):
             raise trio.ClosedResourceError("this stream was closed here")
         if self._failure is not None:
-            raise self._fresh_failure()
+            raise self.fresh_failure()
 
     def _would_block(self) -> bool:
-        return self._failure is None and (self.state.send_window <= 0 or self.connection.queued >= SEND_QUEUE)
+        return self._failure is None and (self.state.send_window <= 0 or self._mux.sender.queued >= SEND_QUEUE)
 
     async def _wait_writable(self) -> None:
         self._writer = current_task()
-        self.connection.blocked[self.id] = self
+        self._mux.blocked[self.id] = self
         await wait_task_rescheduled(self._abandon_write)
 
     def _abandon_write(self, _: object) -> Abort:
         self._writer = None
-        self.connection.blocked.pop(self.id, None)
+        self._mux.blocked.pop(self.id, None)
         return Abort.SUCCEEDED
 
     # --- ending -----------------------------------------------------------------------------------------
@@ -194,7 +198,7 @@ class Stream(trio.abc.HalfCloseableStream):
         """Ends both halves: FIN to the peer, nothing more is read. Waits for nothing, so cancelling changes nothing."""
         if not self._closed:
             self._closed = True
-            self.connection.close_stream(self.state)
+            self._mux.close(self.state)
             self._wake_all()
         await trio.lowlevel.checkpoint()
 
@@ -202,7 +206,7 @@ class Stream(trio.abc.HalfCloseableStream):
         """Resets the stream (RST) at once; repeated calls do nothing."""
         if not self._closed:
             self._closed = True
-            self.connection.reset_stream(self.state)
+            self._mux.reset(self.state)
             self._wake_all()
 
     reset = abort
@@ -218,7 +222,7 @@ class Stream(trio.abc.HalfCloseableStream):
         """Why the stream ended, if it was not closed here or by FIN."""
         return self._failure
 
-    def _fresh_failure(self) -> BridgeError:
+    def fresh_failure(self) -> BridgeError:
         """A fresh exception for each raise: tracebacks must not pile up on a shared one."""
         failure = self._failure
         if isinstance(failure, BrokenConnection | BrokenStream | NegotiationFailed):
@@ -237,7 +241,7 @@ class Stream(trio.abc.HalfCloseableStream):
         """Window or queue have room."""
         task, self._writer = self._writer, None
         if task is not None:
-            self.connection.blocked.pop(self.id, None)
+            self._mux.blocked.pop(self.id, None)
             reschedule(task)
 
     def _wake_all(self) -> None:
