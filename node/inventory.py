@@ -177,12 +177,12 @@ class Inventory:
 
     # --- losing a connection ---
 
-    def release(self, connection: Connection) -> None:
-        """A connection ended: offer what it still owed us to a peer that has it, its own successor first."""
-        orphans = [item for item, owner in self._requested.items() if owner is connection]
+    def release(self, connection: Connection, owner: PeerRecord) -> None:
+        """A connection of `owner` ended: offer what it still owed to a peer that has it, its successor first."""
+        orphans = [item for item, asked in self._requested.items() if asked is connection]
         for item in orphans:
             del self._requested[item]
-        for record in self._hub.active():
+        for record in [owner, *(other for other in self._hub.active() if other is not owner)]:
             if record.connection is None or not orphans:
                 continue
             transactions = [item for item in orphans if item in record.known_transactions]

@@ -70,6 +70,8 @@ class Node:
     # --- life ---
 
     async def __aenter__(self) -> Node:
+        known = [] if self._keeper is None else await self._keeper.load(self._emit)
+        self.addresses.add(known)
         self._group = await asyncio.TaskGroup().__aenter__()
         works = [
             self.inventory.run(),
@@ -78,7 +80,6 @@ class Node:
             gossip.make_blocks(self.config.gossip, self.inventory),
         ]
         if self._keeper is not None:
-            self.addresses.add(await self._keeper.load(self._emit))
             works.append(self._keeper.run())
         self._background = [self._group.create_task(work) for work in works]
         return self
@@ -207,7 +208,7 @@ class Node:
             )
             return
         self.hub.leave(record, connection)
-        self.inventory.release(connection)
+        self.inventory.release(connection, record)
         self._emit(self.stats(record))
         self._emit(
             PeerDisconnected(

@@ -1,6 +1,5 @@
 """The flows over real gRPC on loopback, against nodes of ours and against peers made by hand."""
 
-# ruff: noqa: SIM117 - nested blocks show which peer outlives which
 from __future__ import annotations
 
 import asyncio

@@ -1,6 +1,5 @@
 """The handshake over real gRPC on loopback: both ways, every refusal, silence, and a peer like tonic's client."""
 
-# ruff: noqa: SIM117 - nested blocks show which peer outlives which
 from __future__ import annotations
 
 import asyncio

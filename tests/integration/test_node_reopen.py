@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -81,7 +82,7 @@ def test_reopening_keeps_the_peer_its_counters_and_its_inventory():
                 for recorder in (here, there):
                     for direction in ("sent", "received"):
                         course = [getattr(event, direction) for event in recorder.of(FlowStats)]
-                        for before, after in zip(course, course[1:], strict=False):
+                        for before, after in itertools.pairwise(course):
                             assert all(after.get(name, 0) >= count for name, count in before.items())
                 assert record.sent["version"] == 2
                 assert len(server.hub.active()) == len(client.hub.active()) == 1
