@@ -60,3 +60,10 @@ FAILURE_GRACE_SECONDS: Final = 2.0
 
 PROOF_SECONDS: Final = 20.0
 """Until traffic has moved to the direct path, or its counters have risen once more."""
+
+RELAY_REPORT_SECONDS: Final = 3.0
+"""Until the relay's next `relay.stats`; scenarios ask for one every half second."""
+
+RELAY_STILL_BYTES: Final = 256
+"""Circuit payload that still counts as stillness: a keepalive of the idle relayed connection (a Yamux ping and
+its answer, encrypted, are about 60 bytes), nothing that could carry the application."""

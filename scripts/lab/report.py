@@ -12,7 +12,7 @@ from typing import Any
 
 from lab.eventlog import EventLog, Seen
 from lab.lab import Lab
-from lab.limits import COMMAND_SECONDS
+from lab.limits import COMMAND_SECONDS, RELAY_STILL_BYTES
 
 BUDGET_EXTRA_MS = 50.0
 """A punch is usable within 1.5 relayed plus 4 direct round trips plus this after CONNECT was sent."""
@@ -98,11 +98,16 @@ class Report:
         self.timeline = [seen.as_json() for seen in log.events if seen.name in _TIMELINE]
         self.garbage = [f"{who}: {text}" for who, text in log.garbage[:20]]
         self.punch = _punch(log, self.topology.get("round_trips_ms", {}))
-        watched = self.watched
-        self.proof = {
-            "five_tuples_match": bool(self.five_tuples),
-            "relay_still": watched.get("circuit_payload_bytes") == 0 if watched else None,
-            "direct_bytes_rise": watched.get("direct_bytes", 0) > 0 if watched else None,
+        self.proof = self._proof()
+
+    def _proof(self) -> dict[str, bool | None]:
+        """Each part of the proof: held, failed, or None where this run could not or need not show it."""
+        watched, direct = self.watched, self.outcome == "direct"
+        payload = watched.get("circuit_payload_bytes")
+        return {
+            "five_tuples_match": bool(self.five_tuples) if direct else None,
+            "relay_still": payload <= RELAY_STILL_BYTES if direct and payload is not None else None,
+            "direct_bytes_rise": watched.get("direct_bytes", 0) > 0 if direct and watched else None,
             "flows_rise": watched.get("flows_rise"),
             "survived_relay_kill": self.after_kill.get("flows_rise"),
         }

@@ -7,137 +7,36 @@ the kernel; it knows the programs only by their command line and their JSON line
 from __future__ import annotations
 
 import contextlib
-import os
-import shlex
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lab import proof
-from lab.behaviours import behaviour, check_pair, direct_expected
-from lab.eventlog import EventLog, Program, ProgramEnded, Seen
+from lab.behaviours import behaviour, check_pair
+from lab.eventlog import EventLog, ProgramEnded, Seen
 from lab.lab import Lab
-from lab.limits import FAILURE_GRACE_SECONDS, PROOF_SECONDS, RELAY_START_SECONDS, RESERVATION_SECONDS, SCENARIO_SECONDS
+from lab.limits import (
+    FAILURE_GRACE_SECONDS,
+    PROOF_SECONDS,
+    RELAY_START_SECONDS,
+    RESERVATION_SECONDS,
+)
 from lab.report import Report, environment, path_times
+from lab.run import REPOSITORY, SIDE, Run, Scenario, program_command
 from lab.verify import measure
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+__all__ = ["REPOSITORY", "Hook", "Run", "Scenario", "ScenarioFailed", "program_command", "run_scenario"]
+
 RELAY_PORT, LISTENER_PORT, DIALER_PORT = 4001, 4101, 4102
-SIDE = {"listener": "a", "dialer": "b"}
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """What to run. `delay` in milliseconds one way per access link; `duration`: seconds of traffic watched after
-    the outcome; `timeout`: seconds from the dialer's start to the outcome; `kill_relay`: SIGKILL it once traffic
-    went direct, and watch `duration` more; `measure`: classify both NATs first (about 3 s)."""
-
-    listener_nat: str = "home"
-    dialer_nat: str = "home"
-    delay: Mapping[str, float] = field(default_factory=lambda: {"relay": 15.0, "a": 10.0, "b": 20.0})
-    loss: float = 0.0
-    timeout: float = SCENARIO_SECONDS
-    duration: float = 5.0
-    p2p: bool = True
-    kill_relay: bool = False
-    measure: bool = False
-    capture: bool = False
-    ipv6: bool = False
-    name: str = ""
-    relay_options: tuple[str, ...] = ()
-    listener_options: tuple[str, ...] = ()
-    dialer_options: tuple[str, ...] = ()
-
-    @property
-    def title(self) -> str:
-        return self.name or f"{self.dialer_nat}-to-{self.listener_nat}" + ("" if self.p2p else "-no-p2p")
-
-    @property
-    def direct_expected(self) -> bool:
-        return self.p2p and direct_expected(behaviour(self.listener_nat), behaviour(self.dialer_nat))
-
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "delay": dict(self.delay), "expected": "direct" if self.direct_expected else "relay"}
 
 
 class ScenarioFailed(RuntimeError):
     """The run could not be judged: a program did not start, or the relay gave no reservation."""
-
-
-def program_command() -> list[str]:
-    """How to start punchbridge: PUNCHBRIDGE_LAB_PROGRAM, the repository's .venv, or this interpreter."""
-    given = os.environ.get("PUNCHBRIDGE_LAB_PROGRAM")
-    if given:
-        return shlex.split(given)
-    script = REPOSITORY / ".venv" / "bin" / "punchbridge"
-    if script.exists():
-        return [str(script)]
-    python = REPOSITORY / ".venv" / "bin" / "python"
-    interpreter = str(python) if python.exists() else sys.executable
-    return [interpreter, "-c", "import sys; from node.cli import main; sys.exit(main())"]
-
-
-class Run:
-    """A scenario under way; hooks get it to look at the lab, wait for events, and break things."""
-
-    def __init__(self, scenario: Scenario, lab: Lab, log: EventLog, folder: Path, command: Sequence[str]) -> None:
-        self.scenario = scenario
-        self.lab = lab
-        self.log = log
-        self.folder = folder
-        self.command = list(command)
-        self.programs: dict[str, Program] = {}
-        self.marks: dict[str, float] = {}
-        self.relay_id = ""
-        self.target = ""
-        self.survived: bool | None = None
-        self.traffic: list[dict[str, float]] = []
-
-    def mark(self, name: str) -> None:
-        """Record a moment of the run under a name (the first time counts)."""
-        self.marks.setdefault(name, self.log.now())
-
-    def start(self, name: str, host: str, *arguments: str) -> Program:
-        home = self.folder / "state" / name
-        for part in ("state", "run"):
-            (home / part).mkdir(parents=True, exist_ok=True, mode=0o700)
-        env = {
-            **os.environ,
-            "HOME": str(home),
-            "XDG_STATE_HOME": str(home / "state"),
-            "XDG_RUNTIME_DIR": str(home / "run"),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")])),
-            "NO_COLOR": "1",
-        }
-        argv = [*self.command, *arguments, "--key", str(home / "key"), "--json"]
-        self.programs[name] = program = Program(self.lab, self.log, name, host, argv, self.folder, env)
-        self.mark(f"{name}.started")
-        return program
-
-    def flows(self) -> dict[str, dict[str, int]]:
-        """Latest `flow.stats` counters of both ends: messages sent and received in all."""
-        found = {}
-        for who in ("listener", "dialer"):
-            last = self.log.last("flow.stats", who=who)
-            stats = last.event if last is not None else {}
-            found[who] = {way: sum((stats.get(way) or {}).values()) for way in ("sent", "received")}
-        return found
-
-    def sample(self) -> dict[str, float]:
-        """Bytes on both paths now, by the hosts' packet counters, and the relay's own circuit byte count."""
-        last = self.log.last("relay.stats", who="relay")
-        sample = {"at": self.log.now(), **proof.traffic(self.lab)}
-        if last is not None:
-            sample["circuit_payload"] = int(last.event.get("bytes", 0))
-        self.traffic.append(sample)
-        return sample
 
 
 Hook = Callable[[Run], None]
@@ -159,7 +58,7 @@ def _start_relay(run: Run) -> None:
     dual = run.lab.hosts["relay"].address6 is not None
     listens = ["/ip4/0.0.0.0", *(["/ip6/::"] if dual else [])]
     options = [item for address in listens for item in ("--listen", f"{address}/tcp/{RELAY_PORT}")]
-    run.start("relay", "relay", "relay", *options, *run.scenario.relay_options)
+    run.start("relay", "relay", "relay", "--stats-interval", "0.5", *options, *run.scenario.relay_options)
     if not run.log.wait(lambda: run.log.last("relay.listening"), RELAY_START_SECONDS, alive=["relay"]):
         raise ScenarioFailed("the relay printed no relay.listening")
     listening = run.log.last("relay.listening")
@@ -195,14 +94,8 @@ def _start_dialer(run: Run) -> None:
     run.start("dialer", "b", "dial", run.target, *options, *run.scenario.dialer_options)
 
 
-def _succeeded(log: EventLog) -> bool:
-    return all(log.last("punch.succeeded", who=who) or _direct(log, who) for who in SIDE)
-
-
-def _direct(log: EventLog, who: str) -> bool:
-    """Whether a program holds a direct connection to its peer that did not need a punch (public side)."""
-    opened = log.last("p2p_upgrade", who=who)
-    return opened is not None
+def _succeeded(run: Run) -> bool:
+    return all(run.direct(who) for who in SIDE)
 
 
 def _gave_up(log: EventLog) -> bool:
@@ -216,17 +109,17 @@ def _await_outcome(run: Run) -> str:
     log, timeout = run.log, run.scenario.timeout
     began = log.now()
     shaken = log.wait(
-        lambda: all(log.last("handshake.completed", who=who) for who in SIDE) or _succeeded(log), timeout, alive=alive
+        lambda: all(log.last("handshake.completed", who=who) for who in SIDE) or _succeeded(run), timeout, alive=alive
     )
     if shaken:
         run.mark("handshake.completed")
     left = max(0.0, timeout - (log.now() - began))
     if not run.scenario.p2p:
         return "relay" if shaken else "timeout"
-    if not log.wait(lambda: _succeeded(log) or _gave_up(log), left, alive=alive):
+    if not log.wait(lambda: _succeeded(run) or _gave_up(log), left, alive=alive):
         return "timeout"
     # One side may report success while the other's event is still on its way.
-    if _succeeded(log) or log.wait(lambda: _succeeded(log), FAILURE_GRACE_SECONDS, alive=alive):
+    if _succeeded(run) or log.wait(lambda: _succeeded(run), FAILURE_GRACE_SECONDS, alive=alive):
         run.mark("direct")
         return "direct"
     run.mark("gave_up")
@@ -250,6 +143,10 @@ def _on_direct_path(log: EventLog) -> bool:
     return moved is not None or shaken is not None
 
 
+def _difference(first: Mapping[str, float], last: Mapping[str, float], name: str) -> float | None:
+    return last[name] - first[name] if name in first and name in last else None
+
+
 def _watch(run: Run, outcome: str) -> dict[str, Any]:
     """Watch traffic for `duration`: which path's bytes rise, do the application's counters rise."""
     if outcome == "direct":
@@ -264,7 +161,7 @@ def _watch(run: Run, outcome: str) -> dict[str, Any]:
         "seconds": round(last["at"] - first["at"], 3),
         "direct_bytes": last["direct"] - first["direct"],
         "relay_bytes": last["relay"] - first["relay"],
-        "circuit_payload_bytes": last.get("circuit_payload", 0) - first.get("circuit_payload", 0),
+        "circuit_payload_bytes": _difference(first, last, "circuit_payload"),
         "flows_before": flows,
         "flows_after": run.flows(),
         "flows_rise": moving,
@@ -349,8 +246,8 @@ def _conduct(run: Run, hooks: Mapping[str, Hook]) -> Report:
         _start_dialer(run)
         report.outcome = _await_outcome(run)
         hooks.get("outcome", _nothing)(run)
-        report.five_tuples = [pair.as_json() for pair in proof.direct_pairs(run.lab)]
         report.watched = _watch(run, report.outcome)
+        report.five_tuples = [pair.as_json() for pair in proof.direct_pairs(run.lab)]
         hooks.get("watched", _nothing)(run)
         if run.scenario.kill_relay and report.outcome == "direct":
             report.after_kill = _kill_relay(run)

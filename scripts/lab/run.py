@@ -1,0 +1,152 @@
+"""A scenario's description, and `Run`: a scenario under way, for hooks and for the steps that conduct it.
+
+Starts programs and reads counters; it decides nothing about the outcome.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lab import proof
+from lab.behaviours import behaviour, direct_expected
+from lab.eventlog import EventLog, Program, Seen
+from lab.lab import Lab
+from lab.limits import RELAY_REPORT_SECONDS, SCENARIO_SECONDS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SIDE = {"listener": "a", "dialer": "b"}
+"""The side of the lab on which each program runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What to run. `delay` in milliseconds one way per access link; `duration`: seconds of traffic watched after
+    the outcome; `timeout`: seconds from the dialer's start to the outcome; `kill_relay`: SIGKILL it once traffic
+    went direct, and watch `duration` more; `measure`: classify both NATs first (about 3 s)."""
+
+    listener_nat: str = "home"
+    dialer_nat: str = "home"
+    delay: Mapping[str, float] = field(default_factory=lambda: {"relay": 15.0, "a": 10.0, "b": 20.0})
+    loss: float = 0.0
+    timeout: float = SCENARIO_SECONDS
+    duration: float = 5.0
+    p2p: bool = True
+    kill_relay: bool = False
+    measure: bool = False
+    capture: bool = False
+    ipv6: bool = False
+    name: str = ""
+    relay_options: tuple[str, ...] = ()
+    listener_options: tuple[str, ...] = ()
+    dialer_options: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return self.name or f"{self.dialer_nat}-to-{self.listener_nat}" + ("" if self.p2p else "-no-p2p")
+
+    @property
+    def direct_expected(self) -> bool:
+        return self.p2p and direct_expected(behaviour(self.listener_nat), behaviour(self.dialer_nat))
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "delay": dict(self.delay), "expected": "direct" if self.direct_expected else "relay"}
+
+
+def program_command() -> list[str]:
+    """How to start punchbridge: PUNCHBRIDGE_LAB_PROGRAM, the repository's .venv, or this interpreter."""
+    given = os.environ.get("PUNCHBRIDGE_LAB_PROGRAM")
+    if given:
+        return shlex.split(given)
+    script = REPOSITORY / ".venv" / "bin" / "punchbridge"
+    if script.exists():
+        return [str(script)]
+    python = REPOSITORY / ".venv" / "bin" / "python"
+    interpreter = str(python) if python.exists() else sys.executable
+    return [interpreter, "-c", "import sys; from node.cli import main; sys.exit(main())"]
+
+
+class Run:
+    """A scenario under way; hooks get it to look at the lab, wait for events, and break things."""
+
+    def __init__(self, scenario: Scenario, lab: Lab, log: EventLog, folder: Path, command: Sequence[str]) -> None:
+        self.scenario = scenario
+        self.lab = lab
+        self.log = log
+        self.folder = folder
+        self.command = list(command)
+        self.programs: dict[str, Program] = {}
+        self.marks: dict[str, float] = {}
+        self.relay_id = ""
+        self.target = ""
+        self.survived: bool | None = None
+        self.traffic: list[dict[str, float]] = []
+
+    def mark(self, name: str) -> None:
+        """Record a moment of the run under a name (the first time counts)."""
+        self.marks.setdefault(name, self.log.now())
+
+    def start(self, name: str, host: str, *arguments: str) -> Program:
+        home = self.folder / "state" / name
+        for part in ("state", "run"):
+            (home / part).mkdir(parents=True, exist_ok=True, mode=0o700)
+        env = {
+            **os.environ,
+            "HOME": str(home),
+            "XDG_STATE_HOME": str(home / "state"),
+            "XDG_RUNTIME_DIR": str(home / "run"),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")])),
+            "NO_COLOR": "1",
+        }
+        argv = [*self.command, *arguments, "--key", str(home / "key"), "--json"]
+        self.programs[name] = program = Program(self.lab, self.log, name, host, argv, self.folder, env)
+        self.mark(f"{name}.started")
+        return program
+
+    def flows(self) -> dict[str, dict[str, int]]:
+        """Latest `flow.stats` counters of both ends: messages sent and received in all."""
+        found = {}
+        for who in ("listener", "dialer"):
+            last = self.log.last("flow.stats", who=who)
+            stats = last.event if last is not None else {}
+            found[who] = {way: sum((stats.get(way) or {}).values()) for way in ("sent", "received")}
+        return found
+
+    def sample(self) -> dict[str, float]:
+        """Bytes on both paths now, by the hosts' packet counters, and the relay's own count of circuit payload.
+
+        Waits for the relay's next report, so that an old one cannot pass for stillness; without a report in time
+        (the relay is dead, or prints none) `circuit_payload` is missing.
+        """
+        began = self.log.now()
+        packets = proof.traffic(self.lab)
+
+        def fresh() -> Seen | None:
+            return self.log.last("relay.stats", who="relay", match=lambda seen: seen.at > began)
+
+        sample: dict[str, float] = {"at": began, **packets}
+        relay = self.programs["relay"]
+        if not relay.killed and self.log.wait(fresh, RELAY_REPORT_SECONDS):
+            reported = fresh()
+            assert reported is not None
+            sample["circuit_payload"] = int(reported.event.get("bytes", 0))
+        self.traffic.append(sample)
+        return sample
+
+    def direct(self, who: str) -> bool:
+        """Whether a program says that it holds a direct connection to its peer, punched or dialled."""
+        if self.log.last("punch.succeeded", "p2p_upgrade", who=who):
+            return True
+        closed = {seen.event.get("connection") for seen in self.log.find("connection.closed", who=who)}
+        return any(
+            seen.event.get("path") == "direct"
+            and seen.event.get("peer") != self.relay_id
+            and seen.event.get("connection") not in closed
+            for seen in self.log.find("connection.opened", who=who)
+        )
