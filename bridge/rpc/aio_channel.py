@@ -6,7 +6,7 @@ Only what raises is wrapped, and by plain delegation: an interceptor would copy 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Generator
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import grpc
 import grpc.aio
@@ -21,11 +21,16 @@ def _explain(problem: grpc.aio.AioRpcError, endpoint: HasError) -> grpc.aio.AioR
     details = explanation(problem.code().name, problem.details(), reason)
     if reason is None or details is None:
         return problem
-    trailing = grpc.aio.Metadata(*(problem.trailing_metadata() or ()), (REASON_KEY, reason.code))
+    trailing = grpc.aio.Metadata(*cast(Any, problem.trailing_metadata() or ()), (REASON_KEY, reason.code))
     said = f"{details} ({problem.debug_error_string()})"
     explained = grpc.aio.AioRpcError(problem.code(), problem.initial_metadata(), trailing, details, said)
     explained.__cause__ = reason
     return explained
+
+
+def _fail(problem: grpc.aio.AioRpcError, endpoint: HasError) -> NoReturn:
+    # No `from`: an explained error has the typed one as its cause already.
+    raise _explain(problem, endpoint)
 
 
 class _Call:
@@ -71,30 +76,30 @@ class _Call:
         try:
             await self._inner.wait_for_connection()
         except grpc.aio.AioRpcError as problem:
-            raise _explain(problem, self._endpoint) from None
+            _fail(problem, self._endpoint)
 
     async def write(self, request: Any) -> None:
         try:
             await self._inner.write(request)
         except grpc.aio.AioRpcError as problem:
-            raise _explain(problem, self._endpoint) from None
+            _fail(problem, self._endpoint)
 
     async def done_writing(self) -> None:
         try:
             await self._inner.done_writing()
         except grpc.aio.AioRpcError as problem:
-            raise _explain(problem, self._endpoint) from None
+            _fail(problem, self._endpoint)
 
 
-class _UnaryCall(_Call, grpc.aio.UnaryUnaryCall, grpc.aio.StreamUnaryCall):  # type: ignore[misc]
+class _UnaryCall(_Call, grpc.aio.UnaryUnaryCall, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]
     def __await__(self) -> Generator[Any, None, Any]:
         try:
             return (yield from self._inner.__await__())
         except grpc.aio.AioRpcError as problem:
-            raise _explain(problem, self._endpoint) from None
+            _fail(problem, self._endpoint)
 
 
-class _StreamCall(_Call, grpc.aio.UnaryStreamCall, grpc.aio.StreamStreamCall):  # type: ignore[misc]
+class _StreamCall(_Call, grpc.aio.UnaryStreamCall, grpc.aio.StreamStreamCall):  # type: ignore[type-arg]
     def __aiter__(self) -> AsyncIterator[Any]:
         return _Responses(self._inner.__aiter__(), self._endpoint)
 
@@ -102,7 +107,7 @@ class _StreamCall(_Call, grpc.aio.UnaryStreamCall, grpc.aio.StreamStreamCall):  
         try:
             return await self._inner.read()
         except grpc.aio.AioRpcError as problem:
-            raise _explain(problem, self._endpoint) from None
+            _fail(problem, self._endpoint)
 
 
 class _Responses(AsyncIterator[Any]):
@@ -114,14 +119,14 @@ class _Responses(AsyncIterator[Any]):
         try:
             return await self._inner.__anext__()
         except grpc.aio.AioRpcError as problem:
-            raise _explain(problem, self._endpoint) from None
+            _fail(problem, self._endpoint)
 
 
 class _Method(
-    grpc.aio.UnaryUnaryMultiCallable,  # type: ignore[misc]
-    grpc.aio.UnaryStreamMultiCallable,  # type: ignore[misc]
-    grpc.aio.StreamUnaryMultiCallable,  # type: ignore[misc]
-    grpc.aio.StreamStreamMultiCallable,  # type: ignore[misc]
+    grpc.aio.UnaryUnaryMultiCallable,  # type: ignore[type-arg]
+    grpc.aio.UnaryStreamMultiCallable,  # type: ignore[type-arg]
+    grpc.aio.StreamUnaryMultiCallable,  # type: ignore[type-arg]
+    grpc.aio.StreamStreamMultiCallable,  # type: ignore[type-arg]
 ):
     def __init__(self, inner: Any, endpoint: HasError, wrapper: type[_Call]) -> None:
         self._inner = inner
@@ -132,7 +137,7 @@ class _Method(
         return self._wrapper(self._inner(*args, **kwargs), self._endpoint)
 
 
-class ReasonedAioChannel(grpc.aio.Channel):  # type: ignore[misc]
+class ReasonedAioChannel(grpc.aio.Channel):
     """The inner channel with explained failures."""
 
     def __init__(self, inner: grpc.aio.Channel, endpoint: HasError) -> None:

@@ -7,7 +7,7 @@ carries the typed reason. It opens nothing and knows no peer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -17,7 +17,7 @@ from bridge.rpc.reason import REASON_KEY, HasError, explanation
 __all__ = ["DialFailed", "ReasonedChannel"]
 
 
-class DialFailed(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[misc]
+class DialFailed(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg]
     """What an RPC raises when no stream to the peer could be opened. `reason` is the typed error."""
 
     def __init__(self, inner: Any, details: str, reason: BridgeError) -> None:
@@ -27,7 +27,7 @@ class DialFailed(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[misc]
         self.reason = reason
         self.__cause__ = reason
 
-    def code(self) -> grpc.StatusCode:
+    def code(self) -> Any:
         return self._inner.code()
 
     def details(self) -> str:
@@ -45,8 +45,8 @@ class DialFailed(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[misc]
     def is_active(self) -> bool:
         return False
 
-    def time_remaining(self) -> float | None:
-        return None
+    def time_remaining(self) -> float:
+        return 0.0
 
     def cancel(self) -> bool:
         return False
@@ -90,7 +90,12 @@ def _explain(problem: Any, endpoint: HasError) -> Any:
     return problem if details is None else DialFailed(problem, details, reason)
 
 
-class _ReasonedCall(grpc.Call, grpc.Future):  # type: ignore[misc]
+def _fail(problem: Any, endpoint: HasError) -> NoReturn:
+    # No `from`: an explained error has the typed one as its cause already.
+    raise _explain(problem, endpoint)
+
+
+class _ReasonedCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
     """A call in progress: of a stream of responses, or the future of a single one."""
 
     def __init__(self, inner: Any, endpoint: HasError) -> None:
@@ -107,13 +112,13 @@ class _ReasonedCall(grpc.Call, grpc.Future):  # type: ignore[misc]
         try:
             return next(self._inner)
         except grpc.RpcError as problem:
-            raise _explain(problem, self._endpoint) from None
+            _fail(problem, self._endpoint)
 
     def result(self, timeout: float | None = None) -> Any:
         try:
             return self._inner.result(timeout)
         except grpc.RpcError as problem:
-            raise _explain(problem, self._endpoint) from None
+            _fail(problem, self._endpoint)
 
     def exception(self, timeout: float | None = None) -> Any:
         problem = self._inner.exception(timeout)
@@ -122,7 +127,7 @@ class _ReasonedCall(grpc.Call, grpc.Future):  # type: ignore[misc]
     def traceback(self, timeout: float | None = None) -> Any:
         return self._inner.traceback(timeout)
 
-    def code(self) -> grpc.StatusCode:
+    def code(self) -> Any:
         return self._inner.code()
 
     def details(self) -> Any:
@@ -139,8 +144,8 @@ class _ReasonedCall(grpc.Call, grpc.Future):  # type: ignore[misc]
     def is_active(self) -> bool:
         return bool(self._inner.is_active())
 
-    def time_remaining(self) -> float | None:
-        return self._inner.time_remaining()  # type: ignore[no-any-return]
+    def time_remaining(self) -> Any:
+        return self._inner.time_remaining()
 
     def cancel(self) -> bool:
         return bool(self._inner.cancel())
@@ -161,7 +166,7 @@ class _ReasonedCall(grpc.Call, grpc.Future):  # type: ignore[misc]
         self._inner.add_done_callback(lambda _: fn(self))
 
 
-class _UnaryResponse(grpc.UnaryUnaryMultiCallable, grpc.StreamUnaryMultiCallable):  # type: ignore[misc]
+class _UnaryResponse(grpc.UnaryUnaryMultiCallable, grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
     def __init__(self, inner: Any, endpoint: HasError) -> None:
         self._inner = inner
         self._endpoint = endpoint
@@ -170,19 +175,19 @@ class _UnaryResponse(grpc.UnaryUnaryMultiCallable, grpc.StreamUnaryMultiCallable
         try:
             return self._inner(*args, **kwargs)
         except grpc.RpcError as problem:
-            raise _explain(problem, self._endpoint) from None
+            _fail(problem, self._endpoint)
 
     def with_call(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return self._inner.with_call(*args, **kwargs)
         except grpc.RpcError as problem:
-            raise _explain(problem, self._endpoint) from None
+            _fail(problem, self._endpoint)
 
     def future(self, *args: Any, **kwargs: Any) -> Any:
         return _ReasonedCall(self._inner.future(*args, **kwargs), self._endpoint)
 
 
-class _StreamResponse(grpc.UnaryStreamMultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[misc]
+class _StreamResponse(grpc.UnaryStreamMultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[type-arg]
     def __init__(self, inner: Any, endpoint: HasError) -> None:
         self._inner = inner
         self._endpoint = endpoint
@@ -191,31 +196,29 @@ class _StreamResponse(grpc.UnaryStreamMultiCallable, grpc.StreamStreamMultiCalla
         return _ReasonedCall(self._inner(*args, **kwargs), self._endpoint)
 
 
-class ReasonedChannel(grpc.Channel):  # type: ignore[misc]
+class ReasonedChannel(grpc.Channel):
     """The inner channel with explained failures."""
 
     def __init__(self, inner: grpc.Channel, endpoint: HasError) -> None:
         self._inner = inner
         self._endpoint = endpoint
 
-    def subscribe(
-        self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
-    ) -> None:
+    def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:
         self._inner.subscribe(callback, try_to_connect=try_to_connect)
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         self._inner.unsubscribe(callback)
 
-    def unary_unary(self, *args: Any, **kwargs: Any) -> grpc.UnaryUnaryMultiCallable:
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
         return _UnaryResponse(self._inner.unary_unary(*args, **kwargs), self._endpoint)
 
-    def unary_stream(self, *args: Any, **kwargs: Any) -> grpc.UnaryStreamMultiCallable:
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
         return _StreamResponse(self._inner.unary_stream(*args, **kwargs), self._endpoint)
 
-    def stream_unary(self, *args: Any, **kwargs: Any) -> grpc.StreamUnaryMultiCallable:
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
         return _UnaryResponse(self._inner.stream_unary(*args, **kwargs), self._endpoint)
 
-    def stream_stream(self, *args: Any, **kwargs: Any) -> grpc.StreamStreamMultiCallable:
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
         return _StreamResponse(self._inner.stream_stream(*args, **kwargs), self._endpoint)
 
     def close(self) -> None:

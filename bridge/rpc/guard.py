@@ -22,7 +22,7 @@ _TEXT = "this server is reached through its bridge only"
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
-def guard(allow: Allow | None = None) -> grpc.ServerInterceptor:
+def guard(allow: Allow | None = None) -> grpc.ServerInterceptor:  # type: ignore[type-arg]
     """For `grpc.server(..., interceptors=[bridge.guard()])`: refuses with UNAUTHENTICATED whoever is no peer.
 
     allow: is asked with `context.peer()` of calls that came another way (the server's own TCP port, say).
@@ -30,7 +30,7 @@ def guard(allow: Allow | None = None) -> grpc.ServerInterceptor:
     return _Guard(allow)
 
 
-def aio_guard(allow: Allow | None = None) -> grpc.aio.ServerInterceptor:
+def aio_guard(allow: Allow | None = None) -> grpc.aio.ServerInterceptor:  # type: ignore[type-arg]
     """As `guard`, for `grpc.aio.server(..., interceptors=[bridge.aio_guard()])`."""
     return _AioGuard(allow)
 
@@ -54,7 +54,7 @@ def _wrapped(handler: Any, wrap: Callable[[Callable[..., Any]], Callable[..., An
     return handler
 
 
-class _Guard(grpc.ServerInterceptor):  # type: ignore[misc]
+class _Guard(grpc.ServerInterceptor):  # type: ignore[type-arg]
     def __init__(self, allow: Allow | None) -> None:
         self._allow = allow
 
@@ -71,7 +71,7 @@ class _Guard(grpc.ServerInterceptor):  # type: ignore[misc]
         return checked
 
 
-class _AioGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class _AioGuard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def __init__(self, allow: Allow | None) -> None:
         self._allow = allow
 

@@ -39,6 +39,8 @@ class NetworkThread(Generic[T]):
         self._pid = os.getpid()
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
+        self._scope = trio.CancelScope()
+        self._stop_asked = trio.Event()
         self._pending: set[Future[object]] = set()
         self._thread = threading.Thread(target=self._run, name="punchbridge", daemon=True)
 
@@ -64,7 +66,7 @@ class NetworkThread(Generic[T]):
         token = self._token
         if token is not None:
             try:
-                token.run_sync_soon(self._cancel)
+                token.run_sync_soon(self._ask_to_stop)
             except trio.RunFinishedError:
                 pass
         if self._thread.is_alive() and self._thread is not threading.current_thread():
@@ -124,17 +126,23 @@ class NetworkThread(Generic[T]):
 
     async def _main(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+        with self._scope:
             if self._stopping:
-                nursery.cancel_scope.cancel()
-            async with self._open_resource() as resource:
+                return
+            async with self._open_resource() as resource, trio.open_nursery() as nursery:
+                self._nursery = nursery
                 self._opened.set_result(resource)
-                await trio.sleep_forever()
+                await self._stop_asked.wait()
+                self._nursery = None
+                nursery.cancel_scope.cancel()
 
-    def _cancel(self) -> None:
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel()
+    def _ask_to_stop(self) -> None:
+        if self._nursery is None:
+            self._scope.cancel()
+        else:
+            # The resource closes in order (connections say goodbye), but not for ever.
+            self._scope.deadline = trio.current_time() + BRIDGE_STOP_TIMEOUT - 1
+            self._stop_asked.set()
 
     def _begin(self, work: Callable[[], Awaitable[R]], future: Future[R]) -> None:
         if self._nursery is None or self._stopping:
@@ -168,7 +176,7 @@ class NetworkThread(Generic[T]):
                     if future.set_running_or_notify_cancel():
                         future.set_result(result)
         finally:
-            self._pending.discard(future)  # type: ignore[arg-type]
+            self._pending.discard(future)
 
 
 def _fail(future: Future[R], problem: BaseException) -> None:

@@ -6,7 +6,7 @@ Reads text, asks protocol codes, and knows nothing of connections.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from bridge.addresses import Multiaddr, endpoint_of, is_relayed, parse, peer_of
 from bridge.errors import AddressError, ConfigError
@@ -54,8 +54,9 @@ def parse_target(target: str | Multiaddr | PeerId | Target) -> Target:
 
 def check_policy(path: str) -> PathPolicy:
     """Raises ConfigError for a word that is no path policy."""
-    if path == "any" or path == "direct" or path == "relay":
-        return path
+    for known in get_args(PathPolicy):
+        if path == known:
+            return cast(PathPolicy, known)
     raise ConfigError(f"path={path!r} is not one of 'any', 'direct' and 'relay'")
 
 

@@ -1,0 +1,198 @@
+"""Dials that fail, peers that vanish, and what the caller is told."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from rpc_lab import LOOPBACK, Service, method, open_pair, serving
+from test_rpc_sync import eventually
+
+import bridge
+from bridge.events import ConnectionClosed, Event
+from bridge.rpc.channel import DialFailed
+
+
+@pytest.fixture(scope="module")
+def dialer() -> Iterator[bridge.Bridge]:
+    with bridge.open(listen=LOOPBACK, allow_private=True) as opened:
+        yield opened
+
+
+def stranger() -> str:
+    return str(bridge.Identity.generate())
+
+
+def test_dial_failure_is_told_by_every_kind_of_call(dialer: bridge.Bridge) -> None:
+    peer = stranger()
+    with dialer.channel(f"/ip4/127.0.0.1/tcp/1/p2p/{peer}") as channel:
+        calls = (
+            lambda: method(channel, "Echo")(b"", timeout=10),
+            lambda: method(channel, "Echo").with_call(b"", timeout=10),
+            lambda: method(channel, "Echo").future(b"", timeout=10).result(),
+            lambda: method(channel, "Up")(iter([b""]), timeout=10),
+            lambda: list(method(channel, "Down")(b"1", timeout=10)),
+            lambda: list(method(channel, "Chat")(iter([]), timeout=10)),
+        )
+        for call in calls:
+            with pytest.raises(grpc.RpcError) as caught:
+                call()
+            problem = caught.value
+            assert isinstance(problem, DialFailed)
+            assert isinstance(problem.reason, bridge.Unreachable)
+            assert problem.code() is grpc.StatusCode.UNAVAILABLE
+            assert problem.details().startswith("UNREACHABLE: ")
+            assert "127.0.0.1" in problem.details()
+            assert dict(problem.trailing_metadata())["punchbridge-error"] == "UNREACHABLE"
+        future = method(channel, "Echo").future(b"", timeout=10)
+        assert isinstance(future.exception(10), DialFailed)
+        assert future.details().startswith("UNREACHABLE: ")
+    assert isinstance(dialer.last_error(peer), bridge.Unreachable)
+    assert dialer.last_error(stranger()) is None
+
+
+def test_wait_for_ready_waits_to_its_deadline_and_tells_why(dialer: bridge.Bridge) -> None:
+    with dialer.channel(f"/ip4/127.0.0.1/tcp/1/p2p/{stranger()}") as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            method(channel, "Echo")(b"", timeout=0.5, wait_for_ready=True)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "UNREACHABLE" in caught.value.details()
+        with pytest.raises(grpc.FutureTimeoutError):
+            grpc.channel_ready_future(channel).result(0.3)
+
+
+def test_wrong_peer_id(dialer: bridge.Bridge) -> None:
+    with bridge.open(listen=LOOPBACK, allow_private=True) as other, serving(other, Service()):
+        addr = other.addrs[0].rpartition("/p2p/")[0]
+        peer = stranger()
+        with dialer.channel(f"{addr}/p2p/{peer}") as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                method(channel, "Echo")(b"", timeout=10)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            error = dialer.last_error(peer)
+            assert error is not None
+            assert "WRONG_PEER" in f"{error.code} {error}"
+            assert other.peer_id in caught.value.details()
+
+
+def test_a_peer_without_the_protocol(dialer: bridge.Bridge) -> None:
+    with bridge.open(listen=LOOPBACK, allow_private=True) as other:
+        with dialer.channel(other.addrs[0]) as channel, pytest.raises(grpc.RpcError) as caught:
+            method(channel, "Echo")(b"", timeout=10)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert caught.value.details().startswith("UNSUPPORTED: ")
+        assert isinstance(dialer.last_error(other.peer_id), bridge.NegotiationFailed)
+        with serving(other, Service()), dialer.channel(other.addrs[0]) as channel:
+            assert method(channel, "Echo")(b"", timeout=10) == b""
+        assert dialer.last_error(other.peer_id) is None, "a success forgets the failure"
+
+
+def test_unknown_peer_without_an_address(dialer: bridge.Bridge) -> None:
+    with dialer.channel(stranger()) as channel, pytest.raises(grpc.RpcError) as caught:
+        method(channel, "Echo")(b"", timeout=10)
+    assert "no address was given" in caught.value.details()
+
+
+def test_relay_policy_needs_a_relay() -> None:
+    with open_pair() as (listener, dialing), serving(listener, Service()):
+        with dialing.channel(listener.addrs[0], path="relay") as channel, pytest.raises(grpc.RpcError) as caught:
+            method(channel, "Echo")(b"", timeout=10)
+        assert "give its circuit address" in caught.value.details()
+        with dialing.channel(listener.addrs[0], path="direct") as channel:
+            assert method(channel, "Echo")(b"d", timeout=10) == b"d"
+
+
+@pytest.mark.parametrize("target", ["/ip4/127.0.0.1/tcp/1", "nonsense", "/ip4/1.2.3.4/udp/5/p2p/12D3KooW"])
+def test_malformed_targets_raise_at_once(dialer: bridge.Bridge, target: str) -> None:
+    with pytest.raises(bridge.AddressError):
+        dialer.channel(target)
+
+
+def test_bad_arguments_raise_at_once(dialer: bridge.Bridge) -> None:
+    target = f"/p2p/{stranger()}"
+    for wrong in ({"path": "fast"}, {"protocol": "x"}, {"direct_wait": 0}, {"direct_wait": 1000.0}):
+        with pytest.raises(bridge.ConfigError):
+            dialer.channel(target, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_vanished_peer_ends_the_call_and_the_next_one_dials_again() -> None:
+    identity = bridge.Identity.generate()
+    service = Service()
+    with bridge.open(listen=LOOPBACK, allow_private=True) as dialing:
+        with bridge.open(key=identity, listen=LOOPBACK, allow_private=True) as first:
+            addr = first.addrs[0]
+            with serving(first, service):
+                channel = dialing.channel(addr)
+                stream = method(channel, "Wait")(b"", timeout=20)
+                assert next(stream) == b"first"
+                first.close()
+                with pytest.raises(grpc.RpcError) as caught:
+                    next(stream)
+                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        listen = addr.partition("/p2p/")[0]
+        with bridge.open(key=identity, listen=(listen,), allow_private=True) as second, serving(second, service):
+            assert method(channel, "Echo")(b"back", timeout=20, wait_for_ready=True) == b"back"
+            channel.close()
+
+
+def test_a_server_that_is_gone_resets_streams() -> None:
+    with open_pair() as (listener, dialing):
+        with serving(listener, Service()), dialing.channel(listener.addrs[0]) as channel:
+            assert method(channel, "Echo")(b"", timeout=10) == b""
+        with dialing.channel(listener.addrs[0]) as channel, pytest.raises(grpc.RpcError) as caught:
+            method(channel, "Echo")(b"", timeout=10)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_garbage_instead_of_a_handshake() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as junk, open_pair() as (listener, dialing):
+
+        def talk() -> None:
+            accepted, _ = junk.accept()
+            with accepted:
+                accepted.sendall(b"220 this is a mail server\r\n")
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        addr = f"/ip4/127.0.0.1/tcp/{junk.getsockname()[1]}/p2p/{listener.peer_id}"
+        with dialing.channel(addr) as channel, pytest.raises(grpc.RpcError) as caught:
+            method(channel, "Echo")(b"", timeout=15)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert caught.value.details().split(":")[0] in ("UNREACHABLE", "PROTOCOL", "CONNECTION_LOST")
+        thread.join()
+        with serving(listener, Service()), dialing.channel(listener.addrs[0]) as channel:
+            assert method(channel, "Echo")(b"ok", timeout=10) == b"ok"
+
+
+def test_event_callbacks_may_fail() -> None:
+    seen: list[str] = []
+
+    def callback(event: Event) -> None:
+        seen.append(event.name)
+        raise RuntimeError("mine")
+
+    with bridge.open(listen=LOOPBACK, allow_private=True, events=callback) as one:
+        with bridge.open(listen=LOOPBACK, allow_private=True) as other:
+            assert one.connect(other.addrs[0]).peer_id == other.peer_id
+            closed = threading.Event()
+            end = one.subscribe(lambda event: closed.set() if isinstance(event, ConnectionClosed) else None)
+        assert closed.wait(10)
+        end()
+        eventually(lambda: not one.connections())
+    assert "connection.opened" in seen
+
+
+def test_errors_at_open_are_raised_in_the_caller(tmp_path: object) -> None:
+    with bridge.open(listen=LOOPBACK, allow_private=True) as one:
+        port = one.addrs[0].split("/")[4]
+        with pytest.raises(bridge.PortInUse), bridge.open(listen=(f"/ip4/127.0.0.1/tcp/{port}",)):
+            pass
+    with pytest.raises(bridge.AddressError), bridge.open(listen=("/ip4/999.0.0.1/tcp/0",)):
+        pass
+    with pytest.raises(bridge.AddressError, match="/p2p/ID"), bridge.open(relays=("/ip4/127.0.0.1/tcp/1",)):
+        pass
+    with pytest.raises(bridge.IdentityError), bridge.open(key="/dev/null"):
+        pass
