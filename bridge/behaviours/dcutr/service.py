@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bridge.addresses import endpoint_of
 from bridge.behaviours.dcutr.answerer import answer
 from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
 from bridge.behaviours.dcutr.opener import OpenerRun
@@ -137,18 +136,7 @@ class Dcutr:
                 self._swarm.events.emit(
                     P2pFallback(peer=event.peer, code=row.code.value, message=f"{row.seen} {row.advice}")
                 )
-        if event.path == "direct":
-            self._forget_observations(event)
         self._tell()
-
-    def _forget_observations(self, event: ConnectionClosed) -> None:
-        """What that peer saw of us is no longer confirmed by a live connection."""
-        for entry in self._swarm.observed.current():
-            if peer_text(entry.observer_peer) == event.peer and not any(
-                _host(other) == entry.observer for other in self._swarm.connections(entry.observer_peer)
-            ):
-                now = trio.current_time()
-                self._swarm.observed.forget(observer_peer=entry.observer_peer, observer=entry.observer, now=now)
 
     def _tell(self) -> None:
         self._news.set()
@@ -291,7 +279,3 @@ async def _first(event: trio.Event, scope: trio.CancelScope) -> None:
     await event.wait()
     scope.cancel()
 
-
-def _host(connection: Connection) -> str | None:
-    endpoint = endpoint_of(connection.remote) if connection.path == "direct" else None
-    return None if endpoint is None or connection.closed.is_set() else endpoint.host

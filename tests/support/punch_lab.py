@@ -1,0 +1,79 @@
+"""A relay and two hosts on loopback that can punch, for the DCUtR and AutoNAT tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+from support.swarms import LOOPBACK, Recorder
+
+from bridge.addresses import Multiaddr, parse, with_peer
+from bridge.behaviours.dcutr import Dcutr, DcutrPolicy
+from bridge.behaviours.host import Host, HostConfig, open_host
+from bridge.events import EventHub
+from bridge.identity import Identity, PeerId
+from bridge.swarm.connection import Connection
+from relay.limits import RelayLimits
+from relay.service import HopService
+
+QUICK = DcutrPolicy(attempt_timeout=1.0, backoff=(0.01, 0.02), retry_first=30.0, reversal=False)
+
+
+@dataclass
+class Peer:
+    """A host with its events and, when it punches, its DCUtR behaviour."""
+
+    host: Host
+    record: Recorder
+    dcutr: Dcutr | None
+
+    @property
+    def peer(self) -> PeerId:
+        return self.host.swarm.peer
+
+    @property
+    def puncher(self) -> Dcutr:
+        assert self.dcutr is not None
+        return self.dcutr
+
+
+@asynccontextmanager
+async def open_relay(limits: RelayLimits | None = None) -> AsyncIterator[Multiaddr]:
+    """A relay on loopback; yields its address with /p2p/ID."""
+    config = HostConfig(Identity.generate(), (LOOPBACK,), allow_private=True, punch=False, autonat=False)
+    async with open_host(config, EventHub()) as host, trio.open_nursery() as nursery:
+        await nursery.start(HopService(host.swarm, limits).run)
+        yield with_peer(host.swarm.listen_addrs()[0], host.swarm.peer)
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_peer(
+    policy: DcutrPolicy | None = QUICK,
+    *,
+    identity: Identity | None = None,
+    allow_private: bool = True,
+    listen: tuple[Multiaddr, ...] = (LOOPBACK,),
+    agent: str = "punchbridge/0.1.0",
+) -> AsyncIterator[Peer]:
+    """A host on loopback; with `policy` None it does not punch at all."""
+    hub = EventHub()
+    record = Recorder(hub)
+    config = HostConfig(
+        identity or Identity.generate(), listen, agent=agent, allow_private=allow_private, punch=False, autonat=False
+    )
+    async with open_host(config, hub) as host, trio.open_nursery() as nursery:
+        dcutr = None
+        if policy is not None:
+            dcutr = Dcutr(host.swarm, policy)
+            await nursery.start(dcutr.run)
+        yield Peer(host, record, dcutr)
+        nursery.cancel_scope.cancel()
+
+
+async def over_relay(relay: Multiaddr, dialer: Peer, listener: Peer) -> Connection:
+    """Reserves for the listener and dials it from the other peer through the relay."""
+    await listener.host.swarm.reserve(relay)
+    return await dialer.host.swarm.dial(parse(f"{relay}/p2p-circuit/p2p/{listener.peer.to_base58()}"))
