@@ -223,6 +223,10 @@ AUTONAT_BOOT_DELAY: Final = 2.0
 
 AUTONAT_REFRESH: Final = 900.0
 AUTONAT_RETRY: Final = 90.0
+AUTONAT_MAX_SERVERS: Final = 4
+AUTONAT_MAX_PROBES: Final = 4
+"""Servers asked in one round, and addresses asked about at each."""
+
 AUTONAT_MAX_TRACKED: Final = 32
 """Own addresses whose reachability is remembered."""
 

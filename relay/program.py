@@ -45,7 +45,8 @@ async def run(
         listen=config.listen,
         allow_private=config.allow_private,
         punch=False,
-        autonat=config.autonat,
+        autonat=False,
+        autonat_server=config.autonat,
     )
     async with open_host(host_config, events) as host, trio.open_nursery() as nursery:
         swarm = host.swarm

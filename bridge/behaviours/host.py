@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from bridge.addresses import Multiaddr, peer_of
+from bridge.behaviours.dcutr import Dcutr, DcutrPolicy
+from bridge.behaviours.autonat import Autonat
+from bridge.behaviours.dcutr import Dcutr, DcutrPolicy
 from bridge.behaviours.identify import IdentifyService
 from bridge.behaviours.ping import PingService
 from bridge.behaviours.relay_client import RelayClient
@@ -29,8 +31,8 @@ __all__ = ["Host", "HostConfig", "open_host"]
 @dataclass(frozen=True)
 class HostConfig:
     """What a host is made of. `listen`: IP and TCP addresses to listen on; `relays`: relay addresses ending in
-    /p2p/ID where a reservation is kept; `punch`: register and run DCUtR; `autonat`: run AutoNAT v2;
-    `allow_private`: announce, and punch to, private and loopback addresses."""
+    /p2p/ID where a reservation is kept; `punch`: register and run DCUtR, by `punch_policy`; `autonat`: ask
+    AutoNAT v2 servers about us; `autonat_server`: be one; `allow_private`: announce, and punch to, private and loopback addresses."""
 
     identity: Identity
     listen: tuple[Multiaddr, ...] = ()
@@ -39,6 +41,9 @@ class HostConfig:
     allow_private: bool = False
     punch: bool = True
     autonat: bool = True
+    autonat_server: bool = False
+    punch_policy: DcutrPolicy = field(default_factory=DcutrPolicy)
+    punch_policy: DcutrPolicy = field(default_factory=DcutrPolicy)
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
 
 
@@ -50,7 +55,7 @@ class Host:
     identify: IdentifyService
     ping: PingService
     relay_client: RelayClient
-    dcutr: Any = None
+    dcutr: Dcutr | None
     autonat: Any = None
 
     async def dial(self, target: Multiaddr) -> Connection:
@@ -68,10 +73,16 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
     """
     settings = SwarmConfig(config.identity, config.agent, config.allow_private, config.limits)
     async with open_swarm(settings, events) as swarm, flat_nursery() as nursery:
-        host = Host(swarm, IdentifyService(swarm), PingService(swarm), RelayClient(swarm))
+        dcutr = Dcutr(swarm, config.punch_policy) if config.punch else None
+        host = Host(swarm, IdentifyService(swarm), PingService(swarm), RelayClient(swarm), dcutr)
         await nursery.start(host.identify.run)
         await nursery.start(host.ping.run)
         await nursery.start(host.relay_client.run)
+        for behaviour in (dcutr, autonat):
+            if behaviour is not None:
+                await nursery.start(behaviour.run)
+        if dcutr is not None:
+            await nursery.start(dcutr.run)
         for addr in config.listen:
             await swarm.listen(addr)
         host.relay_client.keep(config.relays)

@@ -1,0 +1,316 @@
+"""AutoNAT v2 as a behaviour: asks servers whether our addresses can be reached, and answers others who ask.
+
+The server dials back from a throw-away socket and identity, never from the listening port: a client that dialled us
+from its own listening port would otherwise be reached through a hole of its own making (A8). Reachability is told
+by events and `reachability`; what follows from it is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+from dataclasses import dataclass, field
+
+import trio
+
+from bridge.addresses import Multiaddr, endpoint_of, is_relayed
+from bridge.errors import BridgeError, ProtocolViolation
+from bridge.events import AutonatResult, ConnectionClosed, Event, Identified, ObservedAddress
+from bridge.identity import Identity, PeerId, peer_text
+from bridge.limits import (
+    AUTONAT_BOOT_DELAY,
+    AUTONAT_DATA_CHUNK,
+    AUTONAT_DIAL_BACK_TIMEOUT,
+    AUTONAT_DIAL_TIMEOUT,
+    AUTONAT_MAX_DATA,
+    AUTONAT_MAX_PROBES,
+    AUTONAT_MAX_SERVERS,
+    AUTONAT_MAX_STREAMS,
+    AUTONAT_MESSAGE,
+    AUTONAT_MIN_DATA,
+    AUTONAT_REFRESH,
+    AUTONAT_RETRY,
+    AUTONAT_STREAM_TIMEOUT,
+    UPGRADE_TIMEOUT,
+)
+from bridge.net.tcp import connect
+from bridge.protocol import autonat
+from bridge.protocol.autonat import Answer, Choice, DataDue, DataMeter, Quota, Reachability, Refused, Request, Tally
+from bridge.protocol.candidates import Scope, own_candidates
+from bridge.swarm.connection import Connection
+from bridge.swarm.delimited import read_message, write_message
+from bridge.swarm.link import Link
+from bridge.swarm.scopes import flat_nursery
+from bridge.swarm.stream import Stream
+from bridge.swarm.swarm import Swarm
+from bridge.swarm.upgrade import upgrade
+
+__all__ = ["Autonat"]
+
+_log = logging.getLogger(__name__)
+_NETWORK = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+
+
+@dataclass(eq=False)
+class _Probe:
+    """A request of ours under way."""
+
+    addr: Multiaddr
+    seen: trio.Event = field(default_factory=trio.Event)
+
+
+class Autonat:
+    """`client`: probe our addresses at connected servers; `server`: answer requests. Start `run` once."""
+
+    def __init__(self, swarm: Swarm, *, client: bool = True, server: bool = False) -> None:
+        self._swarm = swarm
+        self._client = client
+        self._server = server
+        self._tally = Tally()
+        self._quota = Quota()
+        self._probes: dict[int, _Probe] = {}
+        self._servers: dict[int, PeerId] = {}
+        self._asked: dict[tuple[PeerId, str], float] = {}
+        self._wake = trio.Event()
+        self._stranger = Identity.generate()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves and probes until cancelled."""
+        if self._server:
+            await self._swarm.handle(
+                autonat.DIAL_REQUEST, self._serve, max_streams=AUTONAT_MAX_STREAMS, max_per_peer=2, relayed=False
+            )
+        unsubscribe = None
+        try:
+            if self._client:
+                await self._swarm.handle(
+                    autonat.DIAL_BACK,
+                    self._dialled_back,
+                    max_streams=AUTONAT_MAX_STREAMS,
+                    max_per_peer=2,
+                    relayed=False,
+                )
+                unsubscribe = self._swarm.events.subscribe(self._on_event)
+            task_status.started()
+            if self._client:
+                await self._probe_for_ever()
+            await trio.sleep_forever()
+        finally:
+            if unsubscribe is not None:
+                unsubscribe()
+
+    @property
+    def reachability(self) -> Reachability:
+        """public when one of our addresses is, private when none is, unknown before anybody answered."""
+        return self._tally.overall()
+
+    def reachability_of(self, addr: Multiaddr) -> tuple[Reachability, int]:
+        """The verdict for one of our addresses, and how many servers agree on it."""
+        return self._tally.reachability(addr)
+
+    # --- client -------------------------------------------------------------------------------------------
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Identified):
+            connection = self._swarm.connection(event.connection)
+            if connection is None or connection.path != "direct" or autonat.DIAL_REQUEST not in event.protocols:
+                return
+            self._servers[connection.id] = connection.peer
+            self._wake.set()
+        elif isinstance(event, ObservedAddress):
+            self._wake.set()
+        elif isinstance(event, ConnectionClosed):
+            self._servers.pop(event.connection, None)
+
+    async def _probe_for_ever(self) -> None:
+        while True:
+            if not self._servers:
+                self._wake = trio.Event()
+                await self._wake.wait()
+            await trio.sleep(AUTONAT_BOOT_DELAY)
+            self._wake = trio.Event()
+            await self._round()
+            with trio.move_on_after(AUTONAT_REFRESH if self.reachability != "unknown" else AUTONAT_RETRY):
+                await self._wake.wait()
+
+    def _scope(self, loopback: bool) -> Scope:
+        return Scope(self._swarm.config.allow_private, self._swarm.config.allow_private and loopback)
+
+    async def _round(self) -> None:
+        """Asks each server about each address, unless it was asked lately."""
+        servers = {peer: self._swarm.connection(number) for number, peer in self._servers.items()}
+        for peer, connection in list(servers.items())[:AUTONAT_MAX_SERVERS]:
+            if connection is None or connection.closed.is_set():
+                continue
+            for addr in self._addresses(connection)[:AUTONAT_MAX_PROBES]:
+                now = trio.current_time()
+                due = AUTONAT_REFRESH if self._tally.reachability(addr)[0] != "unknown" else AUTONAT_RETRY
+                if now - self._asked.get((peer, str(addr)), -due) < due:
+                    continue
+                self._asked[peer, str(addr)] = now
+                await self._probe(connection, addr)
+        horizon = trio.current_time() - AUTONAT_REFRESH
+        self._asked = {key: at for key, at in self._asked.items() if at > horizon}
+
+    def _addresses(self, server: Connection) -> tuple[Multiaddr, ...]:
+        remote = endpoint_of(server.remote)
+        local_server = remote is not None and remote.kind in ("ip4", "ip6") and remote.ip.is_loopback
+        listen = [addr for addr in self._swarm.listen_addrs() if not is_relayed(addr)]
+        observed = self._swarm.observed.addresses(trio.current_time())
+        return own_candidates(observed, listen, self._scope(local_server))
+
+    async def _probe(self, server: Connection, addr: Multiaddr) -> None:
+        """One request about one address; the tally and an event take the answer."""
+        nonce = secrets.randbits(64)
+        probe = self._probes[nonce] = _Probe(addr)
+        stream: Stream | None = None
+        try:
+            with trio.fail_after(AUTONAT_STREAM_TIMEOUT):
+                stream = await self._swarm.open_stream(server, [autonat.DIAL_REQUEST])
+                answer = await self._ask(stream, addr, nonce)
+                await stream.aclose()
+        except _NETWORK as problem:
+            _log.debug("AutoNAT at %s failed: %r", peer_text(server.peer), problem)
+            return
+        finally:
+            del self._probes[nonce]
+            if stream is not None:
+                stream.reset()
+        self._judge(server.peer, addr, answer, probe.seen.is_set())
+
+    async def _ask(self, stream: Stream, addr: Multiaddr, nonce: int) -> Answer:
+        await write_message(stream, autonat.encode_request([addr], nonce))
+        reply = autonat.decode_for_client(await read_message(stream, AUTONAT_MESSAGE))
+        if isinstance(reply, DataDue):
+            left = reply.size
+            while left > 0:
+                await write_message(stream, autonat.encode_data(left))
+                left -= AUTONAT_DATA_CHUNK
+            reply = autonat.decode_for_client(await read_message(stream, AUTONAT_MESSAGE))
+        if isinstance(reply, DataDue):
+            raise ProtocolViolation("AutoNAT: the server asks for dial data twice")
+        if reply.status == "OK" and reply.index != 0:
+            raise ProtocolViolation(f"AutoNAT: an answer for address {reply.index} of 1")
+        return reply
+
+    def _judge(self, server: PeerId, addr: Multiaddr, answer: Answer, nonce_seen: bool) -> None:
+        if not self._tally.record(addr, server, answer, nonce_seen=nonce_seen, now=trio.current_time()):
+            _log.debug("AutoNAT: %s said %s for %s", peer_text(server), answer, addr)
+            return
+        reachability, confirmations = self._tally.reachability(addr)
+        self._swarm.set_external(addr, reachability == "public")
+        self._swarm.events.emit(
+            AutonatResult(
+                addr=str(addr),
+                reachability=reachability,
+                server=peer_text(server),
+                status=answer.dial,
+                confirmations=confirmations,
+            )
+        )
+
+    async def _dialled_back(self, stream: Stream) -> None:
+        """A server, under whatever identity (A5), brings a nonce; it counts when it came to the tested address."""
+        with trio.fail_after(AUTONAT_DIAL_BACK_TIMEOUT):
+            probe = self._probes.get(autonat.decode_dial_back(await read_message(stream, AUTONAT_MESSAGE)))
+            if probe is None or not stream.connection.inbound or not self._came_to(probe.addr, stream.connection):
+                stream.reset()
+                return
+            await write_message(stream, autonat.encode_dial_back_response())
+            probe.seen.set()
+            await stream.aclose()
+
+    def _came_to(self, tested: Multiaddr, connection: Connection) -> bool:
+        """A11: on a listening port, and on the very address when that one is an interface's (no NAT between)."""
+        listening = self._swarm.listen_addrs()
+        return connection.local == tested if tested in listening else connection.local in listening
+
+    # --- server -------------------------------------------------------------------------------------------
+
+    async def _serve(self, stream: Stream) -> None:
+        peer = stream.connection.peer
+        admitted = self._quota.admit(peer, trio.current_time())
+        try:
+            with trio.fail_after(AUTONAT_STREAM_TIMEOUT):
+                answer = await self._decide(stream) if admitted else Answer("E_REQUEST_REJECTED")
+                await write_message(stream, autonat.encode_answer(answer))
+                await stream.aclose()
+        finally:
+            if admitted:
+                self._quota.release(peer)
+
+    async def _decide(self, stream: Stream) -> Answer:
+        request = autonat.decode_for_server(await read_message(stream, AUTONAT_MESSAGE))
+        if not isinstance(request, Request):
+            raise ProtocolViolation("AutoNAT: dial data before a request")
+        client = endpoint_of(stream.connection.remote)
+        if client is None or client.kind not in ("ip4", "ip6"):
+            return Answer("E_REQUEST_REJECTED")
+        listening = [endpoint for endpoint in map(endpoint_of, self._swarm.listen_addrs()) if endpoint is not None]
+        loopback = client.ip.is_loopback
+        choice = autonat.choose(
+            request,
+            client_ip=client.host,
+            own=() if loopback else {endpoint.host for endpoint in listening},
+            scope=self._scope(loopback),
+            versions={version for version in (4, 6) if self._swarm.listen_port(version) is not None},
+        )
+        if isinstance(choice, Refused):
+            return choice.answer
+        if choice.foreign:
+            if not self._quota.admit_data(trio.current_time()):
+                return Answer("E_REQUEST_REJECTED")
+            await self._collect_data(stream, choice)
+        return Answer("OK", choice.index, await self._dial_back(choice, stream.connection.peer))
+
+    async def _collect_data(self, stream: Stream, choice: Choice) -> None:
+        """A4: who makes us dial a stranger's IP pays more bytes than the dial costs."""
+        due = DataDue(choice.index, random.randint(AUTONAT_MIN_DATA, AUTONAT_MAX_DATA))
+        await write_message(stream, autonat.encode_data_due(due))
+        meter, paid = DataMeter(due.size), False
+        while not paid:
+            size = autonat.decode_for_server(await read_message(stream, AUTONAT_MESSAGE))
+            if not isinstance(size, int):
+                raise ProtocolViolation("AutoNAT: a second request on one stream")
+            paid = meter.receive(size)
+
+    async def _dial_back(self, choice: Choice, client: PeerId) -> str:
+        """Dials, and brings the nonce. Returns the name of the DialStatus; leaves no connection."""
+        try:
+            raw = await connect(choice.addr, source=None, timeout=AUTONAT_DIAL_TIMEOUT)
+        except (BridgeError, OSError):
+            return "E_DIAL_ERROR"
+        link = Link(raw=raw, local=raw.local, remote=raw.remote, path="direct", inbound=False)
+        try:
+            with trio.fail_after(UPGRADE_TIMEOUT):
+                connection = await upgrade(link, role="initiator", identity=self._stranger, expected=client)
+        except _NETWORK:
+            return "E_DIAL_ERROR"
+        try:
+            async with flat_nursery() as nursery:
+                nursery.start_soon(connection.run, _refuse, tuple)
+                try:
+                    with trio.fail_after(AUTONAT_DIAL_BACK_TIMEOUT):
+                        await _bring(connection, choice.nonce)
+                    return "OK"
+                finally:
+                    connection.abort("NORMAL")
+                    nursery.cancel_scope.cancel()
+        except _NETWORK:
+            return "E_DIAL_BACK_ERROR"
+
+
+async def _bring(connection: Connection, nonce: int) -> None:
+    stream = await connection.open_stream([autonat.DIAL_BACK])
+    try:
+        await write_message(stream, autonat.encode_dial_back(nonce))
+        autonat.decode_dial_back_response(await read_message(stream, AUTONAT_MESSAGE))
+        await stream.aclose()
+    finally:
+        stream.reset()
+    await connection.aclose()
+
+
+def _refuse(stream: Stream, _protocol: str) -> None:
+    stream.reset()
