@@ -97,7 +97,7 @@ class Report:
             counts[seen.name] = counts.get(seen.name, 0) + 1
         self.timeline = [seen.as_json() for seen in log.events if seen.name in _TIMELINE]
         self.garbage = [f"{who}: {text}" for who, text in log.garbage[:20]]
-        self.punch = _punch(log, self.topology.get("round_trips_ms", {}))
+        self.punch = _punch(log, self.topology.get("round_trips_ms", {}), marks.get("stopping", log.now()))
         self.proof = self._proof()
 
     def _proof(self) -> dict[str, bool | None]:
@@ -176,19 +176,24 @@ def _brief(seen: Seen) -> dict[str, Any]:
     return {"at_s": round(seen.at, 4), **{key: seen.event[key] for key in keys if key in seen.event}}
 
 
-def _punch(log: EventLog, round_trips: Mapping[str, float | None]) -> dict[str, Any]:
+def _punch(log: EventLog, round_trips: Mapping[str, float | None], until: float) -> dict[str, Any]:
+    """What both sides told of the punch before `until`; what falls while the programs stop is no verdict."""
+
+    def running(seen: Seen) -> bool:
+        return seen.at < until
+
     found: dict[str, Any] = {}
     for who in ("listener", "dialer"):
-        succeeded = log.last("punch.succeeded", who=who)
+        succeeded = log.last("punch.succeeded", who=who, match=running)
         found[who] = {
-            "started": [_brief(seen) for seen in log.find("punch.started", who=who)],
-            "failed": [_brief(seen) for seen in log.find("punch.failed", who=who)],
+            "started": [_brief(seen) for seen in log.find("punch.started", who=who, match=running)],
+            "failed": [_brief(seen) for seen in log.find("punch.failed", who=who, match=running)],
             "succeeded": _brief(succeeded) if succeeded is not None else None,
         }
     best = found["listener"]["succeeded"] or found["dialer"]["succeeded"]
     found["attempt"] = best.get("attempt") if best else None
     found["elapsed_ms"] = best.get("elapsed_ms") if best else None
-    failures = [*log.find("punch.failed"), *log.find("p2p_fallback")]
+    failures = log.find("punch.failed", "p2p_fallback", match=running)
     found["codes"] = sorted({str(seen.event.get("code")) for seen in failures})
     relayed, direct = round_trips.get("relayed"), round_trips.get("direct")
     if relayed is not None and direct is not None:

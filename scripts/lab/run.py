@@ -96,7 +96,7 @@ class Run:
         for part in ("state", "run"):
             (home / part).mkdir(parents=True, exist_ok=True, mode=0o700)
         env = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("PUNCHBRIDGE_")},
             "HOME": str(home),
             "XDG_STATE_HOME": str(home / "state"),
             "XDG_RUNTIME_DIR": str(home / "run"),

@@ -68,7 +68,7 @@ def _start_relay(run: Run) -> None:
 
 
 def _start_listener(run: Run) -> None:
-    options = [*_listen(run, LISTENER_PORT), *_shared_options(run), *run.scenario.listener_options]
+    options = [*_listen(run, LISTENER_PORT), *_node_options(run), *run.scenario.listener_options]
     run.start("listener", "a", "listen", "--relay", _relay_address(run, "a"), *options)
     if not run.log.wait(
         lambda: run.log.last("reservation.accepted", who="listener"), RESERVATION_SECONDS, alive=["relay", "listener"]
@@ -81,8 +81,11 @@ def _start_listener(run: Run) -> None:
     run.mark("reservation.accepted")
 
 
-def _shared_options(run: Run) -> list[str]:
-    options = [] if run.scenario.p2p else ["--no-p2p"]
+def _node_options(run: Run) -> list[str]:
+    # Traffic and reports often enough that a short run shows both paths clearly.
+    options = ["--gossip-interval", "0.25", "--stats-interval", "0.5"]
+    if not run.scenario.p2p:
+        options.append("--no-p2p")
     if run.lab.behaviours["a"].one_lan:
         options.append("--lan")
     return options
@@ -90,7 +93,7 @@ def _shared_options(run: Run) -> list[str]:
 
 def _start_dialer(run: Run) -> None:
     whole = run.scenario.timeout + 2 * run.scenario.duration + PROOF_SECONDS
-    options = [*_listen(run, DIALER_PORT), *_shared_options(run), "--duration", f"{whole + 30:g}"]
+    options = [*_listen(run, DIALER_PORT), *_node_options(run), "--duration", f"{whole + 30:g}"]
     run.start("dialer", "b", "dial", run.target, *options, *run.scenario.dialer_options)
 
 
@@ -254,6 +257,7 @@ def _conduct(run: Run, hooks: Mapping[str, Hook]) -> Report:
     except (ProgramEnded, ScenarioFailed) as error:
         report.error = str(error)
     hooks.get("end", _nothing)(run)
+    run.mark("stopping")
     for name in ("dialer", "listener", "relay"):
         if name in run.programs:
             program = run.programs[name]
