@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from bridge.addresses import Multiaddr, peer_of
-from bridge.behaviours.dcutr import Dcutr, DcutrPolicy
 from bridge.behaviours.autonat import Autonat
 from bridge.behaviours.dcutr import Dcutr, DcutrPolicy
 from bridge.behaviours.identify import IdentifyService
@@ -32,7 +31,8 @@ __all__ = ["Host", "HostConfig", "open_host"]
 class HostConfig:
     """What a host is made of. `listen`: IP and TCP addresses to listen on; `relays`: relay addresses ending in
     /p2p/ID where a reservation is kept; `punch`: register and run DCUtR, by `punch_policy`; `autonat`: ask
-    AutoNAT v2 servers about us; `autonat_server`: be one; `allow_private`: announce, and punch to, private and loopback addresses."""
+    AutoNAT v2 servers about us; `autonat_server`: be one; `allow_private`: announce, and punch to, private and
+    loopback addresses."""
 
     identity: Identity
     listen: tuple[Multiaddr, ...] = ()
@@ -42,7 +42,6 @@ class HostConfig:
     punch: bool = True
     autonat: bool = True
     autonat_server: bool = False
-    punch_policy: DcutrPolicy = field(default_factory=DcutrPolicy)
     punch_policy: DcutrPolicy = field(default_factory=DcutrPolicy)
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
 
@@ -55,8 +54,8 @@ class Host:
     identify: IdentifyService
     ping: PingService
     relay_client: RelayClient
-    dcutr: Dcutr | None
-    autonat: Any = None
+    dcutr: Dcutr | None = None
+    autonat: Autonat | None = None
 
     async def dial(self, target: Multiaddr) -> Connection:
         """Connects to a TARGET: a direct or circuit address ending in /p2p/ID. Errors as `Swarm.dial`."""
@@ -74,15 +73,16 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
     settings = SwarmConfig(config.identity, config.agent, config.allow_private, config.limits)
     async with open_swarm(settings, events) as swarm, flat_nursery() as nursery:
         dcutr = Dcutr(swarm, config.punch_policy) if config.punch else None
-        host = Host(swarm, IdentifyService(swarm), PingService(swarm), RelayClient(swarm), dcutr)
+        autonat = None
+        if config.autonat or config.autonat_server:
+            autonat = Autonat(swarm, client=config.autonat, server=config.autonat_server)
+        host = Host(swarm, IdentifyService(swarm), PingService(swarm), RelayClient(swarm), dcutr, autonat)
         await nursery.start(host.identify.run)
         await nursery.start(host.ping.run)
         await nursery.start(host.relay_client.run)
         for behaviour in (dcutr, autonat):
             if behaviour is not None:
                 await nursery.start(behaviour.run)
-        if dcutr is not None:
-            await nursery.start(dcutr.run)
         for addr in config.listen:
             await swarm.listen(addr)
         host.relay_client.keep(config.relays)
