@@ -160,6 +160,37 @@ def test_transactions_are_answered_in_request_order_with_not_found_between():
     run(main)
 
 
+def test_what_one_peer_did_not_find_is_asked_of_the_next_that_announces_it():
+    async def main() -> None:
+        async with pair() as (_, _, port, _, _), raw_to(port) as forgetful, raw_to(port) as other:
+            tx = gossip.transaction(9)
+            item = ids.transaction_id(tx)
+            assert item is not None
+            for peer in (forgetful, other):
+                await peer.shake_hands()
+                await peer.call.write(wire.inv_transactions([item]))
+                await peer.expect(wire.REQUEST_TRANSACTIONS)
+                missing = pb.TransactionNotFoundMessage(id=pb.TransactionId(bytes=item))
+                await peer.send(wire.TRANSACTION_NOT_FOUND, missing)
+                await peer.send(wire.PING, pb.PingMessage())
+                await peer.expect(wire.PONG)
+
+    run(main)
+
+
+def test_a_body_above_grpcios_default_limit_passes():
+    async def main() -> None:
+        async with pair(fast(), fast()) as (server, client, port, _, here), channel_to(port) as channel:
+            await client.connect(channel, at(port))
+            large = gossip.transaction(9)
+            large.payload = os.urandom(9 << 20)
+            item = server.inventory.publish_transaction(large)
+            await here.until(FlowStats, lambda _: item in client.inventory.transactions)
+            assert client.inventory.transactions.get(item) == large
+
+    run(main)
+
+
 def test_a_full_inventory_is_requested_whole():
     async def main() -> None:
         async with pair() as (_, _, port, there, _), raw_to(port) as peer:

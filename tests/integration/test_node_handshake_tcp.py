@@ -7,13 +7,13 @@ from typing import Any
 
 import grpc
 import pytest
-from node_lab import PATIENCE, RawPeer, at, channel_to, pair, quick, raw_server, raw_to, run, serving, version
+from node_lab import PATIENCE, RawPeer, Recorder, at, channel_to, pair, quick, raw_server, raw_to, run, serving, version
 
 from bridge._pb.protowire import p2p_pb2 as pb
 from node import wire
 from node.config import HandshakeTimes, NodeConfig
 from node.errors import HandshakeError, HandshakeFailure
-from node.events import HandshakeCompleted, HandshakeRefused
+from node.events import HandshakeCompleted, HandshakeRefused, PeerDisconnected
 from node.node import Node
 from node.session import refuse_relayed
 from node.transport import PeerInfo
@@ -309,4 +309,53 @@ def test_closing_the_node_ends_its_peers_and_refuses_more():
                 assert caught.value.failure is HandshakeFailure.CLOSED_BY_PEER
 
     assert PATIENCE > 5
+    run(main)
+
+
+def test_a_cancelled_dial_leaves_nothing_behind():
+    async def main() -> None:
+        spoken = asyncio.Event()
+
+        async def slow(context: Any) -> None:
+            await context.read()
+            spoken.set()
+            await context.read()
+
+        heard = Recorder()
+        async with raw_server(slow) as port, Node(NodeConfig(), emit=heard) as node, channel_to(port) as channel:
+            dial = asyncio.ensure_future(node.connect(channel, at(port)))
+            await spoken.wait()
+            dial.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await dial
+            assert (await heard.until(HandshakeRefused)).failure == HandshakeFailure.CANCELLED.value
+            assert node._sessions == set()
+            assert node._handshakes == 0
+
+    run(main)
+
+
+def test_many_connections_leave_no_task_and_no_entry():
+    async def main() -> None:
+        async with pair(NodeConfig(), NodeConfig()) as (server, client, port, there, here):
+            before = None
+            for count in range(1, 31):
+                async with channel_to(port) as channel:
+                    link = await client.connect(channel, at(port))
+                    await link.close()
+                    await link.closed()
+                    for recorder in (there, here):
+                        await recorder.until(
+                            PeerDisconnected, lambda _, r=recorder, c=count: len(r.of(PeerDisconnected)) == c
+                        )
+                for node in (server, client):
+                    assert node._sessions == set()
+                    assert node._handshakes == 0
+                    assert node.inventory._requested == {}
+                    assert len(list(node.hub)) == 1
+                if count == 10:
+                    before = len(asyncio.all_tasks())
+            assert before is not None
+            assert len(asyncio.all_tasks()) <= before
+
     run(main)
