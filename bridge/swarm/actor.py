@@ -139,10 +139,10 @@ class Actor:
     async def _open_stream(self, target: PeerId | Connection, protocols: tuple[str, ...]) -> Stream:
         if not isinstance(target, PeerId):
             return await self._pool.open_stream((target,), protocols)
-        ranked = self._pool.table.ranked(target)
-        if not ranked:
+        live = self._pool.live(target)
+        if not live:
             raise Unreachable(f"not connected to {peer_text(target)}; connect first")
-        return await self._pool.open_stream(ranked, protocols)
+        return await self._pool.open_stream(live, protocols)
 
     async def _listen(self, addr: Multiaddr) -> tuple[Multiaddr, ...]:
         for transport in self._transports:

@@ -100,15 +100,15 @@ class Dialer:
             raise AddressError(f"{peer_text(peer)} is this node itself; connect to another peer")
         for addr in addrs:
             expected_peer(addr, peer)
-        ranked = self._pool.table.ranked(peer)
-        return ranked[0] if ranked else await self._shared(peer, addrs, peer)
+        live = self._pool.live(peer)
+        return live[0] if live else await self._shared(peer, addrs, peer)
 
     def _live(self, addr: Multiaddr, expected: PeerId | None) -> Connection | None:
         """A connection that serves as well as dialling `addr` would: direct, or through the same relay."""
         if expected is None:
             return None
         circuit = circuit_of(addr)
-        for connection in self._pool.table.ranked(expected):
+        for connection in self._pool.live(expected):
             if circuit is None and connection.path == "direct":
                 return connection
             if circuit is not None and connection.path == "relay" and connection.link.relay == circuit.relay_peer:
@@ -234,7 +234,7 @@ class Dialer:
 
     def _same_endpoint(self, target: Multiaddr, expected: PeerId | None) -> Connection | None:
         for connection in self._pool.table.members(expected):
-            if connection.path == "direct" and connection.remote == target:
+            if connection.path == "direct" and connection.remote == target and not connection.closed.is_set():
                 return connection
         return None
 

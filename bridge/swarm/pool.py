@@ -42,7 +42,12 @@ class Pool:
         self.table: ConnectionTable[Connection] = ConnectionTable(limits)
         self.registry = registry
         self._events = events
+        self._gone: dict[int, trio.Event] = {}
         self._stopping = False
+
+    def live(self, peer: PeerId) -> tuple[Connection, ...]:
+        """The peer's connections that are not closing down, best first."""
+        return tuple(one for one in self.table.ranked(peer) if not one.closed.is_set())
 
     def accepted(self, socket: TcpStream) -> None:
         """Takes over a socket from a listener: refused at once when a limit is reached, else upgraded in a task."""
@@ -112,6 +117,7 @@ class Pool:
     async def _run(self, connection: Connection, *, task_status: trio.TaskStatus[None]) -> None:
         """One connection from Opened to Closed, whatever ends it."""
         relayed = connection.path == "relay"
+        gone = self._gone[connection.id] = trio.Event()
         self._events.emit(_opened(connection))
         task_status.started()
 
@@ -123,7 +129,9 @@ class Pool:
         finally:
             connection.abort("STOPPED")
             self.table.remove(connection)
+            del self._gone[connection.id]
             self._events.emit(_closed(connection))
+            gone.set()
 
     def _on_stream(self, stream: Stream, protocol: str) -> None:
         relayed = stream.connection.path == "relay"
@@ -161,7 +169,8 @@ class Pool:
         raise ConnectionLost("the connection closed before the stream was opened; connect again")
 
     async def close(self, connections: tuple[Connection, ...], reason: str) -> None:
-        """GoAway and flush, at most CLOSE_TIMEOUT seconds together, then cut. Cancellation cuts at once."""
+        """GoAway and flush, at most CLOSE_TIMEOUT seconds together, then cut. Cancellation cuts at once. When this
+        returns they are out of the table and their Closed events are out."""
         try:
             with trio.move_on_after(CLOSE_TIMEOUT):
                 async with trio.open_nursery() as nursery:
@@ -170,6 +179,8 @@ class Pool:
         finally:
             for connection in connections:
                 connection.abort(reason)
+        for gone in [self._gone[one.id] for one in connections if one.id in self._gone]:
+            await gone.wait()  # soon: an aborted connection's task has nothing to wait for
 
     async def stop(self) -> None:
         """Closes everything; no connection is taken in afterwards."""

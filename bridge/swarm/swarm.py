@@ -160,8 +160,8 @@ class Swarm:
 
     def best(self, peer: PeerId) -> Connection | None:
         """The connection that `open_stream` would use: direct before relayed, then the newest."""
-        ranked = self._pool.table.ranked(peer)
-        return ranked[0] if ranked else None
+        live = self._pool.live(peer)
+        return live[0] if live else None
 
     def listen_addrs(self) -> tuple[Multiaddr, ...]:
         """The bound TCP addresses, wildcards expanded to the addresses the interfaces have now; loopback last."""

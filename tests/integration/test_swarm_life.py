@@ -1,0 +1,338 @@
+"""A swarm's life over loopback: handlers, limits, events, adopting links, stopping; nothing is left behind."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from functools import partial
+
+import pytest
+import trio
+
+from bridge.addresses import is_relayed, parse
+from bridge.errors import (
+    AuthenticationFailed,
+    ConfigError,
+    ConnectionLost,
+    DialTimeout,
+    LimitExceeded,
+    ProtocolViolation,
+    StreamReset,
+    SwarmStopped,
+    Unreachable,
+    WrongPeer,
+)
+from bridge.events import ConnectionClosed, ConnectionOpened, Event, EventHub
+from bridge.identity import Identity, PeerId, peer_text
+from bridge.limits import MAILBOX
+from bridge.swarm import actor, pool
+from bridge.swarm.link import Link
+from bridge.swarm.stream import Stream
+from bridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
+from tests.support.pairs import tcp_pair
+from tests.support.swarms import ECHO, echo, open_descriptors, open_node
+
+STRANGER = Identity.generate().peer_id
+OTHER = "/test/other/1"
+
+
+async def round_trip(stream: Stream) -> bytes:
+    with trio.fail_after(5):
+        await stream.send_all(b"x")
+        return await stream.receive_some()
+
+
+async def open_and_use(swarm: Swarm, peer: PeerId) -> bytes:
+    return await round_trip(await swarm.open_stream(peer, [ECHO]))
+
+
+async def adopt_and_use(swarm: Swarm, link: Link, expected: PeerId) -> None:
+    """The initiator may be done before the responder refuses it."""
+    connection = await swarm.adopt(link, role="initiator", expected=expected)
+    await connection.open_stream([ECHO])
+
+
+# --- handlers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("a defect"), ProtocolViolation("theirs"), ExceptionGroup("g", [KeyError()])]
+)
+async def test_a_failing_handler_costs_its_stream_only(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    async def fails(stream: Stream) -> None:
+        await stream.receive_some()
+        raise error
+
+    async with open_node() as a, open_node() as b:
+        await b.swarm.handle(OTHER, fails, max_streams=4, max_per_peer=4)
+        await a.swarm.dial(b.addr)
+        with caplog.at_level(logging.ERROR):
+            stream = await a.swarm.open_stream(b.peer, [OTHER])
+            with pytest.raises(StreamReset):
+                await round_trip(stream)
+        assert bool(caplog.records) is not isinstance(error, ProtocolViolation)
+        assert await round_trip(await a.swarm.open_stream(b.peer, [ECHO])) == b"x"
+
+
+async def test_streams_over_a_handlers_limit_are_reset_and_a_place_comes_back() -> None:
+    async with open_node() as a, open_node() as b:
+        await b.swarm.unhandle(ECHO)
+        await b.swarm.handle(ECHO, echo, max_streams=2, max_per_peer=2)
+        await a.swarm.dial(b.addr)
+        first, second = [await a.swarm.open_stream(b.peer, [ECHO]) for _ in range(2)]
+        assert [await round_trip(first), await round_trip(second)] == [b"x", b"x"]
+        with pytest.raises(StreamReset):
+            await open_and_use(a.swarm, b.peer)
+        await first.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await round_trip(await a.swarm.open_stream(b.peer, [ECHO])) == b"x"
+
+
+async def test_a_protocol_has_one_handler() -> None:
+    async with open_node() as a:
+        with pytest.raises(ConfigError):
+            await a.swarm.handle(ECHO, trio.sleep, max_streams=1, max_per_peer=1)  # type: ignore[arg-type]
+
+
+async def test_a_protocol_not_for_circuits_is_refused_there() -> None:
+    """A link that calls itself relayed, made by hand over TCP."""
+    async with open_node() as a, open_node() as b, tcp_pair() as (mine, theirs), trio.open_nursery() as nursery:
+        await b.swarm.handle(OTHER, echo, max_streams=4, max_per_peer=4, relayed=False)
+        relay = parse(f"/ip4/127.0.0.1/tcp/1/p2p/{peer_text(STRANGER)}/p2p-circuit")
+
+        async def accept() -> None:
+            link = Link(raw=theirs, local=relay, remote=relay, path="relay", inbound=True, relay=STRANGER)
+            await b.swarm.adopt(link, role="responder", expected=a.peer)
+
+        nursery.start_soon(accept)
+        link = Link(raw=mine, local=relay, remote=relay, path="relay", inbound=False, relay=STRANGER)
+        connection = await a.swarm.adopt(link, role="initiator", expected=b.peer)
+        assert is_relayed(connection.remote)
+        assert (await connection.open_stream([OTHER, ECHO])).protocol == ECHO
+        direct = await a.swarm.dial(b.addr)
+        assert (direct.path, a.swarm.best(b.peer)) == ("direct", direct)
+        assert (await a.swarm.open_stream(b.peer, [OTHER, ECHO])).protocol == OTHER
+        nursery.cancel_scope.cancel()
+
+
+# --- adopting ---------------------------------------------------------------------------------------------
+
+
+async def test_a_failed_adoption_cuts_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "UPGRADE_TIMEOUT", 0.2)
+    async with open_node() as a, tcp_pair() as (mine, theirs):
+        link = Link(raw=mine, local=mine.local, remote=mine.remote, path="direct", inbound=True)
+        with pytest.raises(DialTimeout):
+            await a.swarm.adopt(link, role="responder", expected=None)
+        assert await theirs.receive_some() == b""
+
+
+async def test_a_cancelled_adoption_cuts_the_link() -> None:
+    async with open_node() as a, tcp_pair() as (mine, theirs):
+        link = Link(raw=mine, local=mine.local, remote=mine.remote, path="direct", inbound=True)
+        with trio.move_on_after(0.05):
+            await a.swarm.adopt(link, role="responder", expected=None)
+        with trio.fail_after(5):
+            assert await theirs.receive_some() == b""
+
+
+async def test_adopting_expects_the_peer_in_either_role() -> None:
+    async with open_node() as a, open_node() as b, tcp_pair() as (mine, theirs), trio.open_nursery() as nursery:
+
+        async def accept() -> None:
+            link = Link(raw=theirs, local=theirs.local, remote=theirs.remote, path="direct", inbound=True, punched=True)
+            with pytest.raises(WrongPeer):
+                await b.swarm.adopt(link, role="responder", expected=STRANGER)
+
+        nursery.start_soon(accept)
+        link = Link(raw=mine, local=mine.local, remote=mine.remote, path="direct", inbound=False, punched=True)
+        with pytest.raises((AuthenticationFailed, StreamReset)):
+            await adopt_and_use(a.swarm, link, b.peer)
+        assert b.swarm.connections() == ()
+
+
+async def test_a_defect_in_the_handshake_costs_one_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = pool.upgrade
+    calls = []
+
+    async def broken_once(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyError("a defect")
+        return await original(*args, **kwargs)  # type: ignore[arg-type]
+
+    async with open_node() as a, open_node() as b:
+        monkeypatch.setattr(pool, "upgrade", broken_once)
+        with pytest.raises(ProtocolViolation):
+            await a.swarm.dial(b.addr)
+        assert (await a.swarm.dial(b.addr)).peer == b.peer
+
+
+# --- events and closing -----------------------------------------------------------------------------------
+
+
+async def test_a_connection_is_in_the_table_when_opened_is_told_and_gone_when_closed_is() -> None:
+    async with open_node() as a, open_node() as b:
+        seen: list[tuple[str, bool, bool]] = []
+
+        def look(event: Event) -> None:
+            if isinstance(event, ConnectionOpened | ConnectionClosed):
+                known = a.swarm.connection(event.connection) is not None
+                seen.append((event.name, known, a.swarm.best(b.peer) is not None))
+
+        a.swarm.events.subscribe(look)
+        connection = await a.swarm.dial(b.addr)
+        await a.swarm.close(connection)
+        await a.record.wait(ConnectionClosed)
+        assert seen == [("connection.opened", True, True), ("connection.closed", False, False)]
+        closed = a.record.of(ConnectionClosed)[0]
+        assert (closed.connection, closed.peer, closed.reason) == (connection.id, peer_text(b.peer), "NORMAL")
+        assert closed.bytes_sent > 0
+
+
+async def test_closing_a_peer_closes_all_its_connections_and_their_streams_end() -> None:
+    async with open_node() as a, open_node() as b:
+        for _ in range(3):
+            await a.swarm.dial(b.addr, fresh=True)
+        stream = await a.swarm.open_stream(b.peer, [ECHO])
+        await a.swarm.close(b.peer)
+        with pytest.raises(ConnectionLost):
+            await stream.receive_some()
+        assert a.swarm.connections() == ()
+        await b.record.wait(ConnectionClosed, 3)
+        with pytest.raises(Unreachable):
+            await a.swarm.open_stream(b.peer, [ECHO])
+
+
+async def test_a_cancelled_open_stream_leaves_no_stream() -> None:
+    async with open_node() as a, open_node() as b:
+        connection = await a.swarm.dial(b.addr)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await a.swarm.open_stream(connection, [ECHO])
+        with trio.move_on_after(0) as scope:
+            await a.swarm.open_stream(connection, [ECHO])
+        assert scope.cancelled_caught
+        assert await round_trip(await a.swarm.open_stream(connection, [ECHO])) == b"x"
+        await trio.testing.wait_all_tasks_blocked()
+        assert connection.streams == 1
+
+
+# --- bounds and stopping ----------------------------------------------------------------------------------
+
+
+async def test_commands_beyond_the_bound_fail_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_node() as a, trio.open_nursery() as nursery:
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            addr = parse(f"/ip4/127.0.0.1/tcp/{mute.getsockname()[1]}")
+            monkeypatch.setattr(actor, "MAX_COMMANDS", 2)
+            for _ in range(2):
+                nursery.start_soon(partial(a.swarm.dial, addr, fresh=True))
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(LimitExceeded):
+                await a.swarm.unhandle(OTHER)
+            nursery.cancel_scope.cancel()
+
+
+async def test_more_commands_than_the_mailbox_holds_are_all_answered() -> None:
+    async with open_node() as a, open_node() as b:
+        await a.swarm.dial(b.addr)
+        done = []
+
+        async def one() -> None:
+            await a.swarm.unhandle(OTHER)
+            done.append(1)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3 * MAILBOX):
+                nursery.start_soon(one)
+        assert len(done) == 3 * MAILBOX
+
+
+async def test_every_pending_command_ends_with_swarm_stopped() -> None:
+    ended: list[str] = []
+    async with trio.open_nursery() as nursery:
+        async with open_node() as a, tcp_pair() as (mine, _):
+
+            async def waits(command: object) -> None:
+                with pytest.raises(SwarmStopped):
+                    await command  # type: ignore[misc]
+                ended.append("stopped")
+
+            link = Link(raw=mine, local=mine.local, remote=mine.remote, path="direct", inbound=True)
+            nursery.start_soon(waits, a.swarm.adopt(link, role="responder", expected=None))
+            mute = socket.create_server(("127.0.0.1", 0))
+            addr = parse(f"/ip4/127.0.0.1/tcp/{mute.getsockname()[1]}")
+            nursery.start_soon(waits, a.swarm.dial(addr))
+            nursery.start_soon(waits, a.swarm.dial(addr, expected=STRANGER))
+            nursery.start_soon(waits, a.swarm.connect(STRANGER, [addr]))
+            await trio.testing.wait_all_tasks_blocked()
+            assert ended == []
+        mute.close()
+    assert ended == ["stopped"] * 4
+    for call in (
+        a.swarm.dial(addr),
+        a.swarm.listen(addr),
+        a.swarm.open_stream(STRANGER, [ECHO]),
+        a.swarm.unhandle("x"),
+    ):
+        with pytest.raises(SwarmStopped):
+            await call
+
+
+async def test_a_clean_stop_leaves_no_task_socket_or_file() -> None:
+    async with open_node() as outside:
+        await trio.testing.wait_all_tasks_blocked()
+        before, tasks = open_descriptors(), trio.lowlevel.current_statistics().tasks_living
+        async with open_node() as a, open_node(parse("/ip6/::1/tcp/0"), parse("/ip4/0.0.0.0/tcp/0")) as b:
+            await a.swarm.dial(b.swarm.listen_addrs()[0])
+            await outside.swarm.dial(a.addr)
+            await a.swarm.open_stream(b.peer, [ECHO])
+            assert trio.lowlevel.current_statistics().tasks_living > tasks
+        await outside.record.wait(ConnectionClosed)
+        await trio.testing.wait_all_tasks_blocked()
+        assert open_descriptors() == before
+        assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+async def test_a_stop_says_goodbye_and_is_quick() -> None:
+    async with open_node() as a:
+        async with open_node() as b:
+            await a.swarm.dial(b.addr)
+            started = trio.current_time()
+        assert trio.current_time() - started < 0.5
+        closed = await a.record.wait(ConnectionClosed)
+        assert closed.reason in ("CLOSED_BY_PEER", "NORMAL")
+
+
+@pytest.mark.parametrize("how", ["error", "cancel"])
+async def test_a_swarm_whose_owner_fails_or_is_cancelled_is_closed_too(how: str) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    before, tasks = open_descriptors(), trio.lowlevel.current_statistics().tasks_living
+
+    async def owner() -> None:
+        async with open_node() as a, open_node() as b:
+            await a.swarm.dial(b.addr)
+            if how == "error":
+                raise KeyError("the owner's")
+            await trio.sleep_forever()
+
+    if how == "error":
+        with pytest.raises(KeyError):
+            await owner()
+    else:
+        with trio.move_on_after(0.2):
+            await owner()
+    await trio.testing.wait_all_tasks_blocked()
+    assert open_descriptors() == before
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+async def test_two_swarms_of_one_process_do_not_know_each_other() -> None:
+    async with open_swarm(SwarmConfig(Identity.generate()), EventHub()) as a, open_node() as b:
+        assert a.listen_addrs() == a.announced() == ()
+        assert a.listen_port(4) is None
+        connection = await a.dial(b.addr)
+        assert (await b.record.wait(ConnectionOpened)).peer == peer_text(a.peer)
+        assert connection.peer == b.peer
