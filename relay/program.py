@@ -13,6 +13,7 @@ from bridge.addresses import Multiaddr, with_peer
 from bridge.behaviours.host import HostConfig, open_host
 from bridge.events import EventHub, NodeStarted, RelayListening
 from bridge.identity import Identity, peer_text
+from bridge.swarm.scopes import flat_nursery
 from relay.access import Access
 from relay.limits import RelayLimits
 from relay.service import HopService
@@ -38,31 +39,52 @@ async def run(
     *,
     task_status: trio.TaskStatus[HopService] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Runs a relay until cancelled; then it drains within DRAIN_TIMEOUT and leaves no socket. Started with the
-    service once it accepts reservations. Raises PortInUse, AddressError."""
+    """Runs a relay until cancelled; then it drains within DRAIN_TIMEOUT, emits the last figures and leaves no socket.
+
+    Started with the service once it accepts reservations. Raises PortInUse, AddressError.
+    """
+    stop = trio.Event()
+
+    async def wait_for_stop() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            stop.set()
+
+    async with flat_nursery() as nursery:
+        nursery.start_soon(wait_for_stop)
+        # Cancellation would cut all connections at once; behind the shield they are told first. Every step below
+        # has a bound of its own and ends soon after `stop`.
+        with trio.CancelScope(shield=True):
+            await _serve(config, events, stop, task_status)
+        nursery.cancel_scope.cancel()
+
+
+async def _serve(
+    config: RelayConfig, events: EventHub, stop: trio.Event, task_status: trio.TaskStatus[HopService]
+) -> None:
     host_config = HostConfig(
         identity=config.identity,
-        listen=config.listen,
         allow_private=config.allow_private,
         punch=False,
         autonat=False,
         autonat_server=config.autonat,
     )
-    async with open_host(host_config, events) as host, trio.open_nursery() as nursery:
+    async with open_host(host_config, events) as host, flat_nursery() as nursery:
         swarm = host.swarm
         service = HopService(swarm, config.limits, config.access)
         await nursery.start(service.run)
+        for addr in config.listen:  # not before the hop protocol is there: the first client may be waiting
+            await swarm.listen(addr)
         me = peer_text(swarm.peer)
         listening = swarm.listen_addrs()
         events.emit(NodeStarted(peer_id=me, listen=tuple(str(addr) for addr in listening)))
         events.emit(RelayListening(peer_id=me, addrs=tuple(str(with_peer(addr, swarm.peer)) for addr in listening)))
         task_status.started(service)
-        try:
-            while True:
-                events.emit(service.stats())
-                await trio.sleep(config.stats_interval)
-        finally:
-            with trio.CancelScope(shield=True):
-                last = service.stats()
-                await service.drain()
-            events.emit(last)
+        while not stop.is_set():
+            events.emit(service.stats())
+            with trio.move_on_after(config.stats_interval):
+                await stop.wait()
+        events.emit(service.stats())
+        await service.drain()
+        nursery.cancel_scope.cancel()

@@ -68,7 +68,8 @@ class HopService:
         self._asking: Counter[PeerId] = Counter()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serves until cancelled. Started once the hop protocol is registered; cancelled, all circuits are reset."""
+        """Serves until cancelled. Started once the hop protocol is registered. Cancelled, it refuses what comes;
+        circuits go on until the swarm ends."""
         unsubscribe = self._swarm.events.subscribe(self._on_event)
         try:
             # Handlers live as long as their circuits, so the registry's bound is on both together; requests under
@@ -80,7 +81,7 @@ class HopService:
             await trio.sleep_forever()
         finally:
             unsubscribe()
-            self.reservations.clear()
+            self._draining = True
 
     def stats(self) -> RelayStats:
         """The counters now. Reservations that have run out are dropped first."""

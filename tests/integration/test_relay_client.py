@@ -1,0 +1,616 @@
+"""The relay client over loopback: reservations kept and lost, circuits out and in, and every refusal's text."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import trio
+from relay_lab import ECHO, Network, Node, echo, network, read_all
+
+from bridge.addresses import Multiaddr, is_relayed, parse, with_peer
+from bridge.behaviours.relay_client import RelayClient
+from bridge.errors import (
+    AddressError,
+    AuthenticationFailed,
+    BridgeError,
+    LimitExceeded,
+    NegotiationFailed,
+    ProtocolViolation,
+    RelayRefused,
+    StreamReset,
+    SwarmStopped,
+    Unreachable,
+)
+from bridge.events import (
+    CircuitClosed,
+    ConnectionClosed,
+    EventHub,
+    RelayListening,
+    RelayStats,
+    ReservationAccepted,
+    ReservationLost,
+)
+from bridge.identity import Identity, peer_text
+from bridge.limits import MAX_RELAYS
+from bridge.protocol.circuit import (
+    HOP,
+    STOP,
+    CircuitLimit,
+    Grant,
+    Status,
+    decode_stop_answer,
+    encode_hop_answer,
+    encode_hop_connect,
+    encode_stop_answer,
+    encode_stop_connect,
+)
+from bridge.protocol.voucher import seal_voucher
+from bridge.swarm.delimited import read_message, write_message
+from bridge.swarm.link import Link
+from bridge.swarm.stream import Stream
+from bridge.swarm.swarm import SwarmConfig, open_swarm
+from bridge.swarm.upgrade import upgrade
+from relay.limits import RelayLimits
+from relay.program import RelayConfig
+from relay.program import run as run_relay
+
+STRANGER = Identity.generate()
+
+
+async def fake_relay(net: Network, *answers: bytes) -> tuple[Node, Multiaddr]:
+    """A peer that answers each hop request with the next of `answers` (the last one again and again)."""
+    node = await net.node(client=False)
+    (addr,) = await node.swarm.listen(parse("/ip4/127.0.0.1/tcp/0"))
+    left = list(answers)
+
+    async def on_hop(stream: Stream) -> None:
+        await read_message(stream)
+        await write_message(stream, left.pop(0) if len(left) > 1 else left[0])
+        await stream.aclose()
+
+    await node.swarm.handle(HOP, on_hop, max_streams=64, max_per_peer=64)
+    return node, with_peer(addr, node.peer)
+
+
+def grant(expires_in: int, voucher: bytes = b"", addrs: tuple[Multiaddr, ...] = ()) -> bytes:
+    return encode_hop_answer(Status.OK, Grant(int(time.time()) + expires_in, addrs, voucher))
+
+
+# --- reservations -----------------------------------------------------------------------------------------
+
+
+async def test_a_circuit_address_is_announced_only_after_the_relay_accepted() -> None:
+    async with network() as net:
+        relay, node = await net.relay(), await net.node()
+        assert node.swarm.announced() == ()
+        reservation = await node.relays.reserve(relay.addr)
+        expected = f"{relay.addr}/p2p-circuit/p2p/{node.swarm.identity}"
+        assert [str(addr) for addr in reservation.addrs] == [expected]
+        assert [str(addr) for addr in node.swarm.announced()] == [f"{relay.addr}/p2p-circuit"]
+        accepted = await node.log.wait(ReservationAccepted)
+        assert accepted.addrs == (expected,)
+        assert (accepted.limit_seconds, accepted.limit_bytes, accepted.renewed) == (120, 131072, False)
+        assert node.relays.reservations() == (reservation,)
+
+
+async def test_listening_on_a_circuit_address_is_a_reservation() -> None:
+    async with network() as net:
+        relay, node = await net.relay(), await net.node()
+        addrs = await node.swarm.listen(parse(f"{relay.addr}/p2p-circuit"))
+        assert all(is_relayed(addr) for addr in addrs)
+        again = await node.swarm.reserve(relay.addr)
+        assert again.addrs == addrs
+        assert len(node.log.of(ReservationAccepted)) == 1
+
+
+async def test_release_withdraws_the_address() -> None:
+    async with network() as net:
+        relay, node = await net.relay(), await net.node()
+        await node.relays.reserve(relay.addr)
+        node.relays.release(relay.swarm.peer)
+        with trio.fail_after(5):
+            while node.swarm.announced():
+                await trio.testing.wait_all_tasks_blocked()
+        assert node.relays.reservations() == ()
+
+
+async def test_several_relays_at_once() -> None:
+    async with network() as net:
+        first, second, listener, dialer = await net.relay(), await net.relay(), await net.node(), await net.node()
+        listener.relays.keep([first.addr, second.addr])
+        await listener.log.wait(ReservationAccepted, 2)
+        await listener.swarm.handle(ECHO, echo, max_streams=4, max_per_peer=4)
+        for relay in (first, second):
+            connection = await dialer.swarm.dial(parse(f"{relay.addr}/p2p-circuit/p2p/{listener.swarm.identity}"))
+            assert connection.relay == relay.swarm.peer
+        assert len(dialer.swarm.connections(listener.peer)) == 2
+
+
+async def test_a_second_connection_carries_the_reservation_on() -> None:
+    async with network() as net:
+        relay, node = await net.relay(), await net.node()
+        await node.relays.reserve(relay.addr)
+        (first,) = node.swarm.connections(relay.swarm.peer)
+        await node.swarm.dial(relay.addr, fresh=True)
+        first.abort("TEST")
+        await node.log.wait(ReservationAccepted, where=lambda event: event.renewed)
+        assert node.log.of(ReservationLost) == []
+        assert relay.service.stats().reservations == 1
+
+
+async def test_a_dropped_connection_is_reported_and_made_again() -> None:
+    async with network() as net:
+        relay, node = await net.relay(), await net.node()
+        await node.relays.reserve(relay.addr)
+        (connection,) = node.swarm.connections(relay.swarm.peer)
+        connection.abort("TEST")
+        lost = await node.log.wait(ReservationLost)
+        assert (lost.code, lost.relay) == ("CONNECTION_LOST", peer_text(relay.swarm.peer))
+        assert 0 < lost.retry_in < 1
+        await node.log.wait(ReservationAccepted, 2)
+        assert [is_relayed(addr) for addr in node.swarm.announced()] == [True]
+
+
+async def test_the_reservation_comes_back_after_a_restart_of_the_relay() -> None:
+    async with network() as net:
+        node, identity = await net.node(), Identity.generate()
+        ready: list[Multiaddr] = []
+
+        async def live(listen: Multiaddr, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+            with trio.CancelScope() as scope:
+                config = RelayConfig(identity=identity, listen=(listen,), autonat=False)
+                async with trio.open_nursery() as nursery:
+                    service = await nursery.start(run_relay, config, EventHub())
+                    ready.append(service._swarm.listen_addrs()[0])
+                    task_status.started(scope)
+
+        scope = await net.nursery.start(live, parse("/ip4/127.0.0.1/tcp/0"))
+        addr = ready[0]
+        await node.relays.reserve(with_peer(addr, identity.peer_id))
+        scope.cancel()
+        await node.log.wait(ReservationLost)
+        assert node.swarm.announced() == ()
+        # At least one try fails while the relay is away.
+        await node.log.wait(ReservationLost, 2)
+        await net.nursery.start(live, addr)
+        await node.log.wait(ReservationAccepted, 2)
+
+
+async def test_renewal_comes_before_the_expiry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.behaviours.relay_client.lease.MIN_LEASE", 0.2)
+    async with network() as net:
+        _, addr = await fake_relay(net, grant(0), grant(3600))
+        node = await net.node()
+        await node.relays.reserve(addr)
+        renewed = await node.log.wait(ReservationAccepted, 2)
+        assert renewed.renewed
+        assert node.log.of(ReservationLost) == []
+
+
+async def test_a_renewal_that_fails_is_tried_again_and_lost_only_at_the_expiry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bridge.behaviours.relay_client.lease.MIN_LEASE", 1.0)
+    monkeypatch.setattr("bridge.behaviours.relay_client.keeper.RESERVE_REFUSED_WAIT", 0.1)
+    async with network() as net:
+        refusal = encode_hop_answer(Status.RESERVATION_REFUSED)
+        _, addr = await fake_relay(net, grant(0), refusal)
+        node = await net.node()
+        started = trio.current_time()
+        await node.relays.reserve(addr)
+        lost = await node.log.wait(ReservationLost)
+        assert lost.code == "RESERVATION_REFUSED"
+        assert trio.current_time() - started > 0.5
+        assert node.swarm.announced() == ()
+
+
+async def test_keep_goes_on_trying_and_says_what_is_wrong() -> None:
+    async with network() as net:
+        relay, node = await net.relay(reservations=1), await net.node()
+        first = await net.node()
+        await first.relays.reserve(relay.addr)
+        node.relays.keep([relay.addr])
+        lost = await node.log.wait(ReservationLost)
+        assert lost.code == "RESERVATION_REFUSED"
+        assert "use another relay" in lost.message
+        assert 2.5 <= lost.retry_in <= 60
+        assert node.swarm.announced() == ()
+
+
+# --- refusals and bad relays ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (Status.RESERVATION_REFUSED, "use another relay"),
+        (Status.PERMISSION_DENIED, "ask its operator"),
+        (777, "use another relay"),
+    ],
+)
+async def test_a_refused_reservation_says_what_to_do_and_keeps_nothing(status: int, advice: str) -> None:
+    async with network() as net:
+        _, addr = await fake_relay(net, encode_hop_answer(status))
+        node = await net.node()
+        with pytest.raises(RelayRefused, match=advice) as caught:
+            await node.relays.reserve(addr)
+        assert caught.value.status == (status.name if isinstance(status, Status) else "STATUS_777")
+        assert node.relays.reservations() == ()
+        assert node.swarm.announced() == ()
+        with pytest.raises(RelayRefused):  # asked again, not kept
+            await node.swarm.reserve(addr)
+
+
+async def test_a_peer_that_is_no_relay() -> None:
+    async with network() as net:
+        other, node = await net.node(), await net.node()
+        (addr,) = await other.swarm.listen(parse("/ip4/127.0.0.1/tcp/0"))
+        with pytest.raises(NegotiationFailed, match="no circuit relay"):
+            await node.relays.reserve(with_peer(addr, other.peer))
+
+
+async def test_unknown_relays_and_wrong_ids() -> None:
+    async with network() as net:
+        relay, node = await net.relay(), await net.node()
+        with pytest.raises(AuthenticationFailed):
+            await node.relays.reserve(parse(str(relay.addr).rpartition("/")[0] + f"/{STRANGER}"))
+        with pytest.raises(Unreachable):
+            await node.relays.reserve(parse(f"/ip4/127.0.0.1/tcp/1/p2p/{STRANGER}"))
+        with pytest.raises(AddressError, match="no relay's address"):
+            await node.relays.reserve(parse(f"/p2p/{STRANGER}"))
+        assert node.relays.reservations() == ()
+
+
+@pytest.mark.parametrize(
+    ("answer", "phrase"),
+    [
+        (encode_hop_answer(Status.OK), "without a reservation"),
+        (b"\xff\xff", "not a circuit message"),
+        (encode_stop_connect(STRANGER.peer_id), "another hop message"),
+        (grant(-3600), "check the clocks"),
+        (grant(60, b"junk"), "envelope"),
+        (grant(60, seal_voucher(STRANGER, STRANGER.peer_id, 2**40)), "not of"),
+    ],
+)
+async def test_bad_answers_of_a_relay_are_typed_errors(answer: bytes, phrase: str) -> None:
+    async with network() as net:
+        _, addr = await fake_relay(net, answer)
+        node = await net.node()
+        with pytest.raises(ProtocolViolation, match=phrase):
+            await node.relays.reserve(addr)
+        assert node.swarm.announced() == ()
+
+
+async def test_r14_a_reservation_to_the_end_of_time_is_accepted() -> None:
+    async with network() as net:
+        _, addr = await fake_relay(net, encode_hop_answer(Status.OK, Grant(2**64 - 1)))
+        node = await net.node()
+        assert (await node.relays.reserve(addr)).expires == 2**64 - 1
+
+
+async def test_relay_addresses_of_others_and_private_ones_are_not_announced() -> None:
+    async with network() as net:
+        named = tuple(
+            parse(text)
+            for text in (
+                "/ip4/8.8.8.8/tcp/4001",
+                "/ip4/10.0.0.1/tcp/4001",
+                f"/ip4/8.8.4.4/tcp/4001/p2p/{STRANGER}",
+                f"/ip4/8.8.4.4/tcp/4001/p2p/{STRANGER}/p2p-circuit",
+            )
+        )
+        relay, addr = await fake_relay(net, grant(3600, addrs=named))
+        node = await net.node()
+        reservation = await node.relays.reserve(addr)
+        tail = f"p2p/{relay.swarm.identity}/p2p-circuit/p2p/{node.swarm.identity}"
+        assert [str(one) for one in reservation.addrs] == [
+            f"{addr}/p2p-circuit/p2p/{node.swarm.identity}",
+            f"/ip4/8.8.8.8/tcp/4001/{tail}",
+        ]
+
+
+async def test_a_mute_relay_ends_in_a_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.behaviours.relay_client.exchange.RESERVE_TIMEOUT", 0.05)
+    async with network() as net:
+        mute, node = await net.node(client=False), await net.node()
+        (addr,) = await mute.swarm.listen(parse("/ip4/127.0.0.1/tcp/0"))
+
+        async def mute_hop(_: Stream) -> None:
+            await trio.sleep_forever()
+
+        await mute.swarm.handle(HOP, mute_hop, max_streams=4, max_per_peer=4)
+        with pytest.raises(Unreachable, match="did not answer RESERVE"):
+            await node.relays.reserve(with_peer(addr, mute.peer))
+
+
+async def test_the_number_of_relays_is_bounded() -> None:
+    async with network() as net:
+        node = await net.node()
+        node.relays.keep([parse(f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate()}") for _ in range(MAX_RELAYS)])
+        with pytest.raises(LimitExceeded):
+            await node.relays.reserve(parse(f"/ip4/127.0.0.1/tcp/1/p2p/{STRANGER}"))
+
+
+async def test_a_cancelled_reserve_keeps_nothing() -> None:
+    async with network() as net:
+        mute, node = await net.node(client=False), await net.node()
+        (addr,) = await mute.swarm.listen(parse("/ip4/127.0.0.1/tcp/0"))
+        asked = trio.Event()
+
+        async def on_hop(stream: Stream) -> None:
+            asked.set()
+            await trio.sleep_forever()
+
+        await mute.swarm.handle(HOP, on_hop, max_streams=4, max_per_peer=4)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.relays.reserve, with_peer(addr, mute.peer))
+            await asked.wait()
+            nursery.cancel_scope.cancel()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert node.relays.reservations() == ()
+        assert node.relays._keepers == []
+        assert node.swarm.connections(mute.peer)[0].streams == 0
+
+
+async def test_outside_of_run_calls_say_so() -> None:
+    async with open_swarm(SwarmConfig(STRANGER), EventHub()) as swarm:
+        with pytest.raises(SwarmStopped):
+            await RelayClient(swarm).reserve(parse(f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate()}"))
+
+
+# --- circuits ---------------------------------------------------------------------------------------------
+
+
+async def test_a_circuit_is_a_connection_with_its_facts_on_both_sides() -> None:
+    async with network() as net:
+        relay = await net.relay(circuit_seconds=60, circuit_bytes=1 << 20)
+        dialer, listener, addr = await net.pair(relay)
+        near = await dialer.swarm.dial(addr)
+        (far,) = listener.swarm.connections(dialer.peer)
+        limit = CircuitLimit(60, 1 << 20)
+        assert (near.peer, near.path, near.relay, near.role) == (listener.peer, "relay", relay.swarm.peer, "initiator")
+        assert (far.path, far.relay, far.role, far.inbound) == ("relay", relay.swarm.peer, "responder", True)
+        assert (near.inbound, near.link.limit, far.link.limit) == (False, limit, limit)
+        assert near.remote == addr
+        assert str(near.local) == str(far.local) == f"{relay.addr}/p2p-circuit"
+        assert str(far.remote) == f"{relay.addr}/p2p-circuit/p2p/{dialer.swarm.identity}"
+        stream = await near.open_stream([ECHO])
+        await stream.send_all(b"over the relay")
+        await stream.send_eof()
+        assert await read_all(stream) == b"over the relay"
+
+
+@pytest.mark.parametrize("side", ["dialer", "listener"])
+async def test_closing_the_connection_ends_the_circuit(side: str) -> None:
+    async with network() as net:
+        relay = await net.relay()
+        dialer, listener, addr = await net.pair(relay)
+        near = await dialer.swarm.dial(addr)
+        (far,) = listener.swarm.connections(dialer.peer)
+        node, connection, other = (dialer, near, far) if side == "dialer" else (listener, far, near)
+        await node.swarm.close(connection)
+        await relay.log.wait(CircuitClosed)
+        await other.closed.wait()
+        assert len(relay.service.circuits) == 0
+        for mine in (*dialer.swarm.connections(relay.swarm.peer), *listener.swarm.connections(relay.swarm.peer)):
+            with trio.fail_after(5):
+                while mine.streams:
+                    await trio.testing.wait_all_tasks_blocked(0.001)
+
+
+async def test_the_relays_limit_ends_the_connection_above_it() -> None:
+    async with network() as net:
+        relay = await net.relay(circuit_bytes=4096)
+        dialer, _, addr = await net.pair(relay)
+        connection = await dialer.swarm.dial(addr)
+        stream = await connection.open_stream([ECHO])
+        with pytest.raises(StreamReset):  # noqa: PT012 - whichever of the two meets the end first
+            await stream.send_all(b"x" * 8192)
+            await read_all(stream)
+        await connection.closed.wait()
+        assert (await relay.log.wait(CircuitClosed)).reason == "DATA_LIMIT"
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (Status.NO_RESERVATION, "the listener has no reservation at this relay; start it, or check the peer id"),
+        (Status.CONNECTION_FAILED, "could not reach the listener"),
+        (Status.RESOURCE_LIMIT_EXCEEDED, "wait and try again"),
+        (Status.PERMISSION_DENIED, "access rules"),
+        (Status.MALFORMED_MESSAGE, "use another relay"),
+    ],
+)
+async def test_a_refused_circuit_says_what_to_do(status: Status, advice: str) -> None:
+    async with network() as net:
+        _, addr = await fake_relay(net, encode_hop_answer(status))
+        node = await net.node()
+        with pytest.raises(BridgeError, match=advice) as caught:
+            await node.swarm.dial(parse(f"{addr}/p2p-circuit/p2p/{STRANGER}"))
+        assert isinstance(caught.value, RelayRefused)
+        assert caught.value.status == status.name
+
+
+async def test_dialling_a_peer_without_reservation_through_a_real_relay() -> None:
+    async with network() as net:
+        relay, node = await net.relay(), await net.node()
+        with pytest.raises(RelayRefused, match="check the peer id"):
+            await node.swarm.dial(parse(f"{relay.addr}/p2p-circuit/p2p/{STRANGER}"))
+
+
+async def test_bad_circuit_addresses() -> None:
+    async with network() as net:
+        relay, node = await net.relay(), await net.node()
+        with pytest.raises(AddressError, match="names no target"):
+            await node.relays.dial(parse(f"{relay.addr}/p2p-circuit"))
+        with pytest.raises(AddressError, match="this node itself"):
+            await node.swarm.dial(parse(f"{relay.addr}/p2p-circuit/p2p/{node.swarm.identity}"))
+        with pytest.raises(AddressError, match="the relay itself"):
+            await node.relays.dial(parse(f"{relay.addr}/p2p-circuit/p2p/{relay.swarm.identity}"))
+        with pytest.raises(Unreachable, match="not connected to the relay"):
+            await node.relays.dial(parse(f"/p2p/{STRANGER}/p2p-circuit/p2p/{relay.swarm.identity}"))
+
+
+async def test_a_relay_known_by_its_id_alone_is_used_when_connected() -> None:
+    async with network() as net:
+        relay = await net.relay()
+        dialer, listener, _ = await net.pair(relay)
+        await dialer.swarm.dial(relay.addr)
+        target = parse(f"/p2p/{relay.swarm.identity}/p2p-circuit/p2p/{listener.swarm.identity}")
+        assert (await dialer.swarm.dial(target)).path == "relay"
+
+
+async def test_an_impostor_behind_the_relay_is_refused() -> None:
+    async with network() as net:
+        relay, dialer, impostor = await net.relay(), await net.node(), await net.node()
+        await impostor.relays.reserve(relay.addr)
+
+        # A relay that joins us to another peer than the one we asked for: the end-to-end handshake notices.
+        fake = await net.node(client=False)
+        (addr,) = await fake.swarm.listen(parse("/ip4/127.0.0.1/tcp/0"))
+
+        async def on_hop(stream: Stream) -> None:
+            await read_message(stream)
+            real = await fake.swarm.dial(relay.addr)
+            near = await real.open_stream([HOP])
+            await write_message(near, encode_hop_connect(impostor.peer))
+            await read_message(near)
+            await write_message(stream, encode_hop_answer(Status.OK))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_pipe, stream, near)
+                nursery.start_soon(_pipe, near, stream)
+
+        await fake.swarm.handle(HOP, on_hop, max_streams=4, max_per_peer=4)
+        with pytest.raises(AuthenticationFailed):
+            await dialer.swarm.dial(parse(f"{with_peer(addr, fake.peer)}/p2p-circuit/p2p/{STRANGER}"))
+        assert dialer.swarm.connections(impostor.peer) == ()
+
+
+async def _pipe(reader: Stream, writer: Stream) -> None:
+    try:
+        while data := await reader.receive_some():
+            await writer.send_all(data)
+        await writer.send_eof()
+    except (BridgeError, trio.BrokenResourceError, trio.ClosedResourceError):
+        writer.abort()
+
+
+async def test_a_cancelled_dial_leaves_no_stream() -> None:
+    async with network() as net:
+        mute, node = await net.node(client=False), await net.node()
+        (addr,) = await mute.swarm.listen(parse("/ip4/127.0.0.1/tcp/0"))
+        asked = trio.Event()
+
+        async def on_hop(stream: Stream) -> None:
+            asked.set()
+            await trio.sleep_forever()
+
+        await mute.swarm.handle(HOP, on_hop, max_streams=4, max_per_peer=4)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.swarm.dial, parse(f"{with_peer(addr, mute.peer)}/p2p-circuit/p2p/{STRANGER}"))
+            await asked.wait()
+            nursery.cancel_scope.cancel()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert node.swarm.connections(mute.peer)[0].streams == 0
+
+
+# --- offers -----------------------------------------------------------------------------------------------
+
+
+async def offer(stream: Stream, payload: bytes) -> int:
+    await write_message(stream, payload)
+    return decode_stop_answer(await read_message(stream)).status
+
+
+async def test_r12_a_stop_from_a_stranger_is_refused() -> None:
+    async with network() as net:
+        relay, node, stranger = await net.relay(), await net.node(), await net.node(client=False)
+        await node.relays.reserve(relay.addr)
+        (addr,) = await node.swarm.listen(parse("/ip4/127.0.0.1/tcp/0"))
+        stream = await (await stranger.swarm.dial(addr)).open_stream([STOP])
+        assert await offer(stream, encode_stop_connect(STRANGER.peer_id)) == Status.CONNECTION_FAILED
+
+
+@pytest.mark.parametrize(
+    ("payload", "status"),
+    [
+        (b"\xff\xff", Status.MALFORMED_MESSAGE),
+        (b"\x08\x00", Status.MALFORMED_MESSAGE),
+        (encode_stop_answer(Status.OK), Status.UNEXPECTED_MESSAGE),
+    ],
+)
+async def test_bad_offers_get_their_status(payload: bytes, status: Status) -> None:
+    async with network() as net:
+        relay, node = await net.relay(), await net.node()
+        await node.relays.reserve(relay.addr)
+        stream = await relay.swarm.connections(node.peer)[0].open_stream([STOP])
+        assert await offer(stream, payload) == status
+
+
+async def test_an_offer_from_ourselves_is_refused() -> None:
+    async with network() as net:
+        relay, node = await net.relay(), await net.node()
+        await node.relays.reserve(relay.addr)
+        stream = await relay.swarm.connections(node.peer)[0].open_stream([STOP])
+        assert await offer(stream, encode_stop_connect(node.peer)) == Status.CONNECTION_FAILED
+
+
+async def test_no_offers_over_a_circuit() -> None:
+    async with network() as net:
+        relay = await net.relay()
+        dialer, _, addr = await net.pair(relay)
+        connection = await dialer.swarm.dial(addr)
+        with pytest.raises(NegotiationFailed):
+            await connection.open_stream([STOP])
+
+
+async def test_an_accepted_offer_whose_initiator_never_speaks_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.swarm.pool.UPGRADE_TIMEOUT", 0.05)
+    async with network() as net:
+        relay, node = await net.relay(), await net.node()
+        await node.relays.reserve(relay.addr)
+        stream = await relay.swarm.connections(node.peer)[0].open_stream([STOP])
+        assert await offer(stream, encode_stop_connect(STRANGER.peer_id)) == Status.OK
+        with pytest.raises(StreamReset):
+            await read_all(stream)
+        assert len(node.swarm.connections()) == 1
+
+
+async def test_the_initiator_must_be_who_the_relay_said() -> None:
+    async with network() as net:
+        relay, node, liar = await net.relay(), await net.node(), Identity.generate()
+        await node.relays.reserve(relay.addr)
+        stream = await relay.swarm.connections(node.peer)[0].open_stream([STOP])
+        assert await offer(stream, encode_stop_connect(STRANGER.peer_id)) == Status.OK
+        link = Link(stream, relay.addr, relay.addr, "relay", False)
+        with pytest.raises(BridgeError):  # noqa: PT012 - the refusal may show in the handshake or right behind it
+            connection = await upgrade(link, role="initiator", identity=liar, expected=node.peer)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connection.run, lambda stream, protocol: None, tuple)
+                await connection.closed.wait()
+            raise ProtocolViolation("closed behind the handshake")
+        assert node.swarm.connections(liar.peer_id) == ()
+
+
+async def test_the_relay_program_stops_in_good_order() -> None:
+    async with network() as net:
+        node = await net.node()
+        seen: list[object] = []
+        hub = EventHub()
+        hub.subscribe(seen.append)
+        config = RelayConfig(
+            identity=Identity.generate(),
+            listen=(parse("/ip4/127.0.0.1/tcp/0"),),
+            limits=RelayLimits(circuit_seconds=0),
+            autonat=False,
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run_relay, config, hub)
+            (listening,) = [event for event in seen if isinstance(event, RelayListening)]
+            await node.relays.reserve(parse(listening.addrs[0]))
+            nursery.cancel_scope.cancel()
+        last = [event for event in seen if isinstance(event, RelayStats)][-1]
+        assert last.reservations == 1
+        assert (await node.log.wait(ConnectionClosed)).reason == "CLOSED_BY_PEER"
+        await node.log.wait(ReservationLost)

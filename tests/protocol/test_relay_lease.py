@@ -1,0 +1,66 @@
+"""When the relay client renews and how long it waits: for any expiry and any die."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.behaviours.relay_client.lease import Backoff, lease_seconds, renew_after
+from bridge.errors import ProtocolViolation
+from bridge.limits import MAX_LEASE, MIN_LEASE, RESERVE_BACKOFF_FIRST, RESERVE_BACKOFF_MAX
+from bridge.protocol.voucher import CLOCK_SKEW
+
+NOW = 1_800_000_000.5
+
+
+@given(st.integers(0, 2**64 - 1), st.floats(0, 1e12))
+def test_r14_any_expiry_gives_a_bounded_lease_or_a_typed_error(expire: int, wall: float) -> None:
+    try:
+        assert MIN_LEASE <= lease_seconds(expire, wall) <= MAX_LEASE
+    except ProtocolViolation:
+        assert expire < wall - CLOCK_SKEW
+
+
+def test_an_ordinary_lease_is_what_is_left() -> None:
+    assert lease_seconds(int(NOW) + 3600, NOW) == 3599.5
+    assert lease_seconds(2**64 - 1, NOW) == MAX_LEASE
+    assert lease_seconds(int(NOW) - CLOCK_SKEW + 1, NOW) == MIN_LEASE
+    with pytest.raises(ProtocolViolation, match="clocks"):
+        lease_seconds(int(NOW) - CLOCK_SKEW - 1, NOW)
+    with pytest.raises(ProtocolViolation):
+        lease_seconds(0, NOW)
+
+
+@given(st.floats(MIN_LEASE, MAX_LEASE), st.floats(0, 1))
+def test_renewal_comes_between_half_and_three_quarters(lease: float, die: float) -> None:
+    assert 0.5 * lease <= renew_after(lease, die) <= 0.75 * lease
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=200), st.floats(0, 100))
+def test_the_back_off_is_positive_and_bounded(dice: list[float], least: float) -> None:
+    backoff = Backoff()
+    for die in dice:
+        wait = backoff.next(die, least)
+        assert RESERVE_BACKOFF_FIRST / 2 <= wait <= RESERVE_BACKOFF_MAX
+        assert wait >= min(least, RESERVE_BACKOFF_MAX) / 2
+
+
+def test_the_first_retry_is_quick_and_a_reset_makes_it_so_again() -> None:
+    backoff = Backoff()
+    waits = [backoff.next(1.0) for _ in range(30)]
+    assert waits[0] == RESERVE_BACKOFF_FIRST
+    assert waits == sorted(waits)
+    assert waits[-1] == RESERVE_BACKOFF_MAX
+    backoff.reset()
+    assert math.isclose(backoff.next(0.0), RESERVE_BACKOFF_FIRST / 2)
+
+
+def test_a_relay_that_was_away_for_t_is_found_within_two_thirds_of_t_more() -> None:
+    for outage in (1.0, 3.0, 5.0, 10.0, 30.0):
+        backoff, now = Backoff(), 0.0
+        while now < outage:
+            now += backoff.next(1.0)
+        assert now - outage <= outage * 0.67 + RESERVE_BACKOFF_FIRST
