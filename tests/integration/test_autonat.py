@@ -1,0 +1,169 @@
+"""AutoNAT v2 between real hosts on loopback: the dial-back, its nonce, dial data, and who is refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from support.swarms import LOOPBACK, Recorder
+
+from bridge.addresses import Multiaddr, parse, with_peer
+from bridge.behaviours import autonat as behaviour
+from bridge.behaviours.host import Host, HostConfig, open_host
+from bridge.errors import NegotiationFailed, StreamReset
+from bridge.events import AutonatResult, EventHub
+from bridge.identity import Identity
+from bridge.protocol import autonat
+from bridge.protocol.autonat import Answer, DataDue
+from bridge.swarm.delimited import read_message, write_message
+from bridge.swarm.stream import Stream
+
+
+@asynccontextmanager
+async def open_one(
+    *, client: bool = False, server: bool = False, allow_private: bool = True, listen: Multiaddr = LOOPBACK
+) -> AsyncIterator[tuple[Host, Recorder]]:
+    hub = EventHub()
+    record = Recorder(hub)
+    config = HostConfig(
+        Identity.generate(),
+        (listen,),
+        allow_private=allow_private,
+        punch=False,
+        autonat=client,
+        autonat_server=server,
+    )
+    async with open_host(config, hub) as host:
+        yield host, record
+
+
+def addr_of(host: Host) -> Multiaddr:
+    return with_peer(host.swarm.listen_addrs()[0], host.swarm.peer)
+
+
+async def ask(stream: Stream, addrs: list[Multiaddr], nonce: int = 7) -> Answer | DataDue:
+    await write_message(stream, autonat.encode_request(addrs, nonce))
+    return autonat.decode_for_client(await read_message(stream, 8192))
+
+
+async def open_request(client: Host, server: Host) -> Stream:
+    connection = await client.swarm.dial(addr_of(server))
+    return await client.swarm.open_stream(connection, [autonat.DIAL_REQUEST])
+
+
+async def test_a_reachable_address_is_found_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behaviour, "AUTONAT_BOOT_DELAY", 0.05)
+    async with open_one(server=True) as (server, _), open_one(client=True) as (client, record):
+        await client.swarm.dial(addr_of(server))
+        found = await record.wait(AutonatResult)
+        assert found.reachability == "public"
+        assert (found.status, found.confirmations) == ("OK", 1)
+        assert found.server == server.swarm.peer.to_base58()
+        assert client.autonat is not None
+        assert client.autonat.reachability == "public"
+        assert client.autonat.reachability_of(parse(found.addr)) == ("public", 1)
+        assert parse(found.addr) in client.swarm.announced()
+
+
+async def test_the_dial_back_comes_from_another_port_and_another_identity() -> None:
+    """A8: not from the port, and not under the identity, that the client has dialled."""
+    async with open_one(server=True) as (server, _), open_one() as (client, _):
+        seen: list[tuple[Multiaddr, bytes, int]] = []
+
+        async def dialled_back(stream: Stream) -> None:
+            connection = stream.connection
+            seen.append(
+                (
+                    connection.remote,
+                    connection.peer.to_bytes(),
+                    autonat.decode_dial_back(await read_message(stream, 8192)),
+                )
+            )
+            await write_message(stream, autonat.encode_dial_back_response())
+            await stream.aclose()
+
+        await client.swarm.handle(autonat.DIAL_BACK, dialled_back, max_streams=4, max_per_peer=4)
+        stream = await open_request(client, server)
+        with trio.fail_after(10):
+            assert await ask(stream, [client.swarm.listen_addrs()[0]], 99) == Answer("OK", 0, "OK")
+            assert await stream.receive_some() == b"", "A6: the server closes after its response"
+        [(remote, peer, nonce)] = seen
+        assert nonce == 99
+        assert remote not in server.swarm.listen_addrs()
+        assert peer != server.swarm.peer.to_bytes()
+        assert server.swarm.connections() != ()
+
+
+async def test_a_closed_port_and_a_refused_nonce_are_told_apart() -> None:
+    async with open_one(server=True) as (server, _), open_one() as (client, _):
+        closed = parse("/ip4/127.0.0.1/tcp/1")
+        with trio.fail_after(10):
+            assert await ask(await open_request(client, server), [closed]) == Answer("OK", 0, "E_DIAL_ERROR")
+            mine = client.swarm.listen_addrs()[0]  # accepts the connection, does not know the dial-back protocol
+            assert await ask(await open_request(client, server), [mine]) == Answer("OK", 0, "E_DIAL_BACK_ERROR")
+
+
+async def test_nothing_private_is_dialled_without_leave() -> None:
+    async with open_one(server=True, allow_private=False) as (server, _), open_one() as (client, _):
+        with trio.fail_after(10):
+            answer = await ask(await open_request(client, server), [client.swarm.listen_addrs()[0]])
+        assert answer == Answer("E_DIAL_REFUSED")
+
+
+async def test_another_ip_costs_dial_data_first() -> None:
+    async with open_one(server=True) as (server, _), open_one() as (client, _):
+        stream = await open_request(client, server)
+        with trio.fail_after(10):
+            due = await ask(stream, [parse("/ip4/127.0.0.2/tcp/1")])
+            assert isinstance(due, DataDue)
+            assert 30_000 <= due.size <= 100_000
+            left = due.size
+            while left > 0:
+                await write_message(stream, autonat.encode_data(left))
+                left -= 4096
+            answer = autonat.decode_for_client(await read_message(stream, 8192))
+        assert answer == Answer("OK", 0, "E_DIAL_ERROR")
+
+
+async def test_dial_data_without_data_and_a_wrong_first_message_reset_the_stream() -> None:
+    async with open_one(server=True) as (server, _), open_one() as (client, _):
+        stream = await open_request(client, server)
+        with trio.fail_after(10):
+            assert isinstance(await ask(stream, [parse("/ip4/127.0.0.2/tcp/1")]), DataDue)
+            await write_message(stream, autonat.encode_data(0))
+            with pytest.raises(StreamReset):
+                await read_message(stream, 8192)
+            stream = await open_request(client, server)
+            await write_message(stream, autonat.encode_data(4096))
+            with pytest.raises(StreamReset):
+                await read_message(stream, 8192)
+
+
+async def test_a_nonce_nobody_asked_for_is_reset() -> None:
+    async with open_one() as (stranger, _), open_one(client=True) as (client, record):
+        connection = await stranger.swarm.dial(addr_of(client))
+        stream = await stranger.swarm.open_stream(connection, [autonat.DIAL_BACK])
+        with trio.fail_after(10):
+            await write_message(stream, autonat.encode_dial_back(1234))
+            with pytest.raises(StreamReset):
+                await read_message(stream, 8192)
+        assert record.of(AutonatResult) == []
+
+
+async def test_a_host_that_is_no_server_offers_none() -> None:
+    async with open_one() as (plain, _), open_one() as (client, _):
+        connection = await client.swarm.dial(addr_of(plain))
+        with trio.fail_after(10), pytest.raises(NegotiationFailed):
+            await client.swarm.open_stream(connection, [autonat.DIAL_REQUEST])
+
+
+async def test_requests_beyond_the_quota_are_rejected() -> None:
+    async with open_one(server=True) as (server, _), open_one() as (client, _):
+        answers = []
+        with trio.fail_after(20):
+            for _ in range(13):
+                answers.append(await ask(await open_request(client, server), [parse("/ip4/10.0.0.1/udp/1")]))
+        assert answers[:12] == [Answer("E_DIAL_REFUSED")] * 12
+        assert answers[12] == Answer("E_REQUEST_REJECTED")
