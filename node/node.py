@@ -222,8 +222,8 @@ class Node:
 
     def _connected(self, record: PeerRecord) -> None:
         self._handshakes -= 1
-        if self._keeper is not None:
-            self._keeper.seen(record)
+        record.stored_path = None
+        self._store(record)
         self._emit(HandshakeCompleted(peer=record.label, path=record.info.path, user_agent=record.user_agent))
 
     def _learned(self, addresses: list[NetworkAddress]) -> None:
@@ -235,3 +235,11 @@ class Node:
             await asyncio.sleep(self.config.stats_interval)
             for record in self.hub.active():
                 self._emit(self.stats(record))
+                self._store(record)
+
+    def _store(self, record: PeerRecord) -> None:
+        """Keep the peer's addresses when its path is another than last time."""
+        path = record.info.path
+        if self._keeper is not None and path != record.stored_path:
+            record.stored_path = path
+            self._keeper.seen(record)

@@ -59,6 +59,7 @@ class PeerRecord:
     rtt: float | None = None  # seconds, of the last ping
     connections: int = 0  # handshakes completed, since the node started
     connection: Connection | None = None
+    stored_path: str | None = None  # the path when the peer store was last told
     sent: Counter[str] = field(default_factory=Counter)
     received: Counter[str] = field(default_factory=Counter)
     known_transactions: BoundedSet = field(default_factory=lambda: BoundedSet(limits.KNOWN_TRANSACTIONS_PER_PEER))

@@ -43,8 +43,8 @@ class StoreKeeper:
             return []
 
     def seen(self, record: PeerRecord) -> None:
-        """A handshake with this peer completed."""
-        info, now = record.info, self._clock()
+        """A handshake with this peer completed, or the path to it changed."""
+        info, now = record.info.refreshed(), self._clock()
         multiaddr = info.multiaddr
         if multiaddr is None and info.address is not None and info.peer_id is None:
             multiaddr = tcp_multiaddr(info.address, info.port)

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
+from bridge.errors import NotBridged
+
 from . import limits, wire
 from .errors import HandshakeError, HandshakeFailure
 
@@ -54,7 +56,7 @@ class PeerInfo:
     address: IP in text form, over the bridge a synthesized one, or None where there is none.
     peer_id: the authenticated libp2p peer id, None over plain TCP.
     path_of: gives "tcp", "relay" or "direct".
-    multiaddr, observed: what the bridge knows besides, for the peer store.
+    multiaddr, observed: what the bridge knew besides at the time, for the peer store. live: where it is asked anew.
     """
 
     address: str | None = None
@@ -63,6 +65,11 @@ class PeerInfo:
     path_of: Callable[[], str] = _tcp
     multiaddr: str | None = None
     observed: str | None = None
+    live: ConnectInfo | None = None
+
+    def refreshed(self) -> PeerInfo:
+        """The same peer with its addresses as of now: a path that changed changes them too."""
+        return self if self.live is None else from_connect_info(self.live)
 
     @property
     def path(self) -> str:
@@ -111,6 +118,7 @@ def from_connect_info(info: ConnectInfo) -> PeerInfo:
         path_of=lambda: str(info.path),
         multiaddr=None if info.multiaddr is None else str(info.multiaddr),
         observed=None if info.observed is None else str(info.observed),
+        live=info,
     )
 
 
@@ -120,7 +128,7 @@ def identify_bridge(lookup: Callable[[Any], ConnectInfo | None]) -> Identify:
     def identify(context: Any) -> PeerInfo:
         try:
             info = lookup(context)
-        except LookupError as error:
+        except (LookupError, NotBridged) as error:
             raise NotIdentified(str(error)) from error
         if info is None:
             raise NotIdentified("no bridge connection made this call")

@@ -8,10 +8,11 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from node_lab import HOST, Recorder, at, channel_to, raw_to, run, serving
+from node_lab import Recorder, channel_to, raw_to, run, serving
 
 from bridge._pb.protowire import p2p_pb2 as pb
 from node import gossip, ids, wire
@@ -19,6 +20,8 @@ from node.config import GossipSource, NodeConfig
 from node.errors import DisconnectReason, HandshakeError, HandshakeFailure
 from node.events import FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
 from node.node import Node
+from node.peerstore import PeerStore
+from node.storekeeper import StoreKeeper
 from node.transport import PeerInfo
 
 FAST = NodeConfig(ping_interval=0.05, stats_interval=0.02, transaction_broadcast_interval=0.02)
@@ -28,7 +31,7 @@ def fast(**changes: Any) -> NodeConfig:
     return FAST.with_changes(node_id=os.urandom(16), **changes)
 
 
-class Path:
+class PathNow:
     """A path that changes below a living stream."""
 
     def __init__(self, now: str = "relay") -> None:
@@ -38,8 +41,8 @@ class Path:
         return self.now
 
 
-def known(peer_id: str, path: Path | None = None) -> PeerInfo:
-    return PeerInfo(peer_id=peer_id, path_of=path or Path("direct"))
+def known(peer_id: str, path: PathNow | None = None) -> PeerInfo:
+    return PeerInfo(peer_id=peer_id, path_of=path or PathNow("direct"))
 
 
 def as_peer(info: PeerInfo) -> Callable[[Any], PeerInfo]:
@@ -62,13 +65,13 @@ async def two(
 def test_reopening_keeps_the_peer_its_counters_and_its_inventory():
     async def main() -> None:
         async with two(fast(), fast(), known("CLIENT")) as (server, client, port, there, here):
-            path = Path("relay")
+            path = PathNow("relay")
             async with channel_to(port) as relayed, channel_to(port) as direct:
                 link = await client.connect(relayed, known("SERVER", path))
                 record = link.record
                 assert (record.key, link.path) == ("SERVER", "relay")
                 await here.until(FlowStats, lambda e: e.received.get("pong", 0) >= 2)
-                await link.reopen(direct, known("SERVER", Path("direct")))
+                await link.reopen(direct, known("SERVER", PathNow("direct")))
                 assert link.record is record
                 assert link.path == "direct"
                 for recorder in (here, there):
@@ -263,25 +266,31 @@ def test_two_peers_that_dial_each_other_at_once_keep_one_stream(round_: int):
     run(main)
 
 
-def test_the_handlers_peer_is_found_by_the_bridge_adaptor():
+def test_the_handlers_peer_is_found_by_the_bridge_adaptor_and_followed(tmp_path: Path):
     from node.transport import identify_bridge
 
     class Info:
         peer_id = "12D3KooWPeer"
         path = "relay"
         multiaddr = "/ip4/11.0.0.1/tcp/1/p2p/R/p2p-circuit/p2p/12D3KooWPeer"
-        observed = None
+        observed: str | None = None
         address = ("fd00::1", 1)
 
     async def main() -> None:
         info, there = Info(), Recorder()
-        async with Node(fast(), emit=there) as server, serving(server, identify_bridge(lambda _: info)) as port:
+        store = PeerStore(tmp_path / "peers.db")
+        keeper = StoreKeeper(store)
+        identify = identify_bridge(lambda _: info)
+        async with Node(fast(), emit=there, keeper=keeper) as server, serving(server, identify) as port:
             async with raw_to(port) as peer:
                 await peer.shake_hands()
                 heard = await there.until(HandshakeCompleted)
                 assert (heard.peer, heard.path) == ("12D3KooWPeer", "relay")
-                info.path = "direct"  # the same stream, another path below it
+                # The same stream, another path below it.
+                info.path, info.observed = "direct", "/ip4/12.0.0.1/tcp/7"
                 await there.until(FlowStats, lambda e: e.path == "direct")
+        (stored,) = store.peers(now=0)
+        assert (stored.key, stored.peer_id, stored.observed) == (info.peer_id, info.peer_id, (info.observed,))
+        store.close()
 
-    assert at(1).address == HOST
     run(main)
