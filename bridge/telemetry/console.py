@@ -25,6 +25,18 @@ def short(peer: str) -> str:
     return peer if len(peer) <= 12 else f"…{peer[-8:]}"
 
 
+def spot(address: str) -> str:
+    """Where a printed multiaddr leads first, as people write it: HOST:PORT. Text in, text out."""
+    parts = address.split("/")
+    if len(parts) < 5 or parts[3] != "tcp":
+        return address
+    return f"[{parts[2]}]:{parts[4]}" if parts[1] == "ip6" else f"{parts[2]}:{parts[4]}"
+
+
+def _soon(seconds: float | None) -> str:
+    return f"; next try in {seconds:.1f} s" if seconds else ""
+
+
 def _ms(value: float | None) -> str:
     return "" if value is None else f" {value:.0f} ms"
 
@@ -39,24 +51,27 @@ def _reservation(event: events.ReservationAccepted) -> tuple[str, Tone]:
 
 
 def _reservation_lost(event: events.ReservationLost) -> tuple[str, Tone]:
-    again = f"; next try in {event.retry_in:.0f} s" if event.retry_in else ""
     text = f": {event.message}" if event.message else ""
-    return f"reservation lost at relay {short(event.relay)} ({event.code}{text}){again}", "warn"
+    return f"reservation lost at relay {short(event.relay)} ({event.code}{text}){_soon(event.retry_in)}", "warn"
 
 
 def _opened(event: events.ConnectionOpened) -> tuple[str, Tone]:
     how = "punched" if event.punched else "accepted" if event.inbound else "dialled"
-    return f"connected to {short(event.peer)} {event.path} {event.remote} ({how})", "plain"
+    over = "directly at" if event.path == "direct" else "over the relay at"
+    return f"connected to {short(event.peer)} {over} {spot(event.remote)} ({how})", "plain"
 
 
 def _closed(event: events.ConnectionClosed) -> tuple[str, Tone]:
-    return f"connection to {short(event.peer)} {event.path} closed: {event.reason}", "dim"
+    kind = "direct" if event.path == "direct" else "relayed"
+    return f"{kind} connection to {short(event.peer)} closed: {event.reason}", "dim"
 
 
 def _punch_failed(event: events.PunchFailed) -> tuple[str, Tone]:
-    again = f"; next try in {event.retry_in:.0f} s" if event.retry_in else ""
     text = f": {event.message}" if event.message else ""
-    return f"punch attempt {event.attempt} to {short(event.peer)} failed: {event.code}{text}{again}", "warn"
+    return (
+        f"punch attempt {event.attempt} to {short(event.peer)} failed: {event.code}{text}{_soon(event.retry_in)}",
+        "warn",
+    )
 
 
 def _relay_stats(event: events.RelayStats) -> tuple[str, Tone]:
@@ -75,7 +90,7 @@ _LINES: Final[Mapping[type[Event], Callable[[Any], tuple[str, Tone]]]] = {
         "plain",
     ),
     events.PunchSucceeded: lambda e: (
-        f"punched through to {short(e.peer)} in{_ms(e.elapsed_ms)}, attempt {e.attempt}: {e.local} ↔ {e.remote}",
+        f"punched through to {short(e.peer)} in{_ms(e.elapsed_ms)}, attempt {e.attempt}: {spot(e.local)} ↔ {spot(e.remote)}",
         "good",
     ),
     events.PunchFailed: _punch_failed,

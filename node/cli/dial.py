@@ -49,6 +49,7 @@ def dial(
     set_up_logging(verbose=out.verbose)
 
     def program() -> int:
+        from bridge.addresses import is_relayed, parse
         from bridge.errors import ConfigError
 
         from .application import Tally, node_config
@@ -62,11 +63,12 @@ def dial(
         if require_direct and endpoint.no_p2p:
             raise ConfigError("--require-direct and --no-p2p exclude each other; leave one out")
         peer = checked_target(target)
+        goal = Goal(target, peer, timeout, require_direct, endpoint.no_p2p and is_relayed(parse(target)))
         tally = Tally()
         report.hub.subscribe(tally)
 
         async def work(bridge: Bridge, feed: Feed) -> int:
-            return await dial_peer(bridge, feed, report, node, Goal(target, peer, timeout, require_direct))
+            return await dial_peer(bridge, feed, report, node, goal)
 
         try:
             return serve(report, endpoint, work, key=endpoint.key)

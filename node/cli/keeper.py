@@ -39,12 +39,16 @@ _UPGRADE_WAIT: Final = 5.0
 
 @dataclass(frozen=True)
 class Goal:
-    """What the user asked for. `timeout` in seconds; `peer` is the id at the end of `target`."""
+    """What the user asked for. `timeout` in seconds; `peer` is the id at the end of `target`.
+
+    relay_only: a circuit target with --no-p2p; the node stays on the relay even when the peer dials us directly.
+    """
 
     target: str
     peer: str
     timeout: float
     require_direct: bool
+    relay_only: bool = False
 
 
 @dataclass
@@ -95,9 +99,15 @@ class Keeper:
         """The first connection: a definite refusal ends the program, silence ends it at the time-out."""
         self.report.progress("connecting")
         info = await self.bridge.aio_connect(self.goal.target, self.goal.timeout)
-        await self._open(info.path, "connected")
-        if self.path == "relay":
-            self.report.progress("waiting for the punch")
+        await self._open(self._allowed(info.path), "connected")
+        self._await_punch()
+
+    def _allowed(self, path: Literal["direct", "relay"]) -> Literal["direct", "relay"]:
+        return "relay" if self.goal.relay_only else path
+
+    def _await_punch(self) -> None:
+        waiting = self.path == "relay" and not self.goal.relay_only
+        self.report.progress("waiting for the punch" if waiting else None)
 
     async def _until_direct(self) -> None:
         """Raises DirectRequired with the verdict when no direct path stands in time."""
@@ -128,7 +138,7 @@ class Keeper:
         self._wake.clear()
         if ended is not None:
             await self._recover(ended)
-        elif self.path != "direct" and self._stands_direct():
+        elif self.path != "direct" and not self.goal.relay_only and self._stands_direct():
             await self._upgrade()
 
     def _stands_direct(self) -> bool:
@@ -154,7 +164,7 @@ class Keeper:
             try:
                 async with asyncio.timeout(max(left, 0.0)):
                     info = await self.bridge.aio_connect(self.goal.target, max(left, 0.1))
-                    await self._open(info.path, f"{before} path lost: {reason}")
+                    await self._open(self._allowed(info.path), f"{before} path lost: {reason}")
                 break
             except (AuthenticationFailed, DirectRequired):
                 raise
@@ -171,7 +181,7 @@ class Keeper:
                 ) from None
             await asyncio.sleep(pause)
             pause = min(2 * pause, REDIAL_BACKOFF_MOST)
-        self.report.progress("waiting for the punch" if self.path == "relay" else None)
+        self._await_punch()
         if self.path == "relay" and self.goal.require_direct:
             await self._until_direct()
 

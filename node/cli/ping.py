@@ -77,6 +77,7 @@ async def _ping(
     from bridge.errors import BridgeError, DialTimeout, DirectRequired
     from bridge.events import PingResult
     from bridge.rpc.target import parse_target
+    from bridge.telemetry.console import spot
     from bridge.telemetry.exits import Exit
 
     deadline = trio.current_time() + seconds
@@ -113,7 +114,7 @@ async def _ping(
         took = None if rtt is None else 1000 * rtt
         remote = str(connection.remote)
         report.emit(PingResult(peer=str(peer), count=sent, path=connection.path, remote=remote, rtt_ms=took))
-        report.data(f"{connection.path} {remote} " + ("lost" if took is None else f"{took:.1f} ms"))
+        report.data(f"{connection.path} {spot(remote)} " + ("lost" if took is None else f"{took:.1f} ms"))
         if until_direct and connection.path == "direct" and rtt is not None:
             break
     report.detail.update(sent=sent, received=len(times))

@@ -1,0 +1,54 @@
+"""The operations page is complete: its tables are made from the code, and are not behind it."""
+
+from __future__ import annotations
+
+from programs import ROOT
+
+from bridge import events
+from bridge.telemetry.exits import MEANING
+from node.cli.reference import commands, filled
+
+PAGE = ROOT / "docs" / "operations.md"
+UPDATE = "run: .venv/bin/python -m node.cli.reference docs/operations.md"
+
+
+def test_page_is_up_to_date() -> None:
+    page = PAGE.read_text()
+    assert filled(page) == page, UPDATE
+
+
+def test_every_flag_variable_and_default_is_there() -> None:
+    page = PAGE.read_text()
+    for name, command in commands():
+        section = page.split(f"### punchbridge {name}\n", 1)[1].split("\n### ", 1)[0]
+        for one in command.assemble_argument_collection():
+            for text in (*one.names, *(one.parameter.env_var or ())) if one.show else ():
+                assert f"`{text}`" in section, (name, text)
+
+
+def test_every_flag_has_its_variable() -> None:
+    for name, command in commands():
+        for one in command.assemble_argument_collection():
+            if one.show and one.names[0].startswith("--"):
+                (variable,) = one.parameter.env_var or ("",)
+                assert variable.startswith("PUNCHBRIDGE_"), (name, one.names)
+                assert one.parameter.help, (name, one.names)
+
+
+def test_every_event_and_exit_code_is_there() -> None:
+    page = PAGE.read_text()
+    for kind in events.catalogue().values():
+        if kind.public and kind.__module__ == events.__name__:
+            assert f"| `{kind.name}` |" in page
+    for code in MEANING:
+        assert f"| {int(code)} |" in page
+
+
+def test_relay_limits_are_flags() -> None:
+    from dataclasses import fields
+
+    from relay.cli import LimitFlags
+    from relay.limits import RelayLimits
+
+    assert LimitFlags().limits() == RelayLimits()
+    assert {one.name for one in fields(LimitFlags)} == {one.name for one in fields(RelayLimits)}
