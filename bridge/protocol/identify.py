@@ -121,10 +121,17 @@ def decode_update(raw: bytes, peer: PeerId) -> IdentifyUpdate:
 
 
 def _printable(texts: Iterable[str], limit: int) -> Iterable[str]:
-    good = (text for text in texts if text and len(text) <= MAX_MULTISTREAM_LINE and text.isprintable())
+    good = (text for text in map(_text, texts) if text and len(text) <= MAX_MULTISTREAM_LINE and text.isprintable())
     return list(dict.fromkeys(good))[:limit]
 
 
 def _clean(text: str) -> str:
     """Without what could move a terminal's cursor or fill a log line."""
-    return "".join(char for char in text[:_MAX_AGENT] if char.isprintable())
+    return "".join(char for char in _text(text)[:_MAX_AGENT] if char.isprintable())
+
+
+def _text(value: str | bytes) -> str:
+    """The proto2 runtime hands over a string field that is not UTF-8 as bytes."""
+    if isinstance(value, bytes):
+        raise ValueError("a text field is not UTF-8")
+    return value
