@@ -45,9 +45,9 @@ class IdentifyService:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Connections that stand already are asked too."""
-        limits = {"max_streams": MAX_IDENTIFY_STREAMS, "max_per_peer": MAX_IDENTIFY_STREAMS_PER_PEER}
-        await self._swarm.handle(IDENTIFY, self._answer, **limits)
-        await self._swarm.handle(PUSH, self._take_push, **limits)
+        total, per_peer = MAX_IDENTIFY_STREAMS, MAX_IDENTIFY_STREAMS_PER_PEER
+        await self._swarm.handle(IDENTIFY, self._answer, max_streams=total, max_per_peer=per_peer)
+        await self._swarm.handle(PUSH, self._take_push, max_streams=total, max_per_peer=per_peer)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             unsubscribe = self._swarm.events.subscribe(self._on_event)
@@ -169,7 +169,7 @@ class IdentifyService:
             await stream.aclose()
 
     async def _push_changes(self, nursery: trio.Nursery) -> None:
-        """Pushes to direct connections only: a push must not disturb a punch that runs over a circuit (D-rules)."""
+        """Pushes to direct connections only: a push must not disturb a punch that runs over a circuit."""
         revision = self._swarm.announcements.revision
         told = self._contents()
         seen = revision.number
