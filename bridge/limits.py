@@ -185,6 +185,13 @@ DCUTR_RETRY_MAX: Final = 600.0
 DCUTR_LOSER_GRACE: Final = 2.0
 """The responder keeps the connections that the initiator did not choose this long; the initiator closes them."""
 
+OBSERVER_TIMEOUT: Final = 4.0
+"""Asking a second observer between an attempt and its verdict: TCP, security and identify, 6 round trips."""
+
+OBSERVER_MAX_PROBES: Final = 2
+OBSERVER_HOLD: Final = 600.0
+"""How long a second observer's connection is kept: its observation counts only while it stands."""
+
 DCUTR_MAX_STREAMS: Final = 32
 DCUTR_MAX_STREAMS_PER_PEER: Final = 2
 """Inbound exchanges at once (go: 32 and 2)."""

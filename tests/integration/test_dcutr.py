@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
-from support.punch_lab import QUICK, open_peer, open_relay, over_relay
+from support.punch_lab import QUICK, Peer, open_peer, open_relay, over_relay
+from support.swarms import open_descriptors
 
-from bridge.events import P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
+from bridge.addresses import parse, with_peer
+from bridge.errors import DirectRequired, NegotiationFailed, StreamReset
+from bridge.events import P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
+from bridge.protocol.dcutr import PROTOCOL, encode_connect
+from bridge.swarm.connection import Connection
+from bridge.swarm.delimited import read_message, write_message
+from bridge.swarm.stream import Stream
 
 
 async def test_two_hosts_become_direct_over_a_relay() -> None:
@@ -26,3 +35,204 @@ async def test_two_hosts_become_direct_over_a_relay() -> None:
         assert (await listener.record.wait(P2pUpgrade)).peer == dialer.peer.to_base58()
         assert (await dialer.record.wait(P2pUpgrade)).local == done_here.local
         assert not relayed.closed.is_set()
+
+
+async def test_the_peer_s_announced_address_is_dialled_before_any_exchange() -> None:
+    policy = replace(QUICK, reversal=True)
+    async with open_relay() as relay, open_peer(policy) as listener, open_peer() as dialer:
+        await over_relay(relay, dialer, listener)
+        done = await listener.record.wait(PunchSucceeded)
+        assert (done.how, done.attempt, done.side) == ("dial", 0, "initiator")
+        upgrade = await dialer.record.wait(P2pUpgrade)
+        assert (upgrade.local, upgrade.remote) == (done.remote, done.local)
+        assert dialer.record.of(PunchStarted) == []
+        assert listener.record.of(PunchStarted) == []
+
+
+async def test_a_dead_announced_address_does_not_hold_the_punch_up() -> None:
+    policy = replace(QUICK, reversal=True)
+    async with open_relay() as relay, open_peer(policy) as listener, open_peer() as dialer:
+        # Nothing answers there, so the dial stays outstanding until it is given up.
+        dialer.host.swarm.set_external(parse("/ip4/10.255.255.1/tcp/9"), True)
+        await over_relay(relay, dialer, listener)
+        with trio.fail_after(5):
+            await listener.puncher.wait_direct(dialer.peer)
+
+
+async def test_no_punching_means_no_dcutr_message_and_no_protocol() -> None:
+    async with open_relay() as relay, open_peer(None) as listener, open_peer(None) as dialer:
+        relayed = await over_relay(relay, dialer, listener)
+        with trio.fail_after(5):
+            await relayed.identified.wait()
+        assert relayed.identify is not None
+        assert PROTOCOL not in relayed.identify.protocols
+        [theirs] = [c for c in listener.host.swarm.connections(dialer.peer) if c.path == "relay"]
+        with pytest.raises(NegotiationFailed):
+            await listener.host.swarm.open_stream(theirs, [PROTOCOL])
+        assert listener.record.of(PunchStarted) == listener.record.of(PunchFailed) == []
+
+
+async def test_a_peer_without_dcutr_is_named_so_and_tried_again_later() -> None:
+    async with open_relay() as relay, open_peer() as listener, open_peer(None) as dialer:
+        await over_relay(relay, dialer, listener)
+        failed = await listener.record.wait(PunchFailed)
+        assert (failed.code, failed.final, failed.retry_in) == ("PEER_UNSUPPORTED", True, QUICK.retry_first)
+        assert (await listener.record.wait(P2pFallback)).code == "PEER_UNSUPPORTED"
+        with trio.fail_after(5), pytest.raises(DirectRequired) as caught:
+            await listener.puncher.wait_direct(dialer.peer)
+        assert caught.value.verdict == "PEER_UNSUPPORTED"
+
+
+async def test_the_next_run_follows_after_the_pause() -> None:
+    policy = replace(QUICK, retry_first=0.05, retry_max=0.2)
+    async with open_relay() as relay, open_peer(policy) as listener, open_peer(None) as dialer:
+        await over_relay(relay, dialer, listener)
+        await listener.record.wait(PunchFailed, 4)
+        pauses = [failed.retry_in for failed in listener.record.of(PunchFailed)]
+        assert pauses[:4] == [0.05, 0.1, 0.2, 0.2]
+
+
+async def test_private_addresses_are_neither_offered_nor_dialled_without_leave() -> None:
+    async with (
+        open_relay() as relay,
+        open_peer(allow_private=False) as listener,
+        open_peer(allow_private=False) as dialer,
+    ):
+        await over_relay(relay, dialer, listener)
+        failed = await listener.record.wait(PunchFailed)
+        assert (failed.code, failed.attempt, failed.final) == ("NO_CANDIDATES", 1, True)
+        assert failed.local_candidates == ()
+
+
+async def test_a_peer_with_nothing_to_offer_ends_each_attempt_by_name() -> None:
+    async with open_relay() as relay, open_peer() as listener, open_peer(allow_private=False) as dialer:
+        await over_relay(relay, dialer, listener)
+        await listener.record.wait(PunchFailed, 3)
+        failures = listener.record.of(PunchFailed)
+        assert [failed.code for failed in failures] == ["NO_REMOTE_CANDIDATES"] * 3
+        assert [failed.attempt for failed in failures] == [1, 2, 3]
+        assert [failed.final for failed in failures] == [False, False, True]
+        theirs = await dialer.record.wait(PunchFailed)
+        assert (theirs.code, theirs.side) == ("NO_CANDIDATES", "responder")
+
+
+async def test_dead_candidates_end_in_resets_after_three_exchanges() -> None:
+    """The dialler's real address is hidden: both sides dial closed ports of this machine."""
+    async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
+        for peer in (listener, dialer):
+            lie(peer, "/ip4/127.0.0.1/tcp/1")
+        await over_relay(relay, dialer, listener)
+        with trio.fail_after(20):
+            await listener.record.wait(PunchFailed, 3)
+            await dialer.record.wait(PunchFailed, 3)
+        for peer in (listener, dialer):
+            failures = peer.record.of(PunchFailed)
+            assert [failed.code for failed in failures] == ["RESET_BY_NAT"] * 3
+            assert [failed.final for failed in failures] == [False, False, True]
+            assert failures[0].seen[0].startswith("ECONNREFUSEDx")
+            assert (await peer.record.wait(P2pFallback)).code == "RESET_BY_NAT"
+        best = listener.host.swarm.best(dialer.peer)
+        assert best is not None
+        assert best.path == "relay"
+
+
+async def test_a_stranger_at_the_candidate_is_the_wrong_peer() -> None:
+    async with open_relay() as relay, open_peer() as listener, open_peer() as dialer, open_peer(None) as stranger:
+        lie(listener, str(stranger.host.swarm.listen_addrs()[0]))
+        lie(dialer, "/ip4/127.0.0.1/tcp/1")
+        await over_relay(relay, dialer, listener)
+        failed = await dialer.record.wait(PunchFailed)
+        assert failed.code == "WRONG_PEER"
+        assert stranger.host.swarm.connections(dialer.peer) == ()
+
+
+async def test_a_direct_connection_by_other_means_ends_the_punch_as_a_success() -> None:
+    async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
+        for peer in (listener, dialer):
+            lie(peer, "/ip4/127.0.0.2/tcp/1")
+        await over_relay(relay, dialer, listener)
+        await listener.record.wait(PunchStarted)
+        await dialer.record.wait(PunchStarted)
+        await dialer.host.swarm.dial(
+            with_peer(listener.host.swarm.listen_addrs()[0], listener.peer), expected=listener.peer, fresh=True
+        )
+        done = await listener.record.wait(PunchSucceeded)
+        assert (done.how, done.attempt) == ("dial", 0)
+        assert (await dialer.record.wait(P2pUpgrade)).attempt == 0
+
+
+async def test_losing_the_direct_connection_falls_back_and_punches_again() -> None:
+    async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
+        await over_relay(relay, dialer, listener)
+        with trio.fail_after(10):
+            direct = await listener.puncher.wait_direct(dialer.peer)
+            await dialer.record.wait(P2pUpgrade)
+        direct.abort("TEST")
+        for peer in (listener, dialer):
+            assert (await peer.record.wait(P2pFallback)).code == "DIRECT_LOST"
+            await peer.record.wait(P2pUpgrade, 2)
+
+
+async def test_the_relay_lost_before_the_answer() -> None:
+    async with open_relay() as relay, open_peer() as listener, open_peer(None) as dialer:
+        arrived = trio.Event()
+
+        async def mute(stream: Stream) -> None:
+            arrived.set()
+            await stream.receive_some()
+            await trio.sleep_forever()
+
+        await dialer.host.swarm.handle(PROTOCOL, mute, max_streams=4, max_per_peer=4)
+        relayed = await over_relay(relay, dialer, listener)
+        await arrived.wait()
+        relayed.abort("TEST")
+        failed = await listener.record.wait(PunchFailed)
+        assert (failed.code, failed.final, failed.retry_in) == ("RELAY_LOST", True, None)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x08\xac\x02", b"\xff\xff"])
+async def test_a_malformed_connect_is_a_protocol_failure_on_the_answering_side(data: bytes) -> None:
+    async with open_relay() as relay, open_peer(None) as listener, open_peer() as dialer:
+        await over_relay(relay, dialer, listener)
+        [theirs] = [c for c in listener.host.swarm.connections(dialer.peer) if c.path == "relay"]
+        stream = await listener.host.swarm.open_stream(theirs, [PROTOCOL])
+        with trio.fail_after(5):
+            await write_message(stream, data)
+            with pytest.raises(StreamReset):
+                await stream.receive_some()
+        assert (await dialer.record.wait(PunchFailed)).code == "PROTOCOL"
+
+
+async def test_only_the_side_that_was_dialled_may_open_an_exchange() -> None:
+    """D13: the dialler of the relayed connection, and anybody on a direct one, is refused without a word."""
+    async with open_relay() as relay, open_peer() as listener, open_peer(None) as dialer:
+        relayed = await over_relay(relay, dialer, listener)
+        direct = await dialer.host.swarm.dial(
+            with_peer(listener.host.swarm.listen_addrs()[0], listener.peer), fresh=True
+        )
+        for connection in (relayed, direct):
+            with trio.fail_after(5), pytest.raises(StreamReset):
+                await say_connect(dialer, connection)
+
+
+async def test_stopping_in_the_middle_leaves_no_socket() -> None:
+    before = open_descriptors()
+    async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
+        for peer in (listener, dialer):
+            lie(peer, "/ip4/127.0.0.1/tcp/1")
+        await over_relay(relay, dialer, listener)
+        await dialer.record.wait(PunchStarted)
+    assert {name for name, what in open_descriptors().items() if what.startswith("socket")} <= set(before)
+
+
+async def say_connect(peer: Peer, connection: Connection) -> bytes:
+    """Opens an exchange and returns the answer."""
+    stream = await peer.host.swarm.open_stream(connection, [PROTOCOL])
+    await write_message(stream, encode_connect([parse("/ip4/127.0.0.1/tcp/1")]))
+    return await read_message(stream)
+
+
+def lie(peer: Peer, *addrs: str) -> None:
+    """Makes this peer offer other addresses than its own."""
+    context = peer.puncher._context
+    context.own_candidates = lambda scope: tuple(map(parse, addrs))  # type: ignore[method-assign]

@@ -14,7 +14,7 @@ from bridge.behaviours.dcutr.policy import PunchOutcome
 from bridge.errors import BridgeError
 from bridge.limits import DCUTR_EXCHANGE_TIMEOUT, MAX_MESSAGE
 from bridge.protocol.dcutr import Answerer, Schedule, role_of
-from bridge.protocol.verdict import Code, judge
+from bridge.protocol.verdict import Code
 from bridge.swarm.delimited import read_message, write_message
 from bridge.swarm.scopes import flat_nursery
 from bridge.swarm.stream import Stream
@@ -57,6 +57,7 @@ async def _exchange(context: PunchContext, stream: Stream, facts: Facts, exchang
     if not facts.local:
         with trio.fail_after(DCUTR_EXCHANGE_TIMEOUT):  # an empty list tells the peer more than a reset
             await write_message(stream, machine.answer(()))
+        await _close(stream)
         raise Failed(Code.NO_CANDIDATES)
     remote = context.filter(raw, relayed, scope)
     facts.remote = remote.accepted
@@ -88,7 +89,7 @@ async def _exchange(context: PunchContext, stream: Stream, facts: Facts, exchang
     if won is not None:
         stream.reset() if failures else await _close(stream)
         return won
-    raise failures[0] if failures else Failed(judge(facts.evidence))
+    raise failures[0] if failures else Failed(await context.verdict(facts.evidence))
 
 
 async def _await_sync(stream: Stream, machine: Answerer, reply: bytes) -> None:

@@ -13,13 +13,15 @@ from typing import Literal
 import trio
 
 from bridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed
+from bridge.behaviours.dcutr.observer import SecondObserver
 from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
 from bridge.events import ConnectionOpened, PunchFailed, PunchStarted, PunchSucceeded, Role
 from bridge.identity import PeerId, peer_text
 from bridge.limits import DCUTR_OBSERVED_TIMEOUT, MAX_CANDIDATES
 from bridge.net.punch import How
 from bridge.protocol.candidates import RemoteCandidates, Scope, filter_remote, own_candidates
-from bridge.protocol.verdict import TABLE, Code, Evidence
+from bridge.protocol.nat import Mapping
+from bridge.protocol.verdict import TABLE, Code, Evidence, judge
 from bridge.swarm.connection import Connection
 from bridge.swarm.link import Link
 from bridge.swarm.swarm import Swarm
@@ -59,6 +61,7 @@ class PunchContext:
         self.policy = policy
         self.rng = random.Random()  # for pauses, not for secrets
         self.nursery: trio.Nursery
+        self.observer = SecondObserver(swarm)
         self.observed_news = trio.Event()
         self._mine: set[tuple[str, str]] = set()
 
@@ -134,6 +137,14 @@ class PunchContext:
         if dependent or reports:
             evidence.mapping = dependent[0] if dependent else reports[0].mapping
         return evidence
+
+    async def verdict(self, evidence: Evidence) -> Code:
+        """The code of an attempt without a connection; after silence a second observer is asked about our NAT."""
+        code = judge(evidence)
+        if code is Code.SYN_FILTERED and evidence.mapping is Mapping.UNKNOWN:
+            evidence.mapping = await self.observer.ask()
+            code = judge(evidence)
+        return code
 
     # --- telling ------------------------------------------------------------------------------------------
 

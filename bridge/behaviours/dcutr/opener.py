@@ -25,7 +25,7 @@ from bridge.limits import (
 )
 from bridge.net.tcp import connect
 from bridge.protocol.dcutr import PROTOCOL, Opener, Schedule, role_of
-from bridge.protocol.verdict import Code, judge
+from bridge.protocol.verdict import Code
 from bridge.swarm.connection import Connection
 from bridge.swarm.delimited import read_message, write_message
 from bridge.swarm.link import Link
@@ -112,7 +112,7 @@ class OpenerRun:
             won = await attempt.run()
             nursery.cancel_scope.cancel()
         if won is None:
-            raise Failed(judge(facts.evidence))
+            raise Failed(await context.verdict(facts.evidence))
         return won
 
     async def _sync(self, stream: Stream, sync: bytes, schedule: Schedule, attempt: Attempt) -> None:

@@ -56,7 +56,7 @@ class Dcutr:
         unsubscribe = None
         try:
             async with trio.open_nursery() as nursery:
-                self._context.nursery = nursery
+                self._context.nursery = self._context.observer.nursery = nursery
                 await self._swarm.handle(
                     PROTOCOL, self._serve, max_streams=DCUTR_MAX_STREAMS, max_per_peer=DCUTR_MAX_STREAMS_PER_PEER
                 )
@@ -278,4 +278,3 @@ class Dcutr:
 async def _first(event: trio.Event, scope: trio.CancelScope) -> None:
     await event.wait()
     scope.cancel()
-
