@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--pairs", metavar="L:D,...", help="listener:dialer pairs, * for each core behaviour")
     table.add_argument("--quick", action="store_true", help="the small set that continuous integration runs")
     table.add_argument("--jobs", type=int, default=2, metavar="N", help="relayed pairs run side by side (default 2)")
+    table.add_argument("--direct-jobs", type=int, default=1, metavar="N", help="the same for timed pairs (default 1)")
     table.add_argument("--write", type=Path, metavar="FILE", help="write the table there, as docs/nat-matrix.md")
     table.add_argument("--json", action="store_true", help="print one JSON document")
     _scenario_options(table, duration=1.0)
@@ -166,7 +167,9 @@ def _matrix(args: argparse.Namespace) -> int:
         pairs = matrix.parse_pairs(args.pairs)
     scenario = Scenario(delay=args.delay, loss=args.loss, timeout=args.timeout, duration=args.duration)
     session.enter()
-    cells = matrix.run_matrix(pairs, scenario, runs=args.runs, jobs=args.jobs, progress=_print_cell)
+    cells = matrix.run_matrix(
+        pairs, scenario, runs=args.runs, jobs=args.jobs, direct_jobs=args.direct_jobs, progress=_print_cell
+    )
     about = environment(REPOSITORY)
     text = matrix.markdown(cells, scenario, about, " ".join(["scripts/natlab", *sys.argv[1:]]))
     if args.write is not None:

@@ -109,7 +109,9 @@ class Cell:
 
     @property
     def errors(self) -> list[str]:
-        return sorted({report.error or report.outcome for report in self.reports if not report.as_expected})
+        """What the runs that missed the expectation said, with the last line of the programs' own errors."""
+        missed = [report for report in self.reports if not report.as_expected]
+        return sorted({": ".join([report.error or report.outcome, *_last_words(report)]) for report in missed})
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -129,16 +131,22 @@ class Cell:
         }
 
 
+def _last_words(report: Report) -> list[str]:
+    tails = [program["stderr"].splitlines()[-1:] for program in report.programs.values() if program["exit"] != 0]
+    return [line[:160] for tail in tails for line in tail]
+
+
 def run_matrix(
     pairs: Iterable[Pair],
     scenario: Scenario,
     *,
     runs: int = 1,
     jobs: int = 1,
+    direct_jobs: int = 1,
     progress: Callable[[Cell], None] | None = None,
 ) -> list[Cell]:
-    """Run every pair `runs` times. Pairs expected direct run one after the other, because they are timed; up to
-    `jobs` of the others run side by side, because they mostly wait for deadlines."""
+    """Run every pair `runs` times. Pairs expected direct run one after the other (or `direct_jobs` side by side),
+    because they are timed; then up to `jobs` of the others, because they mostly wait for deadlines."""
     cells = []
     for listener, dialer in pairs:
         what = replace(scenario, listener_nat=listener, dialer_nat=dialer)
@@ -152,11 +160,10 @@ def run_matrix(
             progress(cell)
         return cell
 
-    for item in cells:
-        if item[1].expected == "direct":
-            work(item)
-    with concurrent.futures.ThreadPoolExecutor(max(1, jobs)) as pool:
-        list(pool.map(work, [item for item in cells if item[1].expected != "direct"]))
+    for expected, workers in (("direct", direct_jobs), ("relay", jobs)):
+        chosen = [item for item in cells if item[1].expected == expected]
+        with concurrent.futures.ThreadPoolExecutor(max(1, workers)) as pool:
+            list(pool.map(work, chosen))
     return [cell for _, cell in cells]
 
 
