@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator
 
-from . import limits
+from . import limits, wire
 from .connection import Connection
 from .errors import HandshakeFailure
 from .handshake import Refusal
@@ -76,7 +76,7 @@ class Hub:
         """Enter a stream whose handshake is done; its predecessor, if any, is retired. Judged anew: time has passed."""
         verdict = self.verdict(info, node_id, connection.outbound)
         if verdict is Verdict.DUPLICATE:
-            return Refusal(HandshakeFailure.DUPLICATE, "DUPLICATE_CONNECTION")
+            return Refusal(HandshakeFailure.DUPLICATE, wire.REASON_DUPLICATE)
         if verdict is Verdict.FREE and len(self.active()) >= self._max_peers:
             return Refusal(HandshakeFailure.TOO_MANY_PEERS, f"too many peers, at most {self._max_peers}")
         key = info.key_with(node_id)

@@ -11,6 +11,8 @@ import struct
 
 from bridge._pb.protowire import p2p_pb2 as pb
 
+from .wire import MalformedMessage
+
 COINBASE_SUBNETWORK = bytes([1]) + bytes(19)
 NATIVE_SUBNETWORK = bytes(20)
 LAST_BLAKE2_VERSION = 0
@@ -25,11 +27,13 @@ def _var(data: bytes) -> bytes:
 
 
 def block_hash(block: pb.BlockMessage) -> bytes:
-    """The 32-byte hash of the block's header."""
+    """The 32-byte hash of the block's header. Raises MalformedMessage for an absurd number of parents."""
     header = block.header
     digest = hashlib.blake2b(digest_size=32, key=b"BlockHash")
     digest.update(struct.pack("<H", header.version & 0xFFFF))
     levels = parent_levels(header)
+    if sum(map(len, levels)) > MAX_PARENT_HASHES:
+        raise MalformedMessage(f"header with more than {MAX_PARENT_HASHES} parents")
     digest.update(_count(len(levels)))
     for level in levels:
         digest.update(_count(len(level)) + b"".join(level))
@@ -43,6 +47,8 @@ def block_hash(block: pb.BlockMessage) -> bytes:
 
 # A header with more levels than this is not expanded: kaspad's maximal level is 225 on mainnet.
 MAX_LEVELS = 256
+# kaspad has at most 16 parents in a level; expanded, a few bytes of run length must not cost seconds of hashing.
+MAX_PARENT_HASHES = 1 << 16
 
 
 def parent_levels(header: pb.BlockHeader) -> list[list[bytes]]:

@@ -19,7 +19,7 @@ from . import gossip, limits, transport
 from .addressbook import AddressBook, NetworkAddress
 from .config import NodeConfig
 from .connection import Connection
-from .errors import DisconnectReason, Ending, HandshakeError, HandshakeFailure, NodeClosed
+from .errors import DisconnectReason, Ending, HandshakeError, NodeClosed
 from .events import Event, FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
 from .hub import Hub
 from .inventory import Inventory
@@ -196,7 +196,11 @@ class Node:
         assert ending is not None
         if record is None:
             failure = failure_of(ending)
-            by_peer = failure in (HandshakeFailure.REJECTED_BY_PEER, HandshakeFailure.CLOSED_BY_PEER)
+            by_peer = ending.reason in (
+                DisconnectReason.PEER_REJECTED,
+                DisconnectReason.PEER_CLOSED,
+                DisconnectReason.TRANSPORT,
+            )
             self._emit(
                 HandshakeRefused(
                     peer=session.info.peer_key,

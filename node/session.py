@@ -167,6 +167,12 @@ FAILURES = {
 }
 
 
+# The two harmless rejections keep their meaning when the peer is the one who says them.
+REJECTIONS = {wire.REASON_DUPLICATE: HandshakeFailure.DUPLICATE, wire.REASON_LOOPBACK: HandshakeFailure.LOOPBACK}
+
+
 def failure_of(ending: Ending) -> HandshakeFailure:
     """The handshake failure that an ending before Ready stands for."""
+    if ending.reason is DisconnectReason.PEER_REJECTED and ending.detail in REJECTIONS:
+        return REJECTIONS[ending.detail]
     return ending.failure or FAILURES.get(ending.reason, HandshakeFailure.PROTOCOL_ERROR)

@@ -165,6 +165,11 @@ def test_run_length_coded_parents_expand_and_are_bounded():
     assert ids.parent_levels(header) == [[b"a" * 32], [b"a" * 32], [b"b" * 32]]
     header.parents.add(cumulativeLevel=2**32 - 1).parentHashes.add(bytes=b"c" * 32)
     assert len(ids.parent_levels(header)) == ids.MAX_LEVELS
+    ids.block_hash(pb.BlockMessage(header=header))
+    for _ in range(ids.MAX_PARENT_HASHES // ids.MAX_LEVELS + 4):
+        header.parents[2].parentHashes.add(bytes=b"d" * 32)
+    with pytest.raises(wire.MalformedMessage, match="parents"):
+        ids.block_hash(pb.BlockMessage(header=header))
 
 
 # --- bounds ---
