@@ -15,7 +15,15 @@ from typing import Final
 import trio
 
 from bridge.addresses import Endpoint, Multiaddr, circuit_of, endpoint_of, is_relayed, peer_of, without_peer
-from bridge.errors import AddressError, BridgeError, DialTimeout, SwarmStopped, Unreachable
+from bridge.errors import (
+    AddressError,
+    AuthenticationFailed,
+    BridgeError,
+    DialTimeout,
+    SwarmStopped,
+    Unreachable,
+    WrongPeer,
+)
 from bridge.identity import PeerId, peer_text
 from bridge.limits import (
     CONNECT_TIMEOUT,
@@ -202,7 +210,21 @@ class Dialer:
         connected = await self._tcp(addr, endpoint, expected, fresh)
         if isinstance(connected, Connection):
             return connected
-        link = Link(raw=connected, local=connected.local, remote=connected.remote, path="direct", inbound=False)
+        try:
+            return await self._initiate(connected, expected)
+        except WrongPeer:
+            raise
+        except AuthenticationFailed:
+            # Two nodes that dial each other at one moment, both from their listening ports, get one TCP connection
+            # by simultaneous open (RFC 9293 section 3.5) with an initiator at either end. Another port parts them.
+            local = endpoint_of(connected.local)
+            if local is None or not self._listeners.is_own(local):
+                raise
+        _log.debug("%s: handshake clash from the listening port, then from another port", addr)
+        return await self._initiate(await connect(_bare(addr), source=None, timeout=CONNECT_TIMEOUT), expected)
+
+    async def _initiate(self, tcp: TcpStream, expected: PeerId | None) -> Connection:
+        link = Link(raw=tcp, local=tcp.local, remote=tcp.remote, path="direct", inbound=False)
         return await self._pool.establish(link, role="initiator", expected=expected)
 
     async def _resolve(self, addr: Multiaddr, endpoint: Endpoint, race: _Race) -> None:
@@ -214,7 +236,7 @@ class Dialer:
     async def _tcp(
         self, addr: Multiaddr, endpoint: Endpoint, expected: PeerId | None, fresh: bool
     ) -> TcpStream | Connection:
-        target = without_peer(addr) if peer_of(addr) is not None else addr
+        target = _bare(addr)
         source = self._listeners.source_for(endpoint.ip)
         try:
             return await connect(target, source=source, timeout=CONNECT_TIMEOUT)
@@ -237,6 +259,10 @@ class Dialer:
             if connection.path == "direct" and connection.remote == target and not connection.closed.is_set():
                 return connection
         return None
+
+
+def _bare(addr: Multiaddr) -> Multiaddr:
+    return without_peer(addr) if peer_of(addr) is not None else addr
 
 
 def _errno(problem: Unreachable) -> int:

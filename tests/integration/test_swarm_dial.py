@@ -23,6 +23,7 @@ from bridge.events import ConnectionOpened
 from bridge.identity import Identity, peer_text
 from bridge.net.interfaces import interface_addresses
 from bridge.swarm import dialer, pool
+from bridge.swarm.link import Link
 from tests.support.swarms import ECHO, LOOPBACK, open_descriptors, open_node
 
 STRANGER = Identity.generate().peer_id
@@ -270,3 +271,20 @@ async def test_a_swarm_that_does_not_listen_dials_from_any_port() -> None:
         assert a.swarm.listen_port(6) is None
         six = next(addr for addr in b.swarm.listen_addrs() if "ip6" in str(addr))
         assert (await a.swarm.dial(six)).peer == b.peer
+
+
+async def test_two_nodes_that_dial_each_other_at_one_moment_find_together() -> None:
+    """A simultaneous open leaves an initiator at either end of one TCP connection; here it is made by hand."""
+    async with open_node() as a, open_node() as b, trio.open_nursery() as nursery:
+        with b.swarm.divert(lambda remote: port_of(remote) == port_of(a.addr)) as sockets:
+
+            async def also_initiate() -> None:
+                tcp = await sockets.receive()
+                link = Link(raw=tcp, local=tcp.local, remote=tcp.remote, path="direct", inbound=False)
+                with pytest.raises(BridgeError):
+                    await b.swarm.adopt(link, role="initiator", expected=a.peer)
+
+            nursery.start_soon(also_initiate)
+            connection = await a.swarm.dial(b.addr)
+        assert connection.peer == b.peer
+        assert port_of(connection.local) != port_of(a.addr)
