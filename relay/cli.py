@@ -86,7 +86,20 @@ class LimitFlags:
         return RelayLimits(**{item.name: getattr(self, item.name) for item in fields(self)})
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Output:
+    """What is printed, and where."""
+
+    json: Annotated[bool, flag("json", "Print one JSON event a line on stdout.", group=OUTPUT)] = False
+    quiet: Annotated[bool, flag("quiet", "Print only data and errors.", alias="-q", group=OUTPUT)] = False
+    verbose: Annotated[
+        int, flag("verbose", "Log to stderr; twice (-vv) for everything.", alias="-v", count=True, group=OUTPUT)
+    ] = 0
+
+
 NO_LIMIT_FLAGS: Final = LimitFlags()
+OUTPUT_DEFAULTS: Final = Output()
 
 
 def relay(
@@ -114,11 +127,7 @@ def relay(
     stats_interval: Annotated[float, flag("stats-interval", "Seconds between two relay.stats events.")] = 10.0,
     lan: Annotated[bool, flag("lan", "Announce private and loopback addresses too.")] = False,
     limits: LimitFlags = NO_LIMIT_FLAGS,
-    json: Annotated[bool, flag("json", "Print one JSON event a line on stdout.", group=OUTPUT)] = False,
-    quiet: Annotated[bool, flag("quiet", "Print only data and errors.", alias="-q", group=OUTPUT)] = False,
-    verbose: Annotated[
-        int, flag("verbose", "Log to stderr; twice (-vv) for everything.", alias="-v", count=True, group=OUTPUT)
-    ] = 0,
+    out: Output = OUTPUT_DEFAULTS,
 ) -> int:
     """Run a circuit relay (libp2p circuit v2) that others meet at.
 
@@ -126,8 +135,8 @@ def relay(
     """
     from bridge.telemetry.report import Reporter, run, set_up_logging
 
-    report = Reporter(json=json, quiet=quiet)
-    set_up_logging(verbose=verbose)
+    report = Reporter(json=out.json, quiet=out.quiet)
+    set_up_logging(verbose=out.verbose)
 
     def program() -> int:
         import trio
@@ -149,7 +158,7 @@ def relay(
         )
         return trio.run(_serve, config, report)
 
-    return run(program, report, verbose=bool(verbose))
+    return run(program, report, verbose=bool(out.verbose))
 
 
 def default_key() -> Path:

@@ -37,6 +37,11 @@ def _soon(seconds: float | None) -> str:
     return f"; next try in {seconds:.1f} s" if seconds else ""
 
 
+def _cut(text: str, most: int = 160) -> str:
+    """A long text at one line's length; the event has all of it."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def _ms(value: float | None) -> str:
     return "" if value is None else f" {value:.0f} ms"
 
@@ -51,7 +56,7 @@ def _reservation(event: events.ReservationAccepted) -> tuple[str, Tone]:
 
 
 def _reservation_lost(event: events.ReservationLost) -> tuple[str, Tone]:
-    text = f": {event.message}" if event.message else ""
+    text = f": {_cut(event.message)}" if event.message else ""
     return f"reservation lost at relay {short(event.relay)} ({event.code}{text}){_soon(event.retry_in)}", "warn"
 
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from .options import NETWORK, Endpoint, Output, checked_target, flag, positive
 
 if TYPE_CHECKING:
+    from bridge.events import IdentifyResult
     from bridge.rpc.trio_api import TrioBridge
     from bridge.telemetry.exits import Exit
 
@@ -36,8 +37,6 @@ def identify(
         import trio
 
         from bridge.errors import ConfigError, DialTimeout
-        from bridge.events import IdentifyResult
-        from bridge.rpc.target import parse_target
         from bridge.telemetry.exits import Exit
 
         from .trio_service import serve
@@ -45,32 +44,16 @@ def identify(
         positive(timeout=timeout)
         if timeout == 0:
             raise ConfigError("--timeout must be above 0")
-        peer = checked_target(addr)
+        checked_target(addr)
 
         async def work(bridge: TrioBridge, feed: TrioFeed) -> Exit:
             report.progress("connecting")
             with trio.move_on_after(timeout) as limit:
-                await bridge.connect(addr)
-                connection = bridge.host.swarm.best(parse_target(addr).peer)
-                if connection is not None:
-                    await connection.identified.wait()
+                result = await ask(bridge, addr)
             report.progress(None)
             if limit.cancelled_caught:
                 raise DialTimeout(f"no answer from {addr} within {timeout:g} s; is it running?")
-            said = None if connection is None else connection.identify
-            if connection is None or said is None:
-                raise DialTimeout(f"{peer} is connected, but did not answer identify")
-            result = IdentifyResult(
-                peer=peer,
-                path=connection.path,
-                remote=str(connection.remote),
-                agent=said.agent,
-                protocol_version=said.protocol_version,
-                protocols=tuple(said.protocols),
-                listen=tuple(str(one) for one in said.listen),
-                observed=None if said.observed is None else str(said.observed),
-            )
-            report.path = connection.path
+            report.path = result.path
             report.emit(result)
             for name, value in result.as_dict().items():
                 for item in value if isinstance(value, list) else [value]:
@@ -80,3 +63,31 @@ def identify(
         return serve(report, endpoint, work, key=endpoint.key)
 
     return run(program, report, verbose=bool(out.verbose))
+
+
+async def ask(bridge: TrioBridge, addr: str) -> IdentifyResult:
+    """Connects if need be, and waits for identify. Raises what `connect` raises, Unreachable when it says nothing."""
+    from bridge.errors import Unreachable
+    from bridge.events import IdentifyResult
+    from bridge.identity import peer_text
+    from bridge.rpc.target import parse_target
+
+    await bridge.connect(addr)
+    peer = parse_target(addr).peer
+    connection = bridge.host.swarm.best(peer)
+    said = None
+    if connection is not None:
+        await connection.identified.wait()
+        said = connection.identify
+    if connection is None or said is None:
+        raise Unreachable(f"{peer_text(peer)} was connected, but did not answer identify; does it speak libp2p?")
+    return IdentifyResult(
+        peer=peer_text(peer),
+        path=connection.path,
+        remote=str(connection.remote),
+        agent=said.agent,
+        protocol_version=said.protocol_version,
+        protocols=tuple(said.protocols),
+        listen=tuple(str(one) for one in said.listen),
+        observed=None if said.observed is None else str(said.observed),
+    )

@@ -6,7 +6,6 @@ is behind the code. It reads definitions and runs no command.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -80,12 +79,11 @@ def filled(page: str) -> str:
     """The page with the text between each pair of markers made anew."""
     for name, table in (("flags", flag_tables()), ("exits", exit_table()), ("events", event_table())):
         begin, end = f"<!-- {name}: made by node/cli/reference.py -->", f"<!-- end of {name} -->"
-        page = re.sub(
-            re.escape(begin) + ".*?" + re.escape(end),
-            lambda _, t=table, b=begin, e=end: f"{b}\n{t}\n{e}",
-            page,
-            flags=re.S,
-        )
+        before, _, rest = page.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"the page lacks the markers of {name}")
+        page = f"{before}{begin}\n{table}\n{end}{after}"
     return page
 
 

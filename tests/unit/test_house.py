@@ -1,0 +1,118 @@
+"""The house rules that no linter checks: sizes, what the package holds, what must not stand in a tracked file."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE_LINES = 400
+FUNCTION_LINES = 60
+PUBLIC_METHODS = 20
+SOURCES = sorted(
+    path
+    for folder in ("bridge", "node", "relay", "scripts")
+    for path in (ROOT / folder).rglob("*.py")
+    if "_pb" not in path.parts
+)
+
+
+def tracked() -> list[Path]:
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    return [ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", [one for one in SOURCES if one.name != "limits.py"], ids=name_of)
+def test_sizes(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MODULE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert (node.end_lineno or 0) - node.lineno < FUNCTION_LINES, node.name
+        elif isinstance(node, ast.ClassDef):
+            methods = [
+                one
+                for one in node.body
+                if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef)) and not one.name.startswith("_")
+            ]
+            assert len(methods) <= PUBLIC_METHODS, node.name
+
+
+@pytest.mark.parametrize("path", [one for one in SOURCES if one.stat().st_size], ids=name_of)
+def test_every_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_tracked_files_name_no_machine_and_no_registry() -> None:
+    """A clone works anywhere: no home of a developer, no download address of a package, no lock file with such."""
+    words = ["/home/" + r"\w", "/root/" + r"\.", "files.python" + "hosted", "pypi" + r"\.org", "index-" + "url", "--find-" + "links"]
+    bad = re.compile("|".join(words))
+    found = []
+    for path in tracked():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        found += [f"{name_of(path)}:{number}" for number, line in enumerate(text.splitlines(), 1) if bad.search(line)]
+    assert not found
+
+
+def test_generated_and_private_files_are_not_tracked() -> None:
+    bad = [name_of(path) for path in tracked() if path.suffix in (".pyc", ".key", ".log") or ".venv" in path.parts]
+    assert not bad
+
+
+def test_package_holds_exactly_three_top_level_names() -> None:
+    """bridge, node and relay are short names; whatever else were installed could shadow a user's own module."""
+    from setuptools import find_packages
+
+    sys.path.insert(0, str(ROOT))
+    try:
+        import tomllib
+
+        settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        include = settings["tool"]["setuptools"]["packages"]["find"]["include"]
+        found = {name.partition(".")[0] for name in find_packages(str(ROOT), include=include)}
+    finally:
+        sys.path.remove(str(ROOT))
+    assert found == {"bridge", "node", "relay"}
+
+
+def test_every_package_folder_is_installed() -> None:
+    """A folder of modules without __init__.py would work from a checkout and be missing in an installation."""
+    bare = [
+        name_of(path.parent)
+        for path in SOURCES
+        if path.parts[len(ROOT.parts)] != "scripts" and not (path.parent / "__init__.py").exists()
+    ]
+    assert not bare
+
+
+@pytest.mark.parametrize("name", ["bridge", "node.cli", "relay"])
+def test_importing_the_front_doors_is_cheap(name: str) -> None:
+    code = f"import sys, {name}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    assert not {"libp2p", "grpc", "trio", "cyclopts", "rich"} & set(loaded.split())
+
+
+def test_dependencies_have_their_reasons() -> None:
+    """Each direct dependency has a line in docs/dependencies.md, and an exact pin in constraints.txt."""
+    import tomllib
+
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*settings["dependencies"], *(one for group in settings["optional-dependencies"].values() for one in group)]
+    page = (ROOT / "docs" / "dependencies.md").read_text()
+    pins = {line.partition("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split()}
+    for one in wanted:
+        name = re.split(r"[<>=!~ ]", one, maxsplit=1)[0]
+        assert f"| {name} |" in page, name
+        assert name.lower() in pins, name
