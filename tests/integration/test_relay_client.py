@@ -6,6 +6,7 @@ import time
 
 import pytest
 import trio
+import trio.testing
 from relay_lab import ECHO, Network, Node, echo, network, read_all
 
 from bridge.addresses import Multiaddr, is_relayed, parse, with_peer
@@ -125,6 +126,18 @@ async def test_several_relays_at_once() -> None:
             connection = await dialer.swarm.dial(parse(f"{relay.addr}/p2p-circuit/p2p/{listener.swarm.identity}"))
             assert connection.relay == relay.swarm.peer
         assert len(dialer.swarm.connections(listener.peer)) == 2
+
+
+async def test_several_addresses_of_one_relay_are_one_reservation() -> None:
+    async with network() as net:
+        relay, node = await net.relay(), await net.node()
+        dead = parse(f"/ip4/127.0.0.1/tcp/1/p2p/{relay.swarm.identity}")
+        node.relays.keep([dead, relay.addr])
+        accepted = await node.log.wait(ReservationAccepted)
+        tail = f"/p2p-circuit/p2p/{node.swarm.identity}"
+        assert accepted.addrs == (f"{dead}{tail}", f"{relay.addr}{tail}")
+        assert len(node.relays.reservations()) == 1
+        assert relay.service.stats().reservations == 1
 
 
 async def test_a_second_connection_carries_the_reservation_on() -> None:

@@ -7,6 +7,9 @@ from ipaddress import ip_address
 
 import pytest
 import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from relay_lab import (
     ECHO,
     circuit,
@@ -488,3 +491,45 @@ async def test_a_large_transfer_over_a_circuit_arrives_whole() -> None:
             assert await read_all(stream) == payload
         assert relay.service.circuits.bytes > 2 * len(payload)
         assert listener.swarm.connections(dialer.peer)[0].path == "relay"
+
+
+@settings(max_examples=30)
+@given(st.lists(st.binary(max_size=60), min_size=1, max_size=8))
+def test_any_requests_leave_the_relay_in_service(payloads: list[bytes]) -> None:
+    async def main() -> None:
+        async with network() as net:
+            relay, node = await net.relay(), await net.node()
+            connection = await node.swarm.dial(relay.addr)
+            for payload in payloads:
+                stream = await connection.open_stream([HOP])
+                await stream.send_all(payload)
+                await stream.send_eof()
+                with trio.move_on_after(5) as waited:
+                    await read_all(stream)
+                assert not waited.cancelled_caught
+            assert (await hop(connection, encode_reserve())).status == Status.OK
+            await trio.testing.wait_all_tasks_blocked(0.001)
+            assert relay.service._asking == {}
+
+    trio.run(main)
+
+
+async def test_churn_leaves_nothing_behind() -> None:
+    async with network() as net:
+        relay = await net.relay(peer_burst=0, address_burst=0)
+        target = await raw_target(net, relay)
+        source = await net.node(client=False)
+        for round_ in range(60):
+            near, answer = await connect_raw(source, relay, target.node.peer)
+            assert answer.status == Status.OK
+            far, _ = await target.circuit()
+            await near.send_all(b"ping")
+            assert await read_all(far, 4) == b"ping"
+            (near, far)[round_ % 2].abort()
+        await relay.log.wait(CircuitClosed, 60)
+        assert len(relay.service.circuits) == 0
+        assert relay.service.circuits.bytes == 240
+        registration = relay.swarm.registry.find(HOP, relayed=False)
+        with trio.fail_after(5):
+            while registration.total or any(one.streams for one in relay.swarm.connections()):
+                await trio.testing.wait_all_tasks_blocked(0.001)

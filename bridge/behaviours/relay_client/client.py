@@ -17,6 +17,7 @@ from bridge.errors import AddressError, LimitExceeded, ProtocolViolation, SwarmS
 from bridge.identity import PeerId, peer_text
 from bridge.limits import MAX_INBOUND_CIRCUITS, MAX_INBOUND_CIRCUITS_PER_RELAY, MAX_RELAYS, STOP_TIMEOUT
 from bridge.protocol.circuit import (
+    MAX_RELAY_ADDRS,
     STOP,
     Connect,
     Status,
@@ -70,11 +71,15 @@ class RelayClient:
     def keep(self, relays: Sequence[Multiaddr]) -> None:
         """Keeps a reservation at each relay from now on, trying again for ever; events tell how it goes.
 
+        Several addresses with one peer id are one relay, reached at whichever answers.
         Raises AddressError for an address that is no relay's, LimitExceeded beyond MAX_RELAYS.
         """
-        for relay in relays:
-            if self._keeper_of(_relay_part(relay)) is None:
-                self._start(_relay_part(relay), once=False)
+        for relay in map(_relay_part, relays):
+            keeper = self._keeper_of(relay)
+            if keeper is None:
+                self._start(relay, once=False)
+            elif relay not in keeper.addrs and len(keeper.addrs) < MAX_RELAY_ADDRS:
+                keeper.addrs.append(relay)
 
     async def reserve(self, relay: Multiaddr) -> Reservation:
         """Returns once the relay accepted; the reservation is then kept until `release`.
@@ -110,7 +115,7 @@ class RelayClient:
         """The one at work for that relay: by peer id where it is known, else by address."""
         peer = peer_of(relay)
         for keeper in self._keepers:
-            if keeper.relay == relay or (peer is not None and keeper.peer == peer):
+            if relay in keeper.addrs or (peer is not None and keeper.peer == peer):
                 return keeper
         return None
 

@@ -6,7 +6,7 @@ Statuses other than OK become RelayRefused with a text that says what to do. It 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -60,9 +60,9 @@ class Reservation:
 
 
 async def request_reservation(
-    connection: Connection, me: PeerId, dialled: Multiaddr | None, *, allow_private: bool
+    connection: Connection, me: PeerId, known: Sequence[Multiaddr], *, allow_private: bool
 ) -> Reservation:
-    """RESERVE on a direct connection to a relay. `dialled`: the address that reached it, announced first.
+    """RESERVE on a direct connection to a relay. `known`: the relay's addresses that our user gave, announced first.
 
     Raises RelayRefused, NegotiationFailed (not a relay), ProtocolViolation (bad answer or voucher), DialTimeout, or
     what the stream raises. A cancelled call resets the stream; the relay may then hold a reservation unknown to us.
@@ -85,7 +85,7 @@ async def request_reservation(
     grant = answer.grant
     if grant.voucher:  # rust-libp2p gives none
         open_voucher(grant.voucher, relay=relay, peer=me, now=time.time())
-    addrs = circuit_addrs(grant, relay, me, dialled, allow_private=allow_private)
+    addrs = circuit_addrs(grant, relay, me, known, allow_private=allow_private)
     return Reservation(relay, addrs, grant.expire, answer.limit)
 
 
@@ -127,15 +127,13 @@ async def _exchange(connection: Connection, ask: Callable[[Stream], Awaitable[T]
 
 
 def circuit_addrs(
-    grant: Grant, relay: PeerId, me: PeerId, dialled: Multiaddr | None, *, allow_private: bool
+    grant: Grant, relay: PeerId, me: PeerId, known: Sequence[Multiaddr], *, allow_private: bool
 ) -> tuple[Multiaddr, ...]:
-    """Our circuit addresses: through the address that we dialled, then through those that the relay names (R2).
+    """Our circuit addresses: through the addresses that we know, then through those that the relay names (R2).
 
     A relay may name anything, so only direct addresses of its own id are kept, private ones when allowed.
     """
-    bases: dict[Multiaddr, None] = {}
-    if dialled is not None:
-        bases[with_peer(dialled, relay)] = None
+    bases: dict[Multiaddr, None] = {with_peer(addr, relay): None for addr in known}
     for addr in grant.addrs:
         if is_relayed(addr) or endpoint_of(addr) is None or peer_of(addr) not in (None, relay):
             continue

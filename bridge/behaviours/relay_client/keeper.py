@@ -30,11 +30,13 @@ _FAILURES = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResource
 class Keeper:
     """The reservation at one relay. `reservation` is None while there is none; `scope` ends the task.
 
+    `addrs`: the relay's addresses that we were given, all of one relay; more may be added at any time.
+
     `settled` is set once the first try ended: then `reservation` or `error` tells how.
     """
 
     def __init__(self, swarm: Swarm, relay: Multiaddr, held: dict[PeerId, Reservation]) -> None:
-        self.relay = relay
+        self.addrs = [relay]
         self.scope = trio.CancelScope()
         self.settled = trio.Event()
         self.reservation: Reservation | None = None
@@ -114,25 +116,30 @@ class Keeper:
     def _alive(self) -> Connection | None:
         if self._peer is None:
             return None
-        for connection in self._swarm.connections(self._peer):
+        for connection in reversed(self._swarm.connections(self._peer)):
             if connection.path == "direct" and not connection.closed.is_set():
                 return connection
         return None
 
     async def _connect(self) -> Connection:
+        """A direct connection to the relay; its addresses are tried in turn, within RELAY_DIAL_TIMEOUT each."""
         connection = self._alive()
-        if connection is None:
+        failure: BridgeError | None = None
+        for addr in () if connection is not None else tuple(self.addrs):
             try:
-                with trio.fail_after(RELAY_DIAL_TIMEOUT):
-                    connection = await self._swarm.dial(self.relay, expected=self._peer)
-            except trio.TooSlowError:
-                raise DialTimeout(f"the relay {self.relay} did not answer; check its address") from None
+                with trio.move_on_after(RELAY_DIAL_TIMEOUT):
+                    return await self._swarm.dial(addr, expected=self._peer)
+                failure = failure or DialTimeout(f"the relay {addr} did not answer; check its address")
+            except BridgeError as problem:
+                failure = failure or problem
+        if connection is None:
+            raise failure or DialTimeout("the relay has no address")
         return connection
 
     async def _reserve(self, connection: Connection, *, renewed: bool) -> None:
         swarm = self._swarm
         reservation = await request_reservation(
-            connection, swarm.peer, self.relay, allow_private=swarm.config.allow_private
+            connection, swarm.peer, self.addrs, allow_private=swarm.config.allow_private
         )
         self._until = trio.current_time() + lease_seconds(reservation.expires, time.time())
         self._peer = reservation.relay
@@ -163,5 +170,5 @@ class Keeper:
 
     def _report(self, problem: BaseException, wait: float) -> None:
         code = problem.status if isinstance(problem, RelayRefused) else getattr(problem, "code", type(problem).__name__)
-        relay = peer_text(self._peer) if self._peer is not None else str(self.relay)
+        relay = peer_text(self._peer) if self._peer is not None else str(self.addrs[0])
         self._swarm.events.emit(ReservationLost(relay=relay, code=code, message=str(problem), retry_in=round(wait, 3)))
