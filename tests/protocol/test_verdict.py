@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +48,10 @@ def test_seen_counts_and_message_tells_what_to_do() -> None:
     text = message("RESET_BY_NAT", evidence.seen())
     assert "ECONNREFUSEDx3" in text
     assert TABLE[Code.RESET_BY_NAT].advice in text
+
+
+def test_the_troubleshooting_page_is_made_from_the_table() -> None:
+    page = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
+    text = page.read_text()
+    for row in TABLE.values():
+        assert f"### `{row.code.value}`\n\n{row.seen}\n\n- **What to do:** {row.advice}\n" in text, "run scripts/gen-docs"
