@@ -220,6 +220,7 @@ class Connection:
         self.end(REPLACED if self.retiring else Ending(DisconnectReason.PEER_CLOSED, "the peer ended the stream"))
 
     async def _write(self) -> None:
+        await self._stream.open()
         while True:
             while not self._queue:
                 if self._finishing:

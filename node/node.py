@@ -173,9 +173,7 @@ class Node:
             info = identify(context)
         except NotIdentified as error:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
-        stream = ServerStream(context)
-        await stream.open()
-        await self._run(Session(self._shared, Connection(stream), info))
+        await self._run(Session(self._shared, Connection(ServerStream(context)), info))
 
     async def _run(self, session: Session) -> None:
         """A stream's whole life, with its entries in our tables."""

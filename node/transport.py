@@ -167,6 +167,9 @@ class Stream(Protocol):
 
     outbound: bool
 
+    async def open(self) -> None:
+        """Before the first write, while reading goes on. Raises one of STREAM_ERRORS."""
+
     async def read(self) -> bytes | None:
         """The next message, or None at the peer's clean end. Raises one of STREAM_ERRORS."""
 
@@ -189,6 +192,9 @@ class ClientStream:
         # No serializers: bytes in, bytes out.
         call = channel.stream_stream(wire.PATH, request_serializer=None, response_deserializer=None)
         self._call = call(compression=grpc.Compression.Gzip)
+
+    async def open(self) -> None:
+        """Nothing to do: the call was begun with the stream."""
 
     async def read(self) -> bytes | None:
         """See Stream."""

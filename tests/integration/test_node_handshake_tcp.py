@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
@@ -265,11 +266,12 @@ def test_bytes_that_are_no_message_are_answered_with_a_reject():
 
 def test_too_many_handshakes_at_once_are_turned_away():
     async def main() -> None:
-        async with pair(NodeConfig(max_handshakes=1)) as parts, raw_to(parts[2]) as first, raw_to(parts[2]) as second:
-            await first.expect(wire.VERSION)
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await second.expect(wire.VERSION)
-            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        async with pair(NodeConfig(max_handshakes=2)) as (server, _, port, _, _), AsyncExitStack() as stack:
+            peers = [await stack.enter_async_context(raw_to(port)) for _ in range(6)]
+            results = await asyncio.gather(*(peer.expect(wire.VERSION) for peer in peers), return_exceptions=True)
+            refused = [result.code() for result in results if isinstance(result, grpc.aio.AioRpcError)]
+            assert refused == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 4
+            assert server._handshakes == 2
 
     run(main)
 

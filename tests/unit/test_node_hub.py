@@ -27,6 +27,9 @@ class Nowhere:
     def __init__(self, outbound: bool = True) -> None:
         self.outbound = outbound
 
+    async def open(self) -> None:
+        raise AssertionError
+
     async def read(self) -> bytes | None:
         raise AssertionError
 
