@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from operator import index
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,7 +16,7 @@ from bridge.addresses import Multiaddr
 from bridge.behaviours.host import Host
 from bridge.events import Event
 from bridge.identity import peer_text
-from bridge.limits import DIRECT_WAIT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER
+from bridge.limits import DIRECT_WAIT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER, PUMP_READ
 from bridge.rpc.control import ConnectionInfo, Control, Key, host_config, open_control
 from bridge.rpc.paths import StreamCarrier, open_on_path
 from bridge.rpc.peer import ConnectInfo
@@ -49,7 +50,7 @@ class BridgeStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """b"" is the peer's clean end; a reset raises StreamReset, a dead connection ConnectionLost."""
-        return await (self._stream.receive_some() if max_bytes is None else self._stream.receive_some(max_bytes))
+        return await self._stream.receive_some(PUMP_READ if max_bytes is None else index(max_bytes))
 
     def reset(self) -> None:
         """Ends both directions at once; the peer sees a reset, not an end."""
