@@ -77,13 +77,13 @@ def _rows() -> tuple[Verdict, ...]:
             Code.NO_CANDIDATES,
             "Nobody has told us the public address of our listening port yet, so there is nothing to offer.",
             "Listen on TCP (--listen /ip4/0.0.0.0/tcp/0) and connect to a relay outside your own network; on a LAN "
-            "or in a test without public addresses allow private ones (--allow-private).",
+            "or in a test without public addresses allow private ones (--lan).",
         ),
         Verdict(
             Code.NO_REMOTE_CANDIDATES,
             "The peer offered no address that may be dialled (none at all, or only relayed, private or malformed "
             "ones).",
-            "On the peer: see NO_CANDIDATES. If both sides share a LAN, allow private addresses on both.",
+            "On the peer: see NO_CANDIDATES. If both sides share a LAN, start both with --lan.",
         ),
         Verdict(
             Code.PEER_UNSUPPORTED,
