@@ -12,7 +12,6 @@ import trio
 
 from bridge.addresses import is_relayed, with_peer
 from bridge.errors import ConnectionLost, DirectRequired, Unreachable
-from bridge.events import ConnectionOpened, Event, P2pFallback, PunchFailed
 from bridge.identity import PeerId, peer_text
 
 if TYPE_CHECKING:
@@ -106,40 +105,18 @@ def _live(host: Host, peer: PeerId, path: Literal["direct", "relay"]) -> Connect
 async def wait_direct(host: Host, peer: PeerId, wait: float) -> Connection:
     """The direct connection to a connected peer, awaited for at most `wait` seconds.
 
-    Raises DirectRequired with the verdict as soon as the punch has failed for good, or at the time-out with the code of
-    the last attempt (TIMEOUT when none ended). Cancellation leaves no subscription.
+    Raises DirectRequired: with the verdict as soon as a whole run of punches has failed, at the time-out with the code
+    of the last attempt (TIMEOUT when none has ended), DISABLED at once when punching is off here. Cancellation leaves
+    nothing behind.
     """
-    text = peer_text(peer)
-    changed = trio.Event()
-    verdict: list[str] = []
-
-    def notice(event: Event) -> None:
-        if isinstance(event, ConnectionOpened) and event.peer == text and event.path == "direct":
-            changed.set()
-        elif isinstance(event, P2pFallback) and event.peer == text:
-            verdict.append(event.code)
-            changed.set()
-        elif isinstance(event, PunchFailed) and event.peer == text:
-            verdict.append(event.code)
-            if event.final:
-                changed.set()
-
-    unsubscribe = host.swarm.events.subscribe(notice)
-    try:
-        with trio.move_on_after(wait):
-            while (standing := _live(host, peer, "direct")) is None and not changed.is_set():
-                await changed.wait()
-        standing = standing or _live(host, peer, "direct")
-    finally:
-        unsubscribe()
+    standing = _live(host, peer, "direct")
     if standing is not None:
         return standing
-    code = verdict[-1] if verdict else _last_verdict(host, peer)
-    raise DirectRequired(f"no direct path to {text} within {wait:g} s: {code}", code)
-
-
-def _last_verdict(host: Host, peer: PeerId) -> str:
+    text = peer_text(peer)
     if host.dcutr is None:
-        return "DISABLED"
+        raise DirectRequired(f"no direct path to {text}, and punching is switched off here", "DISABLED")
+    with trio.move_on_after(wait):
+        return await host.dcutr.wait_direct(peer)
     outcome = host.dcutr.last_outcome(peer)
-    return "TIMEOUT" if outcome is None else str(outcome.code)
+    code = "TIMEOUT" if outcome is None or outcome.code is None else outcome.code.value
+    raise DirectRequired(f"no direct path to {text} within {wait:g} s: {code}", code)

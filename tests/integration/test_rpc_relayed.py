@@ -1,0 +1,137 @@
+"""gRPC over a relay and past it, on loopback: which path a channel takes, and what it says when there is none."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+
+import grpc
+import pytest
+import trio
+from rpc_lab import LOOPBACK, Service, method, serving
+
+import bridge
+from bridge.addresses import parse
+from bridge.events import EventHub
+from bridge.rpc.runtime import NetworkThread
+from relay.program import RelayConfig, run
+from relay.service import HopService
+
+
+@contextmanager
+def relay() -> Iterator[str]:
+    """A relay on loopback; its address."""
+    config = RelayConfig(identity=bridge.Identity.generate(), listen=(parse(LOOPBACK[0]),), allow_private=True)
+    listening: list[str] = []
+    events = EventHub()
+
+    def note(event: bridge.Event) -> None:
+        if isinstance(event, bridge.events.RelayListening):
+            listening.extend(event.addrs)
+
+    events.subscribe(note)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[HopService]:
+        async with trio.open_nursery() as nursery:
+            yield await nursery.start(partial(run, config, events))
+            nursery.cancel_scope.cancel()
+
+    thread = NetworkThread(opened)
+    thread.start()
+    try:
+        yield listening[0]
+    finally:
+        thread.stop()
+
+
+@contextmanager
+def relayed_pair(*, punch: bool) -> Iterator[tuple[bridge.Bridge, bridge.Bridge, str]]:
+    """A listener with a reservation, a dialer, and the listener's circuit address."""
+    with (
+        relay() as addr,
+        bridge.open(listen=LOOPBACK, relays=[addr], allow_private=True, punch=punch) as listener,
+        bridge.open(listen=LOOPBACK, allow_private=True, punch=punch) as dialer,
+    ):
+        yield listener, dialer, listener.wait_reservation(15)[0]
+
+
+def who(channel: grpc.Channel) -> list[str]:
+    """Peer id, path, multiaddr and more, as the server sees the caller."""
+    return method(channel, "Who")(b"", timeout=15).decode().split("\n")
+
+
+def test_grpc_over_the_relay() -> None:
+    with relayed_pair(punch=False) as (listener, dialer, circuit), serving(listener, Service()):
+        assert circuit in listener.addrs
+        with dialer.channel(circuit) as channel:
+            peer_id, path, multiaddr, *_ = who(channel)
+            assert (peer_id, path) == (dialer.peer_id, "relay")
+            assert "/p2p-circuit" in multiaddr
+            assert method(channel, "Echo")(bytes(60_000), timeout=15) == bytes(60_000)
+        (connection,) = [one for one in dialer.connections() if one.peer_id == listener.peer_id]
+        assert connection.path == "relay"
+        assert connection.relay is not None
+
+
+def test_a_circuit_that_is_cut_at_its_limit_ends_the_call_as_unavailable() -> None:
+    """The relay's default is 128 KiB a direction; the message is cut in its middle and never looks whole."""
+    with relayed_pair(punch=False) as (listener, dialer, circuit), serving(listener, Service()):
+        with dialer.channel(circuit) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                method(channel, "Echo")(bytes(1 << 20), timeout=15)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            # The next call finds a circuit of its own.
+            assert method(channel, "Echo")(b"next", timeout=15, wait_for_ready=True) == b"next"
+
+
+def test_direct_required_without_a_punch_tells_the_verdict() -> None:
+    with relayed_pair(punch=False) as (listener, dialer, circuit), serving(listener, Service()):
+        with dialer.channel(circuit, path="direct", direct_wait=1) as channel, pytest.raises(grpc.RpcError) as caught:
+            method(channel, "Echo")(b"", timeout=15)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert caught.value.details().startswith("RELAYED: ")
+        error = dialer.last_error(listener.peer_id)
+        assert isinstance(error, bridge.DirectRequired)
+        assert error.verdict == "DISABLED"
+        with pytest.raises(bridge.DirectRequired):
+            dialer.wait_direct(listener.peer_id, 1)
+        with dialer.channel(circuit, path="relay") as channel:
+            assert who(channel)[1] == "relay"
+
+
+def test_after_the_punch_a_fresh_channel_is_direct_and_the_relayed_one_goes_on() -> None:
+    with relayed_pair(punch=True) as (listener, dialer, circuit):
+        service = Service()
+        with serving(listener, service), dialer.channel(circuit, path="relay") as relayed:
+            assert who(relayed)[1] == "relay"
+            info = dialer.wait_direct(listener.peer_id, 15)
+            assert info.path == "direct"
+            with dialer.channel(circuit, fresh=True) as direct, dialer.channel(circuit, path="direct") as required:
+                for channel in (direct, required):
+                    peer_id, path, multiaddr, *_ = who(channel)
+                    assert (peer_id, path) == (dialer.peer_id, "direct")
+                    assert "/p2p-circuit" not in multiaddr
+                assert method(relayed, "Echo")(b"still there", timeout=15) == b"still there"
+                assert who(relayed)[1] == "relay"
+
+
+def test_a_channel_that_insists_on_direct_waits_for_the_punch() -> None:
+    with (
+        relayed_pair(punch=True) as (listener, dialer, circuit),
+        serving(listener, Service()),
+        dialer.channel(circuit, path="direct") as channel,
+    ):
+        assert who(channel)[1] == "direct"
+
+
+def test_no_reservation_is_told_with_its_own_code() -> None:
+    with relay() as addr, bridge.open(listen=LOOPBACK, allow_private=True) as dialer:
+        nobody = str(bridge.Identity.generate())
+        with dialer.channel(f"{addr}/p2p-circuit/p2p/{nobody}") as channel, pytest.raises(grpc.RpcError) as caught:
+            method(channel, "Echo")(b"", timeout=15)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "NO_RESERVATION" in caught.value.details()
+        with pytest.raises(bridge.DialTimeout, match="no relay accepted"):
+            dialer.wait_reservation(0.1)
