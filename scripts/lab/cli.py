@@ -14,6 +14,7 @@ from types import FrameType
 
 from lab import matrix, session
 from lab.behaviours import BEHAVIOURS, behaviour
+from lab.commands import CommandFailed
 from lab.eventlog import Seen
 from lab.limits import SCENARIO_SECONDS
 from lab.report import Report, environment
@@ -21,6 +22,7 @@ from lab.scenario import REPOSITORY, Scenario, run_scenario
 from lab.verify import Row, verify
 
 USAGE = 2
+INTERRUPTED = 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -194,14 +196,22 @@ def _exec(argv: list[str]) -> int:
         return 127
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """The first signal lets runs under way end and clean up; the second ends at once (the kernel cleans up)."""
+    signal.signal(signal.SIGINT, _at_once)
+    signal.signal(signal.SIGTERM, _at_once)
     raise KeyboardInterrupt
+
+
+def _at_once(number: int, frame: FrameType | None) -> None:
+    os._exit(INTERRUPTED)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     try:
         if args.command == "list":
             return _list()
@@ -218,5 +228,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"natlab: {error}", file=sys.stderr)
         return USAGE
+    except CommandFailed as error:
+        print(f"natlab: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,9 +17,14 @@ class CommandFailed(RuntimeError):
 
 
 def _run(argv: list[str], given: str, namespace: str | None = None) -> str:
+    # A user's PATH on Debian lacks the directories where these two live.
+    found = shutil.which(argv[0], path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]))
+    if found is None:
+        package = {"ip": "iproute2", "nft": "nftables"}.get(argv[0], argv[0])
+        raise session.LabUnavailable(f"{argv[0]} is missing; install it: apt-get install {package}")
     try:
         done = subprocess.run(
-            argv,
+            [found, *argv[1:]],
             input=given,
             text=True,
             capture_output=True,
@@ -25,9 +32,8 @@ def _run(argv: list[str], given: str, namespace: str | None = None) -> str:
             preexec_fn=session.child_setup(namespace),
             check=False,
         )
-    except FileNotFoundError as error:
-        package = {"ip": "iproute2", "nft": "nftables"}.get(argv[0], argv[0])
-        raise session.LabUnavailable(f"{argv[0]} is missing; install it: apt-get install {package}") from error
+    except subprocess.TimeoutExpired as error:
+        raise CommandFailed(f"{argv[0]} did not end within {COMMAND_SECONDS:g} s") from error
     if done.returncode != 0:
         head = "\n".join(given.splitlines()[:60])
         raise CommandFailed(f"{' '.join(argv)}: {done.stderr.strip()}\n{head}")

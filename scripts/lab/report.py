@@ -176,6 +176,11 @@ def _brief(seen: Seen) -> dict[str, Any]:
     return {"at_s": round(seen.at, 4), **{key: seen.event[key] for key in keys if key in seen.event}}
 
 
+def _is_direct(seen: Seen, relay: Seen | None) -> bool:
+    with_relay = relay is not None and seen.event.get("peer") == relay.event.get("peer_id")
+    return seen.event.get("path") == "direct" and not with_relay
+
+
 def _punch(log: EventLog, round_trips: Mapping[str, float | None], until: float) -> dict[str, Any]:
     """What both sides told of the punch before `until`; what falls while the programs stop is no verdict."""
 
@@ -190,6 +195,10 @@ def _punch(log: EventLog, round_trips: Mapping[str, float | None], until: float)
             "failed": [_brief(seen) for seen in log.find("punch.failed", who=who, match=running)],
             "succeeded": _brief(succeeded) if succeeded is not None else None,
         }
+    relay = log.last("relay.listening")
+    for who in ("listener", "dialer"):
+        opened = log.last("connection.opened", who=who, match=lambda seen: running(seen) and _is_direct(seen, relay))
+        found[who]["connection_role"] = opened.event.get("role") if opened is not None else None
     best = found["listener"]["succeeded"] or found["dialer"]["succeeded"]
     found["attempt"] = best.get("attempt") if best else None
     found["elapsed_ms"] = best.get("elapsed_ms") if best else None

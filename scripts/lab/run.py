@@ -74,11 +74,14 @@ def program_command() -> list[str]:
 class Run:
     """A scenario under way; hooks get it to look at the lab, wait for events, and break things."""
 
-    def __init__(self, scenario: Scenario, lab: Lab, log: EventLog, folder: Path, command: Sequence[str]) -> None:
+    def __init__(
+        self, scenario: Scenario, lab: Lab, log: EventLog, folder: Path, state: Path, command: Sequence[str]
+    ) -> None:
         self.scenario = scenario
         self.lab = lab
         self.log = log
         self.folder = folder
+        self.state = state
         self.command = list(command)
         self.programs: dict[str, Program] = {}
         self.marks: dict[str, float] = {}
@@ -92,7 +95,7 @@ class Run:
         self.marks.setdefault(name, self.log.now())
 
     def start(self, name: str, host: str, *arguments: str) -> Program:
-        home = self.folder / "state" / name
+        home = self.state / name
         for part in ("state", "run"):
             (home / part).mkdir(parents=True, exist_ok=True, mode=0o700)
         env = {

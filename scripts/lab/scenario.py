@@ -7,7 +7,6 @@ the kernel; it knows the programs only by their command line and their JSON line
 from __future__ import annotations
 
 import contextlib
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -189,16 +188,14 @@ def _kill_relay(run: Run) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _folder(logs: Path | None, title: str) -> Iterator[Path]:
+    """Where a run's records go: kept under `logs`, or thrown away."""
     if logs is None:
         with tempfile.TemporaryDirectory(prefix="natlab-") as temporary:
             yield Path(temporary)
         return
     folder = logs / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{title}"
     folder.mkdir(parents=True)
-    try:
-        yield folder.resolve()
-    finally:
-        shutil.rmtree(folder / "state", ignore_errors=True)  # keys and stores are no evidence
+    yield folder.resolve()
 
 
 def run_scenario(
@@ -218,14 +215,15 @@ def run_scenario(
     """
     check_pair(behaviour(scenario.listener_nat), behaviour(scenario.dialer_nat))
     called = dict(hooks or {})
-    with _folder(logs, scenario.title) as folder:
+    # Keys, stores and sockets are no evidence, and socket paths must stay short: they live in a folder of their own.
+    with _folder(logs, scenario.title) as folder, tempfile.TemporaryDirectory(prefix="natlab-") as state:
         log = EventLog(folder / "events.jsonl", on_event)
         lab = Lab(
             scenario.listener_nat, scenario.dialer_nat, delay=scenario.delay, loss=scenario.loss, ipv6=scenario.ipv6
         )
         try:
             with lab:
-                run = Run(scenario, lab, log, folder, command or program_command())
+                run = Run(scenario, lab, log, folder, Path(state), command or program_command())
                 report = _conduct(run, called)
         finally:
             log.close()
