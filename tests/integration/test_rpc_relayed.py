@@ -77,13 +77,16 @@ def test_grpc_over_the_relay() -> None:
 
 def test_a_circuit_that_is_cut_at_its_limit_ends_the_call_as_unavailable() -> None:
     """The relay's default is 128 KiB a direction; the message is cut in its middle and never looks whole."""
-    with relayed_pair(punch=False) as (listener, dialer, circuit), serving(listener, Service()):
-        with dialer.channel(circuit) as channel:
-            with pytest.raises(grpc.RpcError) as caught:
-                method(channel, "Echo")(bytes(1 << 20), timeout=15)
-            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-            # The next call finds a circuit of its own.
-            assert method(channel, "Echo")(b"next", timeout=15, wait_for_ready=True) == b"next"
+    with (
+        relayed_pair(punch=False) as (listener, dialer, circuit),
+        serving(listener, Service()),
+        dialer.channel(circuit) as channel,
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            method(channel, "Echo")(bytes(1 << 20), timeout=15)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        # The next call finds a circuit of its own.
+        assert method(channel, "Echo")(b"next", timeout=15, wait_for_ready=True) == b"next"
 
 
 def test_direct_required_without_a_punch_tells_the_verdict() -> None:
