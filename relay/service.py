@@ -49,7 +49,7 @@ from relay.limits import (
 )
 from relay.refusal import Refusal
 from relay.reservations import ReservationTable
-from relay.splice import splice
+from relay.splice import End, splice
 
 _ENDS = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 
@@ -236,8 +236,8 @@ class HopService:
         self._swarm.events.emit(CircuitOpened(circuit=circuit.id, **names))
         reason = "CANCELLED"
         try:
-            ends = (source.connection.closed, target.connection.closed)
-            reason = await splice(circuit, source, target, seconds=self.limits.circuit_seconds, lost=ends)
+            near, far = (End(stream, stream.connection.closed) for stream in (source, target))
+            reason = await splice(circuit, near, far, seconds=self.limits.circuit_seconds)
         finally:
             self.circuits.close(circuit)
             to_target, to_source = circuit.passed.values()

@@ -5,7 +5,7 @@ Each circuit owns its own two streams and touches no other (specs/relay/circuit-
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -24,51 +24,53 @@ _ENDS: Final = (StreamReset, OSError, trio.BrokenResourceError, trio.ClosedResou
 _SIDES: Final = {Direction.TO_TARGET: ("SOURCE", "TARGET"), Direction.TO_SOURCE: ("TARGET", "SOURCE")}
 
 
-async def splice(
-    circuit: Circuit, source: RawStream, target: RawStream, *, seconds: int, lost: Sequence[trio.Event] = ()
-) -> str:
+@dataclass
+class End:
+    """One end of a circuit: its stream, and the event that its connection is gone (None: there is none to watch)."""
+
+    stream: RawStream
+    lost: trio.Event | None = None
+
+
+async def splice(circuit: Circuit, source: End, target: End, *, seconds: int) -> str:
     """Copies both ways until both directions ended; returns why the circuit ended.
 
     NORMAL, DURATION_LIMIT (after `seconds`, idle or not; 0: never), DATA_LIMIT (what fits was delivered),
-    SOURCE_RESET / TARGET_RESET, or CONNECTION_LOST (an event of `lost` was set). After all but NORMAL both streams
-    are reset; so they are when cancelled.
+    SOURCE_RESET / TARGET_RESET, or CONNECTION_LOST (an end that had sent all it wanted is gone). After all but NORMAL
+    both streams are reset; so they are when cancelled.
     """
     reasons: list[str] = []
+    running = 2
     try:
         with trio.move_on_after(seconds) if seconds else trio.CancelScope() as duration:
             async with trio.open_nursery() as nursery:
-                running = 2
 
-                async def run(direction: Direction, reader: RawStream, writer: RawStream) -> None:
+                async def run(direction: Direction, reader: End, writer: End) -> None:
                     nonlocal running
-                    reason = await _copy(circuit, direction, reader, writer)
+                    reason = await _copy(circuit, direction, reader.stream, writer.stream)
                     running -= 1
+                    if reason == NORMAL and running and reader.lost is not None:
+                        # What it sent is delivered, and nobody reads from it any more: so nobody else would notice
+                        # its death while the other direction is idle.
+                        await reader.lost.wait()
+                        reason = CONNECTION_LOST
                     if reason != NORMAL:
                         reasons.append(reason)
                     if reasons or not running:
                         nursery.cancel_scope.cancel()
 
-                async def watch(event: trio.Event) -> None:
-                    # A direction that ended already no longer reads, so it would not see its connection die.
-                    await event.wait()
-                    await trio.lowlevel.checkpoint()
-                    reasons.append(CONNECTION_LOST)
-                    nursery.cancel_scope.cancel()
-
                 nursery.start_soon(run, Direction.TO_TARGET, source, target)
                 nursery.start_soon(run, Direction.TO_SOURCE, target, source)
-                for event in lost:
-                    nursery.start_soon(watch, event)
         if duration.cancelled_caught and not reasons:
             reasons.append(DURATION_LIMIT)
         if not reasons:
-            await _close(source, target)
+            await _close(source.stream, target.stream)
             return NORMAL
         return reasons[0]
     finally:
         # A stream that ended in good order ignores this; every other way out must reach both ends as a reset.
-        source.abort()
-        target.abort()
+        source.stream.abort()
+        target.stream.abort()
 
 
 async def _copy(circuit: Circuit, direction: Direction, reader: RawStream, writer: RawStream) -> str:

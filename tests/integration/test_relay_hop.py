@@ -410,6 +410,20 @@ async def test_a_lost_connection_resets_the_circuit_even_after_half_close() -> N
             await far.send_all(b"x" * (1 << 20))
 
 
+async def test_what_a_source_sent_before_it_left_still_arrives() -> None:
+    async with network() as net:
+        relay = await net.relay(circuit_bytes=0)
+        near, far, source, _ = await circuit(net, relay)
+        # More than the target's window: the rest waits in the relay when the source is already gone.
+        await near.send_all(b"x" * 400_000)
+        await near.send_eof()
+        await source.swarm.close(relay.swarm.peer)
+        await relay.log.wait(ConnectionClosed)
+        assert len(await read_all(far, 400_000)) == 400_000
+        assert await far.receive_some() == b""
+        assert (await relay.log.wait(CircuitClosed)).reason == "CONNECTION_LOST"
+
+
 async def test_each_circuit_owns_only_its_own_streams() -> None:
     async with network() as net:
         relay = await net.relay()
