@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab.eventlog import EventLog, Seen
+from lab.eventlog import EventLog, Match, Seen
 from lab.lab import Lab
 from lab.limits import COMMAND_SECONDS, RELAY_STILL_BYTES
 
@@ -176,9 +176,18 @@ def _brief(seen: Seen) -> dict[str, Any]:
     return {"at_s": round(seen.at, 4), **{key: seen.event[key] for key in keys if key in seen.event}}
 
 
-def _is_direct(seen: Seen, relay: Seen | None) -> bool:
-    with_relay = relay is not None and seen.event.get("peer") == relay.event.get("peer_id")
-    return seen.event.get("path") == "direct" and not with_relay
+def _role(log: EventLog, who: str, other: str, match: Match) -> str | None:
+    """Our part in Noise and Yamux on the latest direct connection with the peer (AutoNAT's dial-backs are not)."""
+    started = log.last("node.started", who=other)
+    if started is None:
+        return None
+    peer = started.event.get("peer_id")
+    opened = [
+        seen
+        for seen in log.find("connection.opened", who=who, match=match)
+        if seen.event.get("path") == "direct" and seen.event.get("peer") == peer
+    ]
+    return str(opened[-1].event.get("role")) if opened else None
 
 
 def _punch(log: EventLog, round_trips: Mapping[str, float | None], until: float) -> dict[str, Any]:
@@ -195,10 +204,8 @@ def _punch(log: EventLog, round_trips: Mapping[str, float | None], until: float)
             "failed": [_brief(seen) for seen in log.find("punch.failed", who=who, match=running)],
             "succeeded": _brief(succeeded) if succeeded is not None else None,
         }
-    relay = log.last("relay.listening")
-    for who in ("listener", "dialer"):
-        opened = log.last("connection.opened", who=who, match=lambda seen: running(seen) and _is_direct(seen, relay))
-        found[who]["connection_role"] = opened.event.get("role") if opened is not None else None
+    for who, other in (("listener", "dialer"), ("dialer", "listener")):
+        found[who]["connection_role"] = _role(log, who, other, running)
     best = found["listener"]["succeeded"] or found["dialer"]["succeeded"]
     found["attempt"] = best.get("attempt") if best else None
     found["elapsed_ms"] = best.get("elapsed_ms") if best else None

@@ -146,10 +146,13 @@ class Run:
         """Whether a program says that it holds a direct connection to its peer, punched or dialled."""
         if self.log.last("punch.succeeded", "p2p_upgrade", who=who):
             return True
+        other = self.log.last("node.started", who="dialer" if who == "listener" else "listener")
+        if other is None:
+            return False
         closed = {seen.event.get("connection") for seen in self.log.find("connection.closed", who=who)}
         return any(
             seen.event.get("path") == "direct"
-            and seen.event.get("peer") != self.relay_id
+            and seen.event.get("peer") == other.event.get("peer_id")
             and seen.event.get("connection") not in closed
             for seen in self.log.find("connection.opened", who=who)
         )
