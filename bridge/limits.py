@@ -285,6 +285,9 @@ MAX_IDENTIFY_MESSAGES: Final = 10
 IDENTIFY_PUSH_DELAY: Final = 0.2
 """Changes within this time go out in one push: a reservation brings several addresses at once."""
 
+INTERFACE_CHECK: Final = 30.0
+"""How soon a change of the interfaces' addresses is told to peers; reading them costs under a millisecond."""
+
 MAX_PARALLEL_PUSHES: Final = 32
 """Peers told of a change at the same time."""
 

@@ -16,6 +16,7 @@ from bridge.identity import parse_peer_id, peer_text
 from bridge.limits import (
     IDENTIFY_PUSH_DELAY,
     IDENTIFY_TIMEOUT,
+    INTERFACE_CHECK,
     MAX_IDENTIFY_MESSAGES,
     MAX_IDENTIFY_READ,
     MAX_IDENTIFY_STREAMS,
@@ -174,8 +175,9 @@ class IdentifyService:
         told = self._contents()
         seen = revision.number
         while True:
-            await revision.beyond(seen)
-            await trio.sleep(IDENTIFY_PUSH_DELAY)
+            with trio.move_on_after(INTERFACE_CHECK):
+                await revision.beyond(seen)
+                await trio.sleep(IDENTIFY_PUSH_DELAY)
             seen = revision.number
             contents = self._contents()
             if contents == told:

@@ -61,7 +61,9 @@ class Announcements:
             return
         if not confirmed:
             del self._external[addr]
-        elif len(self._external) < MAX_IDENTIFY_ADDRS:
+        elif len(self._external) >= MAX_IDENTIFY_ADDRS:
+            return
+        else:
             self._external[addr] = True
         self.revision.bump()
 

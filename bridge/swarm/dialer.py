@@ -44,8 +44,9 @@ __all__ = ["Dialer"]
 
 _log = logging.getLogger(__name__)
 
-_PORT_BUSY: Final = {errno.EADDRNOTAVAIL, errno.EADDRINUSE}
-"""connect(2) from the listening port: the 4-tuple exists already (natlab.md section 4, Linux details)."""
+_NOT_FROM_THERE: Final = {errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EINVAL}
+"""connect(2) from the listening port: the 4-tuple exists already, here or half-open at the listener, or the address
+bound cannot send to that destination."""
 
 
 class _Race:
@@ -242,7 +243,7 @@ class Dialer:
             return await connect(target, source=source, timeout=CONNECT_TIMEOUT)
         except Unreachable as problem:
             busy = _errno(problem)
-            if source is None or busy not in _PORT_BUSY:
+            if source is None or busy not in _NOT_FROM_THERE:
                 raise
         live = None if fresh else self._same_endpoint(target, expected)
         if live is not None:

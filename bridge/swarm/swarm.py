@@ -75,6 +75,8 @@ class Swarm:
         changed = self.announcements.revision.bump
         self.registry = Registry(changed)
         self._pool = Pool(config.identity, config.limits, self.registry, events)
+        self.refused = self._pool.table.refused
+        """How many sockets and connections each limit has turned away since the start."""
         self._listeners = Listeners(self._pool.accepted, changed, events)
         self._transports: list[Transport] = []
         self._dialer = Dialer(self._pool, self._listeners, self._transports)
