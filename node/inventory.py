@@ -8,6 +8,7 @@ the connections in the hub; reads nothing from the network itself.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
@@ -72,6 +73,8 @@ class Inventory:
         self._seen = BoundedSet(limits.STORED_TRANSACTIONS + limits.STORED_BLOCKS + limits.MAX_INV_PER_MESSAGE)
         self._requested: dict[bytes, Connection] = {}
         self._to_announce: dict[bytes, None] = {}
+        # (clock value, is a block, id) of what came in lately: a peer may be in its handshake while it is announced.
+        self._recent: deque[tuple[float, bool, bytes]] = deque(maxlen=limits.REANNOUNCE_IDS)
         self._wake = asyncio.Event()
 
     # --- taking in ---
@@ -95,6 +98,7 @@ class Inventory:
         if item in self._seen:
             return
         self._seen.add(item)
+        self._recent.append((self._clock(), False, item))
         self.transactions.put(item, tx)
         if source is not None:
             source.known_transactions.add(item)
@@ -108,6 +112,7 @@ class Inventory:
         if item in self._seen:
             return
         self._seen.add(item)
+        self._recent.append((self._clock(), True, item))
         self.blocks.put(item, block)
         if source is not None:
             source.known_blocks.add(item)
@@ -137,25 +142,30 @@ class Inventory:
             batch = list(self._to_announce)
             self._to_announce.clear()
             for record in self._hub.active():
-                if record.connection is not None and record.relay_transactions:
+                if record.connection is not None:
                     unknown = [item for item in batch if item not in record.known_transactions]
                     self._announce_transactions(record, record.connection, unknown)
             await asyncio.sleep(self._interval)
 
     def greet(self, record: PeerRecord, connection: Connection) -> None:
-        """Announce to a peer just connected: our newest block; on a re-opened stream also all announced lately."""
-        if record.connections > 1:
-            transactions, blocks = record.recently_announced(self._clock())
-            record.announced.clear()
-            self._announce_transactions(record, connection, transactions)
-            for item in blocks:
-                record.known_blocks.discard(item)
-                self._announce_block(record, connection, item)
+        """Announce to a peer just connected: our newest block, what came in while it shook hands, and, on a re-opened
+        stream, what it was told lately: some of that may have been lost with the old one."""
+        now = self._clock()
+        known = {item for _, _, item in record.announced}
+        told = younger_than(limits.REANNOUNCE_AGE, now, record.announced)
+        fresh = younger_than(limits.REANNOUNCE_AGE, now, self._recent)
+        record.announced.clear()
+        for item in told[1]:
+            record.known_blocks.discard(item)
+        unknown = [item for item in fresh[0] if item not in known and item not in record.known_transactions]
+        self._announce_transactions(record, connection, told[0] + unknown)
         newest = self.blocks.newest()
-        if newest is not None:
-            self._announce_block(record, connection, newest)
+        for item in dict.fromkeys([*told[1], *fresh[1], *([] if newest is None else [newest])]):
+            self._announce_block(record, connection, item)
 
     def _announce_transactions(self, record: PeerRecord, connection: Connection, items: list[bytes]) -> None:
+        if not record.relay_transactions:
+            return
         try:
             for batch in wire.batches(items):
                 connection.send_now(wire.inv_transactions(batch))
@@ -193,3 +203,15 @@ class Inventory:
                 record.connection.table.route(wire.inv_block(item))
             taken = {*transactions, *blocks}
             orphans = [item for item in orphans if item not in taken]
+
+
+def younger_than(
+    age: float, now: float, entries: Iterable[tuple[float, bool, bytes]]
+) -> tuple[list[bytes], list[bytes]]:
+    """Transaction ids and block hashes entered at most `age` seconds before `now`, oldest first."""
+    transactions: list[bytes] = []
+    blocks: list[bytes] = []
+    for when, is_block, item in entries:
+        if now - when <= age:
+            (blocks if is_block else transactions).append(item)
+    return transactions, blocks

@@ -79,8 +79,3 @@ class PeerRecord:
         connection.sent, connection.received = self.sent, self.received
         self.connection = connection
         self.connections += 1
-
-    def recently_announced(self, now: float) -> tuple[list[bytes], list[bytes]]:
-        """Transaction ids and block hashes announced in the last `limits.REANNOUNCE_AGE` seconds, oldest first."""
-        recent = [(is_block, item) for when, is_block, item in self.announced if now - when <= limits.REANNOUNCE_AGE]
-        return [item for is_block, item in recent if not is_block], [item for is_block, item in recent if is_block]

@@ -302,6 +302,23 @@ def test_on_a_reopened_stream_only_what_is_recent_is_announced_again():
     on_loop(work)
 
 
+def test_what_came_in_during_a_handshake_is_announced_after_it_but_not_to_who_wants_none():
+    inventory, hub, _, clock = stage(0)
+    stale = inventory.publish_transaction(gossip.transaction(10))
+    clock.now += limits.REANNOUNCE_AGE + 1
+    items = [inventory.publish_transaction(gossip.transaction(10)) for _ in range(2)]
+    blocks = [inventory.publish_block(gossip.block(None, 10)) for _ in range(2)]
+    for name, wants in (("LATE", True), ("BLOCKS-ONLY", False)):
+        it = connection()
+        record = hub.admit(PeerInfo("1.1.1.1", peer_id=name), name.encode().ljust(16), it)
+        assert isinstance(record, PeerRecord)
+        record.relay_transactions = wants
+        record.known_transactions.add(items[1])
+        inventory.greet(record, it)
+        assert announced(it) == ([items[0]] if wants else []) + blocks
+        assert stale not in announced(it)
+
+
 def test_what_a_lost_connection_owed_is_offered_to_its_successor_first():
     def work() -> None:
         inventory, hub, (a, b), _ = stage(2)
