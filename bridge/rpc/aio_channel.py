@@ -149,7 +149,7 @@ class ReasonedAioChannel(grpc.aio.Channel):
         return self
 
     async def __aexit__(self, *failure: Any) -> None:
-        await self._inner.__aexit__(*failure)
+        await self._inner.__aexit__(*failure)  # noqa: ASYNC102 - asyncio has no cancel scopes
 
     async def close(self, grace: float | None = None) -> None:
         await self._inner.close(grace)

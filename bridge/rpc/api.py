@@ -46,11 +46,7 @@ class Bridge:
     @property
     def addrs(self) -> tuple[str, ...]:
         """Our addresses as of now, circuits included, each ending in /p2p/ID."""
-
-        async def ask() -> tuple[str, ...]:
-            return self._control.addrs()
-
-        return self._thread.call(ask)
+        return self._thread.ask(self._control.addrs)
 
     # --- servers ------------------------------------------------------------------------------------------
 
@@ -132,30 +128,18 @@ class Bridge:
         if not 0 < direct_wait < OPEN_PATH_TIMEOUT:
             raise ConfigError(f"direct_wait={direct_wait} is not between 0 and {OPEN_PATH_TIMEOUT:g} seconds")
         key = EndpointKey(parse_target(target), check_protocol(protocol), check_policy(path), direct_wait)
-
-        async def ask() -> Endpoint:
-            return self._control.gateway.endpoint(key)
-
-        return self._thread.call(ask)
+        return self._thread.ask(lambda: self._control.gateway.endpoint(key))
 
     # --- peers --------------------------------------------------------------------------------------------
 
     def last_error(self, peer: str) -> BridgeError | None:
         """Why the last stream of a channel to this peer could not be opened; None when it could be."""
         target = parse_target(peer)
-
-        async def ask() -> BridgeError | None:
-            return self._control.gateway.last_error(target.peer)
-
-        return self._thread.call(ask)
+        return self._thread.ask(lambda: self._control.gateway.last_error(target.peer))
 
     def connections(self) -> tuple[ConnectionInfo, ...]:
         """All live connections, as of now."""
-
-        async def ask() -> tuple[ConnectionInfo, ...]:
-            return self._control.connections()
-
-        return self._thread.call(ask)
+        return self._thread.ask(self._control.connections)
 
     def connect(self, target: str | Multiaddr, timeout: float = OPEN_PATH_TIMEOUT) -> ConnectionInfo:
         """Dials a peer if it is not connected. Raises Unreachable, WrongPeer, RelayRefused, DialTimeout, …"""
@@ -174,11 +158,7 @@ class Bridge:
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
         """Calls back on every event, in the network thread: return fast, call no blocking method. Returns its end."""
         wrapped = supervised(callback)
-
-        async def ask() -> Callable[[], None]:
-            return self._control.events.subscribe(wrapped)
-
-        return self._thread.call(ask)
+        return self._thread.ask(lambda: self._control.events.subscribe(wrapped))
 
     async def aio_wait_direct(self, peer: str | Multiaddr, timeout: float = DIRECT_WAIT) -> ConnectionInfo:  # noqa: ASYNC109
         """As `wait_direct`, without blocking the event loop; cancelling it cancels the wait."""

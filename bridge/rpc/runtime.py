@@ -106,12 +106,21 @@ class NetworkThread(Generic[T]):
         finally:
             future.cancel()
 
+    def ask(self, question: Callable[[], R]) -> R:
+        """As `call`, for a question that is answered at once."""
+
+        async def work() -> R:
+            await trio.lowlevel.checkpoint()
+            return question()
+
+        return self.call(work)
+
     # --- in the network thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             trio.run(self._main)
-        except BaseException as problem:
+        except BaseException as problem:  # noqa: ASYNC103 - a named supervisor
             # The supervisor of the thread: its end reaches every caller, as the error or as SwarmStopped.
             if self._opened.done():
                 log.critical("the network thread ended", exc_info=problem)
