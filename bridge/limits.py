@@ -149,6 +149,10 @@ DCUTR_ATTEMPT_TIMEOUT: Final = 5.0
 DCUTR_UPGRADE_GRACE: Final = 3.0
 """A socket connected shortly before the attempt's deadline may finish its upgrade within this time."""
 
+DCUTR_SOCKET_PATIENCE: Final = 1.5
+"""A TCP connection of a punch that has not finished its handshake after this and 4 relayed round trips is dropped and
+dialled anew: a NAT may have lost track of it although connect() succeeded (measured: ICMP-rejecting NATs)."""
+
 DCUTR_ATTEMPTS: Final = 3
 """Each with an exchange of its own (specs/relay/DCUtR.md: two retries)."""
 

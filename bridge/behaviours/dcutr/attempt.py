@@ -12,8 +12,7 @@ from bridge.addresses import Multiaddr, endpoint_of
 from bridge.behaviours.dcutr.context import PunchContext, Won
 from bridge.errors import BridgeError, DialTimeout
 from bridge.events import Role
-from bridge.identity import PeerId
-from bridge.limits import DCUTR_UPGRADE_GRACE
+from bridge.limits import DCUTR_SOCKET_PATIENCE, DCUTR_UPGRADE_GRACE
 from bridge.net.punch import How, SimultaneousOpen
 from bridge.net.tcp import TcpStream
 from bridge.protocol.verdict import Evidence
@@ -28,10 +27,16 @@ class Attempt:
     """Make it when the remote candidates are known, `run` it before the peer can dial, `go` when it is time to dial."""
 
     def __init__(
-        self, context: PunchContext, peer: PeerId, role: Role, remote: tuple[Multiaddr, ...], evidence: Evidence
+        self,
+        context: PunchContext,
+        relayed: Connection,
+        role: Role,
+        remote: tuple[Multiaddr, ...],
+        evidence: Evidence,
     ) -> None:
         self._context = context
-        self._peer = peer
+        self._peer = relayed.peer
+        self._patience = DCUTR_SOCKET_PATIENCE + 4 * (relayed.rtt or 0.0)
         self._role = role
         self._remote = remote
         self._evidence = evidence
@@ -84,14 +89,21 @@ class Attempt:
         link = Link(
             raw=stream, local=stream.local, remote=stream.remote, path="direct", inbound=asked_for, punched=True
         )
+        connection: Connection | None = None
         try:
-            connection = await self._context.adopt(link, self._role, self._peer)
-        except trio.Cancelled:
+            with trio.move_on_after(self._patience):
+                connection = await self._context.adopt(link, self._role, self._peer)
+        except trio.Cancelled:  # the attempt ended
             self._evidence.upgrades.append("SILENT")
             raise
         except (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as problem:
             silent = isinstance(problem, DialTimeout)
             self._evidence.upgrades.append("SILENT" if silent else getattr(problem, "code", type(problem).__name__))
+            return None
+        if connection is None:  # out of patience; unless it stood at that very moment
+            connection = next((c for c in self._context.swarm.connections(self._peer) if c.link is link), None)
+        if connection is None:
+            self._evidence.upgrades.append("SILENT")
             return None
         return await self._round_trip(connection, how)
 

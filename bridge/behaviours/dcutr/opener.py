@@ -103,7 +103,7 @@ class OpenerRun:
         facts.evidence = context.evidence_for(facts.remote)
         agent = relayed.identify.agent if relayed.identify is not None else None
         role = role_of("initiator", facts.attempt, agent)
-        attempt = Attempt(context, facts.peer, role, facts.remote, facts.evidence)
+        attempt = Attempt(context, relayed, role, facts.remote, facts.evidence)
         context.started(facts)
         won: Won | None = None
         async with flat_nursery() as nursery:
