@@ -10,6 +10,7 @@ import contextlib
 import errno
 import socket as stdlib
 from collections.abc import Iterator
+from operator import index
 
 import trio
 
@@ -186,7 +187,7 @@ class TcpStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = 262144) -> bytes:
         """See RawStream."""
-        size = 262144 if max_bytes is None else int(max_bytes)
+        size = 262144 if max_bytes is None else index(max_bytes)
         if size < 1:
             raise ValueError("max_bytes must be at least 1")
         if self._receiving:

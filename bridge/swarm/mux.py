@@ -203,7 +203,7 @@ class Mux:
             self._negotiate(stream)
         if stream.negotiation is None:
             stream.wake_reader()
-            if state.finished:
+            if state.finished and not state.reset:  # a reset has its own event, still to come
                 self._release(state)
 
     def _adopt(self, stream: Stream) -> None:

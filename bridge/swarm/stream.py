@@ -6,6 +6,7 @@ protocol is done by the connection; here it only delays the first read. Knows no
 
 from __future__ import annotations
 
+from operator import index
 from typing import TYPE_CHECKING
 
 import trio
@@ -59,7 +60,7 @@ class Stream(trio.abc.HalfCloseableStream):
         trio.ClosedResourceError after a close here, trio.BusyResourceError while another task reads. Cancelling loses
         nothing.
         """
-        size = 262144 if max_bytes is None else int(max_bytes)
+        size = 262144 if max_bytes is None else index(max_bytes)
         if size < 1:
             raise ValueError("max_bytes must be at least 1")
         if self._receiving:

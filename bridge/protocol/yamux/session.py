@@ -334,13 +334,19 @@ class Yamux:
         return out + header(DATA, flags, stream.id, 0)
 
     def close(self, stream: StreamState, now: float) -> bytes:
-        """Both halves end here: FIN now; what the peer still sends is dropped, up to a bound and LINGER seconds."""
+        """Both halves end here: FIN now; what the peer still sends is dropped, up to a bound and LINGER seconds.
+
+        More unread than that bound is a reset at once: the peer may be waiting for a window that will never come.
+        """
         if stream.closed:
             return b""
-        out = self.finish(stream)
         stream.closed = True
-        stream.drop()
+        stream.discarded = stream.buffered
         self.take(stream)
+        if stream.discarded > DISCARD_AFTER_CLOSE and not stream.fin_received:
+            return self.reset(stream)
+        out = self.finish(stream)
+        stream.drop()
         if stream.id in self.streams:
             self._lingering[stream.id] = now + LINGER
         return out
