@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import trio
@@ -10,8 +11,10 @@ from support.punch_lab import QUICK, Peer, open_peer, open_relay, over_relay
 from support.swarms import open_descriptors
 
 from bridge.addresses import parse, with_peer
+from bridge.behaviours.dcutr import attempt as attempt_module
 from bridge.errors import DirectRequired, NegotiationFailed, StreamReset
 from bridge.events import P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
+from bridge.net.tcp import listen_socket
 from bridge.protocol.dcutr import PROTOCOL, encode_connect
 from bridge.swarm.connection import Connection
 from bridge.swarm.delimited import read_message, write_message
@@ -236,3 +239,69 @@ def lie(peer: Peer, *addrs: str) -> None:
     """Makes this peer offer other addresses than its own."""
     context = peer.puncher._context
     context.own_candidates = lambda scope: tuple(map(parse, addrs))  # type: ignore[method-assign]
+
+
+async def test_both_dial_each_other_over_relays_and_one_gives_way() -> None:
+    """Two relayed connections, one each way: both open exchanges; they end on a direct connection all the same."""
+    async with open_relay() as relay, open_peer() as one, open_peer() as two:
+        for peer in (one, two):
+            await peer.host.swarm.reserve(relay)
+        async with trio.open_nursery() as nursery:
+            for mine, theirs in ((one, two), (two, one)):
+                target = parse(f"{relay}/p2p-circuit/p2p/{theirs.peer.to_base58()}")
+                nursery.start_soon(partial(mine.host.swarm.dial, target, fresh=True))
+        with trio.fail_after(15):
+            await one.puncher.wait_direct(two.peer)
+            await two.puncher.wait_direct(one.peer)
+            await one.record.wait(P2pUpgrade)
+            await two.record.wait(P2pUpgrade)
+
+
+async def test_the_third_exchange_with_a_go_peer_swaps_the_roles() -> None:
+    """As go-libp2p does; both of ours count and agree, since each sees a go agent."""
+    go = "github.com/libp2p/go-libp2p@v0.43"
+    async with open_relay() as relay, open_peer(agent=go) as listener, open_peer(agent=go) as dialer:
+        for peer in (listener, dialer):
+            lie(peer, "/ip4/127.0.0.2/tcp/1")
+        await over_relay(relay, dialer, listener)
+        await listener.record.wait(PunchFailed, 2)
+        await dialer.record.wait(PunchFailed, 2)
+        for peer in (listener, dialer):
+            vars(peer.puncher._context).pop("own_candidates")
+        with trio.fail_after(15):
+            theirs = await listener.puncher.wait_direct(dialer.peer)
+            done = await listener.record.wait(PunchSucceeded)
+        assert done.attempt == 3
+        assert theirs.role == "initiator"
+
+
+async def test_a_silent_socket_is_given_up_and_dialled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first TCP connection stands and says nothing, as after a NAT lost track of it; the second one works."""
+    monkeypatch.setattr(attempt_module, "DCUTR_SOCKET_PATIENCE", 0.2)
+    policy = replace(QUICK, attempt_timeout=5.0)
+    async with open_relay() as relay, open_peer(policy) as listener, open_peer(policy) as dialer:
+        mute = listen_socket(parse("/ip4/127.0.0.1/tcp/0"))
+        lie(listener, f"/ip4/127.0.0.1/tcp/{mute.getsockname()[1]}")
+        lie(dialer, "/ip4/127.0.0.2/tcp/1")
+        await over_relay(relay, dialer, listener)
+        with trio.fail_after(10):
+            accepted = [(await mute.accept())[0], (await mute.accept())[0]]
+            await dialer.record.wait(PunchFailed)
+        failed = dialer.record.of(PunchFailed)[0]
+        assert failed.code == "BLACK_HOLED"
+        assert any(word.startswith("SILENTx") for word in failed.seen)
+        for sock in (mute, *accepted):
+            sock.close()
+
+
+async def test_an_event_for_each_attempt_in_order_on_both_sides() -> None:
+    async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
+        await over_relay(relay, dialer, listener)
+        await listener.record.wait(P2pUpgrade)
+        await dialer.record.wait(P2pUpgrade)
+        for peer in (listener, dialer):
+            kinds = [type(event) for event in peer.record.events if type(event).__name__.startswith(("Punch", "P2p"))]
+            assert kinds == [PunchStarted, PunchSucceeded, P2pUpgrade]
+            done = peer.record.of(PunchSucceeded)[0]
+            assert 0 < done.elapsed_ms < 5000
+            assert done.direct_rtt_ms is not None

@@ -29,6 +29,10 @@ from bridge.swarm.swarm import Swarm
 __all__ = ["Facts", "PunchContext", "Won"]
 
 
+_REFUSED_OUTSIDE = frozenset({Code.SYN_FILTERED, Code.RESET_BY_NAT, Code.UNREACHABLE_BY_NAT})
+"""What a NAT that filters by port does to dials aimed at a mapping that depends on the destination."""
+
+
 @dataclass(frozen=True)
 class Won:
     """A direct connection on which a round trip was made. `rtt`: seconds."""
@@ -139,9 +143,9 @@ class PunchContext:
         return evidence
 
     async def verdict(self, evidence: Evidence) -> Code:
-        """The code of an attempt without a connection; after silence a second observer is asked about our NAT."""
+        """The code of an attempt without a connection; when nobody knows our NAT, a second observer is asked."""
         code = judge(evidence)
-        if code is Code.SYN_FILTERED and evidence.mapping is Mapping.UNKNOWN:
+        if code in _REFUSED_OUTSIDE and evidence.mapping is Mapping.UNKNOWN:
             evidence.mapping = await self.observer.ask()
             code = judge(evidence)
         return code

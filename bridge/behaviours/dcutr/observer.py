@@ -1,6 +1,6 @@
 """A second observer: finds out whether our NAT's mapping depends on the destination (RFC 4787 section 4.1).
 
-One relay at one address cannot tell a symmetric NAT from a home router. When a punch met silence, the peers we are
+One relay at one address cannot tell a symmetric NAT from a home router. When a punch failed outside, the peers we are
 connected to are dialled once more, at another of their public IPs and from the listening port; identify records
 what they see there. Knows no candidates and judges nothing.
 """
