@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket as stdlib
 from collections.abc import Iterator
 from operator import index
@@ -113,7 +114,10 @@ async def connect(
         except trio.TooSlowError:
             raise DialTimeout(f"{endpoint_addr}: no answer within {timeout:g} s") from None
         except OSError as problem:
-            raise Unreachable(f"{endpoint_addr}: {problem.strerror or problem}") from None
+            reason = (
+                os.strerror(problem.errno) if problem.errno else str(problem)
+            )  # trio's own text repeats the address
+            raise Unreachable(f"{endpoint_addr}: {reason}") from None
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, peer_of
+from bridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, peer_of, without_peer
 from bridge.errors import AddressError, BridgeError, DialTimeout, Unreachable
 from bridge.identity import PeerId, peer_text
 from bridge.limits import MAX_DIAL_ADDRESSES
@@ -80,7 +80,7 @@ def failure(who: str, failures: list[tuple[Multiaddr, BridgeError]], skipped: in
     """
     if not failures:
         return Unreachable(f"no address is known for {who}; name one, for example its circuit address at a relay")
-    attempts = tuple(f"{addr}: {error.code}: {error}" for addr, error in failures)
+    attempts = tuple(_line(addr, error) for addr, error in failures)
     if skipped:
         attempts += (f"{skipped} more addresses were not tried",)
     errors = [error for _, error in failures]
@@ -88,3 +88,8 @@ def failure(who: str, failures: list[tuple[Multiaddr, BridgeError]], skipped: in
         return errors[0]
     kind = DialTimeout if all(isinstance(error, DialTimeout) for error in errors) else Unreachable
     return kind(f"{who} cannot be reached: {'; '.join(attempts)}", attempts)
+
+
+def _line(addr: Multiaddr, error: BridgeError) -> str:
+    text = str(error).removeprefix(f"{addr}: ").removeprefix(f"{without_peer(addr)}: ")
+    return f"{addr}: {text}" if type(error) is Unreachable else f"{addr}: {error.code}: {text}"

@@ -183,9 +183,10 @@ class Pool:
             await gone.wait()  # soon: an aborted connection's task has nothing to wait for
 
     async def stop(self) -> None:
-        """Closes everything; no connection is taken in afterwards."""
+        """Closes everything, circuits first; no connection is taken in afterwards. At most 2 CLOSE_TIMEOUT."""
         self._stopping = True
-        await self.close(self.table.members(), "NORMAL")
+        for path in ("relay", "direct"):  # the goodbye on a circuit needs the connection to its relay
+            await self.close(tuple(one for one in self.table.members() if one.path == path), "NORMAL")
 
 
 def _opened(connection: Connection) -> ConnectionOpened:

@@ -49,7 +49,7 @@ class SwarmConfig:
 async def open_swarm(config: SwarmConfig, events: EventHub) -> AsyncIterator[Swarm]:
     """A running swarm. At the end it says GoAway, and leaves no task, socket or pending command behind.
 
-    Leaving takes at most CLOSE_TIMEOUT seconds, also when cancelled.
+    Leaving takes at most twice CLOSE_TIMEOUT seconds, also when cancelled.
     """
     swarm = Swarm(config, events)
     async with flat_nursery() as nursery:

@@ -72,11 +72,11 @@ def test_a_single_failure_and_failures_of_one_kind_keep_their_type() -> None:
 
 
 def test_mixed_failures_become_one_error_with_a_line_each() -> None:
-    error = failure("x", [(V4[0], WrongPeer("other id")), (V4[1], Unreachable("refused"))], skipped=3)
+    error = failure("x", [(V4[0], WrongPeer("other id")), (V4[1], Unreachable(f"{V4[1]}: refused"))], skipped=3)
     assert type(error) is Unreachable
     assert error.attempts == (
         f"{V4[0]}: WRONG_PEER: other id",
-        f"{V4[1]}: UNREACHABLE: refused",
+        f"{V4[1]}: refused",
         "3 more addresses were not tried",
     )
     assert type(failure("x", [(V4[0], DialTimeout("t")), (V4[1], DialTimeout("t"))])) is DialTimeout
