@@ -72,6 +72,9 @@ class Connection:
         self.ending: Ending | None = None
         self.retiring = False
         self.awaited = 0  # answers the peer owes us on this stream
+        self.confirmed = False  # a flow message came: the peer has admitted this stream
+        self._successor: Connection | None = None
+        self._predecessor: Connection | None = None
         self._stream = stream
         self._capacity = capacity
         self._queue: deque[tuple[str, bytes]] = deque()
@@ -137,14 +140,16 @@ class Connection:
             self._over.set()
             self._queue_drained.set()
 
-    def retire(self) -> None:
-        """A successor took over: serve what is under way for a short time, then end as REPLACED.
+    def retire(self, successor: Connection) -> None:
+        """`successor` took over: serve what is under way for a short time, then end as REPLACED.
 
-        The dialler ends first, so that its half-close comes after everything it sent.
+        The dialler ends first, so that its half-close comes after everything it sent, and not before the peer has
+        admitted the successor: made before broken, on both sides.
         """
         if self.retiring or self.ending is not None:
             return
         self.retiring = True
+        self._successor, successor._predecessor = successor, self
         wait = limits.RETIRE_TIMEOUT if self.outbound else 2 * limits.RETIRE_TIMEOUT
         self._timers.append(asyncio.get_running_loop().call_later(wait, self.end, REPLACED))
         self.expect(0)
@@ -152,8 +157,15 @@ class Connection:
     def expect(self, answers: int) -> None:
         """The peer owes us so many answers more (or less, when negative). A retired stream ends at none."""
         self.awaited += answers
-        if self.retiring and self.outbound and self.awaited <= 0:
+        replaced = self._successor is not None and self._successor.confirmed
+        if replaced and self.outbound and self.awaited <= 0:
             self.end(REPLACED)
+
+    def _confirm(self) -> None:
+        self.confirmed = True
+        if self._predecessor is not None:
+            self._predecessor.expect(0)
+            self._predecessor = None
 
     async def wait_over(self) -> Ending:
         """Wait for the ending. The stream may still flush its last messages then."""
@@ -189,6 +201,7 @@ class Connection:
             self.end(Ending(DisconnectReason.TRANSPORT, "the stream was cut"))
             for timer in self._timers:
                 timer.cancel()
+            self._successor = self._predecessor = None
             self._stream.cancel()
         return self.ending or REPLACED
 
@@ -217,6 +230,8 @@ class Connection:
             self.received[msg.WhichOneof("payload") or ""] += 1
             if outcome not in (Outcome.DELIVERED, Outcome.DROPPED):
                 self.end(ending_for(outcome, msg))
+            elif not self.confirmed and wire.payload_type(msg) not in wire.HANDSHAKE:
+                self._confirm()
         self.end(REPLACED if self.retiring else Ending(DisconnectReason.PEER_CLOSED, "the peer ended the stream"))
 
     async def _write(self) -> None:

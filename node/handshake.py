@@ -20,8 +20,6 @@ from .addressbook import NetworkAddress
 from .config import HandshakeTimes, NodeConfig
 from .errors import HandshakeFailure
 
-MESSAGES = (wire.VERSION, wire.VERACK, wire.READY)
-
 
 @dataclass(frozen=True)
 class Refusal:
@@ -94,7 +92,7 @@ class Handshake:
         kind = wire.payload_type(msg)
         if self.state is State.FAILED:
             return []
-        if kind not in MESSAGES or kind in self._seen or self.state is State.DONE:
+        if kind not in wire.HANDSHAKE or kind in self._seen or self.state is State.DONE:
             return self._fail(HandshakeFailure.OUT_OF_ORDER, f"unexpected {kind} in the handshake")
         self._seen.add(kind)
         self._deadlines.pop(kind, None)

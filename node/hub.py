@@ -86,7 +86,7 @@ class Hub:
         record.info, record.node_id = info, node_id
         record.take_connection(connection)
         if predecessor is not None:
-            predecessor.retire()
+            predecessor.retire(connection)
         return record
 
     def leave(self, record: PeerRecord, connection: Connection) -> None:

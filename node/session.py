@@ -18,7 +18,7 @@ from .config import NodeConfig
 from .connection import Connection, Inbox
 from .errors import DisconnectReason, Ending, HandshakeFailure
 from .flows.base import Flow, FlowContext
-from .handshake import MESSAGES, Action, Failed, Handshake, Negotiated, Refusal, Send, check_version, own_version
+from .handshake import Action, Failed, Handshake, Negotiated, Refusal, Send, check_version, own_version
 from .hub import Hub, Verdict
 from .inventory import Inventory
 from .peer import PeerRecord
@@ -89,7 +89,7 @@ class Session:
         if self.info.path == "relay":
             times = times.scaled(config.slow_path_multiplier)
         machine = Handshake(own_version(config, time.time_ns() // 1_000_000), times, self._check)
-        inbox = self.connection.subscribe(MESSAGES)
+        inbox = self.connection.subscribe(wire.HANDSHAKE)
         clock = self.shared.clock
         going = self._act(machine.start(clock()), machine)
         while going and machine.next_timer() is not None:

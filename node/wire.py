@@ -46,6 +46,9 @@ PAYLOAD_FIELDS = {
 }
 PAYLOAD_TYPES = frozenset(PAYLOAD_FIELDS)
 
+# They have no meaning after the handshake, and no flow message has one before it.
+HANDSHAKE = (VERSION, VERACK, READY)
+
 # The two reasons of a Reject that a peer treats as harmless, and the one kaspad sends for either by name.
 REASON_DUPLICATE = "DUPLICATE_CONNECTION"
 REASON_LOOPBACK = "LOOPBACK_CONNECTION"

@@ -115,6 +115,7 @@ def test_a_successor_takes_over_record_and_counters_and_retires_the_old_stream()
     def work() -> None:
         hub = Hub(bytes(16))
         old, young = connection(), connection()
+        young._confirm()
         info = PeerInfo("1.1.1.1", peer_id="P", path_of=lambda: "relay")
         record = hub.admit(info, b"x" * 16, old)
         assert isinstance(record, PeerRecord)
@@ -136,17 +137,22 @@ def test_a_successor_takes_over_record_and_counters_and_retires_the_old_stream()
     on_loop(work)
 
 
-def test_a_retired_stream_waits_for_what_it_is_owed():
+def test_a_retired_stream_waits_for_its_successor_to_be_admitted_and_for_what_it_is_owed():
     def work() -> None:
-        it = connection()
-        it.expect(2)
-        it.retire()
-        it.expect(-1)
-        assert it.ending is None
-        it.expect(-1)
-        assert it.ending is not None
-        accepted = connection(outbound=False)
-        accepted.retire()
+        for answered_first in BOOLS:
+            it, successor = connection(), connection()
+            it.expect(2)
+            it.retire(successor)
+            steps = [lambda it=it: it.expect(-2), successor._confirm]
+            first, last = steps if answered_first else reversed(steps)
+            first()
+            assert it.ending is None
+            last()
+            assert it.ending is not None
+            assert it.ending.reason is DisconnectReason.REPLACED
+        accepted, successor = connection(outbound=False), connection(outbound=False)
+        successor._confirm()
+        accepted.retire(successor)
         assert accepted.ending is None  # the dialler ends first
 
     on_loop(work)
