@@ -184,6 +184,8 @@ def _addresses(texts: tuple[str, ...]) -> tuple[Multiaddr, ...]:
 
 
 async def _serve(config: RelayConfig, report: Reporter) -> Exit:
+    import trio
+
     from bridge.events import Event, RelayListening
     from bridge.telemetry.exits import Exit
     from bridge.telemetry.signals import until_signal
@@ -196,8 +198,9 @@ async def _serve(config: RelayConfig, report: Reporter) -> Exit:
 
     report.hub.subscribe(tell)
 
-    async def work() -> Exit:
-        await run(config, report.hub)
+    async def work(scope: trio.CancelScope) -> Exit:
+        with scope:
+            await run(config, report.hub)
         return Exit.DONE
 
     return await until_signal(work)

@@ -95,7 +95,8 @@ _LINES: Final[Mapping[type[Event], Callable[[Any], tuple[str, Tone]]]] = {
         "plain",
     ),
     events.PunchSucceeded: lambda e: (
-        f"punched through to {short(e.peer)} in{_ms(e.elapsed_ms)}, attempt {e.attempt}: {spot(e.local)} ↔ {spot(e.remote)}",
+        f"punched through to {short(e.peer)} in{_ms(e.elapsed_ms)}, attempt {e.attempt}: "
+        f"{spot(e.local)} ↔ {spot(e.remote)}",
         "good",
     ),
     events.PunchFailed: _punch_failed,

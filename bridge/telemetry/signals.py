@@ -21,11 +21,13 @@ SIGNALS: Final[Mapping[int, Exit]] = {
 }
 
 
-async def until_signal(work: Callable[[], Awaitable[Exit]]) -> Exit:
-    """Runs `work` to its end, or cancels it at the first signal. Call it in the main thread.
+async def until_signal(work: Callable[[trio.CancelScope], Awaitable[Exit]]) -> Exit:
+    """Runs `work(scope)` to its end. Call it in the main thread.
 
-    Returns the exit code of whichever came first. After a signal the process ends by itself when the drain takes
-    longer than DRAIN_TIMEOUT: SIGALRM kills it, since a stuck cancellation can be ended no other way.
+    The first signal cancels `scope`, which the work enters around what a signal may interrupt: what it opened outside
+    of it is closed in good order. Returns the exit code of the signal or, without one, of the work. After a signal
+    SIGALRM ends the process when the drain takes longer than DRAIN_TIMEOUT: a stuck cancellation can be ended no other
+    way.
     """
     status: Exit | None = None
 
@@ -39,11 +41,12 @@ async def until_signal(work: Callable[[], Awaitable[Exit]]) -> Exit:
         for one in SIGNALS:
             signal.signal(one, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, limits.DRAIN_TIMEOUT)
-        nursery.cancel_scope.cancel()
+        scope.cancel()
 
+    scope = trio.CancelScope()
     async with trio.open_nursery() as nursery:
         await nursery.start(watch)
-        result = await work()
+        result = await work(scope)
         status = result if status is None else status
         nursery.cancel_scope.cancel()
     return Exit.ERROR if status is None else status

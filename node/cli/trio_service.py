@@ -63,7 +63,7 @@ def serve(
     listen, relay_addrs = checked_listen(endpoint.listen), checked_relays(relays)
     gate = Gate(report.emit)
 
-    async def open_and_work() -> Exit:
+    async def open_and_work(scope: trio.CancelScope) -> Exit:
         feed = TrioFeed()
         async with open_trio(
             key=None if key is None else str(key),
@@ -76,7 +76,9 @@ def serve(
             with _subscribed(report, feed):
                 bound = tuple(str(without_peer(parse(addr))) for addr in direct_addrs(bridge))
                 gate.open(NodeStarted(peer_id=bridge.peer_id, listen=bound))
-                return await work(bridge, feed)
+                with scope:
+                    return await work(bridge, feed)
+        return Exit.DONE
 
     return trio.run(until_signal, open_and_work)
 

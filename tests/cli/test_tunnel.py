@@ -1,0 +1,81 @@
+"""expose and forward: an unmodified gRPC server and client in other processes' terms, over TCP and a unix socket."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import pytest
+from programs import LOOPBACK, Program, Run, Start
+
+LOCAL = ("--listen", LOOPBACK, "--lan")
+METHOD = "/test.Echo/Shout"
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A plain gRPC server that knows nothing of the bridge; yields HOST:PORT."""
+
+    def shout(request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.set_trailing_metadata((("said", str(len(request))),))
+        return request.upper()
+
+    made = grpc.server(futures.ThreadPoolExecutor(2))
+    handlers = {"Shout": grpc.unary_unary_rpc_method_handler(shout)}
+    made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
+    port = made.add_insecure_port("127.0.0.1:0")
+    made.start()
+    yield f"127.0.0.1:{port}"
+    made.stop(None).wait()
+
+
+def shouted(place: str, text: bytes) -> bytes:
+    with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        answer, call = channel.unary_unary(METHOD).with_call(text, timeout=15)
+        assert dict(call.trailing_metadata())["said"] == str(len(text))
+        assert isinstance(answer, bytes)
+        return answer
+
+
+def test_grpc_through_expose_and_forward(start: Start, relay: tuple[Program, str], server: str, tmp_path: Path) -> None:
+    exposed = start("expose", server, "--relay", relay[1], *LOCAL)
+    target = exposed.line()
+    assert "/p2p-circuit/p2p/" in target
+    forwarded = start("forward", target, *LOCAL)
+    place = forwarded.line()
+    assert place.startswith("127.0.0.1:")
+    assert shouted(place, b"over tcp") == b"OVER TCP"
+    assert shouted(place, b"x" * 100_000) == b"X" * 100_000
+
+    path = tmp_path / "here.sock"
+    other = start("forward", target, *LOCAL, "--bind", f"unix:{path}")
+    assert other.line() == f"unix:{path}"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert shouted(f"unix:{path}", b"over a unix socket") == b"OVER A UNIX SOCKET"
+    assert other.stop()[0] == 0
+    assert not path.exists()
+    assert forwarded.stop()[0] == 0
+    code, stdout, stderr = exposed.stop()
+    assert (code, stdout) == (0, target), stderr
+
+
+def test_server_that_is_down_is_an_error_of_the_call(start: Start, relay: tuple[Program, str]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        exposed = start("expose", f"127.0.0.1:{free.getsockname()[1]}", "--relay", relay[1], *LOCAL)
+        forwarded = start("forward", exposed.line(), *LOCAL)
+        with pytest.raises(grpc.RpcError) as failure:
+            shouted(forwarded.line(), b"anybody?")
+        assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert forwarded.process.poll() is None
+        assert exposed.process.poll() is None
+
+
+def test_forward_on_a_taken_port_ends_with_2(run: Run, start: Start, relay: tuple[Program, str], server: str) -> None:
+    exposed = start("expose", server, "--relay", relay[1], *LOCAL)
+    code, stdout, stderr = run("forward", exposed.line(), *LOCAL, "--bind", server)
+    assert (code, stdout) == (2, "")
+    assert "PORT_IN_USE" in stderr

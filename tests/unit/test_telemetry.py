@@ -1,0 +1,202 @@
+"""JSON lines, console lines and exit codes as values: no program runs here."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from datetime import UTC, datetime
+
+import pytest
+
+from bridge import errors
+from bridge.events import ErrorEvent, Event, FlowStats, Identified, PathChanged, RelayStats, Summary, catalogue
+from bridge.telemetry.console import Console, line_of, short, spot
+from bridge.telemetry.exits import MEANING, Exit, exit_code, leaves
+from bridge.telemetry.jsonl import JsonLines, encode
+from bridge.telemetry.report import Reporter, describe, run
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+
+
+def test_golden_lines() -> None:
+    changed = PathChanged(peer="12D3", from_="relay", to="direct", reason="punched through")
+    assert encode(changed, 7, NOW) == (
+        '{"v":1,"seq":7,"ts":"2026-01-02T03:04:05.678901Z","event":"path.changed",'
+        '"peer":"12D3","from":"relay","to":"direct","reason":"punched through"}'
+    )
+    stats = RelayStats(reservations=1, circuits=2, bytes_=3, refused={"NO_RESERVATION": 4})
+    assert encode(stats, 0, NOW).endswith(
+        '"event":"relay.stats","reservations":1,"circuits":2,"bytes":3,"refused":{"NO_RESERVATION":4},"per_circuit":[]}'
+    )
+    summary = Summary(exit_code=4, path="relay", seconds=1.23456)
+    assert json.loads(encode(summary, 1, NOW))["seconds"] == 1.235
+
+
+def test_private_events_are_not_printed() -> None:
+    out = io.StringIO()
+    lines = JsonLines(out, clock=lambda: NOW)
+    lines(Identified(connection=1, peer="p", agent="", protocols=(), listen=(), observed=None))
+    lines(ErrorEvent(code="X", message="y"))
+    lines.close()
+    (line,) = out.getvalue().splitlines()
+    assert json.loads(line)["seq"] == 0
+
+
+class Stuck(io.StringIO):
+    """A stream whose reader takes nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writing = threading.Event()
+        self.go = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.writing.set()
+        assert self.go.wait(10)
+        return super().write(text)
+
+
+def test_a_slow_reader_loses_the_oldest_and_sees_the_gap() -> None:
+    out = Stuck()
+    lines = JsonLines(out, clock=lambda: NOW, limit=4)
+    lines(ErrorEvent(code="0", message=""))
+    assert out.writing.wait(10)  # the first line is with the reader
+    for number in range(1, 11):
+        lines(ErrorEvent(code=str(number), message=""))
+    out.go.set()
+    lines.close()
+    assert [json.loads(line)["seq"] for line in out.getvalue().splitlines()] == [0, 7, 8, 9, 10]
+    assert lines.dropped == 6
+
+
+class Broken(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_reader_that_left_is_told_once() -> None:
+    told: list[OSError] = []
+    lines = JsonLines(Broken(), clock=lambda: NOW, on_broken=told.append)
+    lines(ErrorEvent(code="a", message=""))
+    lines.close()
+    lines(ErrorEvent(code="b", message=""))
+    assert [type(one) for one in told] == [BrokenPipeError]
+
+
+def test_every_error_class_has_an_exit_code() -> None:
+    for value in vars(errors).values():
+        if isinstance(value, type) and issubclass(value, errors.BridgeError):
+            assert exit_code(value.__new__(value)) in Exit
+    assert exit_code(errors.WrongPeer("x")) is Exit.AUTHENTICATION
+    assert exit_code(errors.RelayRefused("x", "NO_RESERVATION")) is Exit.RELAY_REFUSED
+    assert exit_code(errors.DialTimeout("x")) is Exit.UNREACHABLE
+    assert exit_code(errors.AddressError("x")) is Exit.USAGE
+    assert exit_code(errors.DirectRequired("x", "TIMEOUT")) is Exit.RELAYED
+    assert exit_code(ValueError("x")) is Exit.ERROR
+    assert exit_code(ValueError("x"), {ValueError: Exit.USAGE}) is Exit.USAGE
+    assert set(MEANING) == set(Exit)
+
+
+def test_leaves_of_nested_groups() -> None:
+    one, two = ValueError(1), KeyError(2)
+    group = BaseExceptionGroup("a", [BaseExceptionGroup("b", [one]), two])
+    assert list(leaves(group)) == [one, two]
+    assert list(leaves(one)) == [one]
+
+
+def program(problem: BaseException | None) -> tuple[int, list[dict[str, object]], str]:
+    out, talk = io.StringIO(), io.StringIO()
+    report = Reporter(json=True, stdout=out, stderr=talk, environment={})
+
+    def work() -> int:
+        if problem is not None:
+            raise problem
+        return 0
+
+    code = run(work, report)
+    return code, [json.loads(line) for line in out.getvalue().splitlines()], talk.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "word"),
+    [
+        (errors.IdentityError("chmod it"), 5, "BAD_KEY"),
+        (ExceptionGroup("g", [ExceptionGroup("h", [errors.PortInUse("taken")])]), 2, "PORT_IN_USE"),
+        (OSError(28, "No space left on device"), 1, "OS"),
+        (ZeroDivisionError("oh"), 1, "INTERNAL"),
+    ],
+)
+def test_a_failure_is_told_once_and_the_summary_is_last(problem: Exception, code: int, word: str) -> None:
+    status, events, talk = program(problem)
+    assert status == code
+    assert [(one["event"], one.get("code")) for one in events] == [("error", word), ("summary", None)]
+    assert events[-1]["exit_code"] == code
+    assert talk.count("\n") == 1
+    assert talk.startswith(f"error {word}: ")
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [(None, 0), (KeyboardInterrupt(), 130), (BaseExceptionGroup("g", [KeyboardInterrupt()]), 130), (SystemExit(0), 0)],
+)
+def test_an_end_without_a_failure(problem: BaseException | None, code: int) -> None:
+    status, events, talk = program(problem)
+    assert (status, talk) == (code, "")
+    assert [one["event"] for one in events] == ["summary"]
+
+
+def test_describe_names_a_defect_as_one() -> None:
+    assert describe(KeyError("x"))[0] == "INTERNAL"
+    assert "defect" in describe(KeyError("x"))[1]
+    assert describe(errors.ConfigError("why"))[0:2] == ("CONFIG", "why")
+
+
+def test_console_says_each_thing_once() -> None:
+    out = io.StringIO()
+    console = Console(out, live=False, color=False)
+    same = FlowStats(peer="12D3KooWabcdefgh", path="relay", sent={"ping": 1}, received={})
+    console(same)
+    console(same)
+    console.progress("waiting")
+    console.progress("waiting")
+    console.progress(None)
+    console.close()
+    assert out.getvalue() == "…abcdefgh relay: 1 messages sent, 0 received\nwaiting …\n"
+
+
+def test_live_console_repaints_one_line() -> None:
+    out = io.StringIO()
+    console = Console(out, live=True, color=True, clock=lambda: 5.0)
+    console.progress("waiting")
+    console.line("something", "good")
+    console.close()
+    text = out.getvalue()
+    assert text.startswith("waiting … 0 s")
+    assert "\r\x1b[2K\x1b[32msomething\x1b[0m\nwaiting … 0 s" in text
+    assert text.endswith("\r\x1b[2K")
+
+
+def test_every_public_event_that_a_person_should_see_has_a_line() -> None:
+    silent = {"summary", "ping.result", "identify.result", "p2p_upgrade"}
+
+    def shown(kind: type[Event]) -> bool:
+        from bridge.telemetry.console import _LINES
+
+        return kind in _LINES
+
+    missing = {
+        name
+        for name, kind in catalogue().items()
+        if kind.public and kind.__module__ == "bridge.events" and not shown(kind)
+    }
+    assert missing == silent | {"address.observed"}
+    assert line_of(Summary(exit_code=0)) is None
+
+
+def test_short_forms() -> None:
+    assert short("12D3KooWCVLPNH5tbjrw45dZ2N4SpUKd2SNZDyMMzUkHCQtqqYov") == "…CQtqqYov"
+    assert short("10.0.0.1") == "10.0.0.1"
+    assert spot("/ip4/192.0.2.1/tcp/4001/p2p/X/p2p-circuit") == "192.0.2.1:4001"
+    assert spot("/ip6/2001:db8::1/tcp/4001") == "[2001:db8::1]:4001"
+    assert spot("/p2p-circuit") == "/p2p-circuit"
