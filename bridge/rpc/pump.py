@@ -135,10 +135,15 @@ class _State:
     async def inbound(self) -> None:
         """Stream to local socket."""
         local, stream, outcome = self.local, self.stream, self.outcome
+        ready = getattr(stream, "receive_nowait", None)
         turns = 0
         while True:
             try:
-                data = await stream.receive_some(PUMP_READ)
+                # What has arrived already is taken without a task switch; PUMP_TURNS bounds that.
+                data = None if ready is None else ready(PUMP_READ)
+                if data is None:
+                    turns = 0
+                    data = await stream.receive_some(PUMP_READ)
             except _BROKEN as problem:
                 return self.fail(PumpEnd.REMOTE, str(problem))
             if not data:
