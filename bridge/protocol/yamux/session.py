@@ -53,6 +53,7 @@ class Yamux:
         self.rtt: float | None = None
         self.remote_gone = False
         self.local_gone = False
+        self._faulted = False
         self._client = client
         self._next_id = 1 if client else 2
         self._unacked = 0
@@ -372,10 +373,11 @@ class Yamux:
         return value, header(PING, SYN, 0, value)
 
     def go_away(self, code: GoAwayCode) -> bytes:
-        """No more streams from now on (Y10); once only."""
-        if self.local_gone:
+        """No more streams from now on (Y10); sent once, and once more when a fault follows a normal one."""
+        if self.local_gone and (code == GoAwayCode.NORMAL or self._faulted):
             return b""
         self.local_gone = True
+        self._faulted = code != GoAwayCode.NORMAL
         return header(GO_AWAY, 0, 0, code)
 
     # --- time -------------------------------------------------------------------------------------------

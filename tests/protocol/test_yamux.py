@@ -1,0 +1,620 @@
+"""Yamux, row by row: Y1 to Y10 of the wire reference, and what an attacker would send."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.errors import ConnectionLost, LimitExceeded, ProtocolViolation
+from bridge.limits import (
+    ACCEPT_STREAMS_BACKLOG,
+    DISCARD_AFTER_CLOSE,
+    INITIAL_WINDOW,
+    KEEPALIVE_INTERVAL,
+    KEEPALIVE_TIMEOUT,
+    LINGER,
+    MAX_PING_ANSWERS,
+    MAX_PINGS_IN_FLIGHT,
+    MAX_REFUSALS,
+    MAX_STREAMS_PER_CONNECTION,
+    MAX_UNACKED_STREAMS,
+    MAX_WINDOW,
+    WINDOW_BUDGET,
+)
+from bridge.protocol.yamux import (
+    Dead,
+    GoAwayCode,
+    GoneAway,
+    Opened,
+    Pong,
+    Readable,
+    Reset,
+    StreamState,
+    Writable,
+    Yamux,
+)
+from bridge.protocol.yamux.frames import ACK, DATA, FIN, GO_AWAY, MAX_CREDIT, PING, RST, SYN, WINDOW_UPDATE
+
+
+def frame(kind: int, flags: int, stream_id: int, length: int, payload: bytes = b"", version: int = 0) -> bytes:
+    return struct.pack(">BBHII", version, kind, flags, stream_id, length) + payload
+
+
+def data(flags: int, stream_id: int, payload: bytes) -> bytes:
+    return frame(DATA, flags, stream_id, len(payload), payload)
+
+
+def frames(raw: bytes) -> list[tuple[int, int, int, int]]:
+    """(type, flags, id, length) of each frame."""
+    out, position = [], 0
+    while position < len(raw):
+        version, kind, flags, stream_id, length = struct.unpack_from(">BBHII", raw, position)
+        assert version == 0
+        out.append((kind, flags, stream_id, length))
+        position += 12 + (length if kind == DATA else 0)
+    return out
+
+
+def server() -> Yamux:
+    return Yamux(client=False, now=0.0)
+
+
+def client() -> Yamux:
+    return Yamux(client=True, now=0.0)
+
+
+def opened(session: Yamux, stream_id: int = 1, payload: bytes = b"") -> StreamState:
+    events = session.receive(data(SYN, stream_id, payload), 0.0)
+    assert isinstance(events[0], Opened)
+    return events[0].stream
+
+
+def established(session: Yamux) -> StreamState:
+    """An own stream whose SYN was sent and acknowledged."""
+    stream = session.open(0.0)
+    session.data(stream, b"")
+    session.receive(frame(WINDOW_UPDATE, ACK, stream.id, 0), 0.0)
+    return stream
+
+
+def violates(session: Yamux, raw: bytes, text: str) -> None:
+    with pytest.raises(ProtocolViolation, match=text):
+        session.receive(raw, 0.0)
+    assert frames(session.take_outgoing())[-1] == (GO_AWAY, 0, 0, GoAwayCode.PROTOCOL_ERROR)
+
+
+# --- Y1: ids ------------------------------------------------------------------------------------------------
+
+
+def test_own_ids_are_odd_for_the_client_and_even_for_the_server() -> None:
+    assert [client().open(0.0).id, server().open(0.0).id] == [1, 2]
+    session = client()
+    assert [session.open(0.0).id for _ in range(3)] == [1, 3, 5]
+
+
+@pytest.mark.parametrize(("session", "stream_id"), [(server(), 2), (client(), 1)])
+def test_an_id_of_the_wrong_parity_is_a_violation(session: Yamux, stream_id: int) -> None:
+    violates(session, data(SYN, stream_id, b""), "an id of ours")
+
+
+@pytest.mark.parametrize("kind", [DATA, WINDOW_UPDATE])
+@pytest.mark.parametrize("flags", [0, SYN, FIN])
+def test_id_0_carries_no_stream(kind: int, flags: int) -> None:
+    violates(server(), frame(kind, flags, 0, 0), "id 0")
+
+
+@pytest.mark.parametrize("kind", [PING, GO_AWAY])
+def test_connection_frames_belong_to_id_0(kind: int) -> None:
+    violates(server(), frame(kind, SYN, 1, 0), "on stream 1")
+
+
+def test_a_stream_is_opened_once() -> None:
+    session = server()
+    opened(session)
+    violates(session, data(SYN, 1, b""), "twice")
+
+
+def test_the_ids_run_out() -> None:
+    session = client()
+    session._next_id = 2**32 - 1
+    assert session.open(0.0).id == 2**32 - 1
+    with pytest.raises(LimitExceeded, match="used up"):
+        session.open(0.0)
+
+
+# --- Y2, Y3: opening, ending, combined flags ----------------------------------------------------------------
+
+
+def test_data_may_come_with_the_syn_and_the_ack_goes_with_the_first_answer() -> None:
+    session = server()
+    stream = opened(session, 1, b"early")
+    assert stream.take(100) == b"early"
+    assert frames(session.data(stream, b"hi") + session.data(stream, b"!")) == [(DATA, ACK, 1, 2), (DATA, 0, 1, 1)]
+
+
+def test_syn_by_window_update_grants_more_at_once() -> None:
+    session = server()
+    events = session.receive(frame(WINDOW_UPDATE, SYN, 1, 1000), 0.0)
+    assert isinstance(events[0], Opened)
+    assert events[0].stream.send_window == INITIAL_WINDOW + 1000
+
+
+def test_ack_with_fin() -> None:
+    session = client()
+    stream = session.open(0.0)
+    session.data(stream, b"x")
+    events = session.receive(data(ACK | FIN, stream.id, b"all"), 0.0)
+    assert [type(event) for event in events] == [Readable, Readable]
+    assert (stream.take(10), stream.fin_received, stream.acked) == (b"all", True, True)
+
+
+def test_ack_with_reset() -> None:
+    session = client()
+    stream = session.open(0.0)
+    session.data(stream, b"x")
+    events = session.receive(frame(WINDOW_UPDATE, ACK | RST, stream.id, 0), 0.0)
+    assert events == [Reset(stream)]
+    assert stream.reset
+    assert not stream.fin_received
+    assert session.streams == {}
+
+
+def test_syn_with_fin() -> None:
+    session = server()
+    stream = opened_with = None
+    for event in session.receive(data(SYN | FIN, 1, b"whole"), 0.0):
+        if isinstance(event, Opened):
+            stream = opened_with = event.stream
+    assert opened_with is not None
+    assert stream is not None
+    assert stream.fin_received
+    assert stream.take(10) == b"whole"
+    session.data(stream, b"answer")
+    session.finish(stream)
+    assert session.streams == {}
+
+
+def test_fin_is_applied_behind_a_payload_that_comes_in_pieces() -> None:
+    session = server()
+    stream = opened(session)
+    raw = data(FIN, 1, b"0123456789")
+    session.receive(raw[:15], 0.0)
+    assert not stream.fin_received
+    session.receive(raw[15:], 0.0)
+    assert stream.fin_received
+    assert stream.take(20) == b"0123456789"
+
+
+def test_reset_drops_unread_data_and_is_no_end_of_stream() -> None:
+    session = server()
+    stream = opened(session, 1, b"unread")
+    assert session.receive(frame(DATA, RST, 1, 0), 0.0) == [Reset(stream)]
+    assert (stream.reset, stream.fin_received, stream.buffered) == (True, False, 0)
+
+
+def test_a_reset_may_follow_data_that_was_sent_before_any_ack() -> None:
+    session = client()
+    stream = session.open(0.0)
+    session.data(stream, b"x" * 1000)
+    assert session.receive(frame(WINDOW_UPDATE, RST, 1, 0), 0.0) == [Reset(stream)]
+
+
+def test_a_half_closed_stream_still_delivers_unread_data() -> None:
+    session = server()
+    stream = opened(session, 1, b"request")
+    session.receive(frame(DATA, FIN, 1, 0), 0.0)
+    session.finish(stream)
+    assert session.streams == {}
+    assert stream.take(100) == b"request"
+
+
+def test_fin_is_never_combined_with_ack() -> None:
+    session = server()
+    assert frames(session.finish(opened(session))) == [(WINDOW_UPDATE, ACK, 1, 0), (DATA, FIN, 1, 0)]
+
+
+def test_data_after_fin_is_a_violation() -> None:
+    session = server()
+    opened(session)
+    session.receive(frame(DATA, FIN, 1, 0), 0.0)
+    violates(session, data(0, 1, b"x"), "after the end")
+
+
+def test_repeated_ends_send_nothing() -> None:
+    session = server()
+    stream = opened(session)
+    assert session.finish(stream)
+    assert session.finish(stream) == b""
+    assert session.reset(stream)
+    assert session.reset(stream) == b""
+    assert session.finish(stream) == b""
+
+
+def test_frames_of_ended_streams_are_tolerated_and_count_no_window() -> None:
+    session = server()
+    stream = opened(session)
+    session.reset(stream)
+    late = (data(0, 1, b"late" * 100), frame(WINDOW_UPDATE, 0, 1, 9), frame(DATA, FIN, 1, 0), frame(DATA, RST, 1, 0))
+    for raw in late:
+        assert session.receive(raw, 0.0) == []
+    assert session.take_outgoing() == b""
+    assert stream.buffered == 0
+
+
+# --- Y4, Y5, Y6: windows ------------------------------------------------------------------------------------
+
+
+def test_the_initial_window_is_256_kib() -> None:
+    session = server()
+    stream = opened(session, 1, bytes(INITIAL_WINDOW))
+    assert stream.receive_window == 0
+    violates(session, data(0, 1, b"x"), "into a window of 0")
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_syn_with_an_oversized_first_frame_is_a_violation(refused: bool) -> None:
+    """CVE-2026-32314: the header alone decides; refused streams have no larger window than accepted ones."""
+    session = server()
+    if refused:
+        session.go_away(GoAwayCode.NORMAL)
+    violates(session, frame(DATA, SYN, 1, INITIAL_WINDOW + 1), "262145 bytes")
+
+
+def test_a_huge_frame_on_an_unknown_stream_is_a_violation() -> None:
+    violates(server(), frame(DATA, 0, 7, MAX_WINDOW + 1), "on stream 7")
+
+
+def test_data_beyond_the_window_is_never_buffered() -> None:
+    session = server()
+    stream = opened(session, 1, bytes(INITIAL_WINDOW - 10))
+    violates(session, data(0, 1, bytes(11)), "into a window of 10")
+    assert stream.buffered == INITIAL_WINDOW - 10
+
+
+def test_a_window_that_overflows_32_bits_closes_the_connection() -> None:
+    """CVE-2026-31814."""
+    session = server()
+    opened(session)
+    violates(session, frame(WINDOW_UPDATE, 0, 1, MAX_CREDIT), "overflows")
+
+
+def test_the_largest_window_is_allowed() -> None:
+    session = server()
+    stream = opened(session)
+    assert session.receive(frame(WINDOW_UPDATE, 0, 1, MAX_CREDIT - INITIAL_WINDOW), 0.0) == [Writable(stream)]
+    assert stream.send_window == MAX_CREDIT
+
+
+def test_credit_goes_back_at_half_a_window() -> None:
+    session = server()
+    stream = opened(session, 1, bytes(INITIAL_WINDOW))
+    stream.take(INITIAL_WINDOW // 2 - 1)
+    assert session.consumed(stream, 1.0) == b""
+    stream.take(1)
+    assert frames(session.consumed(stream, 1.0)) == [(WINDOW_UPDATE, ACK, 1, INITIAL_WINDOW // 2)]
+    assert stream.receive_window == INITIAL_WINDOW // 2
+
+
+def test_only_payload_counts_for_the_window() -> None:
+    session = server()
+    stream = opened(session)
+    for _ in range(100):
+        session.receive(frame(WINDOW_UPDATE, 0, 1, 1) + frame(DATA, 0, 1, 0), 0.0)
+    assert stream.receive_window == INITIAL_WINDOW
+
+
+def fill(session: Yamux, stream: StreamState, now: float) -> bytes:
+    """The peer uses its whole window, everything is read."""
+    while stream.receive_window:
+        session.receive(data(0, stream.id, bytes(min(stream.receive_window, 65507))), now)
+    stream.take(1 << 30)
+    return session.consumed(stream, now)
+
+
+def test_the_window_doubles_within_four_round_trips_up_to_16_mib() -> None:
+    session = server()
+    stream = opened(session)
+    session.rtt = 0.1
+    now = 0.0
+    for _ in range(10):
+        now += 0.3
+        fill(session, stream, now)
+    assert stream.max_window == stream.receive_window == MAX_WINDOW
+
+
+def test_the_window_stays_for_a_slow_reader() -> None:
+    session = server()
+    stream = opened(session)
+    session.rtt = 0.1
+    for turn in range(1, 5):
+        fill(session, stream, turn * 0.5)
+    assert stream.max_window == INITIAL_WINDOW
+
+
+def test_all_windows_of_a_connection_stay_in_the_budget() -> None:
+    session = server()
+    session.rtt = 1.0
+    streams = [opened(session, stream_id) for stream_id in range(1, 21, 2)]
+    for turn in range(10):
+        for stream in streams:
+            fill(session, stream, turn * 0.1)
+    assert sum(stream.max_window - INITIAL_WINDOW for stream in streams) == WINDOW_BUDGET
+    for stream in streams:
+        session.reset(stream)
+    assert session._granted == 0
+
+
+def test_no_credit_for_a_stream_that_ended() -> None:
+    session = server()
+    stream = opened(session, 1, bytes(INITIAL_WINDOW))
+    session.receive(frame(DATA, FIN, 1, 0), 0.0)
+    stream.take(INITIAL_WINDOW)
+    assert session.consumed(stream, 0.0) == b""
+
+
+# --- Y7, Y8: bounds on streams ------------------------------------------------------------------------------
+
+
+def test_at_most_256_own_streams_wait_for_their_ack() -> None:
+    session = client()
+    streams = [session.open(0.0) for _ in range(MAX_UNACKED_STREAMS)]
+    assert not session.can_open
+    with pytest.raises(LimitExceeded):
+        session.open(0.0)
+    session.receive(frame(WINDOW_UPDATE, ACK, streams[7].id, 0), 0.0)
+    assert session.can_open
+    session.open(0.0)
+    session.reset(streams[0])
+    assert session.can_open
+
+
+def test_streams_beyond_the_backlog_are_reset_and_the_reader_goes_on() -> None:
+    session = server()
+    streams = [opened(session, 1 + 2 * index) for index in range(ACCEPT_STREAMS_BACKLOG)]
+    beyond = 1 + 2 * ACCEPT_STREAMS_BACKLOG
+    assert session.receive(data(SYN, beyond, b"early"), 0.0) == []
+    assert frames(session.take_outgoing()) == [(WINDOW_UPDATE, RST, beyond, 0)]
+    session.take(streams[3])
+    assert isinstance(session.receive(data(SYN, beyond + 2, b""), 0.0)[0], Opened)
+
+
+def test_streams_beyond_the_table_are_reset() -> None:
+    session = server()
+    for index in range(MAX_STREAMS_PER_CONNECTION):
+        session.take(opened(session, 1 + 2 * index))
+    assert session.receive(data(SYN, 1 + 2 * MAX_STREAMS_PER_CONNECTION, b""), 0.0) == []
+
+
+def test_a_peer_that_never_reads_its_refusals_is_cut_off() -> None:
+    session = server()
+    session.go_away(GoAwayCode.NORMAL)
+    raw = b"".join(data(SYN, 1 + 2 * index, b"") for index in range(MAX_REFUSALS + 1))
+    violates(session, raw, "refusals")
+
+
+# --- Y9, Y10: ping and GoAway -------------------------------------------------------------------------------
+
+
+def test_a_ping_is_answered_with_its_own_value() -> None:
+    session = server()
+    session.receive(frame(PING, SYN, 0, 0xDEADBEEF), 0.0)
+    assert frames(session.take_outgoing()) == [(PING, ACK, 0, 0xDEADBEEF)]
+
+
+def test_ping_answers_are_bounded_until_they_are_sent() -> None:
+    session = server()
+    flood = frame(PING, SYN, 0, 1) * (MAX_PING_ANSWERS * 3)
+    session.receive(flood, 0.0)
+    assert len(frames(session.take_outgoing())) == MAX_PING_ANSWERS
+    session.flushed()
+    session.receive(flood, 0.0)
+    assert len(frames(session.take_outgoing())) == MAX_PING_ANSWERS
+
+
+def test_our_ping_measures_the_round_trip_and_ignores_strangers() -> None:
+    session = client()
+    value, raw = session.ping(1.0)
+    assert frames(raw) == [(PING, SYN, 0, value)]
+    assert session.receive(frame(PING, ACK, 0, value + 5), 1.1) == []
+    assert session.receive(frame(PING, ACK, 0, value), 1.25) == [Pong(value, 0.25)]
+    assert session.receive(frame(PING, ACK, 0, value), 9.0) == []
+    assert session.rtt == 0.25
+
+
+def test_our_pings_are_bounded() -> None:
+    session = client()
+    for _ in range(MAX_PINGS_IN_FLIGHT):
+        session.ping(0.0)
+    with pytest.raises(LimitExceeded):
+        session.ping(0.0)
+
+
+def test_goaway_of_the_peer_stops_our_opens_and_leaves_streams_alone() -> None:
+    session = client()
+    stream = established(session)
+    assert session.receive(frame(GO_AWAY, 0, 0, 0), 0.0) == [GoneAway(0)]
+    with pytest.raises(ConnectionLost):
+        session.open(0.0)
+    session.receive(data(FIN, stream.id, b"rest"), 0.0)
+    assert stream.take(10) == b"rest"
+
+
+def test_our_goaway_refuses_the_peers_streams_and_leaves_others_alone() -> None:
+    session = server()
+    stream = opened(session)
+    assert frames(session.go_away(GoAwayCode.NORMAL)) == [(GO_AWAY, 0, 0, 0)]
+    assert session.go_away(GoAwayCode.NORMAL) == b""
+    session.receive(data(SYN, 3, b"") + data(0, 1, b"still"), 0.0)
+    assert frames(session.take_outgoing()) == [(WINDOW_UPDATE, RST, 3, 0)]
+    assert stream.take(10) == b"still"
+
+
+# --- malformed bytes ----------------------------------------------------------------------------------------
+
+
+def test_an_unknown_version_is_a_violation() -> None:
+    violates(server(), frame(PING, SYN, 0, 0, version=7), "version 7")
+
+
+def test_an_unknown_type_is_a_violation() -> None:
+    violates(server(), frame(9, 0, 0, 0), "type 9")
+
+
+# --- closing with unread data -------------------------------------------------------------------------------
+
+
+def test_after_a_close_late_data_is_dropped_then_reset() -> None:
+    session = server()
+    stream = opened(session)
+    assert frames(session.close(stream, 0.0)) == [(WINDOW_UPDATE, ACK, 1, 0), (DATA, FIN, 1, 0)]
+    assert session.receive(data(0, 1, bytes(DISCARD_AFTER_CLOSE)), 0.0) == []
+    assert session.take_outgoing() == b""
+    session.receive(data(0, 1, b"x"), 0.0)
+    assert frames(session.take_outgoing()) == [(WINDOW_UPDATE, RST, 1, 0)]
+    assert session.streams == {}
+
+
+def test_a_close_with_much_unread_data_resets_at_once() -> None:
+    session = server()
+    stream = opened(session, 1, bytes(DISCARD_AFTER_CLOSE + 1))
+    assert frames(session.close(stream, 0.0)) == [(WINDOW_UPDATE, RST, 1, 0)]
+
+
+def test_a_closed_stream_lingers_a_bounded_time() -> None:
+    session = server()
+    session.close(opened(session), 1.0)
+    assert session.streams
+    session.receive(frame(PING, ACK, 0, 99), 1.0 + LINGER - 0.1)
+    assert session.on_timer(1.0 + LINGER - 0.1) == []
+    assert session.streams
+    assert session.next_timer() == 1.0 + LINGER
+    session.take_outgoing()
+    session.on_timer(1.0 + LINGER)
+    assert (WINDOW_UPDATE, RST, 1, 0) in frames(session.take_outgoing())
+    assert session.streams == {}
+
+
+# --- keepalive ----------------------------------------------------------------------------------------------
+
+
+def test_an_idle_connection_is_probed_and_declared_dead() -> None:
+    session = server()
+    due = session.next_timer()
+    assert due == KEEPALIVE_INTERVAL
+    assert session.on_timer(due) == []
+    assert [kind for kind, *_ in frames(session.take_outgoing())] == [PING]
+    assert session.next_timer() == due + KEEPALIVE_TIMEOUT
+    assert session.on_timer(due + KEEPALIVE_TIMEOUT) == [Dead()]
+
+
+def test_any_byte_proves_that_the_peer_lives() -> None:
+    session = server()
+    session.on_timer(KEEPALIVE_INTERVAL)
+    session.receive(frame(WINDOW_UPDATE, 0, 1, 0)[:1], KEEPALIVE_INTERVAL + 5)
+    assert session.on_timer(KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT) == []
+    assert session.next_timer() == KEEPALIVE_INTERVAL * 2 + 5
+
+
+def test_unanswered_probes_do_not_pile_up() -> None:
+    session = server()
+    now = 0.0
+    for _ in range(MAX_PINGS_IN_FLIGHT * 2):
+        now = session.next_timer()
+        session.on_timer(now)
+        session.receive(frame(GO_AWAY, 0, 0, 0), now)
+    assert len(session._pings) <= MAX_PINGS_IN_FLIGHT
+
+
+# --- memory -------------------------------------------------------------------------------------------------
+
+
+def test_small_pieces_do_not_keep_large_buffers_alive() -> None:
+    """One byte of stream data in each 64 KiB of junk must not hold the junk."""
+    session = server()
+    stream = opened(session)
+    junk = frame(WINDOW_UPDATE, 0, 5, 0) * 5000
+    for _ in range(50):
+        session.receive(data(0, 1, b"x") + junk, 0.0)
+    held = sum(len(piece.obj) if isinstance(piece, memoryview) else len(piece) for piece in stream.inbox)
+    assert held == 50
+    assert len(stream.inbox) == 1
+
+
+def test_put_back_bytes_come_first_and_are_not_granted_twice() -> None:
+    session = server()
+    stream = opened(session, 1, bytes(INITIAL_WINDOW))
+    taken = stream.take(INITIAL_WINDOW)
+    stream.put_back(b"\x01" + taken[1:])
+    assert session.consumed(stream, 0.0) == b""
+    assert stream.take(2) == b"\x01\x00"
+    assert stream.take(INITIAL_WINDOW) == bytes(INITIAL_WINDOW - 2)
+    assert frames(session.consumed(stream, 0.0))[0][3] == INITIAL_WINDOW
+
+
+# --- properties ---------------------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=400), st.integers(1, 50))
+def test_any_bytes_raise_only_the_remote_fault(raw: bytes, step: int) -> None:
+    session = server()
+    opened(session)
+    try:
+        for start in range(0, len(raw), step):
+            session.receive(raw[start : start + step], 0.0)
+    except ProtocolViolation:
+        pass
+    assert all(stream.buffered <= stream.max_window for stream in session.streams.values())
+
+
+header_fields = st.tuples(
+    st.sampled_from([0, 0, 0, 1]),
+    st.integers(0, 4),
+    st.integers(0, 15),
+    st.sampled_from([0, 1, 2, 3, 5, 7]),
+    st.sampled_from([0, 1, 5, 100, INITIAL_WINDOW, INITIAL_WINDOW + 1, MAX_CREDIT]),
+)
+
+
+@given(st.lists(header_fields, max_size=30))
+def test_any_headers_raise_only_the_remote_fault(headers: list[tuple[int, int, int, int, int]]) -> None:
+    session = server()
+    try:
+        for version, kind, flags, stream_id, length in headers:
+            payload = bytes(length) if kind == DATA and length <= INITIAL_WINDOW else b""
+            session.receive(frame(kind, flags, stream_id, length, payload, version), 0.0)
+    except ProtocolViolation:
+        pass
+    assert session._backlog == sum(not stream.taken for stream in session.streams.values())
+    assert session._unacked == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.binary(min_size=1, max_size=3000)), max_size=20),
+    st.integers(1, 500),
+    st.integers(1, 4000),
+)
+def test_two_sessions_move_every_byte_in_order_however_it_is_split(
+    writes: list[tuple[int, bytes]], step: int, read: int
+) -> None:
+    left, right = client(), server()
+    streams = [left.open(0.0) for _ in range(3)]
+    raw = b"".join(left.data(streams[index], memoryview(payload)) for index, payload in writes)
+    raw += b"".join(left.finish(stream) for stream in streams)
+    arrived: dict[int, StreamState] = {}
+    received: dict[int, bytes] = {}
+    for start in range(0, len(raw), step):
+        for event in right.receive(raw[start : start + step], 0.0):
+            if isinstance(event, Opened):
+                arrived[event.stream.id] = event.stream
+        for stream_id, stream in arrived.items():
+            received[stream_id] = received.get(stream_id, b"") + stream.take(read)
+    for stream_id, stream in arrived.items():
+        received[stream_id] += stream.take(1 << 20)
+        assert stream.fin_received
+        assert stream.buffered == 0
+    for index, stream in enumerate(streams):
+        sent = b"".join(payload for number, payload in writes if number == index)
+        assert received[stream.id] == sent
