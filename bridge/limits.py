@@ -172,8 +172,8 @@ REDIAL_MIN: Final = 0.005
 REDIAL_MAX: Final = 0.060
 """Pause before a redial on a fresh socket, drawn at random: a fixed one locks both sides' phases (measured)."""
 
-MAX_REDIALS: Final = 200
-"""SYNs of one attempt to one candidate: beyond it the candidate is given up (5 s of 25 ms pauses)."""
+MAX_PUNCH_DIALS: Final = 400
+"""Dials of one attempt, all candidates together: 5 s of redials to two of them, and no tool for a flood of SYNs."""
 
 MAX_PUNCH_SOCKETS: Final = 8
 """Sockets in upgrade at once in one attempt; a flood of accepted ones from the peer's IP is closed beyond it."""
@@ -186,6 +186,10 @@ DCUTR_RETRY_FIRST: Final = 30.0
 DCUTR_RETRY_MAX: Final = 600.0
 """After the last attempt of a run the next run waits this long, doubling to the maximum."""
 
+DCUTR_SETTLE: Final = 0.5
+"""From the loss of a direct connection to the fallback event and the next punch: a peer that leaves closes its
+connections one after another, and the relayed one's end needs a trip over the relay."""
+
 DCUTR_LOSER_GRACE: Final = 2.0
 """The responder keeps the connections that the initiator did not choose this long; the initiator closes them."""
 
@@ -195,6 +199,9 @@ OBSERVER_TIMEOUT: Final = 4.0
 OBSERVER_MAX_PROBES: Final = 2
 OBSERVER_HOLD: Final = 600.0
 """How long a second observer's connection is kept: its observation counts only while it stands."""
+
+DCUTR_EXCHANGES_PER_MINUTE: Final = 12
+"""Answered on one relayed connection: four runs of three. More would let a peer keep our dials busy for ever."""
 
 DCUTR_MAX_STREAMS: Final = 32
 DCUTR_MAX_STREAMS_PER_PEER: Final = 2
@@ -428,3 +435,38 @@ MAX_RELAYS: Final = 16
 MAX_INBOUND_CIRCUITS: Final = 256
 MAX_INBOUND_CIRCUITS_PER_RELAY: Final = 128
 """Circuits offered to us that live at once; each is a whole connection."""
+
+# --- sessions ---------------------------------------------------------------------------------------------
+
+SESSION_REPLAY_MIN: Final = 512 * KIB
+SESSION_REPLAY_MAX: Final = 16 * MIB
+"""Bytes written and not yet received by the peer: 16 MiB is 160 MB/s at 100 ms round trip (go's Yamux window)."""
+
+SESSION_WINDOW_MIN: Final = 1 * MIB
+SESSION_WINDOW_MAX: Final = 16 * MIB
+"""Bytes received and not yet read by the application, those ahead of their turn included."""
+
+SESSION_AHEAD_FRAMES: Final = 4096
+"""Frames kept ahead of their turn: an honest peer needs the frames in flight on one carrier."""
+
+SESSION_CARRIERS: Final = 4
+"""Carriers of one session at once: an active one, one being attached, and those that drain."""
+
+SESSION_RESUME_TIMEOUT: Final = 30.0
+"""A session without a carrier waits this long before it fails: three times the longest outage that is promised."""
+
+SESSION_SILENCE: Final = 1.0
+"""With traffic waiting, a carrier silent for this long (or three round trips) is dead."""
+
+SESSION_PROBE: Final = 0.25
+"""While traffic runs, a carrier quiet for this long is pinged: an end that only receives must notice a cut too."""
+
+SESSION_BUSY: Final = 5.0
+"""Traffic within this long counts as running."""
+
+SESSION_KEEPALIVE: Final = 10.0
+"""An idle carrier is pinged this often, so that its silent death shows within KEEPALIVE_INTERVAL."""
+
+SESSION_ACK_DELAY: Final = 0.02
+SESSION_ACK_BYTES: Final = 128 * KIB
+"""Received bytes are acknowledged after this time or amount, or with the next data that goes the other way."""

@@ -18,7 +18,7 @@ import trio
 
 from bridge.addresses import Endpoint, Multiaddr, endpoint_of
 from bridge.errors import AddressError
-from bridge.limits import DCUTR_LOSER_GRACE, MAX_PUNCH_SOCKETS, MAX_REDIALS, REDIAL_MAX, REDIAL_MIN
+from bridge.limits import DCUTR_LOSER_GRACE, MAX_PUNCH_DIALS, MAX_PUNCH_SOCKETS, REDIAL_MAX, REDIAL_MIN
 from bridge.net.tcp import TcpStream, bound_socket
 from bridge.protocol.verdict import Evidence
 
@@ -63,6 +63,7 @@ class SimultaneousOpen(Generic[T]):
         self._nursery = nursery
         self._keep_losers = keep_losers
         self._rng = rng
+        self._dials_left = MAX_PUNCH_DIALS
         self._scopes: set[trio.CancelScope] = set()
         self._prize: T | None = None
         self._won = trio.Event()
@@ -112,7 +113,8 @@ class SimultaneousOpen(Generic[T]):
 
     async def _dial(self, endpoint: Endpoint) -> None:
         """Dials one candidate, again and again after errors, never while a dial or its socket is alive."""
-        for _ in range(MAX_REDIALS):
+        while self._dials_left > 0:
+            self._dials_left -= 1
             sock = await self._connect(endpoint)
             pause = self._rng.uniform(REDIAL_MIN, REDIAL_MAX)
             if isinstance(sock, TcpStream):

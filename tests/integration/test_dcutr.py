@@ -14,6 +14,7 @@ from bridge.addresses import parse, with_peer
 from bridge.behaviours.dcutr import attempt as attempt_module
 from bridge.errors import DirectRequired, NegotiationFailed, StreamReset
 from bridge.events import P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
+from bridge.limits import DCUTR_EXCHANGES_PER_MINUTE
 from bridge.net.tcp import listen_socket
 from bridge.protocol.dcutr import PROTOCOL, encode_connect
 from bridge.swarm.connection import Connection
@@ -305,3 +306,23 @@ async def test_an_event_for_each_attempt_in_order_on_both_sides() -> None:
             done = peer.record.of(PunchSucceeded)[0]
             assert 0 < done.elapsed_ms < 5000
             assert done.direct_rtt_ms is not None
+
+
+async def test_a_peer_cannot_keep_our_dials_busy() -> None:
+    """Exchanges beyond the limit of a minute are reset before any dial."""
+    async with open_relay() as relay, open_peer(None) as listener, open_peer() as dialer:
+        await over_relay(relay, dialer, listener)
+        [theirs] = [c for c in listener.host.swarm.connections(dialer.peer) if c.path == "relay"]
+        answers = 0
+        with trio.fail_after(20):
+            for _ in range(DCUTR_EXCHANGES_PER_MINUTE + 3):
+                try:
+                    await say_connect(listener, theirs)
+                    answers += 1
+                except StreamReset:
+                    pass
+                punch = dialer.puncher._active.get(listener.peer)
+                if punch is not None:
+                    punch.scope.cancel()
+                    await punch.done.wait()
+        assert answers == DCUTR_EXCHANGES_PER_MINUTE

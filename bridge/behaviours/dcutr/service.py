@@ -6,6 +6,7 @@ and attempt's work. It never closes the relayed connection: what runs on it move
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import trio
@@ -17,7 +18,13 @@ from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
 from bridge.errors import DirectRequired
 from bridge.events import ConnectionClosed, ConnectionOpened, Event, ObservedAddress, P2pFallback, P2pUpgrade, Role
 from bridge.identity import PeerId, peer_text
-from bridge.limits import DCUTR_MAX_STREAMS, DCUTR_MAX_STREAMS_PER_PEER, MAX_PUNCH_OUTCOMES
+from bridge.limits import (
+    DCUTR_EXCHANGES_PER_MINUTE,
+    DCUTR_MAX_STREAMS,
+    DCUTR_MAX_STREAMS_PER_PEER,
+    DCUTR_SETTLE,
+    MAX_PUNCH_OUTCOMES,
+)
 from bridge.protocol.dcutr import PROTOCOL
 from bridge.protocol.verdict import TABLE, Code
 from bridge.swarm.connection import Connection
@@ -38,6 +45,21 @@ class _Punch:
     """A direct connection that appeared meanwhile by other means."""
 
 
+@dataclass(eq=False)
+class _Exchanges:
+    """The exchanges that the peer opened on one relayed connection."""
+
+    count: int = 0
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=DCUTR_EXCHANGES_PER_MINUTE))
+
+    def admit(self, now: float) -> bool:
+        if len(self.recent) == self.recent.maxlen and now - self.recent[0] < 60.0:
+            return False
+        self.count += 1
+        self.recent.append(now)
+        return True
+
+
 class Dcutr:
     """The puncher of a node: start `run` once; ask `last_outcome` and `wait_direct`."""
 
@@ -46,7 +68,7 @@ class Dcutr:
         self._swarm = swarm
         self._active: dict[PeerId, _Punch] = {}
         self._keepers: set[int] = set()
-        self._exchanges: dict[int, int] = {}
+        self._exchanges: dict[int, _Exchanges] = {}
         self._outcomes: dict[PeerId, PunchOutcome] = {}
         self._direct: dict[PeerId, int] = {}
         self._news = trio.Event()
@@ -131,12 +153,18 @@ class Dcutr:
             other = self._direct_to(peer)
             if other is not None:
                 self._direct[peer] = other.id
-            elif self._relayed_to(peer) is not None:
-                row = TABLE[Code.DIRECT_LOST]
-                self._swarm.events.emit(
-                    P2pFallback(peer=event.peer, code=row.code.value, message=f"{row.seen} {row.advice}")
-                )
+            else:
+                self._context.nursery.start_soon(self._fall_back, peer)
         self._tell()
+
+    async def _fall_back(self, peer: PeerId) -> None:
+        """Tells that the relay carries the flows again; not when the peer went away altogether."""
+        await trio.sleep(DCUTR_SETTLE)
+        if self._direct_to(peer) is None and self._relayed_to(peer) is not None:
+            row = TABLE[Code.DIRECT_LOST]
+            self._swarm.events.emit(
+                P2pFallback(peer=peer_text(peer), code=row.code.value, message=f"{row.seen} {row.advice}")
+            )
 
     def _tell(self) -> None:
         self._news.set()
@@ -165,7 +193,10 @@ class Dcutr:
                         pause = min(pause * 2, policy.retry_max)
                         continue
                     pause = policy.retry_first
-                await self._news.wait()
+                while self._direct_to(relayed.peer) is not None and not relayed.closed.is_set():
+                    await self._news.wait()
+                # Time for the rest of the peer's connections to end too, and for its own punch to come first.
+                await trio.sleep(DCUTR_SETTLE + self._context.rng.uniform(*policy.backoff))
         finally:
             self._keepers.discard(relayed.id)
 
@@ -215,13 +246,16 @@ class Dcutr:
                 return
             busy.scope.cancel()
             await busy.done.wait()
-        number = self._exchanges[relayed.id] = self._exchanges.get(relayed.id, 0) + 1
+        exchanges = self._exchanges.setdefault(relayed.id, _Exchanges())
+        if not exchanges.admit(trio.current_time()):
+            stream.reset()
+            return
         punch = self._enter(peer, "responder")
         outcome: PunchOutcome | None = None
         began = trio.current_time()
         try:
             with punch.scope:
-                outcome = await answer(self._context, stream, number)
+                outcome = await answer(self._context, stream, exchanges.count)
             if outcome is None and punch.direct is not None:
                 outcome = self._by_dial(peer, "responder", began, punch.direct)
         finally:
