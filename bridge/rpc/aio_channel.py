@@ -11,6 +11,7 @@ from typing import Any, NoReturn, cast
 import grpc
 import grpc.aio
 
+from bridge.rpc.peer import ConnectInfo
 from bridge.rpc.reason import REASON_KEY, HasError, explanation
 
 __all__ = ["ReasonedAioChannel"]
@@ -143,6 +144,11 @@ class ReasonedAioChannel(grpc.aio.Channel):
     def __init__(self, inner: grpc.aio.Channel, endpoint: HasError) -> None:
         self._inner = inner
         self._endpoint = endpoint
+
+    @property
+    def info(self) -> ConnectInfo | None:
+        """The peer and its live path, on the newest stream to this target; None while there is none."""
+        return self._endpoint.info
 
     async def __aenter__(self) -> ReasonedAioChannel:
         await self._inner.__aenter__()

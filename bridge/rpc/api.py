@@ -18,6 +18,7 @@ from bridge.errors import BridgeError, ConfigError, DialTimeout
 from bridge.events import Event
 from bridge.identity import peer_text
 from bridge.limits import DIRECT_WAIT, OPEN_PATH_TIMEOUT
+from bridge.rpc.channel import ReasonedChannel
 from bridge.rpc.control import ConnectionInfo, Control, Key, host_config, open_control, supervised
 from bridge.rpc.gateway import Endpoint, EndpointKey
 from bridge.rpc.options import Options, channel_options
@@ -27,6 +28,8 @@ from bridge.rpc.target import GRPC_PROTOCOL, PathPolicy, check_policy, check_pro
 
 if TYPE_CHECKING:
     import grpc.aio
+
+    from bridge.rpc.aio_channel import ReasonedAioChannel
 
 __all__ = ["Bridge", "open_bridge"]
 
@@ -66,7 +69,11 @@ class Bridge:
         if not bound:
             raise ConfigError("the grpc server takes no unix socket; call serve() before server.start()")
         door = ServerDoor(name)
-        self._thread.call(lambda: self._control.gateway.serve(door, protocol))
+        try:
+            self._thread.call(lambda: self._control.gateway.serve(door, protocol))
+        except BaseException:
+            door.close()
+            raise
 
     def unserve(self, protocol: str = GRPC_PROTOCOL) -> None:
         """Takes no more streams of the protocol; RPCs under way go on. Idempotent."""
@@ -84,17 +91,18 @@ class Bridge:
         direct_wait: float = DIRECT_WAIT,
         options: Options = (),
         compression: grpc.Compression | None = None,
-    ) -> grpc.Channel:
+    ) -> ReasonedChannel:
         """A grpc channel to a peer: its id (when connected), or its direct or circuit multiaddr ending in /p2p/ID.
 
         Returns at once; the peer is dialled at the first RPC. A failed dial ends RPCs with UNAVAILABLE and details
-        that begin with the error's code; `last_error` has the error itself. path: "any" takes the best path there
-        is when the stream opens, "direct" waits up to `direct_wait` seconds for the punch and never uses a relay,
-        "relay" never goes direct. Channels to the same target with the same options share one stream, unless
-        fresh=True. options: grpc channel arguments, over ours. Raises AddressError, ConfigError, LimitExceeded.
-        """
-        from bridge.rpc.channel import ReasonedChannel
+        that begin with the error's code; `last_error` has the error itself. The channel's `info` tells the peer and
+        its live path.
 
+        path: "any" takes the best path there is when the stream opens, "direct" waits up to `direct_wait` seconds for
+        the punch and never uses a relay, "relay" never goes direct. Channels to the same target with the same options
+        share one stream, unless fresh=True. options: grpc channel arguments, over ours. Raises AddressError,
+        ConfigError, LimitExceeded.
+        """
         endpoint = self._endpoint(target, protocol, path, direct_wait)
         arguments = channel_options(_authority(endpoint), private=fresh, override=options)
         inner = grpc.insecure_channel(f"unix:{endpoint.name}", options=arguments, compression=compression)
@@ -111,7 +119,7 @@ class Bridge:
         options: Options = (),
         compression: grpc.Compression | None = None,
         interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
-    ) -> grpc.aio.Channel:
+    ) -> ReasonedAioChannel:
         """As `channel`, for asyncio: call it in the event loop that will use the channel."""
         import grpc.aio
 

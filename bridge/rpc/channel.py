@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import grpc
 
 from bridge.errors import BridgeError
+from bridge.rpc.peer import ConnectInfo
 from bridge.rpc.reason import REASON_KEY, HasError, explanation
 
 __all__ = ["DialFailed", "ReasonedChannel"]
@@ -202,6 +203,11 @@ class ReasonedChannel(grpc.Channel):
     def __init__(self, inner: grpc.Channel, endpoint: HasError) -> None:
         self._inner = inner
         self._endpoint = endpoint
+
+    @property
+    def info(self) -> ConnectInfo | None:
+        """The peer and its live path, on the newest stream to this target; None while there is none."""
+        return self._endpoint.info
 
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:
         self._inner.subscribe(callback, try_to_connect=try_to_connect)

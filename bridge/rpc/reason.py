@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from bridge.errors import BridgeError
+from bridge.rpc.peer import ConnectInfo
 
 __all__ = ["REASON_KEY", "HasError", "explanation"]
 
@@ -19,10 +20,15 @@ _NOT_CONNECTED = "failed to connect to all addresses"
 
 
 class HasError(Protocol):
-    """An endpoint, as seen from here: the reason of its last failure, None after a success."""
+    """An endpoint, as seen from here."""
 
     @property
-    def error(self) -> BridgeError | None: ...
+    def error(self) -> BridgeError | None:
+        """The reason of its last failure; None after a success."""
+
+    @property
+    def info(self) -> ConnectInfo | None:
+        """The peer on its newest live stream."""
 
 
 def explanation(code_name: str, details: str | None, error: BridgeError | None) -> str | None:

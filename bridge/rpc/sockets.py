@@ -7,6 +7,9 @@ it through the descriptor alone, so no other process finds a door. Nothing here 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import glob
 import os
 import secrets
 import shutil
@@ -15,6 +18,7 @@ import stat
 import string
 import struct
 import tempfile
+import time
 
 from bridge.errors import ConfigError
 
@@ -22,6 +26,10 @@ __all__ = ["ServerDoor", "SocketDirectory", "peer_process"]
 
 _SUN_PATH = 107
 """Bytes of a unix socket's name (unix(7): sun_path holds 108 with its closing zero)."""
+
+_PREFIX = "punchbridge-"
+_STALE = 60.0
+"""Seconds after which a directory without a lock counts as left behind."""
 
 _LONGEST_NAME = 1 + 1 + 32
 """A slash, one letter for the kind, 16 random bytes in hex."""
@@ -43,6 +51,11 @@ class SocketDirectory:
     def __init__(self) -> None:
         """Raises ConfigError when no directory with a short and plain enough name can be made."""
         self.path = _make()
+        # The lock tells others that we live: it goes with the process, however that ends.
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # A file system without locks: then nobody sweeps there either.
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _sweep(os.path.dirname(self.path))
 
     def name(self, kind: str) -> str:
         """A random name in the directory; `kind` is one letter."""
@@ -78,6 +91,9 @@ class SocketDirectory:
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 class ServerDoor:
@@ -110,6 +126,25 @@ class ServerDoor:
             self._descriptor = -1
 
 
+def _sweep(parent: str) -> None:
+    """Removes the directories that killed processes of ours left: those that nobody holds the lock of."""
+    for path in glob.glob(f"{glob.escape(parent)}/{_PREFIX}*"):
+        try:
+            # A fresh one may not be locked yet.
+            if os.lstat(path).st_uid != os.getuid() or time.time() - os.lstat(path).st_mtime < _STALE:
+                continue
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            pass  # In use.
+        finally:
+            os.close(lock)
+
+
 def _make() -> str:
     wanted = [os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"]  # noqa: S108 - mkdtemp makes it 0700
     seen: list[str] = []
@@ -117,7 +152,7 @@ def _make() -> str:
         if not parent or not os.path.isabs(parent) or not _SAFE.issuperset(parent):
             continue
         try:
-            path = tempfile.mkdtemp(prefix="punchbridge-", dir=parent)
+            path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
         except OSError as problem:
             seen.append(f"{parent}: {problem.strerror}")
             continue

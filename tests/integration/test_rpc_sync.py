@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -17,7 +18,7 @@ from bridge.rpc.peer import TABLE
 
 
 class Pair:
-    def __init__(self, server: bridge.Bridge, client: bridge.Bridge, service: Service, channel: grpc.Channel) -> None:
+    def __init__(self, server: bridge.Bridge, client: bridge.Bridge, service: Service, channel: Any) -> None:
         self.server = server
         self.client = client
         self.service = service
@@ -41,6 +42,8 @@ def pair(shared: Pair) -> Pair:
 def test_unary(pair: Pair) -> None:
     echo = method(pair.channel, "Echo")
     assert echo(b"hello", timeout=10) == b"hello"
+    assert pair.channel.info.peer_id == pair.server.peer_id
+    assert pair.channel.info.path == "direct"
     assert [echo(str(n).encode(), timeout=10) for n in range(50)] == [str(n).encode() for n in range(50)]
     assert echo.future(b"later", timeout=10).result(10) == b"later"
     response, call = echo.with_call(b"x", timeout=10)

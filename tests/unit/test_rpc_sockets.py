@@ -78,6 +78,28 @@ def test_no_place_for_the_directory_says_what_to_do(monkeypatch: pytest.MonkeyPa
         SocketDirectory()
 
 
+def test_what_killed_processes_left_is_swept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(sockets, "_SUN_PATH", 1000)
+    alive = SocketDirectory()
+    left = tmp_path / "punchbridge-dead"
+    fresh = tmp_path / "punchbridge-fresh"
+    for folder in (left, fresh):
+        folder.mkdir()
+        server_socket(f"{folder}/s").close()
+    for folder in (left, Path(alive.path)):
+        os.utime(folder, (0, 0))
+    other = SocketDirectory()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        os.path.basename(alive.path),
+        os.path.basename(other.path),
+        fresh.name,
+    }
+    alive.close()
+    other.close()
+    assert list(tmp_path.iterdir()) == [fresh]
+
+
 def test_peer_process_is_the_connecting_one(directory: SocketDirectory) -> None:
     listener, name = directory.listen()
     listener.setblocking(True)

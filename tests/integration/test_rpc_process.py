@@ -1,0 +1,51 @@
+"""A process with a bridge in it: interrupted in a blocking call, ended without closing, forked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+START = """
+import os, sys, bridge
+def announce(b):
+    print(b._control.gateway.directory.path, flush=True)
+"""
+OPEN = 'bridge.open(listen=["/ip4/127.0.0.1/tcp/0"], allow_private=True)'
+
+
+def start(body: str, tmp_path: Path) -> subprocess.Popen[str]:
+    env = {**os.environ, "TMPDIR": "/tmp", "XDG_RUNTIME_DIR": ""}
+    return subprocess.Popen(
+        [sys.executable, "-c", START + body], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
+
+
+@pytest.mark.parametrize("wait", ["b.wait_reservation(30)", "b.connect(SILENT, 30)"])
+def test_an_interrupt_ends_a_blocking_call_and_the_bridge(tmp_path: Path, wait: str) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        peer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
+        addr = f"/ip4/127.0.0.1/tcp/{silent.getsockname()[1]}/p2p/{peer}"
+        body = f"SILENT = {addr!r}\nwith {OPEN} as b:\n    announce(b)\n    {wait}\n"
+        with start(body, tmp_path) as process:
+            assert process.stdout is not None
+            directory = process.stdout.readline().strip()
+            assert os.path.isdir(directory)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=20)
+        assert process.returncode == -signal.SIGINT
+        assert "KeyboardInterrupt" in told
+        assert not os.path.exists(directory)
+
+
+def test_a_program_that_ends_without_closing_does_not_hang(tmp_path: Path) -> None:
+    body = f"keep = {OPEN}\nb = keep.__enter__()\nannounce(b)\nsys.exit(7)\n"
+    with start(body, tmp_path) as process:
+        _, told = process.communicate(timeout=20)
+    assert process.returncode == 7, told
