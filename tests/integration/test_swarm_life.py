@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Awaitable
 from functools import partial
 
 import pytest
@@ -252,31 +253,28 @@ async def test_more_commands_than_the_mailbox_holds_are_all_answered() -> None:
 
 async def test_every_pending_command_ends_with_swarm_stopped() -> None:
     ended: list[str] = []
-    async with trio.open_nursery() as nursery:
-        async with open_node() as a, tcp_pair() as (mine, _):
 
-            async def waits(command: object) -> None:
-                with pytest.raises(SwarmStopped):
-                    await command  # type: ignore[misc]
-                ended.append("stopped")
+    async def waits(command: Awaitable[object]) -> None:
+        with pytest.raises(SwarmStopped):
+            await command
+        ended.append("stopped")
 
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        addr = parse(f"/ip4/127.0.0.1/tcp/{mute.getsockname()[1]}")
+        async with trio.open_nursery() as nursery, tcp_pair() as (mine, _), open_node() as a:
             link = Link(raw=mine, local=mine.local, remote=mine.remote, path="direct", inbound=True)
-            nursery.start_soon(waits, a.swarm.adopt(link, role="responder", expected=None))
-            mute = socket.create_server(("127.0.0.1", 0))
-            addr = parse(f"/ip4/127.0.0.1/tcp/{mute.getsockname()[1]}")
-            nursery.start_soon(waits, a.swarm.dial(addr))
-            nursery.start_soon(waits, a.swarm.dial(addr, expected=STRANGER))
-            nursery.start_soon(waits, a.swarm.connect(STRANGER, [addr]))
+            swarm = a.swarm
+            for command in (
+                swarm.adopt(link, role="responder", expected=None),
+                swarm.dial(addr),
+                swarm.dial(addr, expected=STRANGER),
+                swarm.connect(STRANGER, [addr]),
+            ):
+                nursery.start_soon(waits, command)
             await trio.testing.wait_all_tasks_blocked()
             assert ended == []
-        mute.close()
     assert ended == ["stopped"] * 4
-    for call in (
-        a.swarm.dial(addr),
-        a.swarm.listen(addr),
-        a.swarm.open_stream(STRANGER, [ECHO]),
-        a.swarm.unhandle("x"),
-    ):
+    for call in (swarm.dial(addr), swarm.listen(addr), swarm.open_stream(STRANGER, [ECHO]), swarm.unhandle("x")):
         with pytest.raises(SwarmStopped):
             await call
 
