@@ -127,7 +127,7 @@ class Connection:
         """Opens a stream and agrees on the first of `protocols` that the peer supports, in one round trip.
 
         With `lazy`, and one protocol only, returns at once: data may follow the proposal without waiting, and a refusal
-        surfaces as NegotiationFailed on the first read. Waits while 256 own streams await their ACK. Raises
+        surfaces as NegotiationFailed on the next read or write. Waits while 256 own streams await their ACK. Raises
         NegotiationFailed (none supported, or no answer in NEGOTIATE_TIMEOUT), ConnectionLost, StreamReset. Cancelling
         resets the stream.
         """

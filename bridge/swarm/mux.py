@@ -221,7 +221,10 @@ class Mux:
             if reply and stream.send_nowait(reply) < len(reply):
                 raise LimitExceeded("the peer does not read our answers")
             if negotiation.protocol is None:
-                if state.fin_received:
+                if state.fin_received and stream.inbound:
+                    # A FIN, not a reset: that would overtake the `na` the peer has not read yet.
+                    self.close(state)
+                elif state.fin_received:
                     raise NegotiationFailed("the peer ended the stream before a protocol was agreed")
                 return
         except trio.ClosedResourceError:
