@@ -46,8 +46,6 @@ __all__ = ["Endpoint", "EndpointKey", "Gateway", "connect_unix", "open_gateway"]
 
 log = logging.getLogger(__name__)
 
-_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
-
 
 @dataclass(frozen=True)
 class EndpointKey:
@@ -112,8 +110,8 @@ class Gateway:
                 try:
                     accepted, _ = await listener.accept()
                 except OSError as problem:
-                    if problem.errno not in _SCARCE:
-                        raise
+                    # Want of descriptors or memory passes; one bad listener must not take the others along.
+                    log.warning("accepting for %s: %s", endpoint.key.target.text, problem.strerror)
                     await trio.sleep(ACCEPT_PAUSE)
                     continue
                 local = socket.socket(fileno=accepted.detach())
@@ -197,7 +195,12 @@ class Gateway:
 
     async def _to_server(self, door: ServerDoor, protocol: str, stream: Stream) -> None:
         info = ConnectInfo(peer_text(stream.connection.peer), protocol, StreamCarrier(stream))
-        local, name = self.directory.named_socket()
+        try:
+            local, name = self.directory.named_socket()
+        except OSError as problem:
+            log.warning("no socket for a stream of %s: %s", protocol, problem.strerror)
+            stream.abort()
+            return
         TABLE.add(name, info)
         try:
             await connect_unix(local, door.address)
@@ -210,7 +213,7 @@ class Gateway:
             local.close()
 
     def close(self) -> None:
-        """Closes listeners and doors; idempotent."""
+        """Closes listeners and doors, once the tasks have ended; idempotent."""
         for endpoint in self._endpoints.values():
             endpoint.listener.close()
         for door in self._doors.values():
@@ -237,6 +240,7 @@ async def connect_unix(local: socket.socket, address: str) -> None:
 async def open_gateway(host: Host) -> AsyncIterator[Gateway]:
     """Runs a gateway over a host. At its end all its streams are reset and its directory is removed."""
     directory = SocketDirectory()
+    gateway: Gateway | None = None
     try:
         async with trio.open_nursery() as nursery:
             gateway = Gateway(host, directory, nursery)
@@ -244,6 +248,7 @@ async def open_gateway(host: Host) -> AsyncIterator[Gateway]:
                 yield gateway
             finally:
                 nursery.cancel_scope.cancel()
-                gateway.close()
     finally:
+        if gateway is not None:
+            gateway.close()
         directory.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 from collections.abc import Iterator
@@ -196,3 +197,35 @@ def test_errors_at_open_are_raised_in_the_caller(tmp_path: object) -> None:
         pass
     with pytest.raises(bridge.IdentityError), bridge.open(key="/dev/null"):
         pass
+
+
+def test_connections_cut_at_any_moment_never_corrupt_or_fake_an_end() -> None:
+    """What arrived is an exact prefix, and the call ends as UNAVAILABLE: whatever was in flight when it was cut."""
+    dice = random.Random(2)
+    with open_pair() as (listener, dialing), serving(listener, Service()):
+        swarm = listener._control.host.swarm
+
+        def cut() -> None:
+            listener._thread.ask(lambda: [one.abort("CUT") for one in swarm.connections()])
+
+        def chat(channel: grpc.Channel, sent: list[bytes], received: list[bytes], cut_at: int) -> None:
+            def requests() -> Iterator[bytes]:
+                for number in range(100_000):
+                    sent.append(str(number).encode() * dice.randrange(1, 3000))
+                    yield sent[-1]
+
+            for message in method(channel, "Chat")(requests(), timeout=30, wait_for_ready=True):
+                received.append(message)
+                if len(received) == cut_at:
+                    cut()
+
+        with dialing.channel(listener.addrs[0]) as channel:
+            for _ in range(15):
+                sent: list[bytes] = []
+                received: list[bytes] = []
+                cut_at = dice.randrange(1, 60)
+                with pytest.raises(grpc.RpcError) as caught:
+                    chat(channel, sent, received, cut_at)
+                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+                assert len(received) >= cut_at
+                assert received == sent[: len(received)]
