@@ -1,0 +1,32 @@
+"""Sessions: one ordered byte stream with two ends that outlives the libp2p streams (carriers) it runs over.
+
+`frames` is the wire form, `outgoing` and `incoming` are the two halves of one end's memory, `machine` the end itself.
+No I/O, no clock of its own, no idea of peers or paths.
+"""
+
+from bridge.protocol.session.frames import Attach, Refusal
+from bridge.protocol.session.machine import (
+    Attached,
+    Ended,
+    Refused,
+    Released,
+    Session,
+    SessionEvent,
+    Starved,
+    Switched,
+)
+from bridge.protocol.session.outgoing import Outgoing
+
+__all__ = [
+    "Attach",
+    "Attached",
+    "Ended",
+    "Outgoing",
+    "Refusal",
+    "Refused",
+    "Released",
+    "Session",
+    "SessionEvent",
+    "Starved",
+    "Switched",
+]

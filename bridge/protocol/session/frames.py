@@ -1,0 +1,156 @@
+"""The frames of a session carrier: 13 bytes of header, then at most MAX_PAYLOAD bytes.
+
+    type u8 | length u32 | value u64 | payload        (big-endian)
+
+`value` is an offset in the direction that the frame's type says. Frames know no order and no state.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from bridge.errors import ProtocolViolation
+
+HEADER: Final = struct.Struct(">BIQ")
+MAX_PAYLOAD: Final = 65507 - HEADER.size
+"""One session frame fills one Yamux frame, which fills one Noise message."""
+
+MAX_SERVICE: Final = 256
+MAX_REASON: Final = 256
+VERSION: Final = 1
+_ATTACH: Final = struct.Struct(">BB16sIQ")
+_ATTACHED: Final = struct.Struct(">BIQ")
+
+
+class Kind(IntEnum):
+    ATTACH = 1
+    """Dialling end, first frame of a carrier. value: bytes received in order so far."""
+    ATTACHED = 2
+    """The answer. value: bytes received in order so far."""
+    REFUSED = 3
+    """The other answer. value: a Refusal; payload: text."""
+    DATA = 4
+    """value: offset of the first byte."""
+    ACK = 5
+    """value: bytes received in order; payload u64: the offset up to which the peer may send."""
+    END = 6
+    """Nothing more comes on this carrier. value: where sending goes on, on the next one."""
+    FIN = 7
+    """The stream ends here. value: its length."""
+    RESET = 8
+    """The session is over at once. payload: text."""
+    PING = 9
+    PONG = 10
+    """value: chosen by the pinging end, sent back."""
+    RESUME = 11
+    """A carrier was lost before its END. value: the first byte missing; send again from there."""
+
+
+class Refusal(IntEnum):
+    """Why an attach was refused. Stable numbers; the names are the codes in events and docs."""
+
+    UNKNOWN_SESSION = 1
+    """No such session of this peer: it ended, expired, or belongs to somebody else (never told apart)."""
+    STALE_GENERATION = 2
+    BAD_OFFSET = 3
+    """The offset lies outside the replay window."""
+    TOO_MANY = 4
+    """The peer has as many sessions as it may."""
+    UNKNOWN_SERVICE = 5
+    BAD_VERSION = 6
+
+
+@dataclass(frozen=True)
+class Attach:
+    """The first frame. `fresh`: opens the session for `service`; else resumes it. `alive`: an older carrier lives."""
+
+    session: bytes
+    generation: int
+    received: int
+    edge: int
+    fresh: bool
+    alive: bool
+    service: str = ""
+
+    def encode(self) -> bytes:
+        flags = int(self.fresh) | int(self.alive) << 1
+        body = _ATTACH.pack(VERSION, flags, self.session, self.generation, self.edge) + self.service.encode()
+        return encode(Kind.ATTACH, self.received, body)
+
+    @classmethod
+    def decode(cls, value: int, body: bytes) -> Attach:
+        if len(body) < _ATTACH.size or len(body) > _ATTACH.size + MAX_SERVICE:
+            raise ProtocolViolation(f"an attach frame of {len(body)} bytes")
+        version, flags, session, generation, edge = _ATTACH.unpack_from(body)
+        if version != VERSION:
+            raise ProtocolViolation(f"session version {version}; this end speaks {VERSION}")
+        try:
+            service = body[_ATTACH.size :].decode("ascii")
+        except UnicodeDecodeError:
+            raise ProtocolViolation("the service of an attach frame is not ASCII") from None
+        return cls(session, generation, value, edge, bool(flags & 1), bool(flags & 2), service)
+
+
+@dataclass(frozen=True)
+class AttachedFrame:
+    """The answer to an attach. `alive`: an older carrier still lives at this end too."""
+
+    generation: int
+    received: int
+    edge: int
+    alive: bool
+
+    def encode(self) -> bytes:
+        return encode(Kind.ATTACHED, self.received, _ATTACHED.pack(int(self.alive), self.generation, self.edge))
+
+    @classmethod
+    def decode(cls, value: int, body: bytes) -> AttachedFrame:
+        if len(body) != _ATTACHED.size:
+            raise ProtocolViolation(f"an attached frame of {len(body)} bytes")
+        flags, generation, edge = _ATTACHED.unpack(body)
+        return cls(generation, value, edge, bool(flags & 1))
+
+
+def encode(kind: Kind, value: int, payload: bytes | memoryview = b"") -> bytes:
+    """One frame as bytes; the payload is copied once."""
+    return HEADER.pack(kind, len(payload), value) + payload
+
+
+def refuse(refusal: Refusal, text: str) -> bytes:
+    """A REFUSED frame."""
+    return encode(Kind.REFUSED, refusal, text.encode()[:MAX_REASON])
+
+
+class FrameReader:
+    """Cuts a carrier's bytes into frames. Keeps at most one incomplete frame."""
+
+    def __init__(self) -> None:
+        self._kept = b""
+
+    def feed(self, data: bytes) -> list[tuple[Kind, int, memoryview]]:
+        """All frames that are whole now, as (kind, value, payload); payloads stay valid.
+
+        Raises ProtocolViolation for an unknown type or an oversized length, before anything is kept for it.
+        """
+        whole = self._kept + data if self._kept else data
+        view = memoryview(whole)
+        frames: list[tuple[Kind, int, memoryview]] = []
+        at, end, size = 0, len(whole), HEADER.size
+        while end - at >= size:
+            kind, length, value = HEADER.unpack_from(view, at)
+            if length > MAX_PAYLOAD:
+                raise ProtocolViolation(f"a session frame of {length} bytes; {MAX_PAYLOAD} is the most")
+            if not Kind.ATTACH <= kind <= Kind.RESUME:
+                raise ProtocolViolation(f"a session frame of unknown type {kind}")
+            if end - at - size < length:
+                break
+            frames.append((_KINDS[kind], value, view[at + size : at + size + length]))
+            at += size + length
+        self._kept = bytes(view[at:]) if at < end else b""
+        return frames
+
+
+_KINDS: Final = {int(kind): kind for kind in Kind}

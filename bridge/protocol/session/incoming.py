@@ -1,0 +1,115 @@
+"""The receiving half of a session's memory: bytes in order for the reader, and those that came ahead of their turn."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from bridge.errors import ProtocolViolation
+from bridge.limits import SESSION_AHEAD_FRAMES, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN
+
+_SMALL = 16 * 1024
+
+
+class Incoming:
+    """Orders bytes by offset, whatever carrier brought them. Bounded by `window`, counted from what was read."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.read_to = 0
+        self.window = SESSION_WINDOW_MIN
+        self.length: int | None = None
+        self._ready: deque[bytes | bytearray | memoryview] = deque()
+        self._ahead: dict[int, bytes] = {}
+        self._mark = (0, 0.0)
+
+    @property
+    def edge(self) -> int:
+        """The offset up to which the peer may send."""
+        return self.read_to + self.window
+
+    @property
+    def have(self) -> int:
+        """What is acknowledged: bytes in order, and one more when the end came too."""
+        return self.received + 1 if self.ended else self.received
+
+    @property
+    def gap(self) -> bool:
+        """Bytes came ahead of their turn, so some before them are missing."""
+        return bool(self._ahead)
+
+    @property
+    def ended(self) -> bool:
+        """Everything came, and the peer ended the stream."""
+        return self.length is not None and self.received == self.length
+
+    @property
+    def readable(self) -> bool:
+        return bool(self._ready) or self.ended
+
+    def data(self, offset: int, payload: memoryview) -> None:
+        """Takes a piece. Raises ProtocolViolation beyond the window, beyond the end, or beyond the reorder bound."""
+        end = offset + len(payload)
+        if end > self.edge:
+            raise ProtocolViolation(f"data up to {end}; the window ends at {self.edge}")
+        if self.length is not None and end > self.length:
+            raise ProtocolViolation(f"data up to {end} of a stream that ended at {self.length}")
+        if end <= self.received:
+            return
+        if offset > self.received:
+            known = self._ahead.get(offset)
+            if known is None or len(known) < len(payload):
+                if known is None and len(self._ahead) >= SESSION_AHEAD_FRAMES:
+                    raise ProtocolViolation(f"more than {SESSION_AHEAD_FRAMES} frames ahead of their turn")
+                self._ahead[offset] = bytes(payload)
+            return
+        self._append(payload[self.received - offset :])
+        if self._ahead:
+            self._join()
+
+    def _append(self, piece: memoryview | bytes) -> None:
+        self.received += len(piece)
+        last = self._ready[-1] if self._ready else None
+        if len(piece) >= _SMALL:
+            self._ready.append(piece)
+        elif isinstance(last, bytearray) and len(last) < _SMALL:
+            last += piece
+        else:
+            # Small pieces are copied: a view would keep the whole received buffer alive.
+            self._ready.append(bytearray(piece))
+
+    def _join(self) -> None:
+        for offset in sorted(self._ahead):
+            if offset > self.received:
+                return
+            piece = self._ahead.pop(offset)
+            if offset + len(piece) > self.received:
+                self._append(memoryview(piece)[self.received - offset :])
+
+    def finish(self, length: int) -> None:
+        """The peer ended its stream at `length`. Raises ProtocolViolation when that contradicts what came."""
+        if self.length not in (None, length) or length < self.received or length > self.edge:
+            raise ProtocolViolation(f"the stream ends at {length}; {self.received} bytes came")
+        if any(offset + len(piece) > length for offset, piece in self._ahead.items()):
+            raise ProtocolViolation(f"the stream ends at {length}; bytes beyond it came")
+        self.length = length
+
+    def read(self, most: int) -> bytes:
+        """At most `most` bytes in order; b"" when there are none now."""
+        if not self._ready:
+            return b""
+        piece = self._ready.popleft()
+        if len(piece) > most:
+            view = memoryview(piece)
+            self._ready.appendleft(view[most:])
+            piece = view[:most]
+        self.read_to += len(piece)
+        return bytes(piece)
+
+    def grow(self, now: float, round_trip: float) -> None:
+        """Doubles the window when half of it was read within two round trips (the reader keeps up)."""
+        start, since = self._mark
+        if self.read_to - start < self.window // 2:
+            return
+        if now - since < 2 * max(round_trip, 0.001):
+            self.window = min(2 * self.window, SESSION_WINDOW_MAX)
+        self._mark = (self.read_to, now)

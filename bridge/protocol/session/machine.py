@@ -1,0 +1,431 @@
+"""One end of a session: which carrier it sends on, what it replays, when it needs another, when it is over.
+
+The I/O shell feeds it bytes of carriers and clock values and takes bytes and events. Carriers are known by their
+generation only. The dialling end attaches carriers, the accepting end is attached to (`session.frames` has the
+exchange). It knows no stream, no peer, no path; whether and where to move is decided elsewhere (`protocol.path`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from struct import error as StructError
+from struct import pack, unpack
+
+from bridge.errors import ProtocolViolation
+from bridge.limits import (
+    SESSION_ACK_BYTES,
+    SESSION_ACK_DELAY,
+    SESSION_BUSY,
+    SESSION_CARRIERS,
+    SESSION_KEEPALIVE,
+    SESSION_PROBE,
+    SESSION_RESUME_TIMEOUT,
+    SESSION_SILENCE,
+)
+from bridge.protocol.session.frames import MAX_REASON, Attach, AttachedFrame, FrameReader, Kind, Refusal, encode
+from bridge.protocol.session.incoming import Incoming
+from bridge.protocol.session.outgoing import Outgoing
+
+
+@dataclass(frozen=True)
+class SessionEvent:
+    """Base of what a session tells its shell."""
+
+
+@dataclass(frozen=True)
+class Attached(SessionEvent):
+    """The carrier carries now. `round_trip`: seconds from ATTACH to its answer (dialling end), else None."""
+
+    generation: int
+    round_trip: float | None
+
+
+@dataclass(frozen=True)
+class Refused(SessionEvent):
+    """The peer refused the carrier. UNKNOWN_SESSION and UNKNOWN_SERVICE end the session."""
+
+    generation: int
+    refusal: Refusal
+    text: str
+
+
+@dataclass(frozen=True)
+class Switched(SessionEvent):
+    """Sending moved. `from_`: the carrier before, None when there was none; `replayed`: bytes to be sent again."""
+
+    from_: int | None
+    to: int
+    replayed: int
+    idle: float
+    """Seconds since something was last heard on any carrier before."""
+
+
+@dataclass(frozen=True)
+class Released(SessionEvent):
+    """The carrier is done with (drained, silent, or broken a rule); the shell closes it."""
+
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Starved(SessionEvent):
+    """No carrier is left. The dialling end's shell finds another one before SESSION_RESUME_TIMEOUT."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ended(SessionEvent):
+    """The session is over. `code`: DONE (both directions ended, all acknowledged), RESET, EXPIRED, or a Refusal."""
+
+    code: str
+    text: str = ""
+
+
+@dataclass
+class _Carrier:
+    generation: int
+    since: float
+    heard: float
+    attached: bool = False
+    end_sent: bool = False
+    end_received: bool = False
+    asked_at: float | None = None
+    reader: FrameReader = field(default_factory=FrameReader)
+    control: list[bytes] = field(default_factory=list)
+
+
+class Session:
+    """One end. Made by `dial` or `accept`; every method takes the clock in seconds."""
+
+    def __init__(self, identifier: bytes, service: str, *, dialling: bool, now: float) -> None:
+        self.id = identifier
+        self.service = service
+        self.dialling = dialling
+        self.outgoing = Outgoing()
+        self.incoming = Incoming()
+        self.round_trip = 0.0
+        """Seconds; the largest of the last few measurements on the active carrier; 0 before the first."""
+        self.generation = 0
+        self.active: int | None = None
+        self.over: Ended | None = None
+        self._established = False
+        self._carriers: dict[int, _Carrier] = {}
+        self._starved_at: float | None = now
+        self._acked = 0
+        self._floor = 0
+        self._edge_told = 0
+        self._ack_due: float | None = None
+        self._traffic_at = now
+        self._heard = now
+        self._progress = now
+
+    # --- carriers ---------------------------------------------------------------------------------------
+
+    def attach(self, now: float) -> int:
+        """Dialling end: begins to attach a carrier and returns its generation. Its bytes wait in `output`."""
+        self.generation += 1
+        carrier = _Carrier(self.generation, now, now, asked_at=now)
+        frame = Attach(
+            self.id,
+            self.generation,
+            self.incoming.have,
+            self.incoming.edge,
+            fresh=not self._established,
+            alive=self.active is not None,
+            service=self.service if not self._established else "",
+        )
+        carrier.control.append(frame.encode())
+        self._carriers[self.generation] = carrier
+        return self.generation
+
+    def attached_by(self, attach: Attach, now: float) -> tuple[Refusal | None, list[SessionEvent]]:
+        """Accepting end: a carrier came with this first frame. A refusal leaves everything as it was."""
+        if attach.generation <= self.generation:
+            return Refusal.STALE_GENERATION, []
+        if self.over is not None or attach.session != self.id:
+            return Refusal.UNKNOWN_SESSION, []
+        if attach.received < self._floor:
+            return Refusal.BAD_OFFSET, []
+        try:
+            self.outgoing.acknowledge(attach.received, attach.edge, now, self.round_trip)
+        except ProtocolViolation:
+            return Refusal.BAD_OFFSET, []
+        self._floor = attach.received
+        self.generation = attach.generation
+        carrier = _Carrier(attach.generation, now, now, attached=True)
+        self._carriers[attach.generation] = carrier
+        alive = self.active is not None and attach.alive
+        answer = AttachedFrame(attach.generation, self.incoming.have, self.incoming.edge, alive)
+        carrier.control.append(answer.encode())
+        self._told(now)
+        events = self._activate(carrier, attach.received, alive, now)
+        self._established = True
+        return None, [Attached(carrier.generation, None), *events]
+
+    def lost(self, generation: int, reason: str, now: float) -> list[SessionEvent]:
+        """The carrier is gone. Unknown generations are ignored."""
+        carrier = self._carriers.pop(generation, None)
+        if carrier is None or self.over is not None:
+            return []
+        if self.active == generation:
+            self.active = None
+            self._starved_at = now
+            return [Starved(reason)]
+        active = None if self.active is None else self._carriers.get(self.active)
+        if carrier.attached and not carrier.end_received and active is not None:
+            active.control.append(encode(Kind.RESUME, self.incoming.have))
+        return []
+
+    def _activate(self, carrier: _Carrier, peer_received: int, alive: bool, now: float) -> list[SessionEvent]:
+        events: list[SessionEvent] = []
+        before = self.active
+        if alive:
+            for old in self._carriers.values():
+                if old is not carrier and old.attached and not old.end_sent:
+                    old.control.append(encode(Kind.END, self.outgoing.cursor))
+                    old.end_sent = True
+        else:
+            for generation in [one for one in self._carriers if one < carrier.generation]:
+                del self._carriers[generation]
+                events.append(Released(generation, "REPLACED"))
+            self.outgoing.rewind(peer_received)
+        self.active, self._starved_at = carrier.generation, None
+        replay = 0 if alive else self.outgoing.unreceived
+        events.append(Switched(before, carrier.generation, replay, now - self._heard))
+        self._progress = self._heard = now
+        return events
+
+    # --- bytes of carriers ------------------------------------------------------------------------------
+
+    def received(self, generation: int, data: bytes, now: float) -> list[SessionEvent]:
+        """Takes bytes of a carrier. A carrier that breaks a rule is released and counts as lost; the session lives."""
+        carrier = self._carriers.get(generation)
+        if carrier is None or self.over is not None:
+            return []
+        carrier.heard = self._heard = now
+        events: list[SessionEvent] = []
+        try:
+            for kind, value, payload in carrier.reader.feed(data):
+                events += self._frame(carrier, kind, value, payload, now)
+                if self.over is not None or generation not in self._carriers:
+                    return events
+        except (ProtocolViolation, StructError) as problem:
+            return [*events, Released(generation, f"PROTOCOL: {problem}"), *self.lost(generation, "PROTOCOL", now)]
+        return [*events, *self._finished()]
+
+    def _frame(self, carrier: _Carrier, kind: Kind, value: int, payload: memoryview, now: float) -> list[SessionEvent]:
+        if not carrier.attached:
+            return self._answer(carrier, kind, value, bytes(payload), now)
+        if kind is Kind.DATA:
+            self.incoming.data(value, payload)
+            self._traffic_at = now
+            if self._ack_due is None:
+                self._ack_due = now + SESSION_ACK_DELAY
+        elif kind is Kind.ACK:
+            (edge,) = unpack(">Q", payload)
+            if value > self.outgoing.acked:
+                self._progress = now
+            self.outgoing.acknowledge(value, edge, now, self.round_trip)
+        elif kind is Kind.PING:
+            carrier.control.append(encode(Kind.PONG, value))
+        elif kind is Kind.PONG:
+            if carrier.asked_at is not None:
+                self._measured(now - carrier.asked_at)
+                carrier.asked_at = None
+        elif kind is Kind.END:
+            carrier.end_received = True
+            return self._drained(carrier)
+        elif kind is Kind.FIN:
+            self.incoming.finish(value)
+            self._ack_due = now
+        elif kind is Kind.RESUME:
+            self.outgoing.rewind(value)
+        elif kind is Kind.RESET:
+            return self._end("RESET", bytes(payload[:MAX_REASON]).decode(errors="replace"))
+        else:
+            raise ProtocolViolation(f"{kind.name} on an attached carrier")
+        return []
+
+    def _answer(self, carrier: _Carrier, kind: Kind, value: int, body: bytes, now: float) -> list[SessionEvent]:
+        if kind is Kind.REFUSED:
+            del self._carriers[carrier.generation]
+            refusal = Refusal(value) if value in list(Refusal) else Refusal.UNKNOWN_SESSION
+            text = body[:MAX_REASON].decode(errors="replace")
+            events: list[SessionEvent] = [Refused(carrier.generation, refusal, text)]
+            if refusal is Refusal.STALE_GENERATION:
+                return events
+            if refusal is Refusal.UNKNOWN_SESSION and self._nothing_owed:
+                return [*events, *self._end("DONE")]
+            return [*events, *self._end(refusal.name, text)]
+        if kind is not Kind.ATTACHED:
+            raise ProtocolViolation(f"{kind.name} in answer to an attach")
+        answer = AttachedFrame.decode(value, body)
+        if answer.generation != carrier.generation:
+            raise ProtocolViolation("the answer names another generation")
+        round_trip = now - carrier.since
+        self._measured(round_trip, fresh=True)
+        carrier.attached, carrier.asked_at = True, None
+        self._established = True
+        self.outgoing.acknowledge(answer.received, answer.edge, now, self.round_trip)
+        alive = answer.alive and self.active is not None
+        events = self._activate(carrier, answer.received, alive, now)
+        return [Attached(carrier.generation, round_trip), *events]
+
+    def _drained(self, carrier: _Carrier) -> list[SessionEvent]:
+        if carrier.end_sent and carrier.end_received and not carrier.control:
+            self._carriers.pop(carrier.generation, None)
+            return [Released(carrier.generation, "DRAINED")]
+        return []
+
+    def _measured(self, round_trip: float, *, fresh: bool = False) -> None:
+        # The largest counts, and fades: a queue that builds up must not look like a death.
+        self.round_trip = round_trip if fresh else max(round_trip, 0.75 * self.round_trip)
+
+    # --- the application's side -------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview, now: float) -> int:
+        """Takes bytes to send; returns how many were taken (0: wait for an acknowledgement)."""
+        if not self.outgoing.waiting:
+            self._progress = now
+        self._traffic_at = now
+        return self.outgoing.write(data)
+
+    def read(self, most: int, now: float) -> bytes:
+        """Bytes in order; b"" when there are none now (`incoming.ended` tells an end)."""
+        data = self.incoming.read(most)
+        if data:
+            self.incoming.grow(now, self.round_trip)
+            if self.incoming.edge - self._edge_told >= self.incoming.window // 4:
+                self._ack_due = now
+        return data
+
+    def finish(self) -> None:
+        """Half-close: nothing more will be written."""
+        self.outgoing.finished = True
+
+    def reset(self, text: str) -> list[SessionEvent]:
+        """Ends the session at once; the peer is told on the active carrier."""
+        if self.active is not None and self.active in self._carriers:
+            self._carriers[self.active].control.append(encode(Kind.RESET, 0, text.encode()[:MAX_REASON]))
+        return self._end("RESET", text) if self.over is None else []
+
+    def _finished(self) -> list[SessionEvent]:
+        if self.outgoing.done and self.incoming.ended and self._acked == self.incoming.have:
+            return self._end("DONE")
+        return []
+
+    @property
+    def _nothing_owed(self) -> bool:
+        """All bytes of both directions arrived; only the last acknowledgement was lost with its carrier."""
+        outgoing = self.outgoing
+        return self.incoming.ended and outgoing.finished and outgoing.acked == outgoing.written
+
+    def _end(self, code: str, text: str = "") -> list[SessionEvent]:
+        self.over = Ended(code, text)
+        return [self.over]
+
+    # --- output and time --------------------------------------------------------------------------------
+
+    def output(self, generation: int, most: int, now: float) -> list[bytes]:
+        """Frames to send on a carrier now, at least one if there is any, of about `most` bytes together."""
+        carrier = self._carriers.get(generation)
+        if carrier is None:
+            return []
+        frames, size = carrier.control, 0
+        carrier.control = []
+        size = sum(map(len, frames))
+        if generation == self.active and self.over is None:
+            while size < most and (frame := self.outgoing.next_frame()) is not None:
+                frames.append(frame)
+                size += len(frame)
+            if self._ack_wanted(now, sending=bool(frames)):
+                frames.append(encode(Kind.ACK, self.incoming.have, pack(">Q", self.incoming.edge)))
+                self._told(now)
+        return frames
+
+    def wants_output(self, generation: int, now: float) -> bool:
+        """Whether `output` would give anything."""
+        carrier = self._carriers.get(generation)
+        if carrier is None:
+            return False
+        if carrier.control:
+            return True
+        return (
+            generation == self.active
+            and self.over is None
+            and (self.outgoing.pending or self._ack_wanted(now, sending=False))
+        )
+
+    def _ack_wanted(self, now: float, *, sending: bool) -> bool:
+        if self._ack_due is None:
+            return False
+        unacked = self.incoming.have - self._acked
+        return sending or now >= self._ack_due or unacked >= SESSION_ACK_BYTES
+
+    def _told(self, now: float) -> None:
+        self._acked, self._edge_told, self._ack_due = self.incoming.have, self.incoming.edge, None
+
+    def after_output(self, generation: int) -> list[SessionEvent]:
+        """To be called once what `output` gave was handed to the carrier: a drained one is released, an end noticed."""
+        carrier = self._carriers.get(generation)
+        events = self._drained(carrier) if carrier is not None else []
+        return events if self.over is not None else [*events, *self._finished()]
+
+    @property
+    def silence(self) -> float:
+        """Seconds of silence after which a carrier that should have spoken is dead."""
+        return max(SESSION_SILENCE, 3 * self.round_trip)
+
+    def timer(self) -> float | None:
+        """When `tick` should be called next."""
+        if self.over is not None:
+            return None
+        times = [] if self._ack_due is None else [self._ack_due]
+        if self._starved_at is not None:
+            times.append(self._starved_at + SESSION_RESUME_TIMEOUT)
+        times += [self._deadline(carrier)[0] for carrier in self._carriers.values()]
+        return min(times, default=None)
+
+    def _deadline(self, carrier: _Carrier) -> tuple[float, str]:
+        """When this carrier needs attention next, and what for: `dead` or `ping`."""
+        if not carrier.attached:
+            return carrier.since + 3 * self.silence, "dead"
+        if carrier.asked_at is not None:
+            return max(carrier.asked_at, carrier.heard) + self.silence * 2 / 3, "dead"
+        if carrier.generation != self.active:
+            return carrier.heard + self.silence / 3, "ping"
+        if self.outgoing.waiting:
+            return max(carrier.heard, self._progress) + self.silence / 3, "ping"
+        if carrier.heard < self._traffic_at + SESSION_BUSY:
+            return carrier.heard + SESSION_PROBE + self.round_trip, "ping"
+        return carrier.heard + SESSION_KEEPALIVE, "ping"
+
+    def tick(self, now: float) -> list[SessionEvent]:
+        """Does what is due. Call it at `timer`, or at any other time."""
+        if self.over is not None:
+            return []
+        if self._starved_at is not None and now >= self._starved_at + SESSION_RESUME_TIMEOUT:
+            return self._end("EXPIRED", f"no carrier for {SESSION_RESUME_TIMEOUT:g} s")
+        events: list[SessionEvent] = []
+        for carrier in list(self._carriers.values()):
+            at, what = self._deadline(carrier)
+            if now < at:
+                continue
+            if what == "ping":
+                carrier.asked_at = now
+                carrier.control.append(encode(Kind.PING, carrier.generation))
+            else:
+                events += [Released(carrier.generation, "SILENT"), *self.lost(carrier.generation, "SILENT", now)]
+        return events
+
+    @property
+    def carriers(self) -> tuple[int, ...]:
+        """Generations of the carriers held now."""
+        return tuple(self._carriers)
+
+    @property
+    def crowded(self) -> bool:
+        """No further carrier may be attached now."""
+        return len(self._carriers) >= SESSION_CARRIERS

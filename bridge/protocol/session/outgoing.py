@@ -1,0 +1,148 @@
+"""The sending half of a session's memory: bytes written and not yet received by the peer, and where sending stands.
+
+    acked <= cursor <= written      cursor <= edge (the peer's window)
+
+What lies between `acked` and `cursor` was sent and is kept for replay; from `cursor` on it waits to be sent.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from bridge.errors import ProtocolViolation
+from bridge.limits import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN
+from bridge.protocol.session.frames import MAX_PAYLOAD, Kind, encode
+
+
+class Outgoing:
+    """Holds every byte until the peer has it. Bounded by `capacity`, which grows with the measured rate."""
+
+    def __init__(self) -> None:
+        self.acked = 0
+        self.cursor = 0
+        self.written = 0
+        self.edge = 0
+        self.capacity = SESSION_REPLAY_MIN
+        self.finished = False
+        self.fin_sent = False
+        self.fin_acked = False
+        self.replayed = 0
+        self._highest = 0
+        self._sent: deque[bytes] = deque()
+        self._unsent: deque[bytes] = deque()
+        self._mark = (0, 0.0)
+
+    @property
+    def room(self) -> int:
+        """Bytes that `write` would take now."""
+        return 0 if self.finished else max(0, self.capacity - (self.written - self.acked))
+
+    @property
+    def waiting(self) -> bool:
+        """Something was sent that the peer has not acknowledged."""
+        return self.acked < self.cursor or (self.fin_sent and not self.fin_acked)
+
+    @property
+    def pending(self) -> bool:
+        """Something could be sent now."""
+        return self.cursor < min(self.written, self.edge) or self._fin_pending
+
+    @property
+    def unreceived(self) -> int:
+        """Bytes that were sent before and will be sent again."""
+        return self._highest - self.cursor
+
+    @property
+    def done(self) -> bool:
+        """The stream was ended and the peer has all of it, the end included."""
+        return self.fin_acked
+
+    @property
+    def _fin_pending(self) -> bool:
+        return self.finished and not self.fin_sent and self.cursor == self.written
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Takes what there is room for and returns how much that was."""
+        taken = min(len(data), self.room)
+        if taken:
+            self._unsent.append(bytes(data) if taken == len(data) else bytes(memoryview(data)[:taken]))
+            self.written += taken
+        return taken
+
+    def next_frame(self) -> bytes | None:
+        """The next DATA or FIN frame, or None when nothing may be sent now. Small writes share a frame."""
+        most = min(self.written, self.edge) - self.cursor
+        if most <= 0:
+            if not self._fin_pending:
+                return None
+            self.fin_sent = True
+            return encode(Kind.FIN, self.written)
+        payload = self._take(min(most, MAX_PAYLOAD))
+        frame = encode(Kind.DATA, self.cursor, payload)
+        self._sent.append(payload)
+        if self.cursor < self._highest:
+            self.replayed += min(self.cursor + len(payload), self._highest) - self.cursor
+        self.cursor += len(payload)
+        self._highest = max(self._highest, self.cursor)
+        return frame
+
+    def _take(self, most: int) -> bytes:
+        first = self._unsent.popleft()
+        if len(first) > most:
+            self._unsent.appendleft(first[most:])
+            return first[:most]
+        if len(first) == most or not self._unsent or len(first) + len(self._unsent[0]) > most:
+            return first
+        pieces, size = [first], len(first)
+        while self._unsent and size + len(self._unsent[0]) <= most:
+            pieces.append(self._unsent.popleft())
+            size += len(pieces[-1])
+        return b"".join(pieces)
+
+    def acknowledge(self, received: int, edge: int, now: float, round_trip: float) -> None:
+        """Forgets what the peer has; the end counts as one byte more. Old news is ignored.
+
+        Raises ProtocolViolation for bytes never sent.
+        """
+        self.edge = max(self.edge, edge)
+        received = self._without_end(received)
+        if received <= self.acked:
+            return
+        self._forget(received)
+        start, since = self._mark
+        if self.acked - start >= self.capacity:
+            # A whole capacity within four round trips: it was the limit.
+            if now - since < 4 * max(round_trip, 0.001):
+                self.capacity = min(2 * self.capacity, SESSION_REPLAY_MAX)
+            self._mark = (self.acked, now)
+
+    def _without_end(self, received: int) -> int:
+        if received == self.written + 1 and (self.fin_sent or self.fin_acked):
+            self.fin_acked = True
+            received = self.written
+        if received > self._highest:
+            raise ProtocolViolation(f"{received} bytes acknowledged, {self._highest} sent")
+        return received
+
+    def _forget(self, received: int) -> None:
+        surplus = received - self.acked
+        for queue in (self._sent, self._unsent):
+            while surplus and queue:
+                first = queue.popleft()
+                if len(first) > surplus:
+                    queue.appendleft(first[surplus:])
+                surplus -= min(surplus, len(first))
+        self.acked = received
+        self.cursor = max(self.cursor, received)
+
+    def rewind(self, received: int) -> None:
+        """Sending starts again at `received`, or at `acked` where that is later (an acknowledgement came by faster).
+
+        Raises ProtocolViolation for bytes never sent.
+        """
+        received = max(self._without_end(received), self.acked)
+        while self._sent:
+            self._unsent.appendleft(self._sent.pop())
+        self.cursor = self.acked
+        self._forget(received)
+        self.fin_sent = self.fin_acked

@@ -1,0 +1,418 @@
+"""The session machine: two ends joined by carriers that die at any byte, are doubled, late, or hostile."""
+
+from __future__ import annotations
+
+import random
+from struct import pack
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.errors import ProtocolViolation
+from bridge.limits import (
+    SESSION_AHEAD_FRAMES,
+    SESSION_KEEPALIVE,
+    SESSION_REPLAY_MIN,
+    SESSION_RESUME_TIMEOUT,
+    SESSION_WINDOW_MIN,
+)
+from bridge.protocol.session import Attach, Attached, Ended, Refusal, Refused, Released, Session, Starved, Switched
+from bridge.protocol.session.frames import MAX_PAYLOAD, FrameReader, Kind, encode, refuse
+
+ID = b"0123456789abcdef"
+
+
+class Wires:
+    """Two ends and the carriers between them: each carrier is two byte queues that lose what is in them when cut."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.dialler = Session(ID, "echo", dialling=True, now=self.now)
+        self.acceptor = Session(ID, "echo", dialling=False, now=self.now)
+        self.events: dict[str, list[object]] = {"dialler": [], "acceptor": []}
+        self.queues: dict[int, dict[str, bytearray]] = {}
+        self.known: set[int] = set()
+        self.got = {"dialler": bytearray(), "acceptor": bytearray()}
+
+    def end(self, who: str) -> Session:
+        return self.dialler if who == "dialler" else self.acceptor
+
+    def attach(self) -> int:
+        generation = self.dialler.attach(self.now)
+        self.queues[generation] = {"dialler": bytearray(), "acceptor": bytearray()}
+        return generation
+
+    def cut(self, generation: int) -> None:
+        del self.queues[generation]
+        for who in ("dialler", "acceptor"):
+            self.note(who, self.end(who).lost(generation, "CUT", self.now))
+
+    def note(self, who: str, events: list[object]) -> None:
+        self.events[who] += events
+        for event in events:
+            if isinstance(event, Released) and event.generation in self.queues:
+                other = "acceptor" if who == "dialler" else "dialler"
+                if event.reason != "DRAINED":
+                    del self.queues[event.generation]
+                    self.note(other, self.end(other).lost(event.generation, "CLOSED", self.now))
+
+    def flush(self, who: str, generation: int) -> None:
+        """Hands one end's output on a carrier to the wire."""
+        if generation in self.queues:
+            for frame in self.end(who).output(generation, 1 << 20, self.now):
+                self.queues[generation][who] += frame
+            self.note(who, self.end(who).after_output(generation))
+
+    def deliver(self, sender: str, generation: int, most: int = 1 << 30) -> bool:
+        """Takes bytes that `sender` put on a carrier to the other end."""
+        queue = self.queues.get(generation, {}).get(sender)
+        if not queue:
+            return False
+        data = bytes(queue[:most])
+        del queue[:most]
+        receiver = "acceptor" if sender == "dialler" else "dialler"
+        if receiver == "acceptor" and generation not in self.known:
+            data = self._open(generation, data)
+            if data is None:
+                return True
+        if data:
+            self.note(receiver, self.end(receiver).received(generation, data, self.now))
+        return True
+
+    def _open(self, generation: int, data: bytes) -> bytes | None:
+        """The accepting shell: reads the first frame itself. Chunks shorter than it are put back whole."""
+        frames = FrameReader().feed(data)
+        if not frames:
+            self.queues[generation]["dialler"][:0] = data
+            queue = self.queues[generation]["dialler"]
+            if not FrameReader().feed(bytes(queue)):
+                return None
+            data = bytes(queue)
+            queue.clear()
+            frames = FrameReader().feed(data)
+        kind, value, payload = frames[0]
+        assert kind is Kind.ATTACH
+        attach = Attach.decode(value, bytes(payload))
+        self.known.add(generation)
+        refusal, events = self.acceptor.attached_by(attach, self.now)
+        if refusal is not None:
+            self.queues[generation]["acceptor"] += refuse(refusal, "no")
+        self.note("acceptor", events)
+        return data[13 + len(payload) :]
+
+    def read(self, who: str) -> None:
+        while piece := self.end(who).read(1 << 20, self.now):
+            self.got[who] += piece
+
+    def settle(self, rounds: int = 4000) -> None:
+        """Delivers everything, reading at both ends, until nothing moves and no acknowledgement is due."""
+        for _ in range(rounds):
+            moved = False
+            for who in ("dialler", "acceptor"):
+                for generation in list(self.queues):
+                    self.flush(who, generation)
+                    moved |= self.deliver(who, generation)
+                self.read(who)
+            if not moved:
+                self.now += 0.021
+                if not any(self.end(w).wants_output(g, self.now) for w in self.got for g in self.queues):
+                    return
+        raise AssertionError("the two ends did not settle")
+
+
+def joined() -> Wires:
+    wires = Wires()
+    wires.attach()
+    wires.settle()
+    return wires
+
+
+def write_all(wires: Wires, who: str, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[wires.end(who).write(view, wires.now) :]
+        wires.settle()
+
+
+def test_bytes_and_ends_arrive_both_ways() -> None:
+    wires = joined()
+    write_all(wires, "dialler", b"question" * 100_000)
+    write_all(wires, "acceptor", b"answer")
+    for who in ("dialler", "acceptor"):
+        wires.end(who).finish()
+    wires.settle()
+    assert bytes(wires.got["acceptor"]) == b"question" * 100_000
+    assert bytes(wires.got["dialler"]) == b"answer"
+    assert wires.dialler.over == wires.acceptor.over == Ended("DONE")
+
+
+def test_half_close_leaves_the_other_half_open() -> None:
+    wires = joined()
+    wires.dialler.finish()
+    wires.settle()
+    assert wires.acceptor.incoming.ended
+    write_all(wires, "acceptor", b"late answer")
+    assert bytes(wires.got["dialler"]) == b"late answer"
+    assert wires.dialler.over is None
+
+
+def test_planned_switch_replays_nothing_and_drains_the_old_carrier() -> None:
+    wires = joined()
+    write_all(wires, "dialler", b"a" * 1000)
+    wires.dialler.write(b"b" * 1000, wires.now)
+    wires.flush("dialler", 1)
+    second = wires.attach()
+    wires.settle()
+    switches = [e for e in wires.events["dialler"] if isinstance(e, Switched)]
+    assert switches[-1].from_ == 1
+    assert switches[-1].to == second
+    assert switches[-1].replayed == 0
+    assert wires.dialler.outgoing.replayed == wires.acceptor.outgoing.replayed == 0
+    for who in ("dialler", "acceptor"):
+        assert Released(1, "DRAINED") in wires.events[who]
+        assert wires.end(who).carriers == (second,)
+    assert bytes(wires.got["acceptor"]) == b"a" * 1000 + b"b" * 1000
+
+
+def test_dead_carrier_is_replaced_and_what_was_in_flight_is_sent_again() -> None:
+    wires = joined()
+    wires.dialler.write(b"lost on the way", wires.now)
+    wires.flush("dialler", 1)
+    wires.cut(1)
+    assert Starved("CUT") in wires.events["dialler"]
+    wires.attach()
+    wires.settle()
+    assert bytes(wires.got["acceptor"]) == b"lost on the way"
+    assert wires.dialler.outgoing.replayed == 15
+
+
+def test_old_carrier_that_dies_while_draining_loses_nothing() -> None:
+    wires = joined()
+    wires.dialler.write(b"on the old one, ", wires.now)
+    wires.flush("dialler", 1)
+    second = wires.attach()
+    for _ in range(3):
+        for who in ("dialler", "acceptor"):
+            wires.flush(who, second)
+            wires.deliver(who, second)
+    wires.dialler.write(b"on the new one", wires.now)
+    wires.flush("dialler", second)
+    wires.deliver("dialler", second)
+    assert wires.acceptor.incoming.gap
+    wires.cut(1)
+    wires.settle()
+    assert bytes(wires.got["acceptor"]) == b"on the old one, on the new one"
+
+
+def test_lost_last_acknowledgement_is_a_clean_end() -> None:
+    wires = joined()
+    wires.dialler.finish()
+    wires.acceptor.finish()
+    wires.flush("acceptor", 1)
+    wires.deliver("acceptor", 1)
+    wires.flush("dialler", 1)
+    wires.deliver("dialler", 1)
+    wires.acceptor.output(1, 1 << 20, wires.now)
+    wires.cut(1)
+    generation = wires.attach()
+    wires.dialler.output(generation, 1 << 20, wires.now)
+    wires.note("dialler", wires.dialler.received(generation, refuse(Refusal.UNKNOWN_SESSION, "gone"), wires.now))
+    assert wires.dialler.over == Ended("DONE")
+
+
+@pytest.mark.parametrize(
+    ("attach", "refusal"),
+    [
+        (Attach(ID, 1, 0, 100, False, False), Refusal.STALE_GENERATION),
+        (Attach(b"f" * 16, 2, 0, 100, False, False), Refusal.UNKNOWN_SESSION),
+        (Attach(ID, 2, 99, 100, False, False), Refusal.BAD_OFFSET),
+    ],
+)
+def test_wrong_attach_is_refused_and_changes_nothing(attach: Attach, refusal: Refusal) -> None:
+    wires = joined()
+    assert wires.acceptor.attached_by(attach, wires.now) == (refusal, [])
+    write_all(wires, "dialler", b"still there")
+    assert bytes(wires.got["acceptor"]) == b"still there"
+
+
+def test_offset_below_an_earlier_attach_is_refused() -> None:
+    wires = joined()
+    write_all(wires, "acceptor", b"x" * 50)
+    wires.cut(1)
+    wires.attach()
+    wires.settle()
+    assert wires.acceptor.attached_by(Attach(ID, 9, 49, 100, False, False), wires.now) == (Refusal.BAD_OFFSET, [])
+
+
+def test_refusal_ends_the_dialling_end_with_its_name() -> None:
+    wires = Wires()
+    generation = wires.attach()
+    events = wires.dialler.received(generation, refuse(Refusal.UNKNOWN_SERVICE, "no echo here"), wires.now)
+    assert events == [
+        Refused(generation, Refusal.UNKNOWN_SERVICE, "no echo here"),
+        Ended("UNKNOWN_SERVICE", "no echo here"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        b"\x63" + b"\x00" * 12,
+        encode(Kind.DATA, SESSION_WINDOW_MIN, b"x"),
+        b"\x04" + (MAX_PAYLOAD + 1).to_bytes(4, "big") + b"\x00" * 8,
+        encode(Kind.ACK, 5, pack(">Q", 10)),
+        encode(Kind.ACK, 0, b"short"),
+        encode(Kind.RESUME, 1),
+        encode(Kind.FIN, SESSION_WINDOW_MIN + 1),
+        encode(Kind.FIN, 4) + encode(Kind.DATA, 4, b"x"),
+        encode(Kind.FIN, 4) + encode(Kind.FIN, 5),
+        encode(Kind.ATTACH, 0, b"x" * 30),
+        encode(Kind.ATTACHED, 0, b"x" * 13),
+        b"".join(encode(Kind.DATA, 2 * i + 1, b"x") for i in range(SESSION_AHEAD_FRAMES + 1)),
+    ],
+)
+def test_carrier_that_breaks_a_rule_is_released_and_the_session_goes_on(frames: bytes) -> None:
+    wires = joined()
+    events = wires.acceptor.received(1, frames, wires.now)
+    assert any(isinstance(event, Released) and event.reason.startswith("PROTOCOL") for event in events)
+    assert any(isinstance(event, Starved) for event in events)
+    assert wires.acceptor.over is None
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_any_bytes_leave_a_session_or_a_released_carrier(data: bytes, attached: bool) -> None:
+    wires = joined() if attached else Wires()
+    if not attached:
+        wires.attach()
+    wires.dialler.received(1, data, wires.now)
+    assert wires.dialler.incoming.received <= SESSION_WINDOW_MIN
+
+
+def test_nothing_is_taken_beyond_the_replay_bound() -> None:
+    wires = joined()
+    assert wires.dialler.write(b"x" * (SESSION_REPLAY_MIN + 5), wires.now) == SESSION_REPLAY_MIN
+    assert wires.dialler.write(b"x", wires.now) == 0
+
+
+def test_reader_that_stops_stops_the_writer() -> None:
+    wires = joined()
+    taken = 0
+    for _ in range(200):
+        taken += wires.dialler.write(b"x" * 65536, wires.now)
+        wires.flush("dialler", 1)
+        wires.deliver("dialler", 1)
+        wires.now += 0.03
+        wires.flush("acceptor", 1)
+        wires.deliver("acceptor", 1)
+    assert wires.acceptor.incoming.received == SESSION_WINDOW_MIN
+    assert taken <= SESSION_WINDOW_MIN + wires.dialler.outgoing.capacity
+
+
+def test_silent_carrier_with_traffic_waiting_is_dead_within_a_second() -> None:
+    wires = joined()
+    start = wires.now
+    wires.dialler.write(b"into the dark", wires.now)
+    wires.flush("dialler", 1)
+    while wires.dialler.active is not None:
+        timer = wires.dialler.timer()
+        assert timer is not None
+        wires.now = max(timer, wires.now)
+        wires.note("dialler", wires.dialler.tick(wires.now))
+    assert 0.5 < wires.now - start <= 1.0
+    assert Released(1, "SILENT") in wires.events["dialler"]
+
+
+def test_idle_carrier_is_found_dead_within_the_keepalive_interval() -> None:
+    wires = joined()
+    wires.now += 60
+    wires.dialler._heard = wires.dialler._carriers[1].heard = wires.now
+    start = wires.now
+    while wires.dialler.active is not None:
+        wires.now = max(wires.dialler.timer() or 0.0, wires.now)
+        wires.note("dialler", wires.dialler.tick(wires.now))
+    assert SESSION_KEEPALIVE <= wires.now - start <= 15.0
+
+
+def test_session_without_a_carrier_expires() -> None:
+    wires = joined()
+    wires.cut(1)
+    wires.now += SESSION_RESUME_TIMEOUT - 0.1
+    assert wires.acceptor.tick(wires.now) == []
+    wires.now += 0.2
+    (ended,) = wires.acceptor.tick(wires.now)
+    assert isinstance(ended, Ended)
+    assert ended.code == "EXPIRED"
+
+
+def test_reset_reaches_the_peer_with_its_reason() -> None:
+    wires = joined()
+    wires.note("dialler", wires.dialler.reset("cancelled"))
+    wires.settle()
+    assert wires.acceptor.over == Ended("RESET", "cancelled")
+
+
+def test_attached_tells_the_round_trip() -> None:
+    wires = Wires()
+    wires.attach()
+    wires.flush("dialler", 1)
+    wires.now += 0.08
+    wires.deliver("dialler", 1)
+    wires.flush("acceptor", 1)
+    wires.deliver("acceptor", 1)
+    (attached,) = [event for event in wires.events["dialler"] if isinstance(event, Attached)]
+    assert attached.round_trip == pytest.approx(0.08)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 2**32), st.integers(10, 400))
+def test_random_switches_cuts_and_chunks_lose_nothing(seed: int, steps: int) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    wires = Wires()
+    wires.attach()
+    sent = {"dialler": bytearray(), "acceptor": bytearray()}
+    for _ in range(steps):
+        who = chance.choice(("dialler", "acceptor"))
+        action = chance.random()
+        if action < 0.3:
+            data = chance.randbytes(chance.choice((1, 7, 300, 70_000)))
+            taken = wires.end(who).write(data, wires.now)
+            sent[who] += data[:taken]
+        elif action < 0.75 and wires.queues:
+            generation = chance.choice(list(wires.queues))
+            wires.flush(who, generation)
+            wires.deliver(who, generation, chance.choice((1, 13, 500, 100_000)))
+        elif action < 0.8 and wires.queues:
+            wires.cut(chance.choice(list(wires.queues)))
+        elif action < 0.86 and not wires.dialler.crowded:
+            wires.attach()
+        elif action < 0.95:
+            wires.now += chance.choice((0.001, 0.03, 0.4))
+            wires.note(who, wires.end(who).tick(wires.now))
+        else:
+            wires.read(who)
+    for generation in list(wires.queues):
+        wires.cut(generation)
+    wires.attach()
+    wires.settle()
+    for who in ("dialler", "acceptor"):
+        wires.end(who).finish()
+    wires.settle()
+    assert wires.got["acceptor"] == sent["dialler"]
+    assert wires.got["dialler"] == sent["acceptor"]
+    assert wires.dialler.over == wires.acceptor.over == Ended("DONE")
+
+
+def test_frames_survive_any_chunking() -> None:
+    whole = b"".join(encode(Kind.DATA, i, b"x" * i) for i in range(50))
+    for size in (1, 5, 13, 64, 1000):
+        reader, got = FrameReader(), []
+        for at in range(0, len(whole), size):
+            got += [(kind, value, bytes(body)) for kind, value, body in reader.feed(whole[at : at + size])]
+        assert got == [(Kind.DATA, i, b"x" * i) for i in range(50)]
+
+
+@pytest.mark.parametrize("body", [b"", b"\x02" + b"x" * 40, b"\x01" + b"x" * 400, b"\x01\x01" + b"x" * 28 + b"\xff"])
+def test_malformed_attach_is_a_violation(body: bytes) -> None:
+    with pytest.raises(ProtocolViolation):
+        Attach.decode(0, body)
