@@ -5,6 +5,7 @@ What the flags are called and where the events go is the caller's business.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -56,12 +57,12 @@ async def run(
         # Cancellation would cut all connections at once; behind the shield they are told first. Every step below
         # has a bound of its own and ends soon after `stop`.
         with trio.CancelScope(shield=True):
-            await _serve(config, events, stop, task_status)
+            await _serve(config, events, stop, lambda service: task_status.started(service))
         nursery.cancel_scope.cancel()
 
 
 async def _serve(
-    config: RelayConfig, events: EventHub, stop: trio.Event, task_status: trio.TaskStatus[HopService]
+    config: RelayConfig, events: EventHub, stop: trio.Event, started: Callable[[HopService], None]
 ) -> None:
     host_config = HostConfig(
         identity=config.identity,
@@ -80,7 +81,7 @@ async def _serve(
         listening = swarm.listen_addrs()
         events.emit(NodeStarted(peer_id=me, listen=tuple(str(addr) for addr in listening)))
         events.emit(RelayListening(peer_id=me, addrs=tuple(str(with_peer(addr, swarm.peer)) for addr in listening)))
-        task_status.started(service)
+        started(service)
         while not stop.is_set():
             events.emit(service.stats())
             with trio.move_on_after(config.stats_interval):

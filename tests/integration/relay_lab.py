@@ -138,6 +138,7 @@ async def network() -> AsyncIterator[Network]:
     """Everything in it ends with the block, within 40 s."""
     with trio.fail_after(40):
         async with trio.open_nursery() as nursery:
+            await trio.lowlevel.checkpoint()
             yield Network(nursery)
             nursery.cancel_scope.cancel()
 

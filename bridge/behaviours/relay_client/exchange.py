@@ -111,19 +111,24 @@ async def request_circuit(connection: Connection, target: PeerId) -> tuple[Strea
 
 async def _exchange(connection: Connection, ask: Callable[[Stream], Awaitable[T]], seconds: float, what: str) -> T:
     stream: Stream | None = None
+    relay = peer_text(connection.peer)
     try:
-        with trio.fail_after(seconds):
+        with trio.move_on_after(seconds):
             stream = await connection.open_stream([HOP], lazy=True)
             return await ask(stream)
-    except BaseException as problem:
-        if stream is not None:
-            stream.abort()
-        relay = peer_text(connection.peer)
-        if isinstance(problem, trio.TooSlowError):
-            raise DialTimeout(f"relay {relay} did not answer {what} within {seconds:g} s; use another relay") from None
-        if isinstance(problem, NegotiationFailed):
-            raise NegotiationFailed(f"{relay} is no circuit relay (v2): it does not accept {HOP}") from None
+    except NegotiationFailed:
+        _abort(stream)
+        raise NegotiationFailed(f"{relay} is no circuit relay (v2): it does not accept {HOP}") from None
+    except BaseException:
+        _abort(stream)
         raise
+    _abort(stream)
+    raise DialTimeout(f"relay {relay} did not answer {what} within {seconds:g} s; use another relay")
+
+
+def _abort(stream: Stream | None) -> None:
+    if stream is not None:
+        stream.abort()
 
 
 def circuit_addrs(
