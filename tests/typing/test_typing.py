@@ -17,5 +17,6 @@ def test_samples() -> None:
     command = [sys.executable, "-m", "mypy", "--no-error-summary", *samples]
     done = subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True, check=False)
     mine = [line for line in done.stdout.splitlines() if line.startswith("tests/typing/")]
+    assert done.returncode in (0, 1), done.stderr
     assert mine == [], done.stdout
     assert samples
