@@ -24,6 +24,7 @@ class Revision:
         self._event = trio.Event()
 
     def bump(self) -> None:
+        """Something changed: counts up and wakes the waiters."""
         self.number += 1
         self._event.set()
         self._event = trio.Event()

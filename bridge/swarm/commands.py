@@ -45,14 +45,17 @@ class Reply(Generic[T]):
 
     @property
     def filled(self) -> bool:
+        """True once there is a value or an error."""
         return self._event.is_set()
 
     def succeed(self, value: T) -> None:
+        """Fills in the value; ignored when filled."""
         if not self.filled:
             self._value = value
             self._event.set()
 
     def fail(self, error: BaseException) -> None:
+        """Fills in the error; ignored when filled."""
         if not self.filled:
             self._error = error
             self._event.set()
@@ -63,6 +66,7 @@ class Reply(Generic[T]):
         return self.take()
 
     def take(self) -> T:
+        """The value of a filled slot, or raises its error."""
         if self._error is not None:
             raise self._error
         return self._value  # type: ignore[return-value]  # None is a value of T where T is None
@@ -81,11 +85,15 @@ class Command(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class Listen(Command[tuple[Multiaddr, ...]]):
+    """`Swarm.listen`."""
+
     addr: Multiaddr
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dial(Command["Connection"]):
+    """`Swarm.dial`."""
+
     addr: Multiaddr
     expected: PeerId | None
     fresh: bool
@@ -93,18 +101,24 @@ class Dial(Command["Connection"]):
 
 @dataclass(frozen=True, kw_only=True)
 class Connect(Command["Connection"]):
+    """`Swarm.connect`."""
+
     peer: PeerId
     addrs: tuple[Multiaddr, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenStream(Command["Stream"]):
+    """`Swarm.open_stream`."""
+
     target: PeerId | Connection
     protocols: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Handle(Command[None]):
+    """`Swarm.handle`."""
+
     protocol: str
     handler: Callable[[Stream], Awaitable[None]]
     max_streams: int
@@ -114,22 +128,30 @@ class Handle(Command[None]):
 
 @dataclass(frozen=True, kw_only=True)
 class Unhandle(Command[None]):
+    """`Swarm.unhandle`."""
+
     protocol: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reserve(Command[Reservation]):
+    """`Swarm.reserve`."""
+
     relay: Multiaddr
 
 
 @dataclass(frozen=True, kw_only=True)
 class Close(Command[None]):
+    """`Swarm.close`."""
+
     target: PeerId | Connection
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adopt(Command["Connection"]):
+    """`Swarm.adopt`."""
+
     link: Link
     role: Literal["initiator", "responder"]
     expected: PeerId | None

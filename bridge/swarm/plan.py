@@ -35,9 +35,11 @@ class DialPlan:
 
     @property
     def waiting(self) -> int:
+        """Addresses not handed out yet."""
         return len(self._waiting)
 
     def next(self) -> Multiaddr | None:
+        """The next address to try; None when there is none."""
         return self._waiting.pop(0) if self._waiting else None
 
 

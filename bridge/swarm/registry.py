@@ -41,6 +41,7 @@ class Registration:
         return True
 
     def leave(self, peer: PeerId) -> None:
+        """Gives back the place of one stream."""
         self.total -= 1
         self.active[peer] -= 1
         if not self.active[peer]:
@@ -73,5 +74,6 @@ class Registry:
         return tuple(p for p, r in self._by_protocol.items() if r.relayed or not relayed)
 
     def find(self, protocol: str, *, relayed: bool) -> Registration | None:
+        """The registration that takes a stream on a connection of that kind; None when nobody does."""
         registration = self._by_protocol.get(protocol)
         return registration if registration is not None and (registration.relayed or not relayed) else None

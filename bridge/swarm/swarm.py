@@ -158,6 +158,7 @@ class Swarm:
         return self._pool.table.members(peer)
 
     def connection(self, id: int) -> Connection | None:
+        """The connection that events name by this number; None once it is closed."""
         return self._pool.table.get(id)
 
     def best(self, peer: PeerId) -> Connection | None:

@@ -171,6 +171,7 @@ class ConnectionTable(Generic[C]):
             self._leave(ticket.group)
 
     def get(self, connection: int) -> C | None:
+        """The member of that id, or None."""
         return self._members.get(connection)
 
     def members(self, peer: PeerId | None = None) -> tuple[C, ...]:

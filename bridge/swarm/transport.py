@@ -28,7 +28,8 @@ class Reservation(Protocol):
     """A slot at a relay."""
 
     @property
-    def relay(self) -> PeerId: ...
+    def relay(self) -> PeerId:
+        """Who granted it."""
 
     @property
     def addrs(self) -> tuple[Multiaddr, ...]:
@@ -43,4 +44,5 @@ class Reservation(Protocol):
 class ReservingTransport(Transport, Protocol):
     """A transport whose listening is a reservation."""
 
-    async def reserve(self, relay: Multiaddr) -> Reservation: ...
+    async def reserve(self, relay: Multiaddr) -> Reservation:
+        """Returns once the relay accepted. Raises RelayRefused and as `dial`."""

@@ -62,6 +62,15 @@ async def test_several_addresses_of_both_versions() -> None:
         assert (four[0], six[0]) == ("127.0.0.1", "::1")
 
 
+async def test_one_port_number_in_both_versions() -> None:
+    async with open_node(parse("/ip4/0.0.0.0/tcp/0")) as a, open_node() as b:
+        port = place(a.swarm.listen_addrs()[0])[1]
+        await a.swarm.listen(parse(f"/ip6/::/tcp/{port}"))
+        assert (a.swarm.listen_port(4), a.swarm.listen_port(6)) == (("0.0.0.0", port), ("::", port))
+        for host in ("ip4/127.0.0.1", "ip6/::1"):
+            assert (await b.swarm.dial(parse(f"/{host}/tcp/{port}"), fresh=True)).peer == a.peer
+
+
 @pytest.mark.parametrize(
     "text", ["/dns4/localhost/tcp/0", "/ip4/127.0.0.1/udp/1", "/ip4/224.0.0.1/tcp/0", "/ip4/11.0.0.1/tcp/0"]
 )
