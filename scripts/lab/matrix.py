@@ -181,14 +181,51 @@ def _row(cells: Sequence[object]) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
+_HEAD = (
+    "listener", "dialer", "expected", "as expected", "direct", "first attempt", "median ms", "max ms", "in budget",
+    "budget ms", "connected by", "codes", "remarks",
+)  # fmt: skip
+
+
+def _details(cell: Cell) -> str:
+    times = cell.elapsed_ms
+    budget = cell.budget_ms
+    timed = (
+        f"{statistics.median(times):.0f}" if times else "",
+        f"{times[-1]:.0f}" if times else "",
+        f"{cell.within_budget}/{len(times)}" if times else "",
+        f"{budget:.0f}" if times and budget is not None else "",
+    )
+    counts = (
+        f"{cell.as_expected}/{cell.runs}",
+        f"{cell.direct}/{cell.runs}",
+        f"{cell.first_attempt}/{cell.runs}" if cell.direct else "",
+    )
+    words = (", ".join(cell.how), ", ".join(cell.codes), ", ".join(cell.errors))
+    return _row([cell.listener, cell.dialer, cell.expected, *counts, *timed, *words])
+
+
+def _square(cells: Sequence[Cell], core: Sequence[str]) -> list[str]:
+    by_pair = {(cell.listener, cell.dialer): cell for cell in cells}
+    lines = [
+        "## Pairs",
+        "",
+        "Rows: listener. Columns: dialer. `direct runs / runs, time`, or why it stays relayed.",
+        "",
+    ]
+    lines += [_row(["", *core]), _row(["---"] * (len(core) + 1))]
+    for listener in core:
+        row = [by_pair.get((listener, dialer)) for dialer in core]
+        lines.append(_row([f"**{listener}**", *("" if cell is None else _short(cell) for cell in row)]))
+    return [*lines, ""]
+
+
 def markdown(cells: Sequence[Cell], scenario: Scenario, environment: dict[str, str], command: str) -> str:
     """The document `docs/nat-matrix.md`."""
     delay = ", ".join(f"{name} {value:g}" for name, value in scenario.delay.items())
     good = sum(cell.as_expected for cell in cells)
     total = sum(cell.runs for cell in cells)
     names = [name for name in BEHAVIOURS if any(name in (cell.listener, cell.dialer) for cell in cells)]
-    core = [name for name in names if name in CORE]
-    by_pair = {(cell.listener, cell.dialer): cell for cell in cells}
     lines = [
         "# NAT matrix",
         "",
@@ -204,42 +241,9 @@ def markdown(cells: Sequence[Cell], scenario: Scenario, environment: dict[str, s
         "connection, median.",
         "",
     ]
+    core = [name for name in names if name in CORE]
     if core:
-        lines += [
-            "## Pairs",
-            "",
-            "Rows: listener. Columns: dialer. `direct runs / runs, time`, or why it stays relayed.",
-            "",
-        ]
-        lines += [_row(["", *core]), _row(["---"] * (len(core) + 1))]
-        for listener in core:
-            row = [by_pair.get((listener, dialer)) for dialer in core]
-            lines.append(_row([f"**{listener}**", *("" if cell is None else _short(cell) for cell in row)]))
-        lines.append("")
-    lines += ["## Every pair", ""]
-    head = ["listener", "dialer", "expected", "as expected", "direct", "first attempt", "median ms", "max ms",
-            "in budget", "budget ms", "connected by", "codes", "remarks"]  # fmt: skip
-    lines += [_row(head), _row(["---"] * len(head))]
-    for cell in cells:
-        times = cell.elapsed_ms
-        lines.append(
-            _row(
-                [
-                    cell.listener,
-                    cell.dialer,
-                    cell.expected,
-                    f"{cell.as_expected}/{cell.runs}",
-                    f"{cell.direct}/{cell.runs}",
-                    f"{cell.first_attempt}/{cell.runs}" if cell.direct else "",
-                    f"{statistics.median(times):.0f}" if times else "",
-                    f"{times[-1]:.0f}" if times else "",
-                    f"{cell.within_budget}/{len(times)}" if times else "",
-                    f"{cell.budget_ms:.0f}" if times and cell.budget_ms is not None else "",
-                    ", ".join(cell.how),
-                    ", ".join(cell.codes),
-                    ", ".join(cell.errors),
-                ]
-            )
-        )
+        lines += _square(cells, core)
+    lines += ["## Every pair", "", _row(_HEAD), _row(["---"] * len(_HEAD)), *(_details(cell) for cell in cells)]
     lines += ["", "## Behaviours", "", *(f"- `{name}`: {BEHAVIOURS[name].about}" for name in names), ""]
     return "\n".join(lines)
