@@ -18,7 +18,7 @@ U32_MAX: Final = 2**32 - 1
 U64_MAX: Final = 2**64 - 1
 """What the protocol's Limit message carries: duration u32, data u64."""
 
-REQUEST_TIMEOUT: Final = 30.0
+REQUEST_TIMEOUT: Final = 10.0
 """From the opening of a hop stream to its request: a client sends it at once (go: 60, rust: 60)."""
 
 STOP_OPEN_TIMEOUT: Final = 8.0
@@ -74,8 +74,9 @@ class RelayLimits:
     circuit_bytes: int = 128 * KIB
     """Payload in each direction (go: 128 KiB): handshakes and a punch, not a download."""
 
-    hop_streams: int = 512
-    """Requests under way at once, in all: those that are not yet a circuit."""
+    hop_streams: int = 2048
+    """Requests under way at once, in all: those that are not yet a circuit. More than 64 connections of one address
+    can hold open, so that no single address shuts the others out."""
 
     hop_streams_per_peer: int = 16
     """Requests under way at once from one peer (rust: 10 for each connection)."""

@@ -465,6 +465,19 @@ async def test_bad_circuit_addresses() -> None:
             await node.relays.dial(parse(f"/p2p/{STRANGER}/p2p-circuit/p2p/{relay.swarm.identity}"))
 
 
+async def test_a_relay_on_ipv6() -> None:
+    async with network() as net:
+        relay = await net.relay(reservations_per_address=1)
+        (addr,) = await relay.swarm.listen(parse("/ip6/::1/tcp/0"))
+        relay.addr = with_peer(addr, relay.swarm.peer)
+        dialer, listener, target = await net.pair(relay)
+        assert str(target).startswith("/ip6/::1/tcp/")
+        assert (await dialer.swarm.dial(target)).path == "relay"
+        other = await net.node()
+        with pytest.raises(RelayRefused):  # the /64 has its one reservation
+            await other.relays.reserve(relay.addr)
+
+
 async def test_a_relay_known_by_its_id_alone_is_used_when_connected() -> None:
     async with network() as net:
         relay = await net.relay()
