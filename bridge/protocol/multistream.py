@@ -42,6 +42,14 @@ class _Negotiation:
         return bytes(self._buffer)
 
     def _next_line(self) -> str | None:
+        if not self._greeted:
+            start = bytes(self._buffer[: len(HEADER)])
+            if not HEADER.startswith(start):  # told at the first wrong byte: a stranger may never complete a line
+                raise ProtocolViolation(f"the first multistream message begins with {start!r}, not {MULTISTREAM}")
+            if len(start) < len(HEADER):
+                return None
+            del self._buffer[: len(HEADER)]
+            self._greeted = True
         taken = varint.split(self._buffer, MAX_MULTISTREAM_LINE)
         if taken is None:
             return None
@@ -53,11 +61,6 @@ class _Negotiation:
             text = raw[:-1].decode()
         except UnicodeDecodeError:
             raise ProtocolViolation("a multistream message is not UTF-8") from None
-        if not self._greeted:
-            if text != MULTISTREAM:
-                raise ProtocolViolation(f"the first multistream message is {text[:64]!r}, not {MULTISTREAM}")
-            self._greeted = True
-            return self._next_line()
         return text
 
 

@@ -43,6 +43,7 @@ class Script:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.raw = connection.link.raw
+        self._plain = b""
 
     async def say(self, *frames: bytes) -> None:
         await self.raw.send_all(self._connection._sender._seal(b"".join(frames)))
@@ -50,23 +51,20 @@ class Script:
     async def hear(self, kind: int, flags: int) -> tuple[int, int]:
         """(stream id, length) of the next frame of that kind and flags; others are skipped."""
         while True:
-            for found in self._take():
+            while (found := self._next_frame()) is not None:
                 if found[:2] == (kind, flags):
                     return found[2:]
             self._plain += b"".join(self._connection._opener.receive(await self.raw.receive_some()))
 
-    _plain = b""
-
-    def _take(self) -> list[tuple[int, int, int, int]]:
-        """One frame at most, so that the next call goes on behind it."""
+    def _next_frame(self) -> tuple[int, int, int, int] | None:
         if len(self._plain) < 12:
-            return []
+            return None
         _, kind, flags, stream_id, length = struct.unpack_from(">BBHII", self._plain)
         size = 12 + (length if kind == DATA else 0)
         if len(self._plain) < size:
-            return []
+            return None
         self._plain = self._plain[size:]
-        return [(kind, flags, stream_id, length), *self._take()] if kind != DATA else [(kind, flags, stream_id, length)]
+        return kind, flags, stream_id, length
 
 
 @asynccontextmanager
