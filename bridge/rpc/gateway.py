@@ -34,7 +34,7 @@ from bridge.limits import (
 )
 from bridge.rpc.paths import StreamCarrier, open_on_path
 from bridge.rpc.peer import TABLE, ConnectInfo
-from bridge.rpc.pump import pump
+from bridge.rpc.pump import Pumped, pump
 from bridge.rpc.sockets import ServerDoor, SocketDirectory, peer_process
 from bridge.rpc.target import PathPolicy, Target
 
@@ -138,8 +138,14 @@ class Gateway:
             key = endpoint.key
             info = ConnectInfo(peer_text(key.target.peer), key.protocol, StreamCarrier(stream))
             endpoint.infos[id(info)] = info
+
+            def explain(outcome: Pumped) -> None:
+                # Reset before a byte came back: gRPC counts that as a failed connect, so it gets a reason too.
+                if outcome.problem is not None and outcome.received == 0:
+                    self._remember(endpoint, outcome.problem)
+
             try:
-                await pump(local, stream)
+                await pump(local, stream, before_close=explain)
             finally:
                 del endpoint.infos[id(info)]
         finally:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import select
 import socket
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -40,19 +41,23 @@ class PumpEnd(Enum):
 
 @dataclass
 class Pumped:
-    """The outcome: how it ended, why in words, and the payload bytes of each direction."""
+    """The outcome: how it ended, why in words, the payload bytes of each direction, and the stream's own error."""
 
     end: PumpEnd = PumpEnd.CLOSED
     detail: str = ""
     sent: int = 0
     received: int = 0
+    problem: BridgeError | None = field(default=None, compare=False)
 
 
-async def pump(local: socket.socket, stream: RawStream) -> Pumped:
+async def pump(
+    local: socket.socket, stream: RawStream, *, before_close: Callable[[Pumped], None] | None = None
+) -> Pumped:
     """Carries bytes between a connected, non-blocking socket and a stream until both directions have ended.
 
     Owns both from the start: whatever happens, cancellation included, both are closed when it returns or raises
-    (the stream by reset unless both directions ended cleanly). Transport failures are not raised but returned.
+    (the stream by reset unless both directions ended cleanly). Transport failures are not raised but returned;
+    `before_close` is told of them before the program behind the local socket can notice.
     """
     outcome = Pumped()
     state = _State(local, stream, outcome)
@@ -70,6 +75,8 @@ async def pump(local: socket.socket, stream: RawStream) -> Pumped:
         outcome.detail = str(problem)
     finally:
         stream.abort()
+        if before_close is not None and outcome.end is not PumpEnd.CLOSED:
+            before_close(outcome)
         _close(local, abruptly=not finished)
     return outcome
 
@@ -84,9 +91,10 @@ class _State:
         self.scope = trio.CancelScope()
         self.inbound_ended = trio.Event()
 
-    def fail(self, end: PumpEnd, detail: str) -> None:
+    def fail(self, end: PumpEnd, detail: str, problem: BaseException | None = None) -> None:
         if self.outcome.end is PumpEnd.CLOSED:
             self.outcome.end, self.outcome.detail = end, detail
+            self.outcome.problem = problem if isinstance(problem, BridgeError) else None
         self.scope.cancel()
 
     async def outbound(self) -> None:
@@ -116,7 +124,7 @@ class _State:
                     turns = 0
                     await stream.send_all(view[taken:count])
             except _BROKEN as problem:
-                return self.fail(PumpEnd.REMOTE, str(problem))
+                return self.fail(PumpEnd.REMOTE, str(problem), problem)
             outcome.sent += count
             turns += 1
             if turns >= PUMP_TURNS:
@@ -125,7 +133,7 @@ class _State:
         try:
             await stream.send_eof()
         except _BROKEN as problem:
-            return self.fail(PumpEnd.REMOTE, str(problem))
+            return self.fail(PumpEnd.REMOTE, str(problem), problem)
         if _hung_up(local):
             with trio.move_on_after(PUMP_LINGER):
                 await self.inbound_ended.wait()
@@ -145,7 +153,7 @@ class _State:
                     turns = 0
                     data = await stream.receive_some(PUMP_READ)
             except _BROKEN as problem:
-                return self.fail(PumpEnd.REMOTE, str(problem))
+                return self.fail(PumpEnd.REMOTE, str(problem), problem)
             if not data:
                 break
             try:

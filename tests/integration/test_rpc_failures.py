@@ -146,6 +146,8 @@ def test_a_server_that_is_gone_resets_streams() -> None:
         with dialing.channel(listener.addrs[0]) as channel, pytest.raises(grpc.RpcError) as caught:
             method(channel, "Echo")(b"", timeout=10)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert caught.value.details().startswith("RESET: ")
+        assert isinstance(dialing.last_error(listener.peer_id), bridge.StreamReset)
 
 
 def test_garbage_instead_of_a_handshake() -> None:
