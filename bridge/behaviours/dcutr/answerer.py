@@ -5,6 +5,8 @@ One call serves one exchange on its stream. Whether the stream is welcome at all
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from bridge.behaviours.dcutr.attempt import Attempt
@@ -22,7 +24,7 @@ from bridge.swarm.stream import Stream
 __all__ = ["answer"]
 
 
-async def answer(context: PunchContext, stream: Stream, exchange: int) -> PunchOutcome:
+async def answer(context: PunchContext, stream: Stream, exchange: int, note: Callable[[Facts], None]) -> PunchOutcome:
     """Serves one exchange, the `exchange`-th (from 1) on this relayed connection; told by events on both ends.
 
     The stream is closed or reset at the end. Raises nothing but cancellation.
@@ -31,6 +33,7 @@ async def answer(context: PunchContext, stream: Stream, exchange: int) -> PunchO
     attempts = context.policy.attempts
     attempt = (exchange - 1) % attempts + 1  # the opener counts anew in each run; the number is not on the wire
     facts = Facts(relayed.peer, "responder", attempt, trio.current_time())
+    note(facts)
     try:
         with sorted_errors(relayed):
             won = await _exchange(context, stream, facts, exchange)

@@ -5,6 +5,7 @@ It runs once for each relayed connection and back-off; when to run again is the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -39,12 +40,15 @@ _POINTLESS = frozenset({Code.NO_CANDIDATES, Code.PEER_UNSUPPORTED, Code.RELAY_LO
 
 
 class OpenerRun:
-    """One run over one relayed connection. `retry_in` is told with the last failure."""
+    """One run over one relayed connection. `retry_in` is told with the last failure, each attempt to `note`."""
 
-    def __init__(self, context: PunchContext, relayed: Connection, retry_in: float) -> None:
+    def __init__(
+        self, context: PunchContext, relayed: Connection, retry_in: float, note: Callable[[Facts], None]
+    ) -> None:
         self._context = context
         self._relayed = relayed
         self._retry_in = retry_in
+        self._note = note
         self._scope = context.scope_for(relayed)
 
     async def run(self) -> PunchOutcome:
@@ -59,6 +63,7 @@ class OpenerRun:
         attempt = 1
         while True:
             facts = Facts(self._relayed.peer, "initiator", attempt, trio.current_time())
+            self._note(facts)
             try:
                 return self._context.succeeded(facts, await self._attempt(facts))
             except Failed as failed:

@@ -43,6 +43,11 @@ class _Punch:
     done: trio.Event = field(default_factory=trio.Event)
     direct: Connection | None = None
     """A direct connection that appeared meanwhile by other means."""
+    facts: Facts | None = None
+    """The attempt under way."""
+
+    def note(self, facts: Facts) -> None:
+        self.facts = facts
 
 
 @dataclass(eq=False)
@@ -222,10 +227,9 @@ class Dcutr:
         began = trio.current_time()
         try:
             with punch.scope:
-                outcome = await OpenerRun(self._context, relayed, retry_in).run()
-            if outcome is None and punch.direct is not None:
-                outcome = self._by_dial(relayed.peer, "initiator", began, punch.direct)
+                outcome = await OpenerRun(self._context, relayed, retry_in, punch.note).run()
         finally:
+            outcome = outcome or self._interrupted(relayed.peer, punch, began)
             self._leave(relayed.peer, punch)
             self._settle(outcome)
         return outcome
@@ -255,10 +259,9 @@ class Dcutr:
         began = trio.current_time()
         try:
             with punch.scope:
-                outcome = await answer(self._context, stream, exchanges.count)
-            if outcome is None and punch.direct is not None:
-                outcome = self._by_dial(peer, "responder", began, punch.direct)
+                outcome = await answer(self._context, stream, exchanges.count, punch.note)
         finally:
+            outcome = outcome or self._interrupted(peer, punch, began)
             self._leave(peer, punch)
             if relayed.closed.is_set():
                 self._exchanges.pop(relayed.id, None)
@@ -275,9 +278,12 @@ class Dcutr:
             del self._active[peer]
         punch.done.set()
 
-    def _by_dial(self, peer: PeerId, side: Role, began: float, direct: Connection) -> PunchOutcome:
-        facts = Facts(peer, side, 0, began)
-        return self._context.succeeded(facts, Won(direct, "dial", direct.rtt))
+    def _interrupted(self, peer: PeerId, punch: _Punch, began: float) -> PunchOutcome | None:
+        """The outcome of a punch that was cancelled: a success when another direct connection was the reason."""
+        if punch.direct is not None:
+            facts = Facts(peer, punch.side, 0, began)
+            return self._context.succeeded(facts, Won(punch.direct, "dial", punch.direct.rtt))
+        return self._context.failure(punch.facts, Code.CANCELLED, final=False) if punch.facts is not None else None
 
     def _settle(self, outcome: PunchOutcome | None) -> None:
         """Remembers an outcome and tells the path events that follow from it."""
