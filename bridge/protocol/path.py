@@ -1,0 +1,114 @@
+"""Which connection should carry a session: decided from what is known of each, and a clock.
+
+Direct is preferred, but a move never ends on a path slower than the one it leaves (about one punched path in ten is:
+anchors of the field data), and a path that just failed is not taken again at once. Pure: it opens nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+PathPolicy = Literal["any", "direct", "relay"]
+"""any: direct where that is no slower, else relayed; direct: never relayed; relay: never direct."""
+
+SLOWER_FACTOR: Final = 1.1
+SLOWER_MARGIN: Final = 0.005
+"""A direct path may be this much slower than the relay (factor, and seconds) and still count as equal: noise."""
+
+PROBE_AGAIN: Final = 30.0
+"""Seconds until a path found slower is measured again."""
+
+HOLD_FIRST: Final = 1.0
+HOLD_MAX: Final = 60.0
+"""Hold-down after a move away from a failed direct path; doubles with each failure within FLAP_WINDOW."""
+
+FLAP_WINDOW: Final = 120.0
+
+CAP_LEFT: Final = 0.4
+"""A relayed connection with less than this share of its bytes or time left is replaced by a fresh one."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A live connection to the peer. `round_trip`: seconds, None when not measured; `left`: share of the relay's cap."""
+
+    id: int
+    path: Literal["direct", "relay"]
+    round_trip: float | None = None
+    left: float = 1.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`move_to`: the connection to move to, or None; `fresh_circuit`: a fresh one is needed first; `again`: in seconds."""
+
+    move_to: int | None
+    reason: str
+    fresh_circuit: bool = False
+    measure: tuple[int, ...] = ()
+    again: float | None = None
+
+
+@dataclass
+class PathKeeper:
+    """Remembers what failed and what was slow; `decide` is asked after every change and at `again`."""
+
+    policy: PathPolicy = "any"
+    _failures: list[float] = field(default_factory=list)
+    _hold_until: float = 0.0
+    _slow: dict[int, float] = field(default_factory=dict)
+
+    def failed(self, path: str, now: float) -> None:
+        """The active carrier died on this path."""
+        if path != "direct":
+            return
+        self._failures = [at for at in self._failures if now - at < FLAP_WINDOW] + [now]
+        self._hold_until = now + min(HOLD_FIRST * 2 ** (len(self._failures) - 1), HOLD_MAX)
+
+    def allows(self, path: str) -> bool:
+        """Whether the policy lets the session run on such a path."""
+        return self.policy == "any" or self.policy == path
+
+    def decide(self, active: Candidate | None, live: Sequence[Candidate], now: float) -> Decision:
+        """Whether to move from `active` (None: the session has no carrier) to one of the live connections."""
+        usable = [one for one in live if self.allows(one.path)]
+        if active is None:
+            return self._start(usable)
+        if active.path == "relay" and self.policy != "relay":
+            upgrade = self._upgrade(active, [one for one in usable if one.path == "direct"], now)
+            if upgrade is not None and (upgrade.move_to is not None or upgrade.measure):
+                return upgrade
+        else:
+            upgrade = None
+        if active.path == "relay" and active.left < CAP_LEFT:
+            return self._renew(active, usable)
+        return upgrade or Decision(None, "STAY")
+
+    def _start(self, usable: Sequence[Candidate]) -> Decision:
+        best = max(usable, key=lambda one: (one.path == "direct", one.left >= CAP_LEFT, one.id), default=None)
+        return Decision(None, "NO_PATH") if best is None else Decision(best.id, "RESUME")
+
+    def _upgrade(self, active: Candidate, direct: Sequence[Candidate], now: float) -> Decision | None:
+        if not direct:
+            return None
+        if now < self._hold_until:
+            return Decision(None, "HOLD_DOWN", again=self._hold_until - now)
+        best = max(direct, key=lambda one: one.id)
+        held = self._slow.get(best.id, 0.0)
+        if now < held:
+            return Decision(None, "SLOWER", again=held - now)
+        unmeasured = tuple(one.id for one in (active, best) if one.round_trip is None)
+        if active.round_trip is None or best.round_trip is None:
+            return Decision(None, "MEASURE", measure=unmeasured)
+        if best.round_trip > active.round_trip * SLOWER_FACTOR + SLOWER_MARGIN:
+            self._slow = {best.id: now + PROBE_AGAIN}
+            return Decision(None, "SLOWER", again=PROBE_AGAIN)
+        return Decision(best.id, "DIRECT")
+
+    def _renew(self, active: Candidate, usable: Sequence[Candidate]) -> Decision:
+        fresh = [one for one in usable if one.path == "relay" and one.id != active.id and one.left >= CAP_LEFT]
+        if fresh:
+            return Decision(max(fresh, key=lambda one: one.left).id, "RELAY_CAP")
+        return Decision(None, "RELAY_CAP", fresh_circuit=True)

@@ -1,0 +1,88 @@
+"""The path keeper: when a session moves, and why."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.protocol.path import CAP_LEFT, HOLD_FIRST, HOLD_MAX, PROBE_AGAIN, Candidate, Decision, PathKeeper
+
+RELAY = Candidate(1, "relay", 0.120)
+DIRECT = Candidate(2, "direct", 0.060)
+
+
+def test_direct_is_taken_when_it_is_no_slower() -> None:
+    assert PathKeeper().decide(RELAY, [RELAY, DIRECT], 0.0) == Decision(2, "DIRECT")
+
+
+def test_unmeasured_paths_are_measured_first() -> None:
+    decision = PathKeeper().decide(RELAY, [RELAY, Candidate(2, "direct")], 0.0)
+    assert decision == Decision(None, "MEASURE", measure=(2,))
+
+
+def test_slower_direct_path_is_left_alone_and_probed_again() -> None:
+    keeper = PathKeeper()
+    slow = Candidate(2, "direct", 0.200)
+    assert keeper.decide(RELAY, [RELAY, slow], 0.0) == Decision(None, "SLOWER", again=PROBE_AGAIN)
+    assert keeper.decide(RELAY, [RELAY, DIRECT], 10.0) == Decision(None, "SLOWER", again=PROBE_AGAIN - 10)
+    assert keeper.decide(RELAY, [RELAY, DIRECT], PROBE_AGAIN + 1).move_to == 2
+
+
+def test_direct_is_kept() -> None:
+    assert PathKeeper().decide(DIRECT, [RELAY, DIRECT], 0.0) == Decision(None, "STAY")
+
+
+def test_without_a_carrier_the_best_live_path_is_taken_unmeasured() -> None:
+    assert PathKeeper().decide(None, [RELAY, Candidate(2, "direct")], 0.0) == Decision(2, "RESUME")
+    assert PathKeeper().decide(None, [RELAY], 0.0) == Decision(1, "RESUME")
+    assert PathKeeper().decide(None, [], 0.0) == Decision(None, "NO_PATH")
+
+
+def test_policies_bound_every_choice() -> None:
+    assert PathKeeper("direct").decide(None, [RELAY], 0.0).move_to is None
+    assert PathKeeper("relay").decide(None, [RELAY, DIRECT], 0.0).move_to == 1
+    assert PathKeeper("relay").decide(RELAY, [RELAY, DIRECT], 0.0).move_to is None
+
+
+def test_hold_down_doubles_with_each_failure_and_is_bounded() -> None:
+    keeper, holds = PathKeeper(), []
+    for at in range(10):
+        keeper.failed("direct", float(at))
+        holds.append(keeper.decide(RELAY, [RELAY, DIRECT], float(at)).again)
+    assert holds[:3] == [HOLD_FIRST, 2 * HOLD_FIRST, 4 * HOLD_FIRST]
+    assert holds[-1] == HOLD_MAX
+    assert keeper.decide(RELAY, [RELAY, DIRECT], 9 + HOLD_MAX).move_to == 2
+
+
+def test_relay_that_failed_holds_nothing_down() -> None:
+    keeper = PathKeeper()
+    keeper.failed("relay", 0.0)
+    assert keeper.decide(RELAY, [RELAY, DIRECT], 0.0).move_to == 2
+
+
+def test_circuit_near_its_cap_is_renewed_before_it_is_cut() -> None:
+    spent = Candidate(1, "relay", 0.1, left=CAP_LEFT / 2)
+    assert PathKeeper().decide(spent, [spent], 0.0) == Decision(None, "RELAY_CAP", fresh_circuit=True)
+    fresh = Candidate(3, "relay", None, left=1.0)
+    assert PathKeeper().decide(spent, [spent, fresh], 0.0) == Decision(3, "RELAY_CAP")
+    assert PathKeeper().decide(spent, [spent, DIRECT], 0.0).move_to == 2
+
+
+candidates = st.builds(
+    Candidate,
+    st.integers(1, 20),
+    st.sampled_from(("relay", "direct")),
+    st.none() | st.floats(0.001, 1.0),
+    st.floats(0.0, 1.0),
+)
+
+
+@given(st.sampled_from(("any", "direct", "relay")), st.none() | candidates, st.lists(candidates, max_size=6))
+def test_a_decision_names_a_live_connection_the_policy_allows(
+    policy: str, active: Candidate | None, live: list[Candidate]
+) -> None:
+    keeper = PathKeeper(policy)  # type: ignore[arg-type]
+    decision = keeper.decide(active, live, 5.0)
+    if decision.move_to is not None:
+        assert any(one.id == decision.move_to and keeper.allows(one.path) for one in live)
+    assert decision.again is None or 0 < decision.again <= HOLD_MAX
