@@ -226,7 +226,7 @@ async def test_stopping_in_the_middle_leaves_no_socket() -> None:
             lie(peer, "/ip4/127.0.0.1/tcp/1")
         await over_relay(relay, dialer, listener)
         await dialer.record.wait(PunchStarted)
-    [failed] = dialer.record.of(PunchFailed)  # the dialer stops first
+    [failed] = dialer.record.of(PunchFailed)  # the one that stops first
     assert (failed.code, failed.final) == ("CANCELLED", False)
     assert {name for name, what in open_descriptors().items() if what.startswith("socket")} <= set(before)
 

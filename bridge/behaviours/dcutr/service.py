@@ -77,6 +77,7 @@ class Dcutr:
         self._outcomes: dict[PeerId, PunchOutcome] = {}
         self._direct: dict[PeerId, int] = {}
         self._news = trio.Event()
+        self._stopped = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled; then every punch, socket and handler of it has ended."""
@@ -89,7 +90,12 @@ class Dcutr:
                 )
                 unsubscribe = self._swarm.events.subscribe(self._on_event)
                 task_status.started()
-                await trio.sleep_forever()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._stopped = True
+                    for punch in self._active.values():  # those that answer run in the swarm's tasks
+                        punch.scope.cancel()
         finally:
             if unsubscribe is not None:
                 unsubscribe()
@@ -239,7 +245,9 @@ class Dcutr:
     async def _serve(self, stream: Stream) -> None:
         relayed = stream.connection
         peer = relayed.peer
-        if relayed.path != "relay" or relayed.inbound:  # D13: only on a relayed connection that we dialled
+        if (
+            self._stopped or relayed.path != "relay" or relayed.inbound
+        ):  # D13: only on a relayed connection that we dialled
             stream.reset()
             return
         busy = self._active.get(peer)
