@@ -61,10 +61,15 @@ async def run(
                 try:
                     stream = await _open(host, peer, protocol, path, direct_wait)
                 except BridgeError as problem:
-                    log.info("no stream to %s: %s", peer.text, problem)
-                    host.swarm.events.emit(ErrorEvent(code=problem.code, message=str(problem)))
+                    tell(problem)
                     return
-                await pump(local, stream)
+                outcome = await pump(local, stream)
+                if outcome.problem is not None and outcome.received == 0:
+                    tell(outcome.problem)
+
+            def tell(problem: BridgeError) -> None:
+                log.info("no stream to %s: %s", peer.text, problem)
+                host.swarm.events.emit(ErrorEvent(code=problem.code, message=str(problem)))
 
             async def carry_in_slot(local: socket.socket, slot: object) -> None:
                 try:
@@ -84,7 +89,7 @@ async def run(
 async def _open(host: Host, target: Target, protocol: str, path: PathPolicy, direct_wait: float) -> Stream:
     try:
         with trio.fail_after(OPEN_PATH_TIMEOUT):
-            return await open_on_path(host, target, protocol, path, direct_wait=direct_wait)
+            return await open_on_path(host, target, protocol, path, direct_wait=direct_wait, lazy=True)
     except trio.TooSlowError:
         raise DialTimeout(f"no stream to {target.text} within {OPEN_PATH_TIMEOUT:g} s") from None
 

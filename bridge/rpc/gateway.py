@@ -156,7 +156,9 @@ class Gateway:
     async def _open(self, key: EndpointKey) -> Stream:
         try:
             with trio.fail_after(OPEN_PATH_TIMEOUT):
-                return await open_on_path(self.host, key.target, key.protocol, key.path, direct_wait=key.direct_wait)
+                return await open_on_path(
+                    self.host, key.target, key.protocol, key.path, direct_wait=key.direct_wait, lazy=True
+                )
         except trio.TooSlowError:
             raise DialTimeout(f"no stream to {key.target.text} within {OPEN_PATH_TIMEOUT:g} s") from None
 

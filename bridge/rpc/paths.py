@@ -45,19 +45,24 @@ class StreamCarrier:
         return str(identified.observed)
 
 
-async def open_on_path(host: Host, target: Target, protocol: str, policy: PathPolicy, *, direct_wait: float) -> Stream:
+async def open_on_path(
+    host: Host, target: Target, protocol: str, policy: PathPolicy, *, direct_wait: float, lazy: bool = False
+) -> Stream:
     """Opens a stream of `protocol` to the target, on the best connection that the policy allows.
 
     Raises Unreachable (or a subclass) when no address answers, DirectRequired with the punch's verdict, WrongPeer,
     RelayRefused, NegotiationFailed when the peer does not speak the protocol. Cancellation leaves no stream.
+
+    lazy: for callers that send first. The proposal and their first bytes leave together, which spares a round trip;
+    a refusal comes as NegotiationFailed from the first read.
     """
     connection = await _connection(host, target, policy, direct_wait)
     try:
-        return await host.swarm.open_stream(connection, (protocol,))
+        return await connection.open_stream((protocol,), lazy=lazy)
     except ConnectionLost:
         # It died between our look and our use (a peer that restarted); what the swarm has now is another one.
         connection = await _connection(host, target, policy, direct_wait)
-        return await host.swarm.open_stream(connection, (protocol,))
+        return await connection.open_stream((protocol,), lazy=lazy)
 
 
 async def _connection(host: Host, target: Target, policy: PathPolicy, direct_wait: float) -> Connection:

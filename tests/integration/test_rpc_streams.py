@@ -182,6 +182,27 @@ async def test_a_forward_to_nobody_closes_and_tells() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_a_forward_to_a_peer_without_the_protocol_tells() -> None:
+    told: list[str] = []
+    heard = trio.Event()
+
+    def note(event: bridge.Event) -> None:
+        if isinstance(event, bridge.events.ErrorEvent):
+            told.append(event.code)
+            heard.set()
+
+    async with trio_pair() as (server, client), trio.open_nursery() as nursery:
+        client.host.swarm.events.subscribe(note)
+        bound = await nursery.start(forward.run, client.host, server.addrs[0], "127.0.0.1:0")
+        connection = await trio.open_tcp_stream("127.0.0.1", bound.port)
+        with pytest.raises(trio.BrokenResourceError):
+            await connection.receive_some()
+        await connection.aclose()
+        await heard.wait()
+        assert told == ["UNSUPPORTED"]
+        nursery.cancel_scope.cancel()
+
+
 async def test_forward_says_why_it_cannot_listen(tmp_path: Path) -> None:
     target = f"/p2p/{bridge.Identity.generate()}"
     live = tmp_path / "live"
