@@ -87,6 +87,7 @@ class Mux:
         negotiation = Initiator(protocols)
         stream = Stream(self._connection, self, self.session.open(trio.current_time()), negotiation)
         self._adopt(stream)
+        self._send(self.session.take_outgoing())
         stream.send_nowait(negotiation.start())
         if lazy:
             stream.protocol = protocols[0]
@@ -217,7 +218,6 @@ class Mux:
         assert negotiation is not None
         try:
             reply = negotiation.receive(state.take(state.buffered)) if state.buffered else b""
-            self.consumed(state)
             if reply and stream.send_nowait(reply) < len(reply):
                 raise LimitExceeded("the peer does not read our answers")
             if negotiation.protocol is None:
@@ -226,6 +226,8 @@ class Mux:
                     self.close(state)
                 elif state.fin_received:
                     raise NegotiationFailed("the peer ended the stream before a protocol was agreed")
+                else:
+                    self.consumed(state)
                 return
         except trio.ClosedResourceError:
             # A lazily opened stream whose writing half has ended cannot propose another protocol.

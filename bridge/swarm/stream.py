@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
-from bridge.errors import BridgeError, NegotiationFailed
+from bridge.errors import BridgeError, NegotiationFailed, ProtocolViolation
 from bridge.limits import MAX_FRAME_PAYLOAD, SEND_BURST, SEND_QUEUE
 from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
 from bridge.protocol.multistream import Initiator, Responder
@@ -226,7 +226,7 @@ class Stream(trio.abc.HalfCloseableStream):
     def fresh_failure(self) -> BridgeError:
         """A fresh exception for each raise: tracebacks must not pile up on a shared one."""
         failure = self._failure
-        if isinstance(failure, BrokenConnection | BrokenStream | NegotiationFailed):
+        if isinstance(failure, BrokenConnection | BrokenStream | NegotiationFailed | ProtocolViolation):
             return type(failure)(str(failure))
         return BrokenStream(str(failure))
 

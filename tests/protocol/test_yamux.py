@@ -317,7 +317,7 @@ def fill(session: Yamux, stream: StreamState, now: float) -> bytes:
 def test_the_window_doubles_within_four_round_trips_up_to_16_mib() -> None:
     session = server()
     stream = opened(session)
-    session.rtt = 0.1
+    session.liveness.rtt = 0.1
     now = 0.0
     for _ in range(10):
         now += 0.3
@@ -328,7 +328,7 @@ def test_the_window_doubles_within_four_round_trips_up_to_16_mib() -> None:
 def test_the_window_stays_for_a_slow_reader() -> None:
     session = server()
     stream = opened(session)
-    session.rtt = 0.1
+    session.liveness.rtt = 0.1
     for turn in range(1, 5):
         fill(session, stream, turn * 0.5)
     assert stream.max_window == INITIAL_WINDOW
@@ -336,7 +336,7 @@ def test_the_window_stays_for_a_slow_reader() -> None:
 
 def test_all_windows_of_a_connection_stay_in_the_budget() -> None:
     session = server()
-    session.rtt = 1.0
+    session.liveness.rtt = 1.0
     streams = [opened(session, stream_id) for stream_id in range(1, 21, 2)]
     for turn in range(10):
         for stream in streams:
@@ -386,6 +386,21 @@ def test_streams_beyond_the_table_are_reset() -> None:
     for index in range(MAX_STREAMS_PER_CONNECTION):
         session.take(opened(session, 1 + 2 * index))
     assert session.receive(data(SYN, 1 + 2 * MAX_STREAMS_PER_CONNECTION, b""), 0.0) == []
+
+
+def test_streams_that_only_linger_make_room() -> None:
+    session = server()
+    for index in range(MAX_STREAMS_PER_CONNECTION):
+        stream = opened(session, 1 + 2 * index)
+        session.take(stream)
+        if index in (5, 6):
+            session.close(stream, 0.0)
+    session.take_outgoing()
+    assert isinstance(session.receive(data(SYN, 9001, b""), 0.0)[0], Opened)
+    assert frames(session.take_outgoing()) == [(WINDOW_UPDATE, RST, 11, 0)]
+    assert session.open(0.0).id == 2
+    assert frames(session.take_outgoing()) == [(WINDOW_UPDATE, RST, 13, 0)]
+    assert not session.can_open
 
 
 def test_a_peer_that_never_reads_its_refusals_is_cut_off() -> None:
@@ -525,7 +540,7 @@ def test_unanswered_probes_do_not_pile_up() -> None:
         now = session.next_timer()
         session.on_timer(now)
         session.receive(frame(GO_AWAY, 0, 0, 0), now)
-    assert len(session._pings) <= MAX_PINGS_IN_FLIGHT
+    assert len(session.liveness.pings) <= MAX_PINGS_IN_FLIGHT
 
 
 # --- memory -------------------------------------------------------------------------------------------------

@@ -11,9 +11,16 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.errors import ConnectionLost, NegotiationFailed, StreamReset
+from bridge.errors import ConnectionLost, NegotiationFailed, ProtocolViolation, StreamReset
 from bridge.identity import Identity
-from bridge.limits import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_UNACKED_STREAMS, NEGOTIATE_TIMEOUT, SEND_QUEUE
+from bridge.limits import (
+    INITIAL_WINDOW,
+    KEEPALIVE_INTERVAL,
+    KEEPALIVE_TIMEOUT,
+    MAX_UNACKED_STREAMS,
+    NEGOTIATE_TIMEOUT,
+    SEND_QUEUE,
+)
 from bridge.protocol.multistream import HEADER, line
 from bridge.protocol.yamux.frames import ACK, DATA, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, header
 from bridge.swarm.connection import Connection
@@ -259,6 +266,33 @@ async def test_an_end_instead_of_an_answer() -> None:
         nursery.start_soon(answer)
         with pytest.raises(NegotiationFailed, match="ended"):
             await side.connection.open_stream([PROTOCOL])
+
+
+async def test_a_malformed_answer_is_a_violation() -> None:
+    async with scripted() as (side, peer), trio.open_nursery() as nursery:
+
+        async def answer() -> None:
+            await peer.hear(DATA, SYN)
+            await peer.say(header(DATA, ACK, 1, 4), b"what")
+
+        nursery.start_soon(answer)
+        with pytest.raises(ProtocolViolation):
+            await side.connection.open_stream([PROTOCOL])
+        assert await peer.hear(WINDOW_UPDATE, RST) == (1, 0)
+
+
+async def test_early_data_behind_the_answer_stays_within_the_window() -> None:
+    async with scripted() as (side, peer), trio.open_nursery() as nursery:
+        answer = HEADER + line(PROTOCOL)
+
+        async def answer_at_length() -> None:
+            await peer.hear(DATA, SYN)
+            await peer.say(header(DATA, ACK, 1, len(answer)), answer, header(DATA, 0, 1, 60_000), bytes(60_000))
+
+        nursery.start_soon(answer_at_length)
+        state = (await side.connection.open_stream([PROTOCOL])).state
+        assert state.buffered == 60_000
+        assert state.buffered + state.receive_window <= INITIAL_WINDOW
 
 
 async def test_opening_waits_while_256_streams_are_unacknowledged() -> None:

@@ -12,16 +12,11 @@ from bridge.limits import (
     ACCEPT_STREAMS_BACKLOG,
     DISCARD_AFTER_CLOSE,
     INITIAL_WINDOW,
-    KEEPALIVE_INTERVAL,
-    KEEPALIVE_TIMEOUT,
     LINGER,
-    MAX_PING_ANSWERS,
-    MAX_PINGS_IN_FLIGHT,
     MAX_REFUSALS,
     MAX_STREAMS_PER_CONNECTION,
     MAX_UNACKED_STREAMS,
     MAX_WINDOW,
-    RTT_INTERVAL,
     WINDOW_BUDGET,
 )
 from bridge.protocol.yamux.events import Dead, Event, GoneAway, Opened, Pong, Readable, Reset, Writable
@@ -42,6 +37,7 @@ from bridge.protocol.yamux.frames import (
     GoAwayCode,
     header,
 )
+from bridge.protocol.yamux.liveness import Liveness
 from bridge.protocol.yamux.stream import StreamState
 
 
@@ -50,7 +46,6 @@ class Yamux:
 
     def __init__(self, *, client: bool, now: float) -> None:
         self.streams: dict[int, StreamState] = {}
-        self.rtt: float | None = None
         self.remote_gone = False
         self.local_gone = False
         self._faulted = False
@@ -60,19 +55,19 @@ class Yamux:
         self._backlog = 0
         self._granted = 0
         self._outgoing = bytearray()
-        self._answers = 0
         self._refusals = 0
         self._events: list[Event] = []
         self._partial = b""
         self._body = 0
         self._body_stream: StreamState | None = None
         self._body_flags = 0
-        self._pings: dict[int, float] = {}
-        self._next_ping = 1
-        self._last_ping = now
-        self._last_received = now
-        self._probe: float | None = None
+        self.liveness = Liveness(now)
         self._lingering: dict[int, float] = {}
+
+    @property
+    def rtt(self) -> float | None:
+        """The round trip measured last, in seconds."""
+        return self.liveness.rtt
 
     # --- receiving --------------------------------------------------------------------------------------
 
@@ -90,8 +85,7 @@ class Yamux:
         return events
 
     def _parse(self, data: bytes, now: float) -> None:
-        self._last_received = now
-        self._probe = None
+        self.liveness.received(now)
         if self._partial:
             data = self._partial + data
             self._partial = b""
@@ -196,13 +190,13 @@ class Yamux:
             raise ProtocolViolation(f"the peer opened stream {stream_id}, an id of ours")
         if known is not None:
             raise ProtocolViolation(f"stream {stream_id} was opened twice")
-        full = self._backlog >= ACCEPT_STREAMS_BACKLOG or len(self.streams) >= MAX_STREAMS_PER_CONNECTION
-        if full or self.local_gone:
+        if self.local_gone or self._backlog >= ACCEPT_STREAMS_BACKLOG or self._full:
             self._refusals += 1
             if self._refusals > MAX_REFUSALS:
                 raise ProtocolViolation("the peer opens streams faster than it reads their refusals")
             self._outgoing += header(WINDOW_UPDATE, RST, stream_id, 0)
             return None
+        self._make_room()
         stream = StreamState(stream_id, inbound=True, flags=ACK, now=now)
         self.streams[stream_id] = stream
         self._backlog += 1
@@ -222,13 +216,11 @@ class Yamux:
         if stream_id:
             raise ProtocolViolation(f"a ping on stream {stream_id}")
         if flags & ACK:
-            sent = self._pings.pop(value, None)
-            if sent is not None:
-                self.rtt = now - sent
-                self._events.append(Pong(value, self.rtt))
-        elif flags & SYN and self._answers < MAX_PING_ANSWERS:
-            self._answers += 1
-            self._outgoing += header(PING, ACK, 0, value)
+            rtt = self.liveness.answered(value, now)
+            if rtt is not None:
+                self._events.append(Pong(value, rtt))
+        elif flags & SYN:
+            self._outgoing += self.liveness.answer(value)
 
     def _go_away_received(self, stream_id: int, code: int) -> None:
         if stream_id:
@@ -260,13 +252,22 @@ class Yamux:
 
     def flushed(self) -> None:
         """The shell says that nothing waits for the socket: the peer may ask again."""
-        self._answers = 0
+        self.liveness.owed = 0
         self._refusals = 0
 
     @property
     def can_open(self) -> bool:
         """False while 256 own streams wait for their ACK (Y7), or the table is full."""
-        return self._unacked < MAX_UNACKED_STREAMS and len(self.streams) < MAX_STREAMS_PER_CONNECTION
+        return self._unacked < MAX_UNACKED_STREAMS and not self._full
+
+    @property
+    def _full(self) -> bool:
+        return len(self.streams) - len(self._lingering) >= MAX_STREAMS_PER_CONNECTION
+
+    def _make_room(self) -> None:
+        """A stream that only lingers gives up its place: the oldest is reset."""
+        if len(self.streams) >= MAX_STREAMS_PER_CONNECTION:
+            self._outgoing += self.reset(self.streams[next(iter(self._lingering))])
 
     def open(self, now: float) -> StreamState:
         """A stream of ours; SYN goes with its first frame.
@@ -280,6 +281,7 @@ class Yamux:
             raise LimitExceeded("the stream ids of this connection are used up; open another connection")
         if not self.can_open:
             raise LimitExceeded("too many streams wait for the peer's acknowledgement")
+        self._make_room()
         stream = StreamState(self._next_id, inbound=False, flags=SYN, now=now)
         self._next_id += 2
         self._unacked += 1
@@ -308,7 +310,8 @@ class Yamux:
         credit = stream.max_window - stream.buffered - stream.receive_window
         if credit * 2 < stream.max_window or stream.fin_received or stream.reset or stream.closed:
             return b""
-        if self.rtt is not None and now - stream.epoch < 4 * self.rtt:
+        rtt = self.liveness.rtt
+        if rtt is not None and now - stream.epoch < 4 * rtt:
             growth = min(stream.max_window, MAX_WINDOW - stream.max_window, WINDOW_BUDGET - self._granted)
             if growth > 0:
                 stream.max_window += growth
@@ -366,11 +369,7 @@ class Yamux:
 
     def ping(self, now: float) -> tuple[int, bytes]:
         """An opaque value and the frame; the answer comes as Pong. Raises LimitExceeded when too many are out."""
-        if len(self._pings) >= MAX_PINGS_IN_FLIGHT:
-            raise LimitExceeded("too many pings wait for their answer")
-        value, self._next_ping = self._next_ping, self._next_ping % MAX_CREDIT + 1
-        self._pings[value] = self._last_ping = now
-        return value, header(PING, SYN, 0, value)
+        return self.liveness.ping(now)
 
     def go_away(self, code: GoAwayCode) -> bytes:
         """No more streams from now on (Y10); sent once, and once more when a fault follows a normal one."""
@@ -384,22 +383,14 @@ class Yamux:
 
     def next_timer(self) -> float:
         """When `on_timer` has something to do."""
-        if self._probe is not None:
-            due = self._probe + KEEPALIVE_TIMEOUT
-        else:
-            due = min(self._last_received + KEEPALIVE_INTERVAL, self._last_ping + RTT_INTERVAL)
+        due = self.liveness.next_timer()
         return min(due, next(iter(self._lingering.values()), due))
 
     def on_timer(self, now: float) -> list[Event]:
         """Keepalive, round trip measurement, and streams that lingered too long. Frames are left in the outgoing."""
         for stream_id in [one for one, until in self._lingering.items() if until <= now]:
             self._outgoing += self.reset(self.streams[stream_id])
-        if self._probe is not None and now >= self._probe + KEEPALIVE_TIMEOUT:
+        if self.liveness.dead(now):
             return [Dead()]
-        idle = now >= self._last_received + KEEPALIVE_INTERVAL
-        if self._probe is None and (idle or now >= self._last_ping + RTT_INTERVAL):
-            if len(self._pings) >= MAX_PINGS_IN_FLIGHT:
-                self._pings.pop(next(iter(self._pings)))  # never answered although the peer lives
-            self._outgoing += self.ping(now)[1]
-            self._probe = now
+        self._outgoing += self.liveness.probe(now)
         return []
