@@ -72,8 +72,9 @@ class Actor:
                 await self._send.send(command)
             return await reply.wait()
         except trio.Cancelled:
+            reply.left = True
             reply.scope.cancel()
-            _undo(reply)
+            _undo(reply.abandoned())
             raise
         finally:
             self._pending.discard(reply)
@@ -107,7 +108,10 @@ class Actor:
         reply = command.reply
         try:
             with reply.scope:
-                reply.succeed(await self._work(command))
+                value = await self._work(command)
+                if reply.left:
+                    _undo(value)
+                reply.succeed(value)
         except EXPECTED as problem:
             reply.fail(problem)
         finally:
@@ -174,8 +178,7 @@ class Actor:
         self._pool.registry.remove(protocol)
 
 
-def _undo(reply: Reply[Any]) -> None:
+def _undo(made: object) -> None:
     """A stream that nobody took is reset; connections and listeners belong to the swarm and stay."""
-    made = reply.abandoned()
     if isinstance(made, Stream):
         made.reset()

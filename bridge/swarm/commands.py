@@ -39,6 +39,8 @@ class Reply(Generic[T]):
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
+        self.left = False
+        """The asker was cancelled; nobody will take the value."""
         self._event = trio.Event()
         self._value: T | None = None
         self._error: BaseException | None = None

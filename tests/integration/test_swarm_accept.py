@@ -7,7 +7,7 @@ import resource
 import socket
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import AsyncExitStack, ExitStack, closing
 from functools import partial
 
 import pytest
@@ -16,7 +16,7 @@ import trio
 from bridge.addresses import Multiaddr, endpoint_of, parse
 from bridge.errors import AddressError, LimitExceeded, PortInUse
 from bridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent
-from bridge.limits import MAX_LISTENERS
+from bridge.limits import DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
 from bridge.net.interfaces import interface_addresses
 from bridge.swarm import pool
 from bridge.swarm.table import ConnectionLimits
@@ -217,6 +217,22 @@ async def test_a_diverter_gets_matching_sockets_untouched_and_gives_up_what_it_l
         async with await knock(a) as after:
             await after.send_all(b"\x00" * 10)
             assert await is_closed(after)
+
+
+async def test_sockets_that_no_puncher_takes_are_bounded() -> None:
+    async with open_node() as a, AsyncExitStack() as stack:
+        with a.swarm.divert(lambda _: True) as sockets:
+            streams = [await stack.enter_async_context(await knock(a)) for _ in range(DIVERT_QUEUE + 2)]
+            assert await is_closed(streams[-1])
+            assert await is_closed(streams[-2])
+            assert sockets.statistics().current_buffer_used == DIVERT_QUEUE
+        for stream in streams:
+            assert await is_closed(stream)
+        with ExitStack() as diverters:
+            for _ in range(MAX_DIVERTERS):
+                diverters.enter_context(a.swarm.divert(lambda _: True))
+            with pytest.raises(LimitExceeded), a.swarm.divert(lambda _: True):
+                pass
 
 
 async def test_accepting_and_failing_leaves_no_descriptor() -> None:

@@ -186,6 +186,16 @@ async def test_a_race_is_won_past_a_mute_address_and_a_dead_one() -> None:
             assert a.swarm.connections() == (connection,)
 
 
+async def test_a_race_that_two_addresses_win_at_once_keeps_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialer, "DIAL_STAGGER", 0)
+    async with open_node() as a, open_node(*[LOOPBACK] * 8) as b:
+        for _ in range(5):
+            connection = await a.swarm.connect(b.peer, b.swarm.listen_addrs())
+            await trio.testing.wait_all_tasks_blocked()
+            assert a.swarm.connections() == (connection,)
+            await a.swarm.close(b.peer)
+
+
 async def test_a_single_address_waits_for_no_stagger(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialer, "DIAL_STAGGER", 1000)
     async with open_node() as a, open_node() as b:

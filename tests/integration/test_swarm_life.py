@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Awaitable
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -218,6 +219,44 @@ async def test_a_cancelled_open_stream_leaves_no_stream() -> None:
         assert await round_trip(await a.swarm.open_stream(connection, [ECHO])) == b"x"
         await trio.testing.wait_all_tasks_blocked()
         assert connection.streams == 1
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_stream_that_opens_while_its_asker_is_cancelled_is_reset(
+    late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_node() as a, open_node() as b:
+        connection = await a.swarm.dial(b.addr)
+        original = a.swarm._pool.open_stream
+        scope = trio.CancelScope()
+
+        async def open_then_cancel(*args: Any) -> Stream:
+            stream = await original(*args)
+            scope.cancel()
+            if late:  # the asker is gone before the reply is filled
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            return stream
+
+        monkeypatch.setattr(a.swarm._pool, "open_stream", open_then_cancel)
+        with scope:
+            await a.swarm.open_stream(connection, [ECHO])
+        assert scope.cancelled_caught
+        await trio.testing.wait_all_tasks_blocked()
+        assert connection.streams == 0
+
+
+async def test_circuits_are_closed_before_the_connections_below_them() -> None:
+    relay = parse(f"/ip4/127.0.0.1/tcp/1/p2p/{peer_text(STRANGER)}/p2p-circuit")
+    async with open_node() as b, tcp_pair() as (mine, theirs), trio.open_nursery() as nursery:
+        async with open_node() as a:
+            link = Link(raw=theirs, local=relay, remote=relay, path="relay", inbound=True, relay=STRANGER)
+            nursery.start_soon(partial(b.swarm.adopt, link, role="responder", expected=None))
+            link = Link(raw=mine, local=relay, remote=relay, path="relay", inbound=False, relay=STRANGER)
+            await a.swarm.dial(b.addr)
+            await a.swarm.adopt(link, role="initiator", expected=b.peer)
+        assert [event.path for event in a.record.of(ConnectionClosed)] == ["relay", "direct"]
+        assert [event.reason for event in a.record.of(ConnectionClosed)] == ["NORMAL", "NORMAL"]
 
 
 # --- bounds and stopping ----------------------------------------------------------------------------------
