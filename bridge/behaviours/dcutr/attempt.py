@@ -40,7 +40,8 @@ class Attempt:
         self._role = role
         self._remote = remote
         self._evidence = evidence
-        self._hosts = {endpoint.host for endpoint in map(endpoint_of, remote) if endpoint is not None}
+        self._endpoints = {endpoint for endpoint in map(endpoint_of, remote) if endpoint is not None}
+        self._hosts = {endpoint.host for endpoint in self._endpoints} - context.hosts_of_others(self._peer)
         self._start = trio.Event()
         self._choosing = trio.Lock()
 
@@ -52,7 +53,9 @@ class Attempt:
         """The connection, or None when the attempt's deadline (counted from `go`) passed without one.
 
         Accepted sockets from the candidates' IPs are ours while this runs, whatever their port: behind a symmetric
-        NAT the peer's port cannot be known. Cancellation leaves no socket behind.
+        NAT the peer's port cannot be known. An IP that other peers of ours have as well (the relay's, or a NAT they
+        share) counts with the exact port only, so that a peer cannot catch their connections by naming their IP.
+        Cancellation leaves no socket behind.
         """
         swarm = self._context.swarm
         with swarm.divert(self._matches) as accepted:
@@ -81,7 +84,7 @@ class Attempt:
 
     def _matches(self, remote: Multiaddr) -> bool:
         endpoint = endpoint_of(remote)
-        return endpoint is not None and endpoint.host in self._hosts
+        return endpoint is not None and (endpoint.host in self._hosts or endpoint in self._endpoints)
 
     async def _take(self, stream: TcpStream, how: How) -> Won | None:
         """Upgrades a socket in the role of the exchange (D5), then makes a round trip on it."""

@@ -131,6 +131,11 @@ class PunchContext:
         usable = here.ip.is_unspecified or here.ip.is_loopback == endpoint.ip.is_loopback
         return bound if usable else None
 
+    def hosts_of_others(self, peer: PeerId) -> set[str]:
+        """The IPs at which we are directly connected with anybody else."""
+        others = (c for c in self.swarm.connections() if c.path == "direct" and c.peer != peer)
+        return {endpoint.host for endpoint in (endpoint_of(c.remote) for c in others) if endpoint is not None}
+
     def evidence_for(self, remote: tuple[Multiaddr, ...]) -> Evidence:
         """Fresh evidence with what is known of both NATs' mappings."""
         endpoints = [endpoint for endpoint in map(endpoint_of, remote) if endpoint is not None]
