@@ -285,6 +285,7 @@ async def test_unknown_relays_and_wrong_ids() -> None:
         (grant(60, b"junk"), "envelope"),
         (grant(60, seal_voucher(STRANGER, STRANGER.peer_id, 2**40)), "not of"),
     ],
+    ids=["no grant", "garbage", "stop message", "expired", "junk voucher", "foreign voucher"],
 )
 async def test_bad_answers_of_a_relay_are_typed_errors(answer: bytes, phrase: str) -> None:
     async with network() as net:
@@ -565,6 +566,7 @@ async def test_r12_a_stop_from_a_stranger_is_refused() -> None:
         (b"\x08\x00", Status.MALFORMED_MESSAGE),
         (encode_stop_answer(Status.OK), Status.UNEXPECTED_MESSAGE),
     ],
+    ids=["garbage", "no peer", "status"],
 )
 async def test_bad_offers_get_their_status(payload: bytes, status: Status) -> None:
     async with network() as net:

@@ -180,6 +180,7 @@ async def test_r7_no_reservation_and_no_connect_over_a_circuit() -> None:
         (encode_hop_connect(STRANGER), Status.NO_RESERVATION),
         (b"\x00" * 4096, Status.MALFORMED_MESSAGE),
     ],
+    ids=["garbage", "empty", "status", "no peer", "unknown target", "zeros"],
 )
 async def test_r8_bad_requests_get_their_status(payload: bytes, status: Status) -> None:
     async with network() as net:
@@ -189,7 +190,9 @@ async def test_r8_bad_requests_get_their_status(payload: bytes, status: Status) 
         assert (await hop(connection, encode_reserve())).status == Status.OK
 
 
-@pytest.mark.parametrize("prefix", [varint.encode(4097), b"\xff" * 8 + b"\x7f", b"\xff" * 12])
+@pytest.mark.parametrize(
+    "prefix", [varint.encode(4097), b"\xff" * 8 + b"\x7f", b"\xff" * 12], ids=["4097", "2^63", "no end"]
+)
 async def test_f2_an_oversized_length_is_refused_before_its_bytes_come(prefix: bytes) -> None:
     async with network() as net:
         relay, node = await net.relay(), await net.node()

@@ -61,6 +61,7 @@ def test_the_payload_is_canonical() -> None:
         (seal(RELAY, DOMAIN, PAYLOAD_TYPE, b"\xff\xff"), "no voucher"),
         (seal(RELAY, DOMAIN, PAYLOAD_TYPE, b""), "peer id of 0 bytes"),
     ],
+    ids=["empty", "relay", "peer", "expired", "signer", "domain", "type", "garbage", "no fields"],
 )
 def test_refused_with_the_reason(raw: bytes, phrase: str) -> None:
     with pytest.raises(ProtocolViolation, match=phrase):
