@@ -471,7 +471,7 @@ async def test_a_relay_on_ipv6() -> None:
         relay = await net.relay(reservations_per_address=1)
         (addr,) = await relay.swarm.listen(parse("/ip6/::1/tcp/0"))
         relay.addr = with_peer(addr, relay.swarm.peer)
-        dialer, listener, target = await net.pair(relay)
+        dialer, _, target = await net.pair(relay)
         assert str(target).startswith("/ip6/::1/tcp/")
         assert (await dialer.swarm.dial(target)).path == "relay"
         other = await net.node()
