@@ -35,6 +35,9 @@ __all__ = ["IdentifyService"]
 
 _log = logging.getLogger(__name__)
 
+_Contents = tuple[frozenset[Multiaddr], frozenset[str]]
+"""What a peer may know of us: addresses and protocols."""
+
 
 class IdentifyService:
     """The identify behaviour of a swarm; `run` it in a nursery."""
@@ -43,6 +46,7 @@ class IdentifyService:
         self._swarm = swarm
         self._pushes = trio.CapacityLimiter(MAX_PARALLEL_PUSHES)
         self._nursery: trio.Nursery | None = None
+        self._told: dict[int, _Contents] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Connections that stand already are asked too."""
@@ -64,9 +68,12 @@ class IdentifyService:
         if isinstance(event, ConnectionOpened):
             connection = self._swarm.connection(event.connection)
             if connection is not None and self._nursery is not None:
+                self._told[connection.id] = self._contents()
                 self._nursery.start_soon(self._ask, connection)
-        elif isinstance(event, ConnectionClosed) and event.path == "direct":
-            self._forget(event)
+        elif isinstance(event, ConnectionClosed):
+            self._told.pop(event.connection, None)
+            if event.path == "direct":
+                self._forget(event)
 
     def _forget(self, event: ConnectionClosed) -> None:
         """With the last connection from that observer the mapping it saw may go (the NAT's timers run out)."""
@@ -156,6 +163,8 @@ class IdentifyService:
 
     def _message(self, connection: Connection) -> bytes:
         relayed = connection.path == "relay"
+        if connection.id in self._told:  # not closed meanwhile
+            self._told[connection.id] = self._contents()
         return encode_info(
             self._swarm.identity,
             agent=self._swarm.config.agent,
@@ -172,7 +181,6 @@ class IdentifyService:
     async def _push_changes(self, nursery: trio.Nursery) -> None:
         """Pushes to direct connections only: a push must not disturb a punch that runs over a circuit."""
         revision = self._swarm.announcements.revision
-        told = self._contents()
         seen = revision.number
         while True:
             with trio.move_on_after(INTERFACE_CHECK):
@@ -180,14 +188,14 @@ class IdentifyService:
                 await trio.sleep(IDENTIFY_PUSH_DELAY)
             seen = revision.number
             contents = self._contents()
-            if contents == told:
-                continue
-            told = contents
             for connection in self._swarm.connections():
-                if connection.path == "direct" and self._wants_push(connection):
+                if self._told.get(connection.id) == contents or connection.path != "direct":
+                    continue
+                self._told[connection.id] = contents
+                if self._wants_push(connection):
                     nursery.start_soon(self._push, connection)
 
-    def _contents(self) -> tuple[frozenset[Multiaddr], frozenset[str]]:
+    def _contents(self) -> _Contents:
         return frozenset(self._swarm.announced()), frozenset(self._swarm.registry.supported(relayed=False))
 
     @staticmethod

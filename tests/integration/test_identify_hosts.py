@@ -117,6 +117,21 @@ async def test_a_change_is_pushed_once_and_merged() -> None:
         assert len([event for event in a.record.of(Identified) if event.push]) == 1
 
 
+async def test_a_change_that_was_taken_back_is_not_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identify, "IDENTIFY_PUSH_DELAY", 0.05)
+    async with open_party() as a, open_party() as b:
+        await identified(await a.host.dial(b.addr))
+        await identified(b.host.swarm.connections()[0])
+        b.host.swarm.set_external(parse("/ip4/11.0.0.1/tcp/1"), True)
+        pushed = await a.record.wait(Identified, 2)
+        assert pushed.push
+        b.host.swarm.set_external(parse("/ip4/11.0.0.2/tcp/1"), True)
+        b.host.swarm.set_external(parse("/ip4/11.0.0.2/tcp/1"), False)
+        with trio.move_on_after(0.5):
+            await a.record.wait(Identified, 3)
+        assert len(a.record.of(Identified)) == 2
+
+
 async def test_nothing_is_pushed_and_nothing_observed_on_a_relayed_connection() -> None:
     relay = parse(f"/ip4/127.0.0.1/tcp/1/p2p/{peer_text(Identity.generate().peer_id)}/p2p-circuit")
     async with open_party() as a, open_party() as b, tcp_pair() as (mine, theirs), trio.open_nursery() as nursery:

@@ -138,6 +138,17 @@ async def test_a_cancelled_adoption_cuts_the_link() -> None:
             assert await theirs.receive_some() == b""
 
 
+async def test_a_link_offered_to_a_stopped_swarm_is_cut() -> None:
+    async with tcp_pair() as (mine, theirs):
+        async with open_node() as a:
+            swarm = a.swarm
+        link = Link(raw=mine, local=mine.local, remote=mine.remote, path="direct", inbound=True)
+        with pytest.raises(SwarmStopped):
+            await swarm.adopt(link, role="responder", expected=None)
+        with trio.fail_after(5):
+            assert await theirs.receive_some() == b""
+
+
 async def test_adopting_expects_the_peer_in_either_role() -> None:
     async with open_node() as a, open_node() as b, tcp_pair() as (mine, theirs), trio.open_nursery() as nursery:
 
