@@ -5,6 +5,7 @@ Bytes are carried, not read: whatever speaks over TCP or a unix socket passes. T
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import Parameter
@@ -62,11 +63,7 @@ def expose(
         async def work(bridge: TrioBridge, feed: TrioFeed) -> Exit:
             reservations = Reservations(report, relay, hint="punchbridge forward --bind 127.0.0.1:50051")
             async with trio.open_nursery() as nursery:
-
-                async def take(*, task_status: trio.TaskStatus[object]) -> None:
-                    await exposing.run(bridge.host, server, protocol=protocol, task_status=task_status)
-
-                place = await nursery.start(take)
+                place = await nursery.start(partial(exposing.run, bridge.host, server, protocol=protocol))
                 report.note(f"exposing {place}")
                 if relay:
                     with trio.move_on_after(timeout or float("inf")) as limit:
@@ -129,12 +126,7 @@ def forward(
                 raise DialTimeout(f"no connection to {target} within {timeout:g} s; is the other side running?")
             report.progress(None)
             async with trio.open_nursery() as nursery:
-
-                async def carry(*, task_status: trio.TaskStatus[object]) -> None:
-                    await forwarding.run(
-                        bridge.host, target, bind, protocol=protocol, path=path, task_status=task_status
-                    )
-
+                carry = partial(forwarding.run, bridge.host, target, bind, protocol=protocol, path=path)
                 place = await nursery.start(carry)
                 report.note("connect local clients to:")
                 report.data(str(place))

@@ -54,7 +54,14 @@ def test_every_module_says_what_it_is(path: Path) -> None:
 
 def test_tracked_files_name_no_machine_and_no_registry() -> None:
     """A clone works anywhere: no home of a developer, no download address of a package, no lock file with such."""
-    words = ["/home/" + r"\w", "/root/" + r"\.", "files.python" + "hosted", "pypi" + r"\.org", "index-" + "url", "--find-" + "links"]
+    words = [
+        "/home/" + r"\w",
+        "/root/" + r"\.",
+        "files.python" + "hosted",
+        "pypi" + r"\.org",
+        "index-" + "url",
+        "--find-" + "links",
+    ]
     bad = re.compile("|".join(words))
     found = []
     for path in tracked():
@@ -109,9 +116,14 @@ def test_dependencies_have_their_reasons() -> None:
     import tomllib
 
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*settings["dependencies"], *(one for group in settings["optional-dependencies"].values() for one in group)]
+    wanted = [
+        *settings["dependencies"],
+        *(one for group in settings["optional-dependencies"].values() for one in group),
+    ]
     page = (ROOT / "docs" / "dependencies.md").read_text()
-    pins = {line.partition("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split()}
+    pins = {
+        line.partition("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split()
+    }
     for one in wanted:
         name = re.split(r"[<>=!~ ]", one, maxsplit=1)[0]
         assert f"| {name} |" in page, name
