@@ -214,6 +214,24 @@ class PathChanged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SessionSwitched(Event):
+    """A session goes on over another carrier. `gap_ms`: time without one (0 for a planned move); `replayed`: bytes
+    sent again; round trips are those of the connections left and taken."""
+
+    name = "session.switched"
+    session: str
+    peer: str
+    from_: Path | Literal["none"]
+    to: Path
+    reason: str
+    planned: bool
+    gap_ms: float = 0.0
+    replayed: int = 0
+    rtt_before_ms: float | None = None
+    rtt_after_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class HandshakeCompleted(Event):
     """The application's handshake with a peer ended well."""
 

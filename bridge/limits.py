@@ -470,3 +470,35 @@ SESSION_KEEPALIVE: Final = 10.0
 SESSION_ACK_DELAY: Final = 0.02
 SESSION_ACK_BYTES: Final = 128 * KIB
 """Received bytes are acknowledged after this time or amount, or with the next data that goes the other way."""
+
+CARRIER_READ: Final = 256 * KIB
+CARRIER_BURST: Final = 256 * KIB
+"""One read, and one batch of frames: several Noise messages, so that the per-call cost is shared."""
+
+CARRIER_CAP_USE: Final = 0.12
+"""A carrier over a relay sends nothing more when less than this share of the cap is left: the rest is for what is in
+flight, for Noise and Yamux, and for goodbyes."""
+
+SESSIONS_PER_PEER: Final = 64
+SESSIONS: Final = 1024
+SESSION_FIRST_FRAME: Final = 10.0
+"""Seconds an inbound carrier has to say which session it is for."""
+
+SESSION_LINGER: Final = 2.0
+"""Seconds to hand over the last acknowledgement when a session is done."""
+
+SESSION_RETRY_FIRST: Final = 0.05
+SESSION_RETRY_MAX: Final = 1.0
+"""Pauses between attempts to find a path for a session without a carrier: an outage ends within a second of these."""
+
+SESSION_DIAL: Final = 5.0
+"""One attempt to find a path: a circuit over a 1 s round trip takes four of them."""
+
+RELEASE_GRACE: Final = 2.0
+"""A relayed connection that carries nothing is closed after this long once its peer is reached directly."""
+
+CARRIER_CAP_POLL: Final = 0.02
+"""How often a capped circuit's use is looked at while it carries: 128 KiB pass in 10 ms at 100 Mbit/s."""
+
+SESSION_MEASURE: Final = 3.0
+"""A path whose ping is not answered within this long is not moved to."""

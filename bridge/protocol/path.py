@@ -32,7 +32,7 @@ CAP_LEFT: Final = 0.4
 
 @dataclass(frozen=True)
 class Candidate:
-    """A live connection to the peer. `round_trip`: seconds, None when not measured; `left`: share of the relay's cap."""
+    """A live connection to the peer. `round_trip`: seconds, None when not measured; `left`: share of a cap."""
 
     id: int
     path: Literal["direct", "relay"]
@@ -42,7 +42,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Decision:
-    """`move_to`: the connection to move to, or None; `fresh_circuit`: a fresh one is needed first; `again`: in seconds."""
+    """`move_to`: the connection to move to, or None; `fresh_circuit`: one is needed first; `again`: in seconds."""
 
     move_to: int | None
     reason: str

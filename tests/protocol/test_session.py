@@ -367,7 +367,7 @@ def test_attached_tells_the_round_trip() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**32), st.integers(10, 400))
 def test_random_switches_cuts_and_chunks_lose_nothing(seed: int, steps: int) -> None:
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     wires = Wires()
     wires.attach()
     sent = {"dialler": bytearray(), "acceptor": bytearray()}

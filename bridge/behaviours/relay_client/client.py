@@ -68,6 +68,11 @@ class RelayClient:
         """Those in force, oldest relay first."""
         return tuple(self._held.values())
 
+    @property
+    def kept(self) -> tuple[Multiaddr, ...]:
+        """The addresses of all relays that are kept."""
+        return tuple(addr for keeper in self._keepers for addr in keeper.addrs)
+
     def keep(self, relays: Sequence[Multiaddr]) -> None:
         """Keeps a reservation at each relay from now on, trying again for ever; events tell how it goes.
 

@@ -4,17 +4,9 @@
 No I/O, no clock of its own, no idea of peers or paths.
 """
 
+from bridge.protocol.session.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
 from bridge.protocol.session.frames import Attach, Refusal
-from bridge.protocol.session.machine import (
-    Attached,
-    Ended,
-    Refused,
-    Released,
-    Session,
-    SessionEvent,
-    Starved,
-    Switched,
-)
+from bridge.protocol.session.machine import Session
 from bridge.protocol.session.outgoing import Outgoing
 
 __all__ = [

@@ -22,65 +22,10 @@ from bridge.limits import (
     SESSION_RESUME_TIMEOUT,
     SESSION_SILENCE,
 )
+from bridge.protocol.session.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
 from bridge.protocol.session.frames import MAX_REASON, Attach, AttachedFrame, FrameReader, Kind, Refusal, encode
 from bridge.protocol.session.incoming import Incoming
 from bridge.protocol.session.outgoing import Outgoing
-
-
-@dataclass(frozen=True)
-class SessionEvent:
-    """Base of what a session tells its shell."""
-
-
-@dataclass(frozen=True)
-class Attached(SessionEvent):
-    """The carrier carries now. `round_trip`: seconds from ATTACH to its answer (dialling end), else None."""
-
-    generation: int
-    round_trip: float | None
-
-
-@dataclass(frozen=True)
-class Refused(SessionEvent):
-    """The peer refused the carrier. UNKNOWN_SESSION and UNKNOWN_SERVICE end the session."""
-
-    generation: int
-    refusal: Refusal
-    text: str
-
-
-@dataclass(frozen=True)
-class Switched(SessionEvent):
-    """Sending moved. `from_`: the carrier before, None when there was none; `replayed`: bytes to be sent again."""
-
-    from_: int | None
-    to: int
-    replayed: int
-    idle: float
-    """Seconds since something was last heard on any carrier before."""
-
-
-@dataclass(frozen=True)
-class Released(SessionEvent):
-    """The carrier is done with (drained, silent, or broken a rule); the shell closes it."""
-
-    generation: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Starved(SessionEvent):
-    """No carrier is left. The dialling end's shell finds another one before SESSION_RESUME_TIMEOUT."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Ended(SessionEvent):
-    """The session is over. `code`: DONE (both directions ended, all acknowledged), RESET, EXPIRED, or a Refusal."""
-
-    code: str
-    text: str = ""
 
 
 @dataclass

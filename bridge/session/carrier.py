@@ -1,0 +1,148 @@
+"""One libp2p stream that carries a session for a while: reads it into the machine, writes what the machine gives.
+
+Frames go out in the task that caused them as long as the stream takes them; only when it would block does a task of
+the carrier's own go on. Knows one stream and one machine, no path and no policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from bridge.errors import BridgeError
+from bridge.limits import CARRIER_BURST, CARRIER_CAP_USE, CARRIER_READ
+from bridge.protocol.session import Session, SessionEvent
+
+if TYPE_CHECKING:
+    from bridge.swarm.connection import Connection
+    from bridge.swarm.stream import Stream
+
+__all__ = ["BROKEN", "Carrier", "cap_left"]
+
+BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, BridgeError)
+
+Notice = Callable[[Sequence[SessionEvent]], None]
+
+
+def cap_left(connection: Connection, now: float) -> float:
+    """The share (1.0 to 0.0) of a relay's bytes or seconds that this connection has left; 1.0 without a cap."""
+    limit = connection.link.limit
+    if limit is None:
+        return 1.0
+    left = 1.0
+    if limit.bytes:
+        # Some relays sum both directions (rust), so we do.
+        left = min(left, 1.0 - (connection.bytes_sent + connection.bytes_received) / limit.bytes)
+    if limit.seconds:
+        left = min(left, 1.0 - (now - connection.opened_at) / limit.seconds)
+    return max(0.0, left)
+
+
+class Carrier:
+    """A stream under one generation of a session. `run` lives as long as the stream does."""
+
+    def __init__(self, stream: Stream, machine: Session, generation: int, notice: Notice) -> None:
+        self.stream = stream
+        self.connection = stream.connection
+        self.generation = generation
+        self.heard_bytes = 0
+        self.problem: BridgeError | None = None
+        self._machine = machine
+        self._notice = notice
+        self._rest: list[bytes | memoryview] = []
+        self._wake = trio.Event()
+        self._closing = False
+        self._sent = trio.lowlevel.ParkingLot()
+
+    def flush(self, now: float) -> None:
+        """Sends what the machine wants sent, without waiting. Never raises: a broken stream is told to the machine."""
+        if self._rest or self._closing or not self._machine.wants_output(self.generation, now):
+            return
+        if cap_left(self.connection, now) < CARRIER_CAP_USE:
+            return
+        stream = self.stream
+        try:
+            while frames := self._machine.output(self.generation, CARRIER_BURST, now):
+                for index, frame in enumerate(frames):
+                    taken = stream.send_nowait(frame)
+                    if taken < len(frame):
+                        self._rest = [memoryview(frame)[taken:], *frames[index + 1 :]]
+                        self._wake.set()
+                        return
+        except BROKEN as problem:
+            self._broken(problem)
+            return
+        self._notice(self._machine.after_output(self.generation))
+
+    def _broken(self, problem: BaseException) -> None:
+        if not self._closing:
+            self._closing = True
+            if isinstance(problem, BridgeError):
+                self.problem = problem
+            reason = getattr(problem, "code", "CONNECTION_LOST")
+            self._notice(self._machine.lost(self.generation, reason, trio.current_time()))
+            self._wake.set()
+            self._sent.unpark_all()
+
+    async def run(self, early: bytes = b"") -> None:
+        """Reads and writes until the stream ends, by whichever side. Closes the stream; cancelling resets it."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, nursery.cancel_scope)
+                if early:
+                    self._take(early)
+                await self._read()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.stream.abort()
+
+    async def _read(self) -> None:
+        try:
+            while not self._closing:
+                data = await self.stream.receive_some(CARRIER_READ)
+                if not data:
+                    break
+                self._take(data)
+        except BROKEN as problem:
+            self._broken(problem)
+            return
+        self._broken(EOFError())
+
+    def _take(self, data: bytes) -> None:
+        self.heard_bytes = self.connection.bytes_received
+        self._notice(self._machine.received(self.generation, data, trio.current_time()))
+
+    async def _write(self, scope: trio.CancelScope) -> None:
+        try:
+            while not self._closing:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                while self._rest and not self._closing:
+                    piece = self._rest[0]
+                    await self.stream.send_all(piece)
+                    del self._rest[0]
+                self._sent.unpark_all()
+                self.flush(trio.current_time())
+        except BROKEN as problem:
+            self._broken(problem)
+        scope.cancel()
+
+    async def leave(self) -> None:
+        """Ends the carrier cleanly once all it was given is with the stream; cancelling resets it."""
+        while self._rest and not self._closing:
+            await self._sent.park()
+        self._closing = True
+        self._wake.set()
+        try:
+            await self.stream.aclose()
+        except BROKEN:
+            self.stream.abort()
+
+    def drop(self) -> None:
+        """Resets the stream at once."""
+        self._closing = True
+        self.stream.abort()
+        self._wake.set()
+        self._sent.unpark_all()

@@ -1,0 +1,213 @@
+"""Keeps the dialling end of a session on the best path: moves it, finds a path when it has none, renews circuits.
+
+`protocol.path` decides; here connections are listed, measured, dialled and released. It moves no byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from bridge.addresses import Multiaddr, is_relayed, peer_of, with_peer
+from bridge.errors import BridgeError
+from bridge.events import ConnectionClosed, ConnectionOpened, Event
+from bridge.identity import PeerId, peer_text
+from bridge.limits import (
+    CARRIER_CAP_POLL,
+    RELEASE_GRACE,
+    SESSION_DIAL,
+    SESSION_MEASURE,
+    SESSION_RETRY_FIRST,
+    SESSION_RETRY_MAX,
+)
+from bridge.protocol.path import Candidate, Decision, PathKeeper, PathPolicy
+from bridge.session.carrier import BROKEN, cap_left
+
+if TYPE_CHECKING:
+    from bridge.behaviours.host import Host
+    from bridge.session.live import LiveSession
+    from bridge.swarm.connection import Connection
+
+__all__ = ["Keeper", "Route", "routes"]
+
+Attach = Callable[["LiveSession", "Connection", str], Awaitable[bool]]
+
+
+class Route(Protocol):
+    """A peer, and the address it was reached by at first."""
+
+    @property
+    def peer(self) -> PeerId: ...
+
+    @property
+    def addr(self) -> Multiaddr | None: ...
+
+
+def routes(host: Host, route: Route, last: Connection | None) -> tuple[Multiaddr, ...]:
+    """Every address the peer may be found at again: the first one, what it told us, and our own relays."""
+    known = [route.addr] if route.addr is not None else []
+    if last is not None and last.identify is not None:
+        known += [with_peer(addr, route.peer) for addr in last.identify.listen if is_relayed(addr)]
+    for relay in host.relay_client.kept:
+        if peer_of(relay) is not None:
+            known.append(with_peer(relay.encapsulate("/p2p-circuit"), route.peer))
+    return tuple(dict.fromkeys(known))
+
+
+class Keeper:
+    """One session's path, for as long as the session lives."""
+
+    def __init__(
+        self,
+        host: Host,
+        session: LiveSession,
+        route: Route,
+        policy: PathPolicy,
+        attach: Attach,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._host = host
+        self._session = session
+        self._route = route
+        self._attach = attach
+        self._nursery = nursery
+        self._paths = PathKeeper(policy)
+        self._changed = trio.Event()
+        self._failed: dict[int, float] = {}
+        self._renewing = False
+        self._pause = SESSION_RETRY_FIRST
+
+    async def run(self) -> None:
+        """Until the session is over. Cancelling leaves connections as they are."""
+        text = peer_text(self._route.peer)
+
+        def notice(event: Event) -> None:
+            if isinstance(event, ConnectionOpened | ConnectionClosed) and event.peer == text:
+                self._changed.set()
+
+        unsubscribe = self._host.swarm.events.subscribe(notice)
+        self._session.on_change = self._poke
+        try:
+            while not self._session.over.is_set():
+                self._changed = trio.Event()
+                wait = await self._step()
+                if wait != 0.0:
+                    with trio.move_on_after(wait):
+                        await self._changed.wait()
+        finally:
+            unsubscribe()
+
+    def _poke(self) -> None:
+        self._changed.set()
+
+    async def _step(self) -> float:
+        """Decides once and acts; returns how long the decision stands unless something changes."""
+        session, now = self._session, trio.current_time()
+        carrier = session.active
+        if carrier is None and session.last is not None and session.starved.is_set():
+            self._paths.failed(session.last.path, now)
+            session.starved = trio.Event()
+        live = {one.id: one for one in self._host.swarm.connections(self._route.peer)}
+        active = None if carrier is None else self._candidate(carrier.connection, now)
+        usable = [self._candidate(one, now) for one in live.values() if now >= self._failed.get(one.id, 0.0)]
+        decision = self._paths.decide(active, usable, now)
+        if decision.move_to is not None:
+            await self._move(live[decision.move_to], decision.reason)
+            return 0.0
+        if decision.measure:
+            await self._measure([live[one] for one in decision.measure if one in live])
+            return 0.0
+        if active is None:
+            await self._find()
+            return 0.0
+        if active.left < 1.0 and active.path == "relay":
+            self._keep_spare(decision, usable, active)
+            return CARRIER_CAP_POLL
+        return min(60.0, decision.again or 60.0)
+
+    @staticmethod
+    def _candidate(connection: Connection, now: float) -> Candidate:
+        return Candidate(connection.id, connection.path, connection.rtt, cap_left(connection, now))
+
+    async def _move(self, connection: Connection, reason: str) -> None:
+        before = self._session.active
+        moved = False
+        with trio.move_on_after(SESSION_DIAL):
+            moved = await self._attach(self._session, connection, reason)
+        if not moved:
+            self._failed[connection.id] = trio.current_time() + self._pause
+            await self._backoff()
+            return
+        self._failed.clear()
+        self._pause = SESSION_RETRY_FIRST
+        if before is not None and before.connection is not connection:
+            self._nursery.start_soon(self._release, before.connection)
+
+    async def _backoff(self) -> None:
+        with trio.move_on_after(self._pause):
+            await self._session.over.wait()
+        self._pause = min(2 * self._pause, SESSION_RETRY_MAX)
+
+    async def _measure(self, connections: list[Connection]) -> None:
+        for connection in connections:
+            with trio.move_on_after(SESSION_MEASURE):
+                try:
+                    await connection.ping()
+                except BROKEN:
+                    continue
+            if connection.rtt is None:
+                self._failed[connection.id] = trio.current_time() + SESSION_RETRY_MAX
+
+    async def _find(self) -> None:
+        """No connection carries: dials what is known. Failing is no error here; the session's own time-out is."""
+        addrs = routes(self._host, self._route, self._session.last)
+        if self._paths.policy == "direct":
+            addrs = tuple(sorted(addrs, key=is_relayed))
+        opened = False
+        with trio.move_on_after(SESSION_DIAL):
+            try:
+                connection = await self._host.swarm.connect(self._route.peer, addrs)
+                opened = self._paths.allows(connection.path) and connection.id not in self._failed
+            except BridgeError:
+                pass
+        if not opened:
+            await self._backoff()
+
+    def _keep_spare(self, decision: Decision, usable: list[Candidate], active: Candidate) -> None:
+        """A capped circuit in use gets a successor in time, so that the move costs one round trip."""
+        spare = any(one.path == "relay" and one.id != active.id and one.left > 0.9 for one in usable)
+        if self._renewing or spare or not (decision.fresh_circuit or active.left < 0.9):
+            return
+        self._renewing = True
+        self._nursery.start_soon(self._renew)
+
+    async def _renew(self) -> None:
+        try:
+            for addr in routes(self._host, self._route, self._session.last):
+                if not is_relayed(addr) or self._session.over.is_set():
+                    continue
+                with trio.move_on_after(SESSION_DIAL):
+                    try:
+                        await self._host.swarm.dial(addr, expected=self._route.peer, fresh=True)
+                        self._changed.set()
+                        return
+                    except BridgeError:
+                        continue
+            await self._backoff()
+        finally:
+            self._renewing = False
+
+    async def _release(self, connection: Connection) -> None:
+        """A relayed connection that nobody uses any more gives its place at the relay back."""
+        if connection.path != "relay" or connection.inbound:
+            return
+        with trio.move_on_after(RELEASE_GRACE):
+            await connection.closed.wait()
+        while connection.streams and not connection.closed.is_set() and not self._session.over.is_set():
+            with trio.move_on_after(RELEASE_GRACE):
+                await connection.closed.wait()
+        active = self._session.active
+        if not connection.closed.is_set() and (active is None or active.connection is not connection):
+            await self._host.swarm.close(connection, "RELEASED")

@@ -1,0 +1,213 @@
+"""A session at work: its machine, its timer, and the carriers it has now; tells the events of its moves.
+
+It acts on what the machine says and wakes who waits. Where carriers come from is the service's and the keeper's
+affair; reading and writing is the stream's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from bridge.events import SessionSwitched
+from bridge.identity import PeerId, peer_text
+from bridge.limits import SESSION_ACK_DELAY, SESSION_LINGER, SESSION_MEASURE
+from bridge.protocol.session import Attached, Ended, Released, Session, SessionEvent, Starved, Switched
+from bridge.session.carrier import BROKEN, Carrier
+
+if TYPE_CHECKING:
+    from bridge.errors import BridgeError
+    from bridge.events import EventHub
+    from bridge.swarm.connection import Connection
+    from bridge.swarm.stream import Stream
+
+__all__ = ["LiveSession"]
+
+_TIMER_SLACK = SESSION_ACK_DELAY
+"""The timer is not re-armed for less than this: under traffic it runs anyway."""
+
+
+class LiveSession:
+    """One end of a session while it lives. `peer` is proven on every carrier."""
+
+    def __init__(self, machine: Session, peer: PeerId, events: EventHub, nursery: trio.Nursery) -> None:
+        self.machine = machine
+        self.peer = peer
+        self.carriers: dict[int, Carrier] = {}
+        self.starved = trio.Event()
+        """Set when no carrier is left; the keeper puts a fresh one in its place."""
+        self.over = trio.Event()
+        self.on_change: Callable[[], None] = _nothing
+        self.last: Connection | None = None
+        """The connection in use, or the last one."""
+        self.problem: BridgeError | None = None
+        """Why the last carrier could not be attached."""
+        self.reading = trio.lowlevel.ParkingLot()
+        self.writing = trio.lowlevel.ParkingLot()
+        self._attaching = trio.lowlevel.ParkingLot()
+        self._events = events
+        self._nursery = nursery
+        self._timer_wake = trio.Event()
+        self._armed = 0.0
+        self._reason = "MOVED"
+        self._lost: tuple[float, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"<LiveSession {self.machine.id.hex()[:8]} {self.machine.service} {peer_text(self.peer)}>"
+
+    # --- what carries it --------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> Carrier | None:
+        """The carrier in use, None while there is none."""
+        return self.carriers.get(self.machine.active) if self.machine.active is not None else None
+
+    # --- carriers ---------------------------------------------------------------------------------------
+
+    def adopt(self, stream: Stream, generation: int) -> Carrier:
+        """Takes a stream as a carrier; its `run` is to be called by whoever opened or accepted it."""
+        carrier = self.carriers[generation] = Carrier(stream, self.machine, generation, self.handle)
+        return carrier
+
+    async def attached(self, carrier: Carrier, ended: trio.Event) -> bool:
+        """Waits for the peer's answer to a carrier; False when it was refused, or ended first."""
+        machine = self.machine
+        while carrier.generation in self.carriers and machine.over is None and not ended.is_set():
+            if machine.active is not None and machine.active >= carrier.generation:
+                return True
+            await self._attaching.park()
+        if carrier.problem is not None:
+            self.problem = carrier.problem
+        return machine.active is not None and machine.active >= carrier.generation
+
+    def handle(self, events: Sequence[SessionEvent]) -> None:
+        """Acts on what the machine says, wakes who waits, and sends what is to be sent."""
+        for event in events:
+            if isinstance(event, Switched):
+                self._switched(event)
+            elif isinstance(event, Released):
+                self._released(event)
+            elif isinstance(event, Starved):
+                self._lost = (trio.current_time(), event.reason)
+                self.starved.set()
+                self.on_change()
+            elif isinstance(event, Attached):
+                self.on_change()
+            elif isinstance(event, Ended):
+                self._ended()
+        self._wake()
+        self.flush()
+
+    def _switched(self, event: Switched) -> None:
+        before, lost = self.last, self._lost
+        connection = self.last = self.carriers[event.to].connection
+        reason = "OPENED" if before is None else self._reason if lost is None else lost[1]
+        self._lost, self._reason = None, "MOVED"
+        self._events.emit(
+            SessionSwitched(
+                session=self.machine.id.hex()[:8],
+                peer=peer_text(self.peer),
+                from_="none" if before is None else before.path,
+                to=connection.path,
+                reason=reason,
+                planned=lost is None,
+                gap_ms=0.0 if lost is None else round(1000 * (trio.current_time() - lost[0]), 1),
+                replayed=event.replayed,
+                rtt_before_ms=None if before is None else _milliseconds(before.rtt),
+                rtt_after_ms=_milliseconds(connection.rtt),
+            )
+        )
+
+    def moving(self, reason: str) -> None:
+        """Why the next switch is made, for its event."""
+        self._reason = reason
+
+    def _released(self, event: Released) -> None:
+        carrier = self.carriers.pop(event.generation, None)
+        if carrier is None:
+            return
+        if event.reason == "DRAINED":
+            self._nursery.start_soon(self._leave, carrier)
+            return
+        carrier.drop()
+        connection = carrier.connection
+        if event.reason == "SILENT" and connection.bytes_received <= carrier.heard_bytes:
+            # Nothing came on the whole connection either: it is dead, and nobody may be sent over it again.
+            connection.abort("SILENT")
+        elif event.reason == "REPLACED":
+            self._nursery.start_soon(self._verify, connection)
+
+    @staticmethod
+    async def _verify(connection: Connection) -> None:
+        """The peer gave the connection up. If it is dead, it is closed now and not at the keepalive's leisure."""
+        with trio.move_on_after(SESSION_MEASURE):
+            try:
+                await connection.ping()
+                return
+            except BROKEN:
+                return
+        connection.abort("SILENT")
+
+    async def _leave(self, carrier: Carrier) -> None:
+        with trio.move_on_after(SESSION_LINGER):
+            await carrier.leave()
+        carrier.drop()
+
+    def forget(self, carrier: Carrier) -> None:
+        """The carrier's stream has ended."""
+        if self.carriers.get(carrier.generation) is carrier:
+            del self.carriers[carrier.generation]
+        self.handle(self.machine.lost(carrier.generation, "CLOSED", trio.current_time()))
+
+    def _ended(self) -> None:
+        over = self.machine.over
+        for carrier in list(self.carriers.values()):
+            carrier.flush(trio.current_time())
+            if over is not None and over.code in ("DONE", "RESET"):
+                self._nursery.start_soon(self._leave, carrier)
+            else:
+                carrier.drop()
+        self.over.set()
+        self.starved.set()
+        self._timer_wake.set()
+        self.on_change()
+
+    # --- waking and time --------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Sends what is to be sent on all carriers, and brings the timer forward where needed."""
+        now = trio.current_time()
+        for carrier in tuple(self.carriers.values()):
+            carrier.flush(now)
+        at = self.machine.timer()
+        if at is not None and at < self._armed - _TIMER_SLACK:
+            self._timer_wake.set()
+
+    def _wake(self) -> None:
+        machine = self.machine
+        self._attaching.unpark_all()
+        if self.reading and (machine.incoming.readable or machine.over is not None):
+            self.reading.unpark_all()
+        if self.writing and (machine.outgoing.room or machine.over is not None):
+            self.writing.unpark_all()
+
+    async def run_timer(self) -> None:
+        """The machine's clock; ends with the session."""
+        while self.machine.over is None:
+            at = self.machine.timer()
+            now = trio.current_time()
+            self._armed = now + 60.0 if at is None else max(at, now + 0.001)
+            with trio.move_on_at(self._armed):
+                await self._timer_wake.wait()
+            self._timer_wake = trio.Event()
+            self.handle(self.machine.tick(trio.current_time()))
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(1000 * seconds, 1)
+
+
+def _nothing() -> None:
+    """Nobody listens yet."""

@@ -1,0 +1,246 @@
+"""The sessions of one host: those it opened, those its peers opened, and who may resume which.
+
+A session belongs to the peer that opened it: carriers of any other peer are refused as unknown, never told apart from
+carriers of a session that does not exist.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from bridge.errors import BridgeError, LimitExceeded, NegotiationFailed, ProtocolViolation
+from bridge.identity import PeerId, peer_text
+from bridge.limits import CARRIER_READ, IDENTIFY_TIMEOUT, SESSION_FIRST_FRAME, SESSIONS, SESSIONS_PER_PEER
+from bridge.protocol.path import PathPolicy
+from bridge.protocol.session import Attach, Refusal, Session
+from bridge.protocol.session.frames import HEADER, FrameReader, Kind, refuse
+from bridge.session.carrier import BROKEN, Carrier
+from bridge.session.keeper import Keeper, Route
+from bridge.session.live import LiveSession
+from bridge.session.stream import SessionStream
+
+if TYPE_CHECKING:
+    from bridge.behaviours.host import Host
+    from bridge.swarm.connection import Connection
+    from bridge.swarm.stream import Stream
+
+__all__ = ["SESSION_PROTOCOL", "SessionService"]
+
+SESSION_PROTOCOL = "/punchbridge/session/1.0.0"
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[SessionStream], Awaitable[None]]
+
+
+class SessionService:
+    """Accepts, opens and keeps sessions while `run` runs. Used from the trio thread."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._handlers: dict[str, Handler] = {}
+        self._accepted: dict[tuple[PeerId, bytes], LiveSession] = {}
+        self._per_peer: Counter[PeerId] = Counter()
+        self._opened = 0
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves until cancelled; then every session ends at once."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await self._host.swarm.handle(
+                SESSION_PROTOCOL, self._carrier_came, max_streams=2 * SESSIONS, max_per_peer=4 * SESSIONS_PER_PEER
+            )
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                for session in tuple(self._accepted.values()):
+                    SessionStream(session).abort()
+
+    @property
+    def count(self) -> int:
+        """Sessions alive, opened and accepted."""
+        return self._opened + len(self._accepted)
+
+    def serve(self, service: str, handler: Handler) -> None:
+        """`handler` gets each session that a peer opens for `service`; the session ends when it returns."""
+        self._handlers[service] = handler
+
+    def unserve(self, service: str) -> None:
+        """Sessions that run go on. Idempotent."""
+        self._handlers.pop(service, None)
+
+    # --- accepting --------------------------------------------------------------------------------------
+
+    async def _carrier_came(self, stream: Stream) -> None:
+        try:
+            with trio.fail_after(SESSION_FIRST_FRAME):
+                attach, rest = await _first_frame(stream)
+        except trio.TooSlowError:
+            stream.abort()
+            return
+        peer = stream.connection.peer
+        session = self._accepted.get((peer, attach.session))
+        if session is None:
+            refusal = self._may_open(peer, attach)
+            if refusal is not None:
+                await _refuse(stream, refusal)
+                return
+            session = self._make(peer, attach)
+        refused, events = session.machine.attached_by(attach, trio.current_time())
+        if refused is not None:
+            await _refuse(stream, refused)
+            return
+        carrier = session.adopt(stream, attach.generation)
+        session.handle(events)
+        await self._carry(session, carrier, rest)
+
+    def _may_open(self, peer: PeerId, attach: Attach) -> Refusal | None:
+        if not attach.fresh:
+            return Refusal.UNKNOWN_SESSION
+        if attach.service not in self._handlers:
+            return Refusal.UNKNOWN_SERVICE
+        if self._per_peer[peer] >= SESSIONS_PER_PEER or self.count >= SESSIONS:
+            return Refusal.TOO_MANY
+        return None
+
+    def _make(self, peer: PeerId, attach: Attach) -> LiveSession:
+        nursery = self._running()
+        machine = Session(attach.session, attach.service, dialling=False, now=trio.current_time())
+        session = LiveSession(machine, peer, self._host.swarm.events, nursery)
+        self._accepted[(peer, attach.session)] = session
+        self._per_peer[peer] += 1
+        nursery.start_soon(self._serve, session)
+        return session
+
+    async def _serve(self, session: LiveSession) -> None:
+        """Runs the handler of one accepted session, and its timer, until both have ended."""
+        key = (session.peer, session.machine.id)
+        stream = SessionStream(session)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.run_timer)
+                try:
+                    await self._handlers[stream.service](stream)
+                except BROKEN as problem:
+                    log.debug("%r ended: %s", session, problem)
+                await stream.aclose()
+                nursery.cancel_scope.cancel()
+        finally:
+            stream.abort()
+            del self._accepted[key]
+            self._per_peer[session.peer] -= 1
+            if not self._per_peer[session.peer]:
+                del self._per_peer[session.peer]
+
+    # --- opening ----------------------------------------------------------------------------------------
+
+    async def supported_by(self, connection: Connection) -> bool:
+        """Whether the peer told (identify) that it knows sessions; False when it says nothing in time."""
+        with trio.move_on_after(IDENTIFY_TIMEOUT):
+            await connection.identified.wait()
+        info = connection.identify
+        return info is not None and SESSION_PROTOCOL in info.protocols
+
+    async def open(self, connection: Connection, service: str, *, route: Route, policy: PathPolicy) -> SessionStream:
+        """Opens a session for `service` over a live connection; from then on it moves by itself, as `policy` allows.
+
+        Takes one round trip. Raises NegotiationFailed (the peer does not serve it), LimitExceeded, ConnectionLost,
+        StreamReset. Cancelling leaves no session.
+        """
+        if self._opened >= SESSIONS:
+            raise LimitExceeded(f"{SESSIONS} sessions are open; close some")
+        nursery = self._running()
+        machine = Session(os.urandom(16), service, dialling=True, now=trio.current_time())
+        session = LiveSession(machine, route.peer, self._host.swarm.events, nursery)
+        stream = SessionStream(session)
+        try:
+            if not await self._attach(session, connection, "OPENED"):
+                raise _why(session, service)
+        except BaseException:
+            stream.abort()
+            raise
+        self._opened += 1
+        nursery.start_soon(self._keep, session, route, policy)
+        return stream
+
+    async def _keep(self, session: LiveSession, route: Route, policy: PathPolicy) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.run_timer)
+                nursery.start_soon(Keeper(self._host, session, route, policy, self._attach, self._running()).run)
+                await session.over.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            SessionStream(session).abort()
+            self._opened -= 1
+
+    async def _attach(self, session: LiveSession, connection: Connection, reason: str) -> bool:
+        """Opens a carrier on the connection and waits for the answer. False when it was refused or broke."""
+        machine = session.machine
+        if machine.crowded or machine.over is not None:
+            return False
+        try:
+            stream = await connection.open_stream((SESSION_PROTOCOL,), lazy=True)
+        except BridgeError as problem:
+            session.problem = problem
+            return False
+        generation = machine.attach(trio.current_time())
+        carrier = session.adopt(stream, generation)
+        session.moving(reason)
+        ended = trio.Event()
+        self._running().start_soon(self._carry, session, carrier, b"", ended)
+        carrier.flush(trio.current_time())
+        return await session.attached(carrier, ended)
+
+    async def _carry(
+        self, session: LiveSession, carrier: Carrier, early: bytes = b"", ended: trio.Event | None = None
+    ) -> None:
+        try:
+            await carrier.run(early)
+        finally:
+            session.forget(carrier)
+            if ended is not None:
+                ended.set()
+
+    def _running(self) -> trio.Nursery:
+        if self._nursery is None:
+            raise RuntimeError("the session service does not run")
+        return self._nursery
+
+
+def _why(session: LiveSession, service: str) -> BridgeError:
+    over = session.machine.over
+    if over is not None:
+        text = over.text or over.code
+        return NegotiationFailed(f"{peer_text(session.peer)} does not serve {service}: {text}")
+    return session.problem or NegotiationFailed(f"{peer_text(session.peer)} did not answer for {service}")
+
+
+async def _refuse(stream: Stream, refusal: Refusal) -> None:
+    await stream.send_all(refuse(refusal, refusal.name.lower().replace("_", " ")))
+    await stream.send_eof()
+    await stream.aclose()
+
+
+async def _first_frame(stream: Stream) -> tuple[Attach, bytes]:
+    """The ATTACH frame, and what came behind it. Raises ProtocolViolation for anything else."""
+    reader, seen = FrameReader(), b""
+    while True:
+        data = await stream.receive_some(CARRIER_READ)
+        if not data:
+            raise ProtocolViolation("the carrier ended before it said for which session it is")
+        seen += data
+        frames = reader.feed(data)
+        if frames:
+            kind, value, payload = frames[0]
+            if kind is not Kind.ATTACH:
+                raise ProtocolViolation(f"a carrier that begins with {kind.name}")
+            return Attach.decode(value, bytes(payload)), seen[HEADER.size + len(payload) :]
