@@ -1,0 +1,60 @@
+"""The benchmark's command line: which parts, how many rounds, and where the figures go."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import time
+from typing import Any
+
+from figures import Table, progress
+from page import machine, write_page
+
+PARTS: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
+    "stream": ("one stream, each stack", {"rounds": 5, "mib": 192, "echoes": 2000}, {"rounds": 1, "mib": 4, "echoes": 20}),
+}
+"""Name: (what it measures, sizes of a full run, sizes of a quick one)."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measures the bridge against other stacks, all contenders taking turns in each round.",
+        epilog="Parts: " + "; ".join(f"{name} ({what})" for name, (what, _, _) in PARTS.items()),
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all when none is named")
+    parser.add_argument("--rounds", type=int, help="rounds of each part (median and range are taken over them)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: shows that everything runs")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of tables")
+    parser.add_argument("--write", metavar="FILE", help="also write the page, such as docs/performance.md")
+    options = parser.parse_args()
+    parts = options.parts or list(PARTS)
+    for name in parts:
+        if name not in PARTS:
+            parser.error(f"no part {name}; there are {', '.join(PARTS)}")
+    began, about = time.time(), machine()
+    results: dict[str, list[Table]] = {}
+    for name in parts:
+        _, full, quick = PARTS[name]
+        sizes = dict(quick if options.quick else full)
+        if options.rounds and "rounds" in sizes:
+            sizes["rounds"] = options.rounds
+        progress(f"part {name}")
+        results[name] = importlib.import_module(name).run(**sizes)
+        if not options.json:
+            for table in results[name]:
+                print(table.text() + "\n", flush=True)
+    about["load after"] = machine()["load"]
+    about["seconds"] = f"{time.time() - began:.0f}"
+    if options.json:
+        data: dict[str, Any] = {name: [table.data() for table in tables] for name, tables in results.items()}
+        print(json.dumps({"machine": about, "parts": data}))
+    if options.write:
+        write_page(options.write, about, results, "scripts/bench " + " ".join(sys.argv[1:]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

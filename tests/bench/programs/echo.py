@@ -1,0 +1,31 @@
+"""32 bytes there and back over any trio stream, and the other half. Knows no protocol."""
+
+from __future__ import annotations
+
+import time
+
+import trio
+
+SIZE = 32
+
+
+async def echo_back(stream: trio.abc.Stream) -> None:
+    while data := await stream.receive_some(65536):
+        await stream.send_all(data)
+    await stream.aclose()
+
+
+async def echo_times(stream: trio.abc.Stream, count: int) -> list[float]:
+    """Milliseconds of each round trip."""
+    times, payload = [], bytes(SIZE)
+    for _ in range(count):
+        began = time.perf_counter()
+        await stream.send_all(payload)
+        got = 0
+        while got < SIZE:
+            data = await stream.receive_some(SIZE - got)
+            if not data:
+                raise EOFError("the echo ended")
+            got += len(data)
+        times.append(1000 * (time.perf_counter() - began))
+    return times
