@@ -502,3 +502,15 @@ CARRIER_CAP_POLL: Final = 0.02
 
 SESSION_MEASURE: Final = 3.0
 """A path whose ping is not answered within this long is not moved to."""
+
+# --- perf -------------------------------------------------------------------------------------------------
+
+PERF_BLOCK: Final = 256 * KIB
+"""One write of a measurement: what the pump reads at once."""
+
+PERF_TIMEOUT: Final = 300.0
+"""One exchange; the cap of libp2p's own perf tests."""
+
+MAX_PERF_STREAMS: Final = 64
+MAX_PERF_STREAMS_PER_PEER: Final = 64
+"""Exchanges at once. Perf is off by default; who turns it on measures."""
