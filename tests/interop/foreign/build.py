@@ -1,0 +1,120 @@
+"""Builds the peers into a cache outside the repository. A missing toolchain is a reason to skip, a failed build a failure.
+
+The cache is XDG_CACHE_HOME/punchbridge/interop; a folder's sources are copied there, so that no lock file or build
+product is left beside them. CARGO_BUILD_JOBS and GOMAXPROCS are obeyed. Knows no protocol.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+SOURCES = REPOSITORY / "tests" / "interop" / "peers"
+BUILD_SECONDS = 3600
+"""A cold rust-libp2p on one slow core needs about 20 minutes."""
+
+
+class BuildFailed(RuntimeError):
+    """A peer did not compile; the text ends with the tool's last lines."""
+
+
+class Missing(RuntimeError):
+    """A toolchain is not here; the text says which."""
+
+
+def cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "punchbridge" / "interop"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one folder of `peers` becomes a program. `product` is a path in the copied folder."""
+
+    folder: str
+    tool: str
+    commands: Sequence[Sequence[str]]
+    product: str
+    argv: Callable[[Path], list[str]]
+
+    @property
+    def home(self) -> Path:
+        return cache() / self.folder
+
+    def missing(self) -> str | None:
+        """Why it cannot be built here, None when it can."""
+        return None if shutil.which(self.tool) else f"no {self.tool} on this machine"
+
+    def digest(self) -> str:
+        found = hashlib.sha256(repr(self.commands).encode())
+        for path in sorted((SOURCES / self.folder).rglob("*")):
+            if path.is_file():
+                found.update(path.name.encode() + b"\0" + path.read_bytes())
+        return found.hexdigest()
+
+    def ready(self) -> bool:
+        stamp = self.home / "stamp"
+        return stamp.exists() and stamp.read_text() == self.digest() and (self.home / self.product).exists()
+
+    def build(self) -> Path:
+        """Returns the product, built anew only when the sources changed. Raises Missing, BuildFailed."""
+        product = self.home / self.product
+        if self.ready():
+            return product
+        why = self.missing()
+        if why is not None:
+            raise Missing(why)
+        self.home.mkdir(parents=True, exist_ok=True)
+        (self.home / "stamp").unlink(missing_ok=True)
+        shutil.copytree(SOURCES / self.folder, self.home, dirs_exist_ok=True)
+        for command in self.commands:
+            done = subprocess.run(
+                command, cwd=self.home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_SECONDS
+            )
+            if done.returncode != 0:
+                tail = "\n".join((done.stdout + done.stderr).splitlines()[-30:])
+                raise BuildFailed(f"{' '.join(command)} ended with {done.returncode}:\n{tail}")
+        (self.home / "stamp").write_text(self.digest())
+        return product
+
+
+def _program(product: Path) -> list[str]:
+    return [str(product)]
+
+
+RECIPES = {
+    "go": Recipe("go", "go", [["go", "build", "-trimpath", "-o", "peer", "."]], "peer", _program),
+    "rust": Recipe(
+        "rust",
+        "cargo",
+        [["cargo", "build", "--release", "--target-dir", "target"]],
+        "target/release/punchbridge-interop-peer",
+        _program,
+    ),
+}
+PYTHON = {"ours": "ours.py", "py": "stock.py"}
+KINDS = ("ours", *RECIPES, "py")
+
+
+def unavailable(kind: str) -> str | None:
+    """Why a peer of this kind cannot be started now, None when it can."""
+    if kind in PYTHON or RECIPES[kind].ready():
+        return None
+    return RECIPES[kind].missing() or f"the {kind} peer is not built; run scripts/interop build {kind}"
+
+
+def command(kind: str) -> list[str]:
+    """How to start a peer. Raises Missing when it is not built."""
+    if kind in PYTHON:
+        return [sys.executable, str(SOURCES / "py" / PYTHON[kind])]
+    recipe = RECIPES[kind]
+    if not recipe.ready():
+        raise Missing(unavailable(kind) or "")
+    return recipe.argv(recipe.home / recipe.product)

@@ -1,0 +1,53 @@
+"""All cases in order, how one is run, and what it came to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from foreign import base
+from foreign.build import KINDS
+from foreign.cases import Case, NotOffered
+from foreign.peer import PeerFailed, Pool
+
+OTHERS = tuple(kind for kind in KINDS if kind != "ours")
+MAX_NOTE = 300
+
+
+def cases() -> Iterator[Case]:
+    yield from base.cases(OTHERS)
+
+
+@dataclass(frozen=True)
+class Result:
+    """`outcome`: pass, fail, theirs (a failure that is known to be the other side's), not offered, skip."""
+
+    group: str
+    row: str
+    combination: str
+    outcome: str
+    note: str
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        return self.outcome != "fail"
+
+
+def run_case(case: Case, pool: Pool) -> Result:
+    """Runs one case; what goes wrong in it is its result."""
+    began = time.monotonic()
+    outcome, note = "pass", ""
+    why = case.unavailable()
+    if why is not None:
+        outcome, note = "skip", why
+    else:
+        try:
+            note = case.run(pool)
+        except NotOffered as problem:
+            outcome, note = "not offered", str(problem)
+        except (AssertionError, PeerFailed, OSError) as problem:
+            outcome, note = ("theirs", case.known) if case.known else ("fail", str(problem) or repr(problem))
+    note = " ".join(note.split())[:MAX_NOTE]
+    return Result(case.group, case.row, case.combination, outcome, note, round(time.monotonic() - began, 2))

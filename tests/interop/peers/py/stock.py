@@ -1,0 +1,282 @@
+"""A stock py-libp2p host as a peer of the interop suite: Noise and Yamux forced, everything else as it comes.
+
+Orders are carried out with its own circuit client, the way its documentation does it.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from contextlib import AsyncExitStack, suppress
+from importlib.metadata import version
+from typing import Any
+
+import trio
+from libp2p import new_host
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_static_key
+from libp2p.host.ping import PingService
+from libp2p.network.stream.exceptions import StreamEOF, StreamReset
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
+from libp2p.peer.peerstore import PeerStoreError
+from libp2p.relay.circuit_v2.config import RelayConfig, RelayRole
+from libp2p.relay.circuit_v2.dcutr import DCUtRProtocol
+from libp2p.relay.circuit_v2.protocol import PROTOCOL_ID as HOP
+from libp2p.relay.circuit_v2.protocol import CircuitV2Protocol
+from libp2p.relay.circuit_v2.resources import RelayLimits
+from libp2p.relay.circuit_v2.transport import CircuitV2Transport
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport
+from libp2p.tools.anyio_service import background_trio_service
+from multiaddr import Multiaddr
+from wire import BLOCK, COUNT, ECHO, PAUSE, PERF, PROTOCOLS, RESET, SLOW, Order, options, pattern, say, serve_orders
+
+
+async def some(stream: Any, size: int = BLOCK) -> bytes:
+    try:
+        data: bytes = await stream.read(size)
+        return data
+    except StreamEOF:
+        return b""
+
+
+async def drain(stream: Any) -> int:
+    total = 0
+    while data := await some(stream):
+        total += len(data)
+    return total
+
+
+async def exactly(stream: Any, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (more := await some(stream, size - len(data))):
+        data += more
+    return data
+
+
+async def send_zeros(stream: Any, size: int) -> None:
+    for start in range(0, size, BLOCK):
+        await stream.write(bytes(min(BLOCK, size - start)))
+
+
+async def on_echo(stream: Any) -> None:
+    while data := await some(stream):
+        await stream.write(data)
+    await stream.close()
+
+
+async def on_count(stream: Any) -> None:
+    await stream.write(struct.pack(">Q", await drain(stream)))
+    await stream.close()
+
+
+async def on_slow(stream: Any) -> None:
+    await trio.sleep(PAUSE)
+    await on_count(stream)
+
+
+async def on_reset(stream: Any) -> None:
+    await exactly(stream, 4)
+    await stream.reset()
+
+
+async def on_perf(stream: Any) -> None:
+    (wanted,) = struct.unpack(">Q", await exactly(stream, 8))
+    await drain(stream)
+    await send_zeros(stream, wanted)
+    await stream.close()
+
+
+HANDLERS = {ECHO: on_echo, COUNT: on_count, SLOW: on_slow, RESET: on_reset, PERF: on_perf}
+
+
+async def echo(stream: Any, size: int) -> dict[str, Any]:
+    began, sent, received = time.monotonic(), pattern(size), bytearray()
+
+    async def send() -> None:
+        for start in range(0, size, BLOCK):
+            await stream.write(sent[start : start + BLOCK])
+        await stream.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        while data := await some(stream):
+            received += data
+    return {"bytes": len(received), "same": received == sent, "seconds": time.monotonic() - began}
+
+
+async def counted(stream: Any, size: int) -> dict[str, Any]:
+    written, early = 0, 0
+
+    async def look() -> None:
+        nonlocal early
+        await trio.sleep(1.0)
+        early = written
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        while written < size:
+            block = min(BLOCK, size - written)
+            await stream.write(bytes(block))
+            written += block
+        await stream.close()
+        (count,) = struct.unpack(">Q", await exactly(stream, 8))
+        nursery.cancel_scope.cancel()
+    return {"count": count, "first_second": early}
+
+
+async def reset(stream: Any) -> dict[str, Any]:
+    await stream.write(bytes(4))
+    try:
+        await drain(stream)
+    except StreamReset:
+        return {"seen": "reset"}
+    return {"seen": "end"}
+
+
+async def perf(stream: Any, order: Order) -> dict[str, Any]:
+    began = time.monotonic()
+    await stream.write(struct.pack(">Q", order["down"]))
+    await send_zeros(stream, order["up"])
+    await stream.close()
+    return {"down": await drain(stream), "seconds": time.monotonic() - began}
+
+
+class Peer:
+    """Carries out orders on one host."""
+
+    def __init__(self, host: Any, circuits: CircuitV2Transport) -> None:
+        self._host = host
+        self._network = host.get_network()
+        self._circuits = circuits
+
+    async def obey(self, order: Order) -> dict[str, Any]:
+        name = order["do"]
+        if name in PROTOCOLS:
+            return await self._stream(name, order)
+        result: dict[str, Any] = await getattr(self, f"do_{name}")(order)
+        return result
+
+    async def do_dial(self, order: Order) -> dict[str, Any]:
+        text = order["addr"]
+        if "/p2p-circuit" not in text:
+            info = info_from_p2p_addr(Multiaddr(text))
+            await self._network.dial_addr(info.addrs[0], info.peer_id)
+            return {"peer": str(info.peer_id)}
+        relay, _, target = text.partition("/p2p-circuit/p2p/")
+        peer = ID.from_base58(target)
+        raw = await self._circuits.dial_peer_info(
+            PeerInfo(peer, [Multiaddr(text)]), relay_info=info_from_p2p_addr(Multiaddr(relay))
+        )
+        await self._host.upgrade_outbound_connection(raw, peer)
+        return {"peer": target}
+
+    async def do_reserve(self, order: Order) -> dict[str, Any]:
+        info = info_from_p2p_addr(Multiaddr(order["addr"]))
+        await self._host.connect(info)
+        stream = await self._host.new_stream(info.peer_id, [HOP])
+        if not await self._circuits._make_reservation(stream, info.peer_id):
+            raise RuntimeError("the relay refused")
+        return {"addrs": [f"{order['addr']}/p2p-circuit/p2p/{self._host.get_id()}"]}
+
+    async def do_conns(self, order: Order) -> dict[str, Any]:
+        return {"conns": [describe(one) for one in self._network.get_connections(ID.from_base58(order["peer"]))]}
+
+    async def do_listen(self, order: Order) -> dict[str, Any]:
+        before = {str(addr) for addr in self._host.get_addrs()}
+        await self._network.listen(Multiaddr(order["addr"]))
+        added = next(str(addr) for addr in self._host.get_addrs() if str(addr) not in before)
+        return {"addr": added.partition("/p2p/")[0]}
+
+    async def do_close(self, order: Order) -> dict[str, Any]:
+        await self._host.disconnect(ID.from_base58(order["peer"]))
+        return {}
+
+    async def do_ping(self, order: Order) -> dict[str, Any]:
+        # Its own figures are whole milliseconds, so the time is taken here.
+        service, times = PingService(self._host), []
+        for _ in range(order["count"]):
+            began = time.monotonic()
+            await service.ping(ID.from_base58(order["peer"]), 1)
+            times.append((time.monotonic() - began) * 1000)
+        return {"ms": times}
+
+    async def do_identify(self, order: Order) -> dict[str, Any]:
+        store, peer = self._host.get_peerstore(), ID.from_base58(order["peer"])
+        protocols: list[str] = []
+        while not protocols:
+            await trio.sleep(0.05)
+            with suppress(PeerStoreError):
+                protocols = store.get_protocols(peer)
+        return {"agent": "", "protocols": list(protocols), "listen": [str(addr) for addr in store.addrs(peer)]}
+
+    async def _stream(self, name: str, order: Order) -> dict[str, Any]:
+        peer = ID.from_base58(order["peer"])
+        if name == "many":
+            return await self._many(peer, order["count"])
+        stream = await self._host.new_stream(peer, [PROTOCOLS[name]])
+        if name == "echo":
+            return await echo(stream, order["size"])
+        if name in ("count", "slow"):
+            return await counted(stream, order["size"])
+        return await (perf(stream, order) if name == "perf" else reset(stream))
+
+    async def _many(self, peer: ID, count: int) -> dict[str, Any]:
+        """Opens all streams, each known to be served, before it uses any further."""
+        streams: list[Any] = []
+        good: list[bool] = []
+        for _ in range(count):
+            streams.append(await self._host.new_stream(peer, [ECHO]))
+            await streams[-1].write(b"\0")
+            await exactly(streams[-1], 1)
+
+        async def one(stream: Any) -> None:
+            result = await echo(stream, 1000)
+            good.append(result["same"])
+
+        async with trio.open_nursery() as nursery:
+            for stream in streams:
+                nursery.start_soon(one, stream)
+        return {"good": sum(good)}
+
+
+def describe(connection: Any) -> dict[str, Any]:
+    addrs = connection.get_transport_addresses()
+    remote = str(addrs[0]) if addrs else ""
+    return {
+        "remote": remote,
+        "relay": "relay" in str(connection.get_connection_type()).lower(),
+        "inbound": not connection.is_initiator if hasattr(connection, "is_initiator") else False,
+    }
+
+
+async def main() -> None:
+    given, keys = options(), create_new_key_pair()
+    noise = Transport(keys, noise_privkey=create_static_key().private_key)
+    host: Any = new_host(key_pair=keys, sec_opt={NOISE: noise}, muxer_preference="YAMUX")
+    limits = RelayLimits(
+        duration=given.limit_seconds or 86400,
+        data=given.limit_bytes or 1 << 40,
+        max_circuit_conns=100,
+        max_reservations=given.reservations,
+    )
+    protocol = CircuitV2Protocol(host, limits=limits, allow_hop=given.relay)
+    circuits = CircuitV2Transport(
+        host, protocol, RelayConfig(roles=RelayRole.HOP if given.relay else RelayRole.STOP, limits=limits)
+    )
+    for name, handler in HANDLERS.items():
+        host.set_stream_handler(name, handler)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(host.run(listen_addrs=[Multiaddr(addr) for addr in given.listen]))
+        await stack.enter_async_context(background_trio_service(protocol))
+        if given.punch:
+            await stack.enter_async_context(background_trio_service(DCUtRProtocol(host)))
+        await protocol.event_started.wait()
+        addrs = [str(addr) for addr in host.get_addrs()]
+        say({"event": "ready", "peer": str(host.get_id()), "addrs": addrs, "version": f"py-libp2p {version('libp2p')}"})
+        await serve_orders(Peer(host, circuits).obey)
+
+
+if __name__ == "__main__":
+    trio.run(main)
