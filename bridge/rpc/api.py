@@ -198,7 +198,9 @@ def open_bridge(
     listen: Sequence[str | Multiaddr] | None = None,
     relays: Sequence[str | Multiaddr] = (),
     punch: bool = True,
+    punch_retry: float | None = None,
     allow_private: bool = False,
+    sessions: bool = True,
     agent: str | None = None,
     events: Callable[[Event], None] | None = None,
 ) -> Iterator[Bridge]:
@@ -206,13 +208,15 @@ def open_bridge(
 
     key: path of the key file (made when missing), an Identity, or None for a fresh identity. listen: multiaddrs,
     by default every IPv4 interface on a port the system picks; () for none. relays: multiaddrs of relays to hold a
-    reservation with. punch: False sends no DCUtR message and answers none. allow_private: announce and dial private
-    addresses (one LAN, tests). events: called on each event in the network thread; it must return fast.
+    reservation with. punch: False sends no DCUtR message and answers none. punch_retry: seconds between a run of
+    punches that failed and the next, doubling from there; by default 30. allow_private: announce and dial private
+    addresses (one LAN, tests). sessions: False keeps to plain streams, each bound to the connection it was opened on.
+    events: called on each event in the network thread; it must return fast.
 
     Raises what opening found: IdentityError, AddressError, PortInUse, ConfigError. Start it after any fork.
     """
-    config = host_config(key, listen, relays, agent=agent, allow_private=allow_private, punch=punch)
-    thread = NetworkThread(lambda: open_control(config, events))
+    config = host_config(key, listen, relays, agent=agent, allow_private=allow_private, punch=punch, punch_retry=punch_retry)
+    thread = NetworkThread(lambda: open_control(config, events, sessions=sessions))
     control = thread.start()
     bridge = Bridge(thread, control)
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from bridge.identity import Identity, load_or_create, peer_text
 from bridge.rpc.gateway import Gateway, open_gateway
 from bridge.rpc.paths import wait_direct
 from bridge.rpc.target import Target
+from bridge.session.host import open_session_host
 
 __all__ = ["ConnectionInfo", "Control", "Key", "host_config", "open_control"]
 
@@ -53,9 +54,16 @@ class ConnectionInfo:
 
 
 def host_config(
-    key: Key, listen: Addresses | None, relays: Addresses, *, agent: str | None, allow_private: bool, punch: bool
+    key: Key,
+    listen: Addresses | None,
+    relays: Addresses,
+    *,
+    agent: str | None,
+    allow_private: bool,
+    punch: bool,
+    punch_retry: float | None = None,
 ) -> HostConfig:
-    """Reads what the caller gave. Raises AddressError and IdentityError with what to do."""
+    """Reads what the caller gave. Raises AddressError, ConfigError and IdentityError with what to do."""
     identity = Identity.generate() if key is None else key if isinstance(key, Identity) else load_or_create(Path(key))
     relay_addrs = tuple(_multiaddr(addr) for addr in relays)
     for addr in relay_addrs:
@@ -63,9 +71,22 @@ def host_config(
             raise AddressError(f"the relay's address {addr} must end in /p2p/ID, so that nobody can pose as the relay")
     listen_addrs = tuple(_multiaddr(addr) for addr in (DEFAULT_LISTEN if listen is None else listen))
     config = HostConfig(
-        identity=identity, listen=listen_addrs, relays=relay_addrs, allow_private=allow_private, punch=punch
+        identity=identity,
+        listen=listen_addrs,
+        relays=relay_addrs,
+        allow_private=allow_private,
+        punch=punch,
+        punch_policy=_punch_policy(punch_retry),
     )
     return config if agent is None else replace(config, agent=agent)
+
+
+def _punch_policy(retry: float | None) -> DcutrPolicy:
+    if retry is None:
+        return DcutrPolicy()
+    if not DCUTR_RETRY_MIN <= retry < float("inf"):
+        raise ConfigError(f"a pause of {retry:g} s between runs of punches; the least is {DCUTR_RETRY_MIN:g} s")
+    return DcutrPolicy(retry_first=retry, retry_max=max(retry, DCUTR_RETRY_MAX))
 
 
 def _multiaddr(addr: str | Multiaddr) -> Multiaddr:
@@ -160,10 +181,15 @@ class Control:
 
 
 @asynccontextmanager
-async def open_control(config: HostConfig, events: Callable[[Event], None] | None) -> AsyncIterator[Control]:
-    """Runs a host and its gateway. At the end streams are reset, connections closed, sockets and files gone."""
+async def open_control(
+    config: HostConfig, events: Callable[[Event], None] | None, *, sessions: bool = True
+) -> AsyncIterator[Control]:
+    """Runs a host, with or without sessions, and its gateway.
+
+    At the end streams are reset, connections closed, sockets and files gone."""
     hub = EventHub()
     if events is not None:
         hub.subscribe(supervised(events))
-    async with open_host(config, hub) as host, open_gateway(host) as gateway:
+    opened: AbstractAsyncContextManager[Host] = open_session_host(config, hub) if sessions else open_host(config, hub)
+    async with opened as host, open_gateway(host) as gateway:
         yield Control(host, gateway)

@@ -14,12 +14,14 @@ import trio
 from bridge.errors import ConfigError
 from bridge.limits import LOCAL_CONNECT_TIMEOUT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER
 from bridge.rpc.gateway import connect_unix
+from bridge.rpc.paths import accept_streams, refuse_streams
 from bridge.rpc.places import Place, parse_place
 from bridge.rpc.pump import pump
 from bridge.rpc.target import GRPC_PROTOCOL, check_protocol
 
 if TYPE_CHECKING:
     from bridge.behaviours.host import Host
+    from bridge.session import SessionStream
     from bridge.swarm.stream import Stream
 
 __all__ = ["run"]
@@ -47,7 +49,7 @@ async def run(
         raise ConfigError(f"{place!r} names no port to connect to")
     check_protocol(protocol)
 
-    async def handler(stream: Stream) -> None:
+    async def handler(stream: Stream | SessionStream) -> None:
         try:
             local = await connect(behind)
         except OSError as problem:
@@ -56,13 +58,13 @@ async def run(
             return
         await pump(local, stream)
 
-    await host.swarm.handle(protocol, handler, max_streams=max_streams, max_per_peer=max_per_peer)
+    await accept_streams(host, protocol, handler, max_streams=max_streams, max_per_peer=max_per_peer)
     try:
         task_status.started(behind)
         await trio.sleep_forever()
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + LOCAL_CONNECT_TIMEOUT):
-            await host.swarm.unhandle(protocol)
+            await refuse_streams(host, protocol)
 
 
 async def connect(place: Place) -> socket.socket:

@@ -26,6 +26,7 @@ from bridge.rpc.target import GRPC_PROTOCOL, PathPolicy, Target, check_protocol,
 
 if TYPE_CHECKING:
     from bridge.behaviours.host import Host
+    from bridge.session import SessionStream
     from bridge.swarm.stream import Stream
 
 __all__ = ["run"]
@@ -86,7 +87,9 @@ async def run(
                 nursery.start_soon(carry_in_slot, local, slot)
 
 
-async def _open(host: Host, target: Target, protocol: str, path: PathPolicy, direct_wait: float) -> Stream:
+async def _open(
+    host: Host, target: Target, protocol: str, path: PathPolicy, direct_wait: float
+) -> Stream | SessionStream:
     try:
         with trio.fail_after(OPEN_PATH_TIMEOUT):
             return await open_on_path(host, target, protocol, path, direct_wait=direct_wait, lazy=True)

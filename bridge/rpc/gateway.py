@@ -32,7 +32,7 @@ from bridge.limits import (
     MAX_SERVED_STREAMS_PER_PEER,
     OPEN_PATH_TIMEOUT,
 )
-from bridge.rpc.paths import StreamCarrier, open_on_path
+from bridge.rpc.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
 from bridge.rpc.peer import TABLE, ConnectInfo
 from bridge.rpc.pump import Pumped, pump
 from bridge.rpc.sockets import ServerDoor, SocketDirectory, peer_process
@@ -40,6 +40,7 @@ from bridge.rpc.target import PathPolicy, Target
 
 if TYPE_CHECKING:
     from bridge.behaviours.host import Host
+    from bridge.session import SessionStream
     from bridge.swarm.stream import Stream
 
 __all__ = ["Endpoint", "EndpointKey", "Gateway", "connect_unix", "open_gateway"]
@@ -136,7 +137,7 @@ class Gateway:
                 return
             self._remember(endpoint, None)
             key = endpoint.key
-            info = ConnectInfo(peer_text(key.target.peer), key.protocol, StreamCarrier(stream))
+            info = ConnectInfo(peer_text(key.target.peer), key.protocol, carrier_of(stream))
             endpoint.infos[id(info)] = info
 
             def explain(outcome: Pumped) -> None:
@@ -153,7 +154,7 @@ class Gateway:
             local.close()
             endpoint.streams -= 1
 
-    async def _open(self, key: EndpointKey) -> Stream:
+    async def _open(self, key: EndpointKey) -> Stream | SessionStream:
         try:
             with trio.fail_after(OPEN_PATH_TIMEOUT):
                 return await open_on_path(
@@ -180,12 +181,12 @@ class Gateway:
         Raises LocalError when the protocol is served already (the door is closed then).
         """
 
-        async def handler(stream: Stream) -> None:
+        async def handler(stream: Stream | SessionStream) -> None:
             await self._to_server(door, protocol, stream)
 
         try:
-            await self.host.swarm.handle(
-                protocol, handler, max_streams=MAX_SERVED_STREAMS, max_per_peer=MAX_SERVED_STREAMS_PER_PEER
+            await accept_streams(
+                self.host, protocol, handler, max_streams=MAX_SERVED_STREAMS, max_per_peer=MAX_SERVED_STREAMS_PER_PEER
             )
         except BaseException:
             door.close()
@@ -197,12 +198,12 @@ class Gateway:
         door = self._doors.pop(protocol, None)
         if door is not None:
             try:
-                await self.host.swarm.unhandle(protocol)
+                await refuse_streams(self.host, protocol)
             finally:
                 door.close()
 
-    async def _to_server(self, door: ServerDoor, protocol: str, stream: Stream) -> None:
-        info = ConnectInfo(peer_text(stream.connection.peer), protocol, StreamCarrier(stream))
+    async def _to_server(self, door: ServerDoor, protocol: str, stream: Stream | SessionStream) -> None:
+        info = ConnectInfo(peer_text(remote_peer(stream)), protocol, carrier_of(stream))
         try:
             local, name = self.directory.named_socket()
         except OSError as problem:

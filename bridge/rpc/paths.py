@@ -1,18 +1,22 @@
-"""Opening a stream to a peer on the path that a policy allows, dialling it first where that is needed.
+"""Opening a stream to a peer on the path that a policy allows, dialling it first where that is needed; and taking them.
 
-Decides between the connections that the swarm has; it makes no connection itself and knows no gRPC. Deadlines are the
-caller's cancel scopes, except the wait for a punch, which is bounded here.
+A stream is a session where the peer knows sessions, else a plain libp2p stream. Decides between the connections that
+the swarm has; it makes no connection itself and knows no gRPC. Deadlines are the caller's cancel scopes, except the
+wait for a punch, which is bounded here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal
 
 import trio
 
 from bridge.addresses import is_relayed, with_peer
-from bridge.errors import ConnectionLost, DirectRequired, Unreachable
+from bridge.errors import ConnectionLost, DirectRequired, NegotiationFailed, Unreachable
 from bridge.identity import PeerId, peer_text
+from bridge.session import SessionStream
+from bridge.session.host import SessionHost
 
 if TYPE_CHECKING:
     from bridge.behaviours.host import Host
@@ -20,7 +24,16 @@ if TYPE_CHECKING:
     from bridge.swarm.connection import Connection
     from bridge.swarm.stream import Stream
 
-__all__ = ["StreamCarrier", "direct_connection", "open_on_path", "wait_direct"]
+__all__ = [
+    "StreamCarrier",
+    "accept_streams",
+    "carrier_of",
+    "direct_connection",
+    "open_on_path",
+    "refuse_streams",
+    "remote_peer",
+    "wait_direct",
+]
 
 
 class StreamCarrier:
@@ -32,6 +45,8 @@ class StreamCarrier:
     @property
     def path(self) -> Literal["direct", "relay"]:
         return self._connection.path
+
+    moves = False
 
     @property
     def multiaddr(self) -> str:
@@ -45,10 +60,41 @@ class StreamCarrier:
         return str(identified.observed)
 
 
+def remote_peer(stream: Stream | SessionStream) -> PeerId:
+    """The authenticated peer at the other end."""
+    return stream.peer if isinstance(stream, SessionStream) else stream.connection.peer
+
+
+def carrier_of(stream: Stream | SessionStream) -> SessionStream | StreamCarrier:
+    """What a ConnectInfo reads its live fields from."""
+    return stream if isinstance(stream, SessionStream) else StreamCarrier(stream)
+
+
+async def accept_streams(
+    host: Host,
+    protocol: str,
+    handler: Callable[[Stream | SessionStream], Awaitable[None]],
+    *,
+    max_streams: int,
+    max_per_peer: int,
+) -> None:
+    """Hands streams of a protocol to `handler`, sessions and plain ones. Raises LocalError when it has one."""
+    await host.swarm.handle(protocol, handler, max_streams=max_streams, max_per_peer=max_per_peer)
+    if isinstance(host, SessionHost):
+        host.sessions.serve(protocol, handler)
+
+
+async def refuse_streams(host: Host, protocol: str) -> None:
+    """The end of `accept_streams`; streams that run go on. Idempotent."""
+    if isinstance(host, SessionHost):
+        host.sessions.unserve(protocol)
+    await host.swarm.unhandle(protocol)
+
+
 async def open_on_path(
     host: Host, target: Target, protocol: str, policy: PathPolicy, *, direct_wait: float, lazy: bool = False
-) -> Stream:
-    """Opens a stream of `protocol` to the target, on the best connection that the policy allows.
+) -> Stream | SessionStream:
+    """Opens a stream of `protocol` to the target, on the best connection that the policy allows; a session moves on.
 
     Raises Unreachable (or a subclass) when no address answers, DirectRequired with the punch's verdict, WrongPeer,
     RelayRefused, NegotiationFailed when the peer does not speak the protocol. Cancellation leaves no stream.
@@ -58,11 +104,23 @@ async def open_on_path(
     """
     connection = await _connection(host, target, policy, direct_wait)
     try:
-        return await connection.open_stream((protocol,), lazy=lazy)
+        return await _open(host, connection, target, protocol, policy, lazy=lazy)
     except ConnectionLost:
         # It died between our look and our use (a peer that restarted); what the swarm has now is another one.
         connection = await _connection(host, target, policy, direct_wait)
-        return await connection.open_stream((protocol,), lazy=lazy)
+        return await _open(host, connection, target, protocol, policy, lazy=lazy)
+
+
+async def _open(
+    host: Host, connection: Connection, target: Target, protocol: str, policy: PathPolicy, *, lazy: bool
+) -> Stream | SessionStream:
+    if isinstance(host, SessionHost) and await host.sessions.supported_by(connection):
+        try:
+            return await host.sessions.open(connection, protocol, route=target, policy=policy)
+        except NegotiationFailed:
+            # It may serve the protocol on plain streams all the same.
+            pass
+    return await connection.open_stream((protocol,), lazy=lazy)
 
 
 async def _connection(host: Host, target: Target, policy: PathPolicy, direct_wait: float) -> Connection:

@@ -27,6 +27,9 @@ class Carrier(Protocol):
     def path(self) -> Literal["direct", "relay"]: ...
 
     @property
+    def moves(self) -> bool: ...
+
+    @property
     def multiaddr(self) -> str: ...
 
     @property
@@ -63,6 +66,11 @@ class ConnectInfo:
     def path(self) -> Literal["direct", "relay"]:
         """Whether the bytes go over a relay now."""
         return self._carrier.path
+
+    @property
+    def moves(self) -> bool:
+        """True for a session, which changes paths without breaking; False for a plain stream, bound to one."""
+        return self._carrier.moves
 
     @property
     def multiaddr(self) -> str:

@@ -6,19 +6,17 @@ Reads text, asks protocol codes, and knows nothing of connections.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 from bridge.addresses import Multiaddr, endpoint_of, is_relayed, parse, peer_of
 from bridge.errors import AddressError, ConfigError
 from bridge.identity import PeerId, parse_peer_id, peer_text
+from bridge.protocol.path import PathPolicy
 
 __all__ = ["GRPC_PROTOCOL", "PathPolicy", "Target", "check_policy", "check_protocol", "parse_target"]
 
 GRPC_PROTOCOL = "/punchbridge/grpc/1.0.0"
 """The stream protocol that carries one HTTP/2 connection of gRPC, its preface first, with nothing before it."""
-
-PathPolicy = Literal["any", "direct", "relay"]
-"""any: the best path there is when the stream opens; direct: never relayed; relay: never direct."""
 
 
 @dataclass(frozen=True)

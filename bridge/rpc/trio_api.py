@@ -18,11 +18,12 @@ from bridge.events import Event
 from bridge.identity import peer_text
 from bridge.limits import DIRECT_WAIT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER, PUMP_READ
 from bridge.rpc.control import ConnectionInfo, Control, Key, host_config, open_control
-from bridge.rpc.paths import StreamCarrier, open_on_path
+from bridge.rpc.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
 from bridge.rpc.peer import ConnectInfo
 from bridge.rpc.target import PathPolicy, check_policy, check_protocol, parse_target
 
 if TYPE_CHECKING:
+    from bridge.session import SessionStream
     from bridge.swarm.stream import Stream
 
 __all__ = ["Acceptor", "BridgeStream", "TrioBridge", "open_trio"]
@@ -34,10 +35,10 @@ _ACCEPT_QUEUE = 16
 class BridgeStream(trio.abc.HalfCloseableStream):
     """A stream to a peer; `info` tells which and on what path. Used and closed like any trio stream."""
 
-    def __init__(self, stream: Stream, protocol: str) -> None:
+    def __init__(self, stream: Stream | SessionStream, protocol: str) -> None:
         self._stream = stream
         self._closed = trio.Event()
-        self.info = ConnectInfo(peer_text(stream.connection.peer), protocol, StreamCarrier(stream))
+        self.info = ConnectInfo(peer_text(remote_peer(stream)), protocol, carrier_of(stream))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)
@@ -85,13 +86,13 @@ class Acceptor:
     async def __aenter__(self) -> Acceptor:
         if not self._taking:
             total, per_peer = self._limits
-            await self._host.swarm.handle(self._protocol, self._take, max_streams=total, max_per_peer=per_peer)
+            await accept_streams(self._host, self._protocol, self._take, max_streams=total, max_per_peer=per_peer)
             self._taking = True
         return self
 
     async def __aexit__(self, *failure: object) -> None:
         with trio.CancelScope(shield=True):
-            await self._host.swarm.unhandle(self._protocol)
+            await refuse_streams(self._host, self._protocol)
         self._taking = False
         try:
             while True:
@@ -111,7 +112,7 @@ class Acceptor:
         except (trio.EndOfChannel, trio.ClosedResourceError):
             raise StopAsyncIteration from None
 
-    async def _take(self, stream: Stream) -> None:
+    async def _take(self, stream: Stream | SessionStream) -> None:
         wrapped = BridgeStream(stream, self._protocol)
         try:
             await self._send.send(wrapped)
@@ -189,11 +190,13 @@ async def open_trio(
     listen: Sequence[str | Multiaddr] | None = None,
     relays: Sequence[str | Multiaddr] = (),
     punch: bool = True,
+    punch_retry: float | None = None,
     allow_private: bool = False,
+    sessions: bool = True,
     agent: str | None = None,
     events: Callable[[Event], None] | None = None,
 ) -> AsyncIterator[TrioBridge]:
     """Opens a bridge inside the caller's trio run; the arguments and errors of `bridge.open`."""
-    config = host_config(key, listen, relays, agent=agent, allow_private=allow_private, punch=punch)
-    async with open_control(config, events) as control:
+    config = host_config(key, listen, relays, agent=agent, allow_private=allow_private, punch=punch, punch_retry=punch_retry)
+    async with open_control(config, events, sessions=sessions) as control:
         yield TrioBridge(control)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -26,6 +27,15 @@ BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, BridgeErr
 Notice = Callable[[Sequence[SessionEvent]], None]
 
 
+_handed: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
+"""Bytes that sessions have given to each capped connection: they count against the cap before they leave."""
+
+
+def _used(connection: Connection) -> int:
+    # Some relays sum both directions (rust), so we do.
+    return max(connection.bytes_sent, _handed.get(connection, 0)) + connection.bytes_received
+
+
 def cap_left(connection: Connection, now: float) -> float:
     """The share (1.0 to 0.0) of a relay's bytes or seconds that this connection has left; 1.0 without a cap."""
     limit = connection.link.limit
@@ -33,11 +43,20 @@ def cap_left(connection: Connection, now: float) -> float:
         return 1.0
     left = 1.0
     if limit.bytes:
-        # Some relays sum both directions (rust), so we do.
-        left = min(left, 1.0 - (connection.bytes_sent + connection.bytes_received) / limit.bytes)
+        left = min(left, 1.0 - _used(connection) / limit.bytes)
     if limit.seconds:
         left = min(left, 1.0 - (now - connection.opened_at) / limit.seconds)
     return max(0.0, left)
+
+
+def _room(connection: Connection, now: float) -> int | None:
+    """Bytes of data a session may still hand to the connection; None without a cap."""
+    limit = connection.link.limit
+    if limit is None or not (limit.bytes or limit.seconds):
+        return None
+    if cap_left(connection, now) < CARRIER_CAP_USE:
+        return 0
+    return int(limit.bytes * (1 - CARRIER_CAP_USE)) - _used(connection) if limit.bytes else CARRIER_BURST
 
 
 class Carrier:
@@ -60,11 +79,13 @@ class Carrier:
         """Sends what the machine wants sent, without waiting. Never raises: a broken stream is told to the machine."""
         if self._rest or self._closing or not self._machine.wants_output(self.generation, now):
             return
-        if cap_left(self.connection, now) < CARRIER_CAP_USE:
-            return
-        stream = self.stream
+        stream, connection = self.stream, self.connection
+        handed = False
         try:
-            while frames := self._machine.output(self.generation, CARRIER_BURST, now):
+            while frames := self._machine.output(self.generation, CARRIER_BURST, now, room=_room(connection, now)):
+                handed = True
+                if connection.link.limit is not None:
+                    _handed[connection] = _handed.get(connection, 0) + sum(map(len, frames))
                 for index, frame in enumerate(frames):
                     taken = stream.send_nowait(frame)
                     if taken < len(frame):
@@ -74,7 +95,8 @@ class Carrier:
         except BROKEN as problem:
             self._broken(problem)
             return
-        self._notice(self._machine.after_output(self.generation))
+        if handed and (events := self._machine.after_output(self.generation)):
+            self._notice(events)
 
     def _broken(self, problem: BaseException) -> None:
         if not self._closing:

@@ -21,8 +21,9 @@ from bridge.limits import (
     SESSION_MEASURE,
     SESSION_RETRY_FIRST,
     SESSION_RETRY_MAX,
+    SPARE_CIRCUITS,
 )
-from bridge.protocol.path import Candidate, Decision, PathKeeper, PathPolicy
+from bridge.protocol.path import CAP_LEFT, Candidate, Decision, PathKeeper, PathPolicy
 from bridge.session.carrier import BROKEN, cap_left
 
 if TYPE_CHECKING:
@@ -177,8 +178,8 @@ class Keeper:
 
     def _keep_spare(self, decision: Decision, usable: list[Candidate], active: Candidate) -> None:
         """A capped circuit in use gets a successor in time, so that the move costs one round trip."""
-        spare = any(one.path == "relay" and one.id != active.id and one.left > 0.9 for one in usable)
-        if self._renewing or spare or not (decision.fresh_circuit or active.left < 0.9):
+        spares = sum(one.path == "relay" and one.id != active.id and one.left > 0.9 for one in usable)
+        if self._renewing or spares >= SPARE_CIRCUITS or not (decision.fresh_circuit or active.left < 0.9):
             return
         self._renewing = True
         self._nursery.start_soon(self._renew)
@@ -203,11 +204,14 @@ class Keeper:
         """A relayed connection that nobody uses any more gives its place at the relay back."""
         if connection.path != "relay" or connection.inbound:
             return
-        with trio.move_on_after(RELEASE_GRACE):
-            await connection.closed.wait()
-        while connection.streams and not connection.closed.is_set() and not self._session.over.is_set():
-            with trio.move_on_after(RELEASE_GRACE):
+        spent = cap_left(connection, trio.current_time()) < CAP_LEFT
+        grace = CARRIER_CAP_POLL if spent else RELEASE_GRACE
+        while not connection.closed.is_set() and not self._session.over.is_set():
+            with trio.move_on_after(grace):
                 await connection.closed.wait()
-        active = self._session.active
-        if not connection.closed.is_set() and (active is None or active.connection is not connection):
-            await self._host.swarm.close(connection, "RELEASED")
+            active = self._session.active
+            if active is not None and active.connection is connection:
+                return
+            if not connection.streams:
+                await self._host.swarm.close(connection, "RELEASED")
+                return

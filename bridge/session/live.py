@@ -46,12 +46,13 @@ class LiveSession:
         """Why the last carrier could not be attached."""
         self.reading = trio.lowlevel.ParkingLot()
         self.writing = trio.lowlevel.ParkingLot()
+        self.closing = trio.lowlevel.ParkingLot()
         self._attaching = trio.lowlevel.ParkingLot()
         self._events = events
         self._nursery = nursery
         self._timer_wake = trio.Event()
         self._armed = 0.0
-        self._reason = "MOVED"
+        self._reason = "MOVED_BY_PEER"
         self._lost: tuple[float, str] | None = None
 
     def __repr__(self) -> str:
@@ -104,7 +105,7 @@ class LiveSession:
         before, lost = self.last, self._lost
         connection = self.last = self.carriers[event.to].connection
         reason = "OPENED" if before is None else self._reason if lost is None else lost[1]
-        self._lost, self._reason = None, "MOVED"
+        self._lost, self._reason = None, "MOVED_BY_PEER"
         self._events.emit(
             SessionSwitched(
                 session=self.machine.id.hex()[:8],
@@ -188,6 +189,7 @@ class LiveSession:
     def _wake(self) -> None:
         machine = self.machine
         self._attaching.unpark_all()
+        self.closing.unpark_all()
         if self.reading and (machine.incoming.readable or machine.over is not None):
             self.reading.unpark_all()
         if self.writing and (machine.outgoing.room or machine.over is not None):

@@ -6,7 +6,6 @@ carriers of a session that does not exist.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -20,10 +19,11 @@ from bridge.limits import CARRIER_READ, IDENTIFY_TIMEOUT, SESSION_FIRST_FRAME, S
 from bridge.protocol.path import PathPolicy
 from bridge.protocol.session import Attach, Refusal, Session
 from bridge.protocol.session.frames import HEADER, FrameReader, Kind, refuse
-from bridge.session.carrier import BROKEN, Carrier
+from bridge.session.carrier import Carrier
 from bridge.session.keeper import Keeper, Route
 from bridge.session.live import LiveSession
 from bridge.session.stream import SessionStream
+from bridge.swarm.supervise import supervise
 
 if TYPE_CHECKING:
     from bridge.behaviours.host import Host
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["SESSION_PROTOCOL", "SessionService"]
 
 SESSION_PROTOCOL = "/punchbridge/session/1.0.0"
-
-log = logging.getLogger(__name__)
 
 Handler = Callable[[SessionStream], Awaitable[None]]
 
@@ -127,10 +125,8 @@ class SessionService:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.run_timer)
-                try:
-                    await self._handlers[stream.service](stream)
-                except BROKEN as problem:
-                    log.debug("%r ended: %s", session, problem)
+                handler = self._handlers[stream.service]
+                await supervise(f"the handler of {stream.service}", lambda: handler(stream), lambda _: stream.abort())
                 await stream.aclose()
                 nursery.cancel_scope.cancel()
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import Literal
 
 import trio
@@ -21,10 +22,15 @@ class SessionStream(trio.abc.HalfCloseableStream):
     One task may read and one may write at a time. `path`, `multiaddr`, `observed` and `round_trip` are live.
     """
 
+    moves = True
+    """The path may change under it."""
+
     def __init__(self, live: LiveSession) -> None:
         self.live = live
         self._machine = live.machine
         self._closed = False
+        self._sending = False
+        self._receiving = False
 
     def __repr__(self) -> str:
         return f"<SessionStream {self._machine.id.hex()[:8]} {self.service} {peer_text(self.peer)}>"
@@ -74,79 +80,132 @@ class SessionStream(trio.abc.HalfCloseableStream):
         raise BrokenStream(f"the session with {peer_text(self.peer)} is over ({text})")
 
     async def receive_some(self, max_bytes: int | None = 262144) -> bytes:
-        """At most `max_bytes` as soon as some are there; b"" after the peer's end. Cancelling loses nothing."""
+        """At most `max_bytes` as soon as some are there; b"" after the peer's end.
+
+        Raises BrokenStream, BrokenConnection, trio.ClosedResourceError after a close here, trio.BusyResourceError while
+        another task reads. Cancelling loses nothing.
+        """
+        most = 262144 if max_bytes is None else index(max_bytes)
+        if most < 1:
+            raise ValueError("max_bytes must be at least 1")
+        if self._receiving:
+            raise trio.BusyResourceError("another task is reading this stream")
         await trio.lowlevel.checkpoint_if_cancelled()
-        most = max_bytes or 262144
-        machine = self._machine
-        while True:
-            now = trio.current_time()
-            data = machine.read(most, now)
-            if data:
-                active = machine.active
-                if active is not None and machine.wants_output(active, now):
-                    self.live.flush()
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                return data
-            if machine.incoming.ended and not self._closed:
-                return b""
+        self._receiving = True
+        try:
+            while (data := self._take(most)) is None:
+                await self.live.reading.park()
+        finally:
+            self._receiving = False
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return data
+
+    def _take(self, most: int) -> bytes | None:
+        """What can be read now; b"" for the end, None for nothing yet."""
+        if self._closed:
             self._check()
-            await self.live.reading.park()
+        machine, now = self._machine, trio.current_time()
+        data = machine.read(most, now)
+        if data:
+            active = machine.active
+            if active is not None and machine.wants_output(active, now):
+                self.live.flush()
+            return data
+        if machine.incoming.ended:
+            return b""
+        self._check()
+        return None
 
     def send_nowait(self, data: Buffer) -> int:
-        """Takes what there is room for and returns how much that was; 0 would block. Raises as `receive_some`."""
-        self._check()
+        """Takes what there is room for and returns how much that was; 0 would block. Raises as `send_all`."""
+        self._check_writable()
         taken = self._machine.write(data, trio.current_time())
         if taken:
             self.live.flush()
         return taken
 
+    def _check_writable(self) -> None:
+        self._check()
+        if self._machine.over is not None:
+            raise BrokenStream(f"the session with {peer_text(self.peer)} is over")
+        if self._machine.outgoing.finished:
+            raise trio.ClosedResourceError("our half was ended")
+
     async def send_all(self, data: Buffer) -> None:
-        """Sends everything. Cancelling leaves an unknown part of it sent."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        view = memoryview(data)
-        while view:
-            taken = self.send_nowait(view)
-            view = view[taken:]
-            if view and not taken:
-                await self.live.writing.park()
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        """Sends everything. Raises BrokenStream, BrokenConnection, trio.ClosedResourceError, trio.BusyResourceError.
+
+        Cancelling leaves an unknown part of it sent.
+        """
+        self._begin_sending()
+        try:
+            await trio.lowlevel.checkpoint()
+            self._check_writable()
+            view = memoryview(data)
+            while view:
+                taken = self.send_nowait(view)
+                view = view[taken:]
+                if view and not taken:
+                    await self.live.writing.park()
+        finally:
+            self._sending = False
+
+    def _begin_sending(self) -> None:
+        if self._sending:
+            raise trio.BusyResourceError("another task is writing to this stream")
+        self._sending = True
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Until `send_nowait` would take something."""
-        await trio.lowlevel.checkpoint()
-        self._check()
-        while not self._machine.outgoing.room:
-            await self.live.writing.park()
-            self._check()
+        """Until `send_nowait` would take something, or raise."""
+        self._begin_sending()
+        try:
+            await trio.lowlevel.checkpoint()
+            self._check_writable()
+            while not self._machine.outgoing.room and self._machine.over is None and not self._closed:
+                await self.live.writing.park()
+            if self._closed:
+                self._check()
+        finally:
+            self._sending = False
 
     async def send_eof(self) -> None:
         """Ends our half; the peer reads b"" once it has everything. Cancelling leaves the half ended."""
-        await trio.lowlevel.checkpoint()
-        self._check()
-        self._machine.finish()
-        self.live.flush()
+        self._begin_sending()
+        try:
+            await trio.lowlevel.checkpoint()
+            if self._machine.outgoing.finished and not self._closed:
+                return
+            self._check_writable()
+            self._machine.finish()
+            self.live.flush()
+        finally:
+            self._sending = False
 
     async def aclose(self) -> None:
-        """Ends our half if it is open and waits until the peer has everything; cancelling resets the session."""
+        """Ends the stream; the peer reads all that was sent, then b"". Waits until it has it, SESSION_LINGER at most.
+
+        Cancelling resets what the peer does not have yet.
+        """
         if self._closed:
             await trio.lowlevel.checkpoint()
             return
+        machine = self._machine
         try:
-            if self._machine.over is None:
-                self._machine.finish()
+            await trio.lowlevel.checkpoint()
+            if machine.over is None:
+                machine.finish()
                 self.live.flush()
                 with trio.move_on_after(SESSION_LINGER):
-                    await self.live.over.wait()
-            await trio.lowlevel.checkpoint()
+                    while machine.over is None and not machine.outgoing.done:
+                        await self.live.closing.park()
         finally:
             self.abort()
 
     def abort(self) -> None:
-        """Ends the session at once; the peer sees a reset unless everything had ended."""
+        """Ends the session at once; the peer sees a reset unless it has everything."""
         if self._closed:
             return
         self._closed = True
         if self._machine.over is None:
-            self.live.handle(self._machine.reset("closed by the application"))
-        self.live.reading.unpark_all()
-        self.live.writing.unpark_all()
+            self.live.handle(self._machine.reset("closed"))
+        for parked in (self.live.reading, self.live.writing, self.live.closing):
+            parked.unpark_all()

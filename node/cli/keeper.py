@@ -1,7 +1,8 @@
 """Keeps the node of `dial` connected to one peer, on the best path there is.
 
-The link is made before it is broken: when a direct connection stands, the node shakes hands over it and then leaves
-the relay; when it dies, the node goes back to the relay. Flags and signals are not known here.
+Over a session the path changes below the node, which is only told. Over a plain stream (a peer without sessions) the
+link is made before it is broken: when a direct connection stands, the node shakes hands over it and then leaves the
+relay; when it dies, the node goes back to the relay. Flags and signals are not known here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from bridge.errors import AuthenticationFailed, BridgeError, DirectRequired, Unreachable
-from bridge.events import ConnectionOpened, Event, P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
+from bridge.events import (
+    ConnectionOpened,
+    Event,
+    P2pFallback,
+    P2pUpgrade,
+    PunchFailed,
+    PunchStarted,
+    PunchSucceeded,
+    SessionSwitched,
+)
 from bridge.limits import REDIAL_BACKOFF_FIRST, REDIAL_BACKOFF_MOST
 from bridge.rpc.peer import synthesized_address
 
@@ -138,8 +148,13 @@ class Keeper:
         self._wake.clear()
         if ended is not None:
             await self._recover(ended)
-        elif self.path != "direct" and not self.goal.relay_only and self._stands_direct():
+        elif self.path != "direct" and not self.goal.relay_only and not self._moves() and self._stands_direct():
             await self._upgrade()
+
+    def _moves(self) -> bool:
+        """Whether a session carries the node, so that the path changes by itself."""
+        info = None if self._channel is None else self._channel.info
+        return info is not None and info.moves
 
     def _stands_direct(self) -> bool:
         return any(one.peer_id == self.goal.peer and one.path == "direct" for one in self.bridge.connections())
@@ -188,16 +203,21 @@ class Keeper:
     async def _open(self, path: Literal["direct", "relay"], reason: str) -> None:
         """A stream of the node over a channel of its own on that path. The channel before is closed after its use."""
         channel = self.bridge.aio_channel(
-            self.goal.target, path=path, fresh=True, direct_wait=_UPGRADE_WAIT, options=CHANNEL_OPTIONS
+            self.goal.target, path=self._policy(path), fresh=True, direct_wait=_UPGRADE_WAIT, options=CHANNEL_OPTIONS
         )
         host, port = synthesized_address(self.goal.peer)
-        info = PeerInfo(host, port, self.goal.peer, lambda: path, self.goal.target)
+        info = PeerInfo(
+            host, port, self.goal.peer, lambda: path if self.path == "none" else self.path, self.goal.target
+        )
         try:
             await self._shake_hands(channel, info)
         except BaseException:
             await channel.close(None)
             raise
         before, self._channel = self._channel, channel
+        carried = channel.info
+        if carried is not None:
+            path = carried.path
         self.paths.note(self.goal.peer, path, reason)
         self.report.path = path
         if path == "direct":
@@ -206,6 +226,16 @@ class Keeper:
             task = asyncio.create_task(_close_later(before))
             self._retired.add(task)
             task.add_done_callback(self._retired.discard)
+
+    def _path_or(self, first: str) -> str:
+        """The path now; before the handshake has ended, the one it goes over."""
+        return first if self.path == "none" else self.path
+
+    def _policy(self, path: Literal["direct", "relay"]) -> Literal["any", "direct", "relay"]:
+        """A session starts on any path and moves; on plain streams the direct one must be asked for."""
+        if self.goal.relay_only:
+            return "relay"
+        return "direct" if path == "direct" and self._channel is not None and not self._moves() else "any"
 
     async def _shake_hands(self, channel: Any, info: PeerInfo) -> None:
         try:
@@ -233,6 +263,12 @@ class Keeper:
         if isinstance(event, (P2pUpgrade, PunchSucceeded)) or (
             isinstance(event, ConnectionOpened) and event.path == "direct" and not event.punched
         ):
+            self._wake.set()
+        elif isinstance(event, SessionSwitched):
+            self.paths.follow(event)
+            self.report.path = self.path if self.path != "none" else self.report.path
+            if event.to == "direct":
+                self.report.progress(None)
             self._wake.set()
         elif isinstance(event, PunchStarted):
             self._retry_at = None

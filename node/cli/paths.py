@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, cast
 
-from bridge.events import Event, HandshakeCompleted, PathChanged
+from bridge.events import Event, HandshakeCompleted, PathChanged, SessionSwitched
 
 from ..events import PeerDisconnected
 
@@ -40,10 +40,13 @@ class Paths:
         self._emit(PathChanged(peer=peer, from_=before, to=now, reason=reason))
 
     def follow(self, event: Event) -> None:
-        """Takes the paths from what the node tells: a handshake, or the end of a peer's last stream."""
+        """Takes the paths from what is told: a handshake, a session that moved, the end of a peer's last stream."""
         if isinstance(event, HandshakeCompleted):
             known = self.of(event.peer) != "none"
             self.note(event.peer, event.path, "the peer opened its stream anew" if known else "handshake")
+        elif isinstance(event, SessionSwitched):
+            if self.of(event.peer) != "none":
+                self.note(event.peer, event.to, event.reason)
         elif isinstance(event, PeerDisconnected) and not event.remaining:
             self.note(event.peer, "none", event.reason)
 

@@ -122,11 +122,11 @@ class AioService(Service):
 
 
 @contextmanager
-def open_pair() -> Iterator[tuple[bridge.Bridge, bridge.Bridge]]:
+def open_pair(*, sessions: bool = True) -> Iterator[tuple[bridge.Bridge, bridge.Bridge]]:
     """Two bridges on loopback: one for a server, one for a client."""
     with (
-        bridge.open(listen=LOOPBACK, allow_private=True) as server,
-        bridge.open(listen=LOOPBACK, allow_private=True) as client,
+        bridge.open(listen=LOOPBACK, allow_private=True, sessions=sessions) as server,
+        bridge.open(listen=LOOPBACK, allow_private=True, sessions=sessions) as client,
     ):
         yield server, client
 

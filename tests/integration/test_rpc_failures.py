@@ -201,33 +201,68 @@ def test_errors_at_open_are_raised_in_the_caller(tmp_path: object) -> None:
         pass
 
 
-def test_connections_cut_at_any_moment_never_corrupt_or_fake_an_end() -> None:
+def _chat_and_cut(
+    listener: bridge.Bridge, channel: grpc.Channel, dice: random.Random, cuts: set[int], count: int
+) -> tuple[list[bytes], list[bytes], grpc.RpcError | None]:
+    """A bidi call of `count` messages; the listener's side cuts all connections after the replies in `cuts`."""
+    swarm = listener._control.host.swarm
+    sent: list[bytes] = []
+    received: list[bytes] = []
+
+    def requests() -> Iterator[bytes]:
+        for number in range(count):
+            sent.append(str(number).encode() * dice.randrange(1, 3000))
+            yield sent[-1]
+
+    caught: grpc.RpcError | None = None
+    try:
+        for message in method(channel, "Chat")(requests(), timeout=30, wait_for_ready=True):
+            received.append(message)
+            if len(received) in cuts:
+                listener._thread.ask(lambda: [one.abort("CUT") for one in swarm.connections()])
+    except grpc.RpcError as problem:
+        caught = problem
+    return sent, received, caught
+
+
+def test_plain_streams_cut_at_any_moment_never_corrupt_or_fake_an_end() -> None:
     """What arrived is an exact prefix, and the call ends as UNAVAILABLE: whatever was in flight when it was cut."""
     dice = random.Random(2)
-    with open_pair() as (listener, dialing), serving(listener, Service()):
-        swarm = listener._control.host.swarm
+    with (
+        open_pair(sessions=False) as (listener, dialing),
+        serving(listener, Service()),
+        dialing.channel(listener.addrs[0]) as channel,
+    ):
+        for _ in range(15):
+            cut_at = dice.randrange(1, 60)
+            sent, received, caught = _chat_and_cut(listener, channel, dice, {cut_at}, 100_000)
+            assert caught is not None
+            assert caught.code() is grpc.StatusCode.UNAVAILABLE
+            assert len(received) >= cut_at
+            assert received == sent[: len(received)]
 
-        def cut() -> None:
-            listener._thread.ask(lambda: [one.abort("CUT") for one in swarm.connections()])
 
-        def chat(channel: grpc.Channel, sent: list[bytes], received: list[bytes], cut_at: int) -> None:
-            def requests() -> Iterator[bytes]:
-                for number in range(100_000):
-                    sent.append(str(number).encode() * dice.randrange(1, 3000))
-                    yield sent[-1]
+def test_a_session_carries_a_call_over_every_cut() -> None:
+    dice = random.Random(3)
+    with (
+        open_pair() as (listener, dialing),
+        serving(listener, Service()),
+        dialing.channel(listener.addrs[0]) as channel,
+    ):
+        sent, received, caught = _chat_and_cut(listener, channel, dice, {5, 6, 20, 45, 46, 47, 80}, 100)
+        assert caught is None
+        assert received == sent
+        assert len(sent) == 100
 
-            for message in method(channel, "Chat")(requests(), timeout=30, wait_for_ready=True):
-                received.append(message)
-                if len(received) == cut_at:
-                    cut()
 
-        with dialing.channel(listener.addrs[0]) as channel:
-            for _ in range(15):
-                sent: list[bytes] = []
-                received: list[bytes] = []
-                cut_at = dice.randrange(1, 60)
-                with pytest.raises(grpc.RpcError) as caught:
-                    chat(channel, sent, received, cut_at)
-                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-                assert len(received) >= cut_at
-                assert received == sent[: len(received)]
+def test_a_peer_without_sessions_is_reached_over_a_plain_stream_both_ways() -> None:
+    for server_has, client_has in ((True, False), (False, True)):
+        with (
+            bridge.open(listen=LOOPBACK, allow_private=True, sessions=server_has) as server,
+            bridge.open(listen=LOOPBACK, allow_private=True, sessions=client_has) as client,
+            serving(server, Service()),
+            client.channel(server.addrs[0]) as channel,
+        ):
+            assert method(channel, "Echo")(b"plain", timeout=15) == b"plain"
+            assert channel.info is not None
+            assert not channel.info.moves

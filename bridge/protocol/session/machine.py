@@ -23,7 +23,16 @@ from bridge.limits import (
     SESSION_SILENCE,
 )
 from bridge.protocol.session.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
-from bridge.protocol.session.frames import MAX_REASON, Attach, AttachedFrame, FrameReader, Kind, Refusal, encode
+from bridge.protocol.session.frames import (
+    MAX_PAYLOAD,
+    MAX_REASON,
+    Attach,
+    AttachedFrame,
+    FrameReader,
+    Kind,
+    Refusal,
+    encode,
+)
 from bridge.protocol.session.incoming import Incoming
 from bridge.protocol.session.outgoing import Outgoing
 
@@ -273,18 +282,24 @@ class Session:
 
     # --- output and time --------------------------------------------------------------------------------
 
-    def output(self, generation: int, most: int, now: float) -> list[bytes]:
-        """Frames to send on a carrier now, at least one if there is any, of about `most` bytes together."""
+    def output(self, generation: int, most: int, now: float, *, room: int | None = None) -> list[bytes]:
+        """Frames to send on a carrier now, at least one if there is any, of about `most` bytes together.
+
+        `room`: bytes of data that the carrier may still take (a relay's cap); control frames go out all the same.
+        """
         carrier = self._carriers.get(generation)
         if carrier is None:
             return []
-        frames, size = carrier.control, 0
+        frames = carrier.control
         carrier.control = []
         size = sum(map(len, frames))
         if generation == self.active and self.over is None:
-            while size < most and (frame := self.outgoing.next_frame()) is not None:
+            left = MAX_PAYLOAD if room is None else room
+            while size < most and (frame := self.outgoing.next_frame(min(left, MAX_PAYLOAD))) is not None:
                 frames.append(frame)
                 size += len(frame)
+                if room is not None:
+                    left -= len(frame)
             if self._ack_wanted(now, sending=bool(frames)):
                 frames.append(encode(Kind.ACK, self.incoming.have, pack(">Q", self.incoming.edge)))
                 self._told(now)

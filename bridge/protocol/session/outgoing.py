@@ -69,9 +69,12 @@ class Outgoing:
             self.written += taken
         return taken
 
-    def next_frame(self) -> bytes | None:
-        """The next DATA or FIN frame, or None when nothing may be sent now. Small writes share a frame."""
-        most = min(self.written, self.edge) - self.cursor
+    def next_frame(self, room: int = MAX_PAYLOAD) -> bytes | None:
+        """The next DATA or FIN frame, or None when nothing may be sent now. Small writes share a frame.
+
+        `room`: payload bytes at most; 0 for a carrier that has none left for data.
+        """
+        most = min(min(self.written, self.edge) - self.cursor, room)
         if most <= 0:
             if not self._fin_pending:
                 return None
