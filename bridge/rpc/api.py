@@ -215,7 +215,9 @@ def open_bridge(
 
     Raises what opening found: IdentityError, AddressError, PortInUse, ConfigError. Start it after any fork.
     """
-    config = host_config(key, listen, relays, agent=agent, allow_private=allow_private, punch=punch, punch_retry=punch_retry)
+    config = host_config(
+        key, listen, relays, agent=agent, allow_private=allow_private, punch=punch, punch_retry=punch_retry
+    )
     thread = NetworkThread(lambda: open_control(config, events, sessions=sessions))
     control = thread.start()
     bridge = Bridge(thread, control)

@@ -15,10 +15,12 @@ from typing import Literal
 import trio
 
 from bridge.addresses import Multiaddr, is_relayed, parse, peer_of, with_peer
+from bridge.behaviours.dcutr import DcutrPolicy
 from bridge.behaviours.host import Host, HostConfig, open_host
-from bridge.errors import AddressError, DialTimeout
+from bridge.errors import AddressError, ConfigError, DialTimeout
 from bridge.events import Event, EventHub, ReservationAccepted
 from bridge.identity import Identity, load_or_create, peer_text
+from bridge.limits import DCUTR_RETRY_MAX, DCUTR_RETRY_MIN
 from bridge.rpc.gateway import Gateway, open_gateway
 from bridge.rpc.paths import wait_direct
 from bridge.rpc.target import Target

@@ -197,6 +197,8 @@ async def open_trio(
     events: Callable[[Event], None] | None = None,
 ) -> AsyncIterator[TrioBridge]:
     """Opens a bridge inside the caller's trio run; the arguments and errors of `bridge.open`."""
-    config = host_config(key, listen, relays, agent=agent, allow_private=allow_private, punch=punch, punch_retry=punch_retry)
+    config = host_config(
+        key, listen, relays, agent=agent, allow_private=allow_private, punch=punch, punch_retry=punch_retry
+    )
     async with open_control(config, events, sessions=sessions) as control:
         yield TrioBridge(control)

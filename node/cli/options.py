@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from bridge.errors import ConfigError
+from bridge.limits import DCUTR_RETRY_FIRST
 
 from . import PREFIX
 
@@ -66,6 +67,10 @@ class Endpoint:
     no_p2p: Annotated[
         bool, flag("no-p2p", "Stay on the relay: send no hole-punching message at all.", group=NETWORK)
     ] = False
+    punch_retry: Annotated[
+        float,
+        flag("punch-retry", "Seconds between a failed run of punches and the next; doubles from there.", group=NETWORK),
+    ] = DCUTR_RETRY_FIRST
     lan: Annotated[bool, flag("lan", "Announce and dial private and loopback addresses too.", group=NETWORK)] = False
 
 

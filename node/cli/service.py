@@ -108,6 +108,7 @@ def serve(
             listen=checked_listen(endpoint.listen),
             relays=checked_relays(relays),
             punch=not endpoint.no_p2p,
+            punch_retry=endpoint.punch_retry,
             allow_private=endpoint.lan,
             events=gate,
         ) as opened,

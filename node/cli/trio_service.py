@@ -70,6 +70,7 @@ def serve(
             listen=listen,
             relays=relay_addrs,
             punch=not endpoint.no_p2p,
+            punch_retry=endpoint.punch_retry,
             allow_private=endpoint.lan,
             events=gate,
         ) as bridge:

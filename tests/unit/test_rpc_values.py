@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 import bridge
 from bridge.addresses import parse
+from bridge.behaviours.dcutr import DcutrPolicy
+from bridge.behaviours.host import HostConfig
 from bridge.errors import AddressError, BridgeError, ConfigError, NotBridged, Unreachable
 from bridge.identity import Identity, peer_id_forms, peer_text
+from bridge.rpc.control import host_config
 from bridge.rpc.options import channel_options, server_options
 from bridge.rpc.peer import TABLE, ConnectInfo, PeerTable, synthesized_address
 from bridge.rpc.places import Place, parse_place
@@ -53,6 +56,19 @@ def test_targets() -> None:
 def test_bad_targets_say_what_to_do(text: str, hint: str) -> None:
     with pytest.raises(AddressError, match=hint):
         parse_target(text)
+
+
+def config_with(punch_retry: float | None) -> HostConfig:
+    return host_config(None, (), (), agent=None, allow_private=False, punch=True, punch_retry=punch_retry)
+
+
+def test_the_pause_between_runs_of_punches_can_be_chosen() -> None:
+    assert config_with(None).punch_policy == DcutrPolicy()
+    assert config_with(8).punch_policy == DcutrPolicy(retry_first=8)
+    assert config_with(3600).punch_policy == DcutrPolicy(retry_first=3600, retry_max=3600)
+    for wrong in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match="the least is 1 s"):
+            config_with(wrong)
 
 
 def test_policies_and_protocols() -> None:
