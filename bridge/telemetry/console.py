@@ -79,6 +79,13 @@ def _punch_failed(event: events.PunchFailed) -> tuple[str, Tone]:
     )
 
 
+def _switched(event: events.SessionSwitched) -> tuple[str, Tone]:
+    text = f"session with {short(event.peer)} goes on: {event.from_} → {event.to} ({event.reason})"
+    if event.planned:
+        return text, "dim"
+    return f"{text} after{_ms(event.gap_ms)}, {event.replayed} bytes sent again", "plain"
+
+
 def _relay_stats(event: events.RelayStats) -> tuple[str, Tone]:
     return f"{event.reservations} reservations, {event.circuits} circuits, {event.bytes_} bytes relayed", "dim"
 
@@ -108,6 +115,7 @@ _LINES: Final[Mapping[type[Event], Callable[[Any], tuple[str, Tone]]]] = {
         f"path to {short(e.peer)}: {e.from_} → {e.to} ({e.reason})",
         "good" if e.to == "direct" else "warn",
     ),
+    events.SessionSwitched: _switched,
     events.HandshakeCompleted: lambda e: (f"handshake with {short(e.peer)} {e.user_agent} over {e.path}", "good"),
     events.FlowStats: lambda e: (
         f"{short(e.peer)} {e.path}: {_total(e.sent)} messages sent, {_total(e.received)} received",

@@ -5,12 +5,23 @@ from __future__ import annotations
 import io
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from bridge import errors
-from bridge.events import ErrorEvent, Event, FlowStats, Identified, PathChanged, RelayStats, Summary, catalogue
+from bridge.events import (
+    ErrorEvent,
+    Event,
+    FlowStats,
+    Identified,
+    PathChanged,
+    RelayStats,
+    SessionSwitched,
+    Summary,
+    catalogue,
+)
 from bridge.telemetry.console import Console, line_of, short, spot
 from bridge.telemetry.exits import MEANING, Exit, exit_code, leaves
 from bridge.telemetry.jsonl import JsonLines, encode
@@ -192,6 +203,18 @@ def test_every_public_event_that_a_person_should_see_has_a_line() -> None:
     }
     assert missing == silent | {"address.observed"}
     assert line_of(Summary(exit_code=0)) is None
+
+
+def test_a_session_tells_what_a_switch_cost() -> None:
+    planned = SessionSwitched(
+        session="s", peer="12D3KooWabcdefgh", from_="relay", to="direct", reason="punched through", planned=True
+    )
+    assert line_of(planned) == ("session with …abcdefgh goes on: relay → direct (punched through)", "dim")
+    lost = replace(planned, from_="direct", to="relay", reason="lost", planned=False, gap_ms=120.4, replayed=512)
+    assert line_of(lost) == (
+        "session with …abcdefgh goes on: direct → relay (lost) after 120 ms, 512 bytes sent again",
+        "plain",
+    )
 
 
 def test_short_forms() -> None:
