@@ -1,1 +1,1 @@
-"""Tests of the pure protocols; they open no socket. A package, so that a file may be named like one of another folder."""
+"""Tests of the pure protocols; they open no socket. A package, so that file names of other folders may repeat here."""
