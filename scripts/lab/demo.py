@@ -1,4 +1,4 @@
-"""The demo: two home routers, three programs, one punched connection, and the relay killed in the end.
+"""The demo: two home routers, three programs, one punched connection; it is cut and comes back; the relay is killed.
 
 Shows a run of `lab.scenario` as it happens and closes with the proof. Where no namespaces can be made the same
 three programs run on loopback (`lab.loopback`). It judges nothing itself.
@@ -51,8 +51,13 @@ def _show(event: Mapping[str, Any]) -> str:
         return f"punch attempt {event['attempt']} failed: {event['code']}"
     if name == "path.changed":
         return f"gossip moved from {event['from']} to {event['to']}: {event['reason']}"
-    if name in ("p2p_fallback", "error"):
-        return f"{name}: {event.get('code')} {event.get('message', '')}"
+    if name == "session.switched" and event["from"] != "none":
+        how = "planned" if event["planned"] else f"after {event['gap_ms']:.0f} ms without a path"
+        return f"session on {event['to']} ({how}, {event['replayed']} bytes sent again)"
+    if name == "p2p_fallback":
+        return f"on the relay: {event['code']}"
+    if name == "error":
+        return f"error: {event.get('code')} {event.get('message', '')}"
     return ""
 
 
@@ -102,12 +107,15 @@ def _hooks(timeline: Timeline) -> dict[str, Any]:
         timeline.say("lab", "watching which path carries the bytes")
 
     def watched(run: Run) -> None:
-        timeline.say("lab", "now the relay is killed (SIGKILL); gossip must go on")
+        timeline.say("lab", "now the direct path is cut (packets dropped in silence); gossip must go on over the relay")
+
+    def returned(run: Run) -> None:
+        timeline.say("lab", "healed and direct again; now the relay is killed (SIGKILL), and gossip must go on")
 
     def end(run: Run) -> None:
         timeline.say("lab", "stopping the programs")
 
-    return {"built": built, "outcome": outcome, "watched": watched, "end": end}
+    return {"built": built, "outcome": outcome, "watched": watched, "returned": returned, "end": end}
 
 
 def _rows(report: Report) -> list[tuple[str, str, bool | None]]:
@@ -131,8 +139,16 @@ def _rows(report: Report) -> list[tuple[str, str, bool | None]]:
         )
         rows.append(("direct bytes meanwhile", f"{watched['direct_bytes']} bytes", proof["direct_bytes_rise"]))
         rows.append(("gossip counters", _moved(watched), proof["flows_rise"]))
+    cut = report.after_cut
+    if cut:
+        seconds = f"{cut['seconds_without_traffic']:.1f} s after the cut, {_moved(cut)}"
+        rows.append(("gossip over the relay after the cut", seconds, proof["went_on_over_the_relay"]))
+        rows.append(("direct again", f"{cut['seconds_to_direct']:.1f} s after healing", proof["direct_again"]))
     if after:
         rows.append(("gossip after the relay was killed", _moved(after), proof["survived_relay_kill"]))
+    shaken = [report.events.get(who, {}).get("handshake.completed", 0) for who in ("listener", "dialer")]
+    failed = f"{sum(shaken) - 2} failed RPCs, handshakes {shaken[0]} and {shaken[1]}"
+    rows.append(("one gRPC stream throughout", failed, proof["one_stream_throughout"]))
     return rows
 
 
@@ -175,6 +191,7 @@ def _scenario(arguments: argparse.Namespace) -> Scenario:
         listener_nat=a,
         dialer_nat=b,
         duration=arguments.duration,
+        cut_direct=True,
         kill_relay=True,
         measure=True,
         capture=True,

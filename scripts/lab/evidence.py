@@ -26,12 +26,28 @@ _STEPS = {
     "p2p_upgrade": "upgraded to direct",
     "p2p_fallback": "stays on the relay",
     "path.changed": "traffic moved",
+    "session.switched": "session moved",
     "circuit.opened": "circuit opened",
     "circuit.closed": "circuit closed",
     "error": "error",
     "summary": "ended",
 }
-_FIELDS = ("path", "attempt", "elapsed_ms", "local", "remote", "code", "from", "to", "reason", "expires", "exit_code")
+_FIELDS = (
+    "path",
+    "attempt",
+    "elapsed_ms",
+    "local",
+    "remote",
+    "code",
+    "from",
+    "to",
+    "reason",
+    "planned",
+    "gap_ms",
+    "replayed",
+    "expires",
+    "exit_code",
+)
 
 
 def _verdict(report: Data, row: Row | None) -> str:
@@ -53,8 +69,14 @@ def passed(report: Data, row: Row) -> bool:
     return _verdict(report, row).startswith("PASS")
 
 
+def _short(value: Any) -> str:
+    """A circuit address without its peer ids: the relay's endpoint is what tells."""
+    text = str(value)
+    return f"{text.partition('/p2p/')[0]}/p2p-circuit" if "/p2p-circuit" in text else text
+
+
 def _event_text(event: Data) -> str:
-    shown = ", ".join(f"{key} {event[key]}" for key in _FIELDS if event.get(key) not in (None, "", []))
+    shown = ", ".join(f"{key} {_short(event[key])}" for key in _FIELDS if event.get(key) not in (None, "", []))
     return f"{_STEPS.get(event['event'], event['event'])}{f' ({shown})' if shown else ''}"
 
 

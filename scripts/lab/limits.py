@@ -64,6 +64,11 @@ PROOF_SECONDS: Final = 20.0
 RELAY_REPORT_SECONDS: Final = 3.0
 """Until the relay's next `relay.stats`; scenarios ask for one every half second."""
 
-RELAY_STILL_BYTES: Final = 256
-"""Circuit payload that still counts as stillness: a keepalive of the idle relayed connection (a Yamux ping and
-its answer, encrypted, are about 60 bytes), nothing that could carry the application."""
+RELAY_STILL_BYTES: Final = 0
+"""Circuit payload that counts as stillness: the circuit was given back before the watch began."""
+
+RELEASE_SECONDS: Final = 8.0
+"""Until the circuit of an upgraded pair is given back (it is kept for 2 s, in case)."""
+
+RETURN_SECONDS: Final = 90.0
+"""From the healing of a cut to traffic on a direct path again: the puncher's first pause, and one run."""

@@ -80,6 +80,7 @@ class Report:
     error: str = ""
     five_tuples: list[dict[str, object]] = field(default_factory=list)
     watched: dict[str, Any] = field(default_factory=dict)
+    after_cut: dict[str, Any] = field(default_factory=dict)
     after_kill: dict[str, Any] = field(default_factory=dict)
     punch: dict[str, Any] = field(default_factory=dict)
     times_s: dict[str, float] = field(default_factory=dict)
@@ -109,8 +110,15 @@ class Report:
             "relay_still": payload <= RELAY_STILL_BYTES if direct and payload is not None else None,
             "direct_bytes_rise": watched.get("direct_bytes", 0) > 0 if direct and watched else None,
             "flows_rise": watched.get("flows_rise"),
+            "went_on_over_the_relay": self.after_cut.get("flows_rise"),
+            "direct_again": self.after_cut.get("direct_again"),
             "survived_relay_kill": self.after_kill.get("flows_rise"),
+            "one_stream_throughout": self._one_stream() if direct else None,
         }
+
+    def _one_stream(self) -> bool:
+        """Whatever happened to the paths, the node's one RPC never failed: each side shook hands once."""
+        return all(self.events.get(who, {}).get("handshake.completed") == 1 for who in ("listener", "dialer"))
 
     @property
     def direct(self) -> bool:
@@ -160,6 +168,7 @@ _TIMELINE = frozenset(
         "p2p_upgrade",
         "p2p_fallback",
         "path.changed",
+        "session.switched",
         "handshake.completed",
         "circuit.opened",
         "circuit.closed",

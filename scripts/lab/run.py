@@ -27,8 +27,9 @@ SIDE = {"listener": "a", "dialer": "b"}
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What to run. `delay` in milliseconds one way per access link; `duration`: seconds of traffic watched after
-    the outcome; `timeout`: seconds from the dialer's start to the outcome; `kill_relay`: SIGKILL it once traffic
-    went direct, and watch `duration` more; `measure`: classify both NATs first (about 3 s)."""
+    the outcome; `timeout`: seconds from the dialer's start to the outcome; `cut_direct`: drop the direct path silently,
+    and heal it once traffic runs over the relay; `kill_relay`: SIGKILL it once traffic is direct (again), and watch
+    `duration` more; `measure`: classify both NATs first (about 3 s)."""
 
     listener_nat: str = "home"
     dialer_nat: str = "home"
@@ -37,6 +38,7 @@ class Scenario:
     timeout: float = SCENARIO_SECONDS
     duration: float = 5.0
     p2p: bool = True
+    cut_direct: bool = False
     kill_relay: bool = False
     measure: bool = False
     capture: bool = False

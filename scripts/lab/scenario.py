@@ -23,7 +23,9 @@ from lab.limits import (
     FAILURE_GRACE_SECONDS,
     PROOF_SECONDS,
     RELAY_START_SECONDS,
+    RELEASE_SECONDS,
     RESERVATION_SECONDS,
+    RETURN_SECONDS,
 )
 from lab.report import Report, environment, path_times
 from lab.run import REPOSITORY, SIDE, Run, Scenario, program_command
@@ -154,7 +156,8 @@ def _watch(run: Run, outcome: str) -> dict[str, Any]:
     if outcome == "direct":
         run.log.wait(lambda: _on_direct_path(run.log), PROOF_SECONDS, alive=["listener", "dialer"])
         run.mark("traffic.direct")
-    time.sleep(min(1.0, run.scenario.duration))  # what is under way on the old path drains
+        # The relayed connection carries nothing any more and gives its place at the relay back.
+        run.log.wait(lambda: run.log.last("circuit.closed", who="relay"), RELEASE_SECONDS, alive=["listener", "dialer"])
     flows, first = run.flows(), run.sample()
     time.sleep(run.scenario.duration)
     moving = _moving(run, flows, PROOF_SECONDS)
@@ -167,6 +170,37 @@ def _watch(run: Run, outcome: str) -> dict[str, Any]:
         "flows_before": flows,
         "flows_after": run.flows(),
         "flows_rise": moving,
+    }
+
+
+def _gossip_path(run: Run, path: str) -> bool:
+    """Both programs' latest word on their traffic's path is this one."""
+    last = [run.log.last("path.changed", who=who) for who in SIDE]
+    return all(one is not None and one.event.get("to") == path for one in last)
+
+
+def _cut_direct(run: Run) -> dict[str, Any]:
+    """Silently drop everything between the two hosts, until gossip runs over the relay; heal, until direct again."""
+    alive = ["relay", "listener", "dialer"]
+    flows = run.flows()
+    run.lab.cut_direct()
+    run.mark("direct.cut")
+    relayed = run.log.wait(lambda: _gossip_path(run, "relay"), PROOF_SECONDS, alive=alive)
+    run.mark("relayed.again")
+    moving = relayed and _moving(run, flows, PROOF_SECONDS)
+    run.mark("flows.again")
+    run.lab.heal()
+    run.mark("healed")
+    direct = run.log.wait(lambda: _gossip_path(run, "direct"), RETURN_SECONDS, alive=alive)
+    run.mark("direct.again")
+    return {
+        "relayed": relayed,
+        "flows_rise": moving,
+        "seconds_without_traffic": round(run.marks["flows.again"] - run.marks["direct.cut"], 3),
+        "direct_again": direct,
+        "seconds_to_direct": round(run.marks["direct.again"] - run.marks["healed"], 3),
+        "flows_before": flows,
+        "flows_after": run.flows(),
     }
 
 
@@ -210,8 +244,9 @@ def run_scenario(
 
     `logs`: a folder that gets `<utc>-<title>/` with raw output, events.jsonl, captures and report.json.
     `on_event` is called for every event line, in reader threads but one at a time; it must not block. `hooks`:
-    functions called with the Run at `built`, `reserved`, `outcome`, `watched` and `end`. Raises ValueError
-    (unknown behaviours), LabUnavailable. A program that fails ends in a report with `error`, not in an exception.
+    functions called with the Run at `built`, `reserved`, `outcome`, `watched`, `returned` (after a cut) and `end`.
+    Raises ValueError (unknown behaviours), LabUnavailable. A program that fails ends in a report with `error`, not
+    in an exception.
     """
     check_pair(behaviour(scenario.listener_nat), behaviour(scenario.dialer_nat))
     called = dict(hooks or {})
@@ -250,6 +285,9 @@ def _conduct(run: Run, hooks: Mapping[str, Hook]) -> Report:
         report.watched = _watch(run, report.outcome)
         report.five_tuples = [pair.as_json() for pair in proof.direct_pairs(run.lab)]
         hooks.get("watched", _nothing)(run)
+        if run.scenario.cut_direct and report.outcome == "direct":
+            report.after_cut = _cut_direct(run)
+            hooks.get("returned", _nothing)(run)
         if run.scenario.kill_relay and report.outcome == "direct":
             report.after_kill = _kill_relay(run)
     except (ProgramEnded, ScenarioFailed) as error:
