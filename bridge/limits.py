@@ -386,6 +386,9 @@ DISCARD_AFTER_CLOSE: Final = 128 * KIB
 LINGER: Final = 30.0
 """How long a stream we closed waits for the peer's end before it is reset."""
 
+RTT_SAMPLES: Final = 4
+"""Round trips measured one after another on a fresh connection; the lowest counts for the window growth."""
+
 RTT_INTERVAL: Final = 60.0
 """A busy connection measures its round trip this often, for the window growth."""
 

@@ -17,7 +17,7 @@ import trio
 
 from bridge.addresses import Endpoint, Multiaddr, endpoint_of, tcp_addr
 from bridge.errors import AddressError, DialTimeout, PortInUse, Unreachable
-from bridge.limits import ACCEPT_BACKLOG, MAX_RESOLVED, RESOLVE_TIMEOUT, TCP_USER_TIMEOUT_MS
+from bridge.limits import ACCEPT_BACKLOG, MAX_RESOLVED, RESOLVE_TIMEOUT, SEND_UNSENT, TCP_USER_TIMEOUT_MS
 from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
 
 _KEEPALIVE_IDLE = 30
@@ -155,8 +155,9 @@ async def resolve(addr: Multiaddr) -> tuple[Multiaddr, ...]:
 
 
 def tune(sock: trio.socket.SocketType) -> None:
-    """NODELAY, keepalive, and an end for data nobody acknowledges (RFC 5482)."""
+    """NODELAY, keepalive, an end for data nobody acknowledges (RFC 5482), and little in the kernel that waits."""
     sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY, 1)
+    sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NOTSENT_LOWAT, SEND_UNSENT)
     sock.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE, 1)
     sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
     sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)

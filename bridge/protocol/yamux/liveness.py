@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from bridge.errors import LimitExceeded
-from bridge.limits import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_PING_ANSWERS, MAX_PINGS_IN_FLIGHT, RTT_INTERVAL
+from bridge.limits import (
+    KEEPALIVE_INTERVAL,
+    KEEPALIVE_TIMEOUT,
+    MAX_PING_ANSWERS,
+    MAX_PINGS_IN_FLIGHT,
+    RTT_INTERVAL,
+    RTT_SAMPLES,
+)
 from bridge.protocol.yamux.frames import ACK, MAX_CREDIT, PING, SYN, header
 
 
 class Liveness:
-    """`rtt` in seconds, None before the first answer; `last_received` is when any byte came last."""
+    """`rtt` in seconds, None before the first answer; `floor` is the lowest so far, the path's own without our queues;
+    `last_received` is when any byte came last."""
 
     def __init__(self, now: float) -> None:
         self.rtt: float | None = None
+        self.floor: float | None = None
         self.last_received = now
         self.pings: dict[int, float] = {}
         self.owed = 0
         self._next = 1
         self._last_ping = now
         self._probe: float | None = None
+        self._answers = 0
 
     def received(self, now: float) -> None:
         """Any byte proves that the peer lives."""
@@ -45,7 +55,16 @@ class Liveness:
         if sent is None:
             return None
         self.rtt = now - sent
+        self.floor = self.rtt if self.floor is None else min(self.floor, self.rtt)
+        self._answers += 1
         return self.rtt
+
+    def sample(self, now: float) -> bytes:
+        """One more ping after each of the first few answers: both ends are busy while they get to know each other,
+        and a round trip measured then is several times the path's own."""
+        if self._answers >= RTT_SAMPLES or len(self.pings) >= MAX_PINGS_IN_FLIGHT:
+            return b""
+        return self.ping(now)[1]
 
     def next_timer(self) -> float:
         """When a probe is due, or its time-out."""

@@ -219,6 +219,7 @@ class Yamux:
             rtt = self.liveness.answered(value, now)
             if rtt is not None:
                 self._events.append(Pong(value, rtt))
+                self._outgoing += self.liveness.sample(now)
         elif flags & SYN:
             self._outgoing += self.liveness.answer(value)
 
@@ -304,14 +305,15 @@ class Yamux:
     def consumed(self, stream: StreamState, now: float) -> bytes:
         """Called after bytes left the inbox: the credit to send, once half a window has been read.
 
-        The window doubles when half of it was read within four round trips, up to 16 MiB and the budget of the
-        connection.
+        The window doubles when half of it was read within two round trips, up to 16 MiB and the budget of the
+        connection. The lowest round trip counts: one measured behind our own bulk would let the window grow into
+        a queue, which delays every other stream.
         """
         credit = stream.max_window - stream.buffered - stream.receive_window
         if credit * 2 < stream.max_window or stream.fin_received or stream.reset or stream.closed:
             return b""
-        rtt = self.liveness.rtt
-        if rtt is not None and now - stream.epoch < 4 * rtt:
+        rtt = self.liveness.floor
+        if rtt is not None and now - stream.epoch < 2 * rtt:
             growth = min(stream.max_window, MAX_WINDOW - stream.max_window, WINDOW_BUDGET - self._granted)
             if growth > 0:
                 stream.max_window += growth
