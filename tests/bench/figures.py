@@ -67,7 +67,9 @@ class Table:
     def text(self) -> str:
         cells = self.cells()
         widths = [max(len(row[at]) for row in cells) for at in range(len(cells[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
         return "\n".join([self.title, *("  " + line for line in lines), *("  " + note for note in self.notes)])
 
     def data(self) -> dict[str, Any]:

@@ -13,7 +13,11 @@ from figures import Table, progress
 from page import machine, write_page
 
 PARTS: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
-    "stream": ("one stream, each stack", {"rounds": 5, "mib": 192, "echoes": 2000}, {"rounds": 1, "mib": 4, "echoes": 20}),
+    "stream": (
+        "one stream, each stack",
+        {"rounds": 5, "mib": 192, "echoes": 2000},
+        {"rounds": 1, "mib": 4, "echoes": 20},
+    ),
     "rpc": ("gRPC on each path", {"rounds": 5, "calls": 1000, "mib": 96}, {"rounds": 1, "calls": 40, "mib": 2}),
 }
 """Name: (what it measures, sizes of a full run, sizes of a quick one)."""

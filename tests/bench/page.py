@@ -20,7 +20,11 @@ PACKAGES = ("trio", "cryptography", "grpcio", "libp2p")
 def machine() -> dict[str, str]:
     """What a reader needs to know about the machine of a run."""
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
     return {

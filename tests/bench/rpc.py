@@ -46,7 +46,9 @@ def run(*, rounds: int, calls: int, mib: int) -> list[Table]:
                 _small(small, name, client, processes, calls)
                 _big(big, name, client, processes, mib)
                 _loaded(loaded, name, client, calls // 4)
-    small.notes.append(f"{calls} calls, {2 * calls} with {FLIGHT} at once, {4 * calls} messages a round; = ratio to {TLS}.")
+    small.notes.append(
+        f"{calls} calls, {2 * calls} with {FLIGHT} at once, {4 * calls} messages a round; = ratio to {TLS}."
+    )
     big.notes.append(f"{mib} messages each way a round; = ratio to {TLS}. CPU: all processes of the path together.")
     return [small, big, loaded]
 

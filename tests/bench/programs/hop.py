@@ -38,7 +38,11 @@ async def main() -> None:
     parser.add_argument("--listen", default="/ip4/127.0.0.1/tcp/0")
     options = parser.parse_args()
     config = HostConfig(
-        Identity.generate(), allow_private=True, punch=False, autonat=False, limits=ConnectionLimits(total=MANY, per_address=MANY)
+        Identity.generate(),
+        allow_private=True,
+        punch=False,
+        autonat=False,
+        limits=ConnectionLimits(total=MANY, per_address=MANY),
     )
 
     async def obey(order: Order) -> dict[str, int]:
