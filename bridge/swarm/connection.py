@@ -29,7 +29,8 @@ _ids = itertools.count(1)
 class Connection:
     """A connection to one authenticated peer. Made by `upgrade`; works while `run` runs.
 
-    `bytes_received` counts what came from the stream below, `opened_at` is trio's clock.
+    `bytes_received` counts what came from the stream below, `opened_at` is trio's clock. `heard` is set once a frame of
+    the peer came: as the responder, that is its answer to a handshake message of ours. `rtt` is the handshake's.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Connection:
         sealer: Sealer,
         opener: Opener,
         early: bytes = b"",
+        rtt: float | None = None,
     ) -> None:
         self.id = next(_ids)
         self.peer = peer
@@ -49,12 +51,14 @@ class Connection:
         self.opened_at = trio.current_time()
         self.identify: Any | None = None
         self.identified = trio.Event()
+        self.heard = trio.Event()
         self.closed = trio.Event()
         self.close_reason = ""
         self.bytes_received = 0
         self._opener, self._early = opener, early
         self._sender = Sender(link.raw, sealer, lost=self._lost, room=self._room)
         self._mux = Mux(self, self._sender, client=role == "initiator")
+        self._handshake_rtt = rtt
         self._closing_reason: str | None = None
         self._scope: trio.CancelScope | None = None
 
@@ -88,8 +92,9 @@ class Connection:
 
     @property
     def rtt(self) -> float | None:
-        """The round trip measured last by a Yamux ping, in seconds."""
-        return self._mux.session.rtt
+        """The round trip measured last in seconds, by a Yamux ping; until one is answered, the handshake's."""
+        measured = self._mux.session.rtt
+        return self._handshake_rtt if measured is None else measured
 
     @property
     def streams(self) -> int:
@@ -205,7 +210,10 @@ class Connection:
             mux.feed((self._early,) if self._early else (), trio.current_time())
             data = b""  # the first round opens what arrived with the handshake
             while not self.closed.is_set():
-                mux.feed(opener.receive(data), trio.current_time())
+                plaintexts = opener.receive(data)
+                mux.feed(plaintexts, trio.current_time())
+                if plaintexts or self._early:
+                    self.heard.set()
                 data = await raw.receive_some(RECEIVE_SIZE)
                 if not data:
                     clean = mux.session.remote_gone or not self.streams

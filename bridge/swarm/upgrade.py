@@ -35,13 +35,15 @@ async def upgrade(
     on every failure and on cancellation.
     """
     try:
-        secured = await _secure(link.raw, role, identity, expected)
+        secured, rtt = await _secure(link.raw, role, identity, expected)
         if secured.peer == identity.peer_id:
             raise AuthenticationFailed("the peer is ourselves: an address of our own was dialled")
         early = b""
         if secured.muxer is None:
             early = await _agree_on_yamux(link.raw, role, secured)
-        return Connection(link, peer=secured.peer, role=role, sealer=secured.sealer, opener=secured.opener, early=early)
+        return Connection(
+            link, peer=secured.peer, role=role, sealer=secured.sealer, opener=secured.opener, early=early, rtt=rtt
+        )
     except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as problem:
         link.raw.abort()
         raise ConnectionLost(f"{link.remote}: lost while it was being secured ({problem})") from None
@@ -59,9 +61,11 @@ async def _receive(raw: RawStream, phase: str) -> bytes:
 
 async def _secure(
     raw: RawStream, role: Literal["initiator", "responder"], identity: Identity, expected: PeerId | None
-) -> Secured:
+) -> tuple[Secured, float]:
+    """The keys and the peer, and the round trip from our last Noise message before the peer's last one, in seconds."""
     handshake = Handshake(identity, role, expected=expected, muxers=(YAMUX,))
     negotiation: Initiator | Responder
+    asked = trio.current_time()
     if role == "initiator":
         negotiation = Initiator([NOISE])
         await raw.send_all(negotiation.start() + handshake.start())
@@ -73,11 +77,14 @@ async def _secure(
             await raw.send_all(reply)
     data = negotiation.leftover
     while handshake.secured is None:
-        reply = handshake.receive(data or await _receive(raw, "the Noise handshake"))
+        received = data or await _receive(raw, "the Noise handshake")
         data = b""
+        rtt = trio.current_time() - asked
+        reply = handshake.receive(received)
         if reply:
+            asked = trio.current_time()
             await raw.send_all(reply)
-    return handshake.secured
+    return handshake.secured, rtt
 
 
 async def _agree_on_yamux(raw: RawStream, role: Literal["initiator", "responder"], secured: Secured) -> bytes:

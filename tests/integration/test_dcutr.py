@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -308,6 +309,40 @@ async def test_an_event_for_each_attempt_in_order_on_both_sides() -> None:
             done = peer.record.of(PunchSucceeded)[0]
             assert 0 < done.elapsed_ms < 5000
             assert done.direct_rtt_ms is not None
+
+
+async def test_the_initiators_first_frame_is_the_responders_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was sent with what our Noise message brought: no ping of our own has to come back first."""
+    real = Connection.ping
+
+    async def ping(self: Connection) -> float:
+        if self.link.punched and self.role == "responder":
+            await trio.sleep_forever()
+        return await real(self)
+
+    monkeypatch.setattr(Connection, "ping", ping)
+    async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
+        await over_relay(relay, dialer, listener)
+        for peer in (listener, dialer):
+            await peer.record.wait(P2pUpgrade)
+            assert peer.record.of(PunchSucceeded)[0].direct_rtt_ms is not None
+
+
+async def test_a_handshake_with_nothing_behind_it_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path died right after the Noise handshake: neither side claims a direct connection."""
+    real = Connection.run
+
+    async def run(self: Connection, *handlers: Any) -> None:
+        await (self.closed.wait() if self.link.punched else real(self, *handlers))
+
+    monkeypatch.setattr(Connection, "run", run)
+    monkeypatch.setattr(attempt_module, "DCUTR_UPGRADE_GRACE", 0.2)
+    policy = replace(QUICK, attempts=1, attempt_timeout=0.5)
+    async with open_relay() as relay, open_peer(policy) as listener, open_peer(policy) as dialer:
+        await over_relay(relay, dialer, listener)
+        for peer in (listener, dialer):
+            await peer.record.wait(PunchFailed)
+            assert peer.record.of(PunchSucceeded) == peer.record.of(P2pUpgrade) == []
 
 
 async def test_a_peer_cannot_keep_our_dials_busy() -> None:

@@ -2,6 +2,7 @@
 
 The initiator decides which of several sockets is kept: the first whose ping came back; it closes the others. The
 responder keeps what answers and lets the rest run on for a moment, since the initiator may have chosen one of them.
+A frame of the initiator is an answer too: it had to read the responder's Noise message to send it.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class Attempt:
     async def _round_trip(self, connection: Connection, how: How) -> Won | None:
         try:
             async with self._choosing:  # one at a time: the first that answers wins
-                rtt = await connection.ping()
+                await self._answer(connection)
         except trio.Cancelled:
             connection.abort("REPLACED")
             raise
@@ -121,4 +122,20 @@ class Attempt:
             self._evidence.upgrades.append(getattr(problem, "code", type(problem).__name__))
             connection.abort("NO_ROUND_TRIP")
             return None
-        return Won(connection, how, rtt)
+        return Won(connection, how, connection.rtt)
+
+    async def _answer(self, connection: Connection) -> None:
+        """Until a round trip above Noise is done. Raises as `Connection.ping`."""
+        if self._role == "initiator":
+            await connection.ping()
+            return
+        async with flat_nursery() as nursery:
+
+            async def heard() -> None:
+                await connection.heard.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(heard)
+            await connection.ping()
+            nursery.cancel_scope.cancel()
+        connection.check_alive()
