@@ -54,12 +54,13 @@ class PerfService:
             await answer(stream)
 
     async def measure(self, target: PeerId | Connection, *, up: int, down: int) -> Transfer:
-        """Sends `up` bytes, then receives `down` bytes, over one fresh stream.
+        """Sends `up` bytes, then receives `down` bytes, over one fresh stream, opened in the flight of its first bytes.
 
-        Raises what `Swarm.open_stream` and the stream raise, and ProtocolViolation when the peer sends another number
-        of bytes. No deadline of its own; cancelling resets the stream.
+        Raises what `Swarm.connect` and the stream raise, and ProtocolViolation when the peer sends another number of
+        bytes. No deadline of its own; cancelling resets the stream.
         """
-        stream = await self._swarm.open_stream(target, (PERF,))
+        connection = target if isinstance(target, Connection) else await self._swarm.connect(target)
+        stream = await connection.open_stream((PERF,), lazy=True)
         try:
             return await ask(stream, up=up, down=down)
         finally:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,19 +36,20 @@ def program(name: str, *arguments: str) -> list[str]:
 class Peer:
     """One running program. `ready` is its first line; `order` waits for the answer."""
 
-    def __init__(self, command: Sequence[str], *, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], *, popen: Callable[..., subprocess.Popen[str]] = subprocess.Popen
+    ) -> None:
         self.command = list(command)
         self._log: list[str] = []
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._next = 0
         began = time.perf_counter()
-        self._process = subprocess.Popen(
+        self._process = popen(
             self.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=None if env is None else {**os.environ, **env},
             cwd=ROOT,
         )
         self.pid = self._process.pid

@@ -19,6 +19,17 @@ PARTS: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
         {"rounds": 1, "mib": 4, "echoes": 20},
     ),
     "rpc": ("gRPC on each path", {"rounds": 5, "calls": 1000, "mib": 96}, {"rounds": 1, "calls": 40, "mib": 2}),
+    "circuits": (
+        "relays",
+        {"rounds": 3, "mib": 96, "circuits": 50, "echoes": 1000, "crowd": 1000, "idle": 200},
+        {"rounds": 1, "mib": 4, "circuits": 3, "echoes": 20, "crowd": 10, "idle": 10},
+    ),
+    "delayed": (
+        "set-up and throughput over delayed paths, in the lab",
+        {"rounds": 3, "seconds": 6, "skip": 2},
+        {"rounds": 1, "seconds": 1, "skip": 0},
+    ),
+    "startup": ("start of the programs", {"rounds": 9}, {"rounds": 1}),
 }
 """Name: (what it measures, sizes of a full run, sizes of a quick one)."""
 

@@ -1,29 +1,28 @@
-"""Where the peers of other implementations are, and why one is not here. Builds nothing: that is scripts/interop."""
+"""The peers of other implementations that scripts/interop has built, and why one is not here. Builds nothing."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import sys
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "punchbridge" / "interop"
+from driver import ROOT
+
+sys.path[:0] = [str(ROOT / "tests" / "interop")]
+
+from foreign.build import RECIPES, unavailable  # noqa: E402
+
+KINDS = ("go", "rust", "js")
 
 
 def foreign(notes: list[str]) -> dict[str, list[str]]:
-    """Commands of the go, rust and js peers that scripts/interop has built."""
+    """Name and command of each that can be started now; the others are named in `notes` with the reason."""
     found = {}
-    for name, program in (("go-libp2p", "go"), ("rust-libp2p", "rust"), ("js-libp2p", "js")):
-        command = _command(program)
-        if command is None:
-            notes.append(f"{name}: not measured, no peer is built here (scripts/interop build {program})")
+    for kind in KINDS:
+        name = f"{kind}-libp2p"
+        recipe = RECIPES.get(kind)
+        if recipe is None:
+            notes.append(f"{name}: not measured, the interop suite has no such peer")
+        elif (recipe.home / recipe.product).exists():
+            found[name] = recipe.argv(recipe.home / recipe.product)
         else:
-            found[name] = command
+            notes.append(f"{name}: not measured, {unavailable(kind)}")
     return found
-
-
-def _command(program: str) -> list[str] | None:
-    if program == "js":
-        return None
-    for path in (CACHE / program / "peer", CACHE / program / "bin" / "peer", CACHE / f"{program}-peer"):
-        if path.is_file() and os.access(path, os.X_OK):
-            return [str(path)]
-    return None

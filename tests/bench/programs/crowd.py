@@ -1,0 +1,53 @@
+"""Many peers of ours in one process, each with a reservation at one relay and nothing else to do."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import trio
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[3])]
+
+from control import Order, obey_stdin, pinned, ready  # noqa: E402
+
+from bridge.addresses import parse  # noqa: E402
+from bridge.behaviours.host import HostConfig, open_host  # noqa: E402
+from bridge.events import EventHub  # noqa: E402
+from bridge.identity import Identity  # noqa: E402
+
+AT_ONCE = 8
+
+
+async def main() -> None:
+    slots = trio.CapacityLimiter(AT_ONCE)
+    held = 0
+
+    async def hold(relay: str, done: trio.MemorySendChannel[None]) -> None:
+        nonlocal held
+        config = HostConfig(Identity.generate(), allow_private=True, punch=False, autonat=False)
+        async with done, open_host(config, EventHub()) as host:
+            async with slots:
+                await host.relay_client.reserve(parse(relay))
+            held += 1
+            await done.send(None)
+            await trio.sleep_forever()
+
+    async def obey(order: Order) -> dict[str, Any]:
+        wanted = order["count"] - held
+        send, receive = trio.open_memory_channel[None](max(1, wanted))
+        for _ in range(wanted):
+            nursery.start_soon(hold, order["addr"], send.clone())
+        for _ in range(wanted):
+            await receive.receive()
+        return {"held": held}
+
+    async with trio.open_nursery() as nursery:
+        ready("", [], pinned())
+        await obey_stdin(obey)
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    trio.run(main)

@@ -1,0 +1,138 @@
+"""Runs the bench's programs in the network lab and prints figures as JSON lines: lab_run.py ROUNDS SECONDS SKIP.
+
+Delays are one way per access link; a round trip between two hosts crosses two links twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from control import say
+from driver import Failed, Peer, program
+from lab import EXIT_UNAVAILABLE, Lab, LabUnavailable
+from peers import foreign
+
+SETUP = "Set-up, in round trips of its path"
+PUNCH = "Punch behind two home NATs, from CONNECT to a usable connection"
+FLOW = "One stream over delay, download after the first seconds"
+TRIPS = (20, 60, 200)
+FLOW_TRIPS = (20, 100, 200)
+LISTEN = ("--listen", "/ip4/0.0.0.0/tcp/4001")
+PERF_BYTE = {"up": 0, "down": 1}
+
+
+def figure(table: str, row: str, column: str, value: float) -> None:
+    say({"table": table, "row": row, "column": column, "value": value})
+
+
+@contextmanager
+def lab_of(trip: float, nat: str = "public") -> Iterator[Lab]:
+    """A lab where any two hosts are `trip` milliseconds apart, there and back."""
+    with Lab(nat, nat, delay=dict.fromkeys(("relay", "a", "b"), trip / 4)) as lab:
+        lab.ping("b", "11.0.0.10")  # the wire forwards from now on
+        yield lab
+
+
+def start(lab: Lab, host: str, command: list[str]) -> Peer:
+    return Peer(command, popen=functools.partial(lab.popen, host))
+
+
+def addr_of(peer: Peer) -> str:
+    return next(str(addr) for addr in peer.ready["addrs"] if "/127.0.0.1/" not in addr)
+
+
+def first_byte(lab: Lab, server: Peer, command: list[str]) -> float:
+    """Seconds from the dial of a fresh program to the first byte of a stream."""
+    with start(lab, "b", command) as client:
+        began = time.perf_counter()
+        client.order("dial", addr=addr_of(server), peer=server.peer)
+        client.order("perf", peer=server.peer, **PERF_BYTE)
+        return time.perf_counter() - began
+
+
+def set_up(rounds: int) -> None:
+    notes: list[str] = []
+    commands = {"punchbridge": program("ours.py")} | foreign(notes)
+    for note in notes:
+        say({"table": SETUP, "note": note})
+    for trip in TRIPS:
+        say({"progress": f"set-up at {trip} ms"})
+        with lab_of(trip) as lab, start(lab, "relay", program("hop.py", *LISTEN)) as relay:
+            for name, command in commands.items():
+                listen = ("--listen", f"/ip4/{lab.hosts['a'].address}/tcp/4001")
+                try:
+                    with start(lab, "a", [*command, *listen]) as server:
+                        for _ in range(rounds):
+                            seconds = first_byte(lab, server, command)
+                            figure(SETUP, f"{name}: dial to first byte", f"{trip} ms", 1000 * seconds / trip)
+                except Failed as problem:
+                    say({"table": SETUP, "note": f"{name}, {trip} ms: not measured ({problem})"})
+            _relayed(lab, relay, trip, rounds)
+
+
+def _relayed(lab: Lab, relay: Peer, trip: int, rounds: int) -> None:
+    for _ in range(rounds):
+        with start(lab, "a", program("ours.py")) as listener, start(lab, "b", program("ours.py")) as dialer:
+            seconds = listener.order("reserve", addr=addr_of(relay))["seconds"]
+            figure(SETUP, "punchbridge: dial and reservation", f"{trip} ms", 1000 * seconds / trip)
+            dialer.order("dial", addr=addr_of(relay), peer=relay.peer)
+            circuit = f"{addr_of(relay)}/p2p-circuit/p2p/{listener.peer}"
+            seconds = dialer.order("first", addr=circuit)["seconds"]
+            # There and back over the relay is twice a round trip between two hosts.
+            figure(SETUP, "punchbridge: circuit to first byte", f"{trip} ms", 1000 * seconds / (2 * trip))
+
+
+def punches(rounds: int) -> None:
+    command = [*program("ours.py"), "--punch", *LISTEN]
+    for trip in TRIPS:
+        say({"progress": f"punch at {trip} ms"})
+        with lab_of(trip, "home") as lab, start(lab, "relay", program("hop.py", *LISTEN)) as relay:
+            for _ in range(rounds):
+                with start(lab, "a", command) as listener, start(lab, "b", command) as dialer:
+                    listener.order("reserve", addr=addr_of(relay))
+                    found = dialer.order("punch", addr=f"{addr_of(relay)}/p2p-circuit/p2p/{listener.peer}")
+                    if "failed" in found:
+                        say({"table": PUNCH, "note": f"{trip} ms: failed once with {found['failed']}"})
+                        continue
+                    figure(PUNCH, "milliseconds", f"{trip} ms", found["ms"])
+                    figure(PUNCH, "round trips over the relay", f"{trip} ms", found["ms"] / (2 * trip))
+
+
+def flows(rounds: int, seconds: float, skip: float) -> None:
+    for trip in FLOW_TRIPS:
+        say({"progress": f"throughput at {trip} ms"})
+        with (
+            lab_of(trip) as lab,
+            start(lab, "a", program("ours.py", *LISTEN)) as server,
+            start(lab, "b", program("ours.py")) as client,
+        ):
+            client.order("dial", addr=addr_of(server), peer=server.peer)
+            for _ in range(rounds):
+                rate = client.order("flow", peer=server.peer, seconds=seconds, skip=skip)["rate"]
+                figure(FLOW, "punchbridge MB/s", f"{trip} ms", rate)
+
+
+def main() -> int:
+    rounds, seconds, skip = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+    try:
+        for part in (
+            lambda: set_up(rounds),
+            lambda: punches(rounds),
+            lambda: flows(rounds, seconds, skip),
+        ):
+            try:
+                part()
+            except Failed as problem:
+                say({"table": "Delayed paths", "note": f"a part was not measured: {problem}"})
+    except LabUnavailable as problem:
+        say({"table": "Delayed paths", "note": f"not measured: {problem}"})
+        return EXIT_UNAVAILABLE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
