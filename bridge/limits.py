@@ -511,6 +511,9 @@ RELEASE_GRACE: Final = 2.0
 CARRIER_CAP_POLL: Final = 0.02
 """How often a capped circuit's use is looked at while it carries: 128 KiB pass in 10 ms at 100 Mbit/s."""
 
+SPARE_BELOW: Final = 0.6
+"""A capped circuit with less than this share left gets a successor, in time for the move."""
+
 SPARE_CIRCUITS: Final = 2
 """Fresh circuits held ready while a capped one carries: a relay gives a peer 4 (rust) to 16 (go) at once."""
 

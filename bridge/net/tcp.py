@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import socket as stdlib
+import struct
 from collections.abc import Iterator
 from operator import index
 
@@ -296,6 +297,16 @@ class TcpStream(trio.abc.HalfCloseableStream):
         if not self._closed:
             self._closed = True
             self.socket.close()
+
+    def discard(self) -> None:
+        """Closes a connection whose peer is silent: what is queued is dropped, and the kernel keeps nothing.
+
+        Without it the kernel would go on resending to nobody for minutes and hold the 4-tuple, so that a punch to the
+        same endpoint fails with EADDRNOTAVAIL.
+        """
+        if not self._closed:
+            self.socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, struct.pack("ii", 1, 0))
+            self.abort()
 
     def _check_open(self) -> None:
         if self._closed:

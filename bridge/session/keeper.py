@@ -21,6 +21,8 @@ from bridge.limits import (
     SESSION_MEASURE,
     SESSION_RETRY_FIRST,
     SESSION_RETRY_MAX,
+    SESSION_SILENCE,
+    SPARE_BELOW,
     SPARE_CIRCUITS,
 )
 from bridge.protocol.path import CAP_LEFT, Candidate, Decision, PathKeeper, PathPolicy
@@ -135,7 +137,9 @@ class Keeper:
     async def _move(self, connection: Connection, reason: str) -> None:
         before = self._session.active
         moved = False
-        with trio.move_on_after(SESSION_DIAL):
+        # Without a carrier every second counts: a connection that does not answer now is as dead as the last one.
+        patience = SESSION_DIAL if before is not None else max(SESSION_SILENCE, 3 * (connection.rtt or 0.0))
+        with trio.move_on_after(patience):
             moved = await self._attach(self._session, connection, reason)
         if not moved:
             self._failed[connection.id] = trio.current_time() + self._pause
@@ -179,7 +183,7 @@ class Keeper:
     def _keep_spare(self, decision: Decision, usable: list[Candidate], active: Candidate) -> None:
         """A capped circuit in use gets a successor in time, so that the move costs one round trip."""
         spares = sum(one.path == "relay" and one.id != active.id and one.left > 0.9 for one in usable)
-        if self._renewing or spares >= SPARE_CIRCUITS or not (decision.fresh_circuit or active.left < 0.9):
+        if self._renewing or spares >= SPARE_CIRCUITS or not (decision.fresh_circuit or active.left < SPARE_BELOW):
             return
         self._renewing = True
         self._nursery.start_soon(self._renew)

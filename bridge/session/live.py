@@ -13,9 +13,10 @@ import trio
 
 from bridge.events import SessionSwitched
 from bridge.identity import PeerId, peer_text
-from bridge.limits import SESSION_ACK_DELAY, SESSION_LINGER, SESSION_MEASURE
+from bridge.limits import SESSION_ACK_DELAY, SESSION_LINGER
 from bridge.protocol.session import Attached, Ended, Released, Session, SessionEvent, Starved, Switched
-from bridge.session.carrier import BROKEN, Carrier
+from bridge.session.carrier import Carrier
+from bridge.session.suspicion import Suspicion, verify
 
 if TYPE_CHECKING:
     from bridge.errors import BridgeError
@@ -32,7 +33,9 @@ _TIMER_SLACK = SESSION_ACK_DELAY
 class LiveSession:
     """One end of a session while it lives. `peer` is proven on every carrier."""
 
-    def __init__(self, machine: Session, peer: PeerId, events: EventHub, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, machine: Session, peer: PeerId, events: EventHub, nursery: trio.Nursery, suspicion: Suspicion
+    ) -> None:
         self.machine = machine
         self.peer = peer
         self.carriers: dict[int, Carrier] = {}
@@ -50,6 +53,7 @@ class LiveSession:
         self._attaching = trio.lowlevel.ParkingLot()
         self._events = events
         self._nursery = nursery
+        self._suspicion = suspicion
         self._timer_wake = trio.Event()
         self._armed = 0.0
         self._reason = "MOVED_BY_PEER"
@@ -134,22 +138,14 @@ class LiveSession:
             return
         carrier.drop()
         connection = carrier.connection
-        if event.reason == "SILENT" and connection.bytes_received <= carrier.heard_bytes:
-            # Nothing came on the whole connection either: it is dead, and nobody may be sent over it again.
-            connection.abort("SILENT")
+        if event.reason == "SILENT":
+            if connection.bytes_received <= carrier.heard_bytes:
+                # Nothing came on the whole connection either: it is dead, and nobody may be sent over it again.
+                connection.abort("SILENT")
+            self._nursery.start_soon(self._suspicion.ask)
         elif event.reason == "REPLACED":
-            self._nursery.start_soon(self._verify, connection)
-
-    @staticmethod
-    async def _verify(connection: Connection) -> None:
-        """The peer gave the connection up. If it is dead, it is closed now and not at the keepalive's leisure."""
-        with trio.move_on_after(SESSION_MEASURE):
-            try:
-                await connection.ping()
-                return
-            except BROKEN:
-                return
-        connection.abort("SILENT")
+            # The peer gave the connection up. If it is dead, it is closed now and not at the keepalive's leisure.
+            self._nursery.start_soon(verify, connection)
 
     async def _leave(self, carrier: Carrier) -> None:
         with trio.move_on_after(SESSION_LINGER):

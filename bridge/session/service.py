@@ -23,6 +23,7 @@ from bridge.session.carrier import Carrier
 from bridge.session.keeper import Keeper, Route
 from bridge.session.live import LiveSession
 from bridge.session.stream import SessionStream
+from bridge.session.suspicion import Suspicion
 from bridge.swarm.supervise import supervise
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class SessionService:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._suspicion = Suspicion(host.swarm)
         self._handlers: dict[str, Handler] = {}
         self._accepted: dict[tuple[PeerId, bytes], LiveSession] = {}
         self._per_peer: Counter[PeerId] = Counter()
@@ -112,7 +114,7 @@ class SessionService:
     def _make(self, peer: PeerId, attach: Attach) -> LiveSession:
         nursery = self._running()
         machine = Session(attach.session, attach.service, dialling=False, now=trio.current_time())
-        session = LiveSession(machine, peer, self._host.swarm.events, nursery)
+        session = LiveSession(machine, peer, self._host.swarm.events, nursery, self._suspicion)
         self._accepted[(peer, attach.session)] = session
         self._per_peer[peer] += 1
         nursery.start_soon(self._serve, session)
@@ -155,7 +157,7 @@ class SessionService:
             raise LimitExceeded(f"{SESSIONS} sessions are open; close some")
         nursery = self._running()
         machine = Session(os.urandom(16), service, dialling=True, now=trio.current_time())
-        session = LiveSession(machine, route.peer, self._host.swarm.events, nursery)
+        session = LiveSession(machine, route.peer, self._host.swarm.events, nursery, self._suspicion)
         stream = SessionStream(session)
         try:
             if not await self._attach(session, connection, "OPENED"):

@@ -16,6 +16,7 @@ from bridge.errors import ConnectionLost, LimitExceeded, RemoteError
 from bridge.identity import PeerId, peer_text
 from bridge.limits import CLOSE_FLUSH, RECEIVE_SIZE
 from bridge.net.raw import BrokenConnection, BrokenStream
+from bridge.net.tcp import TcpStream
 from bridge.protocol.noise import Opener, Sealer
 from bridge.protocol.yamux import GoAwayCode
 from bridge.swarm.link import Link
@@ -24,6 +25,9 @@ from bridge.swarm.sender import LOST, Sender
 from bridge.swarm.stream import Stream
 
 _ids = itertools.count(1)
+
+SILENT_REASONS = frozenset({"SILENT", "KEEPALIVE_TIMEOUT"})
+"""Close reasons that say: nobody is there. The kernel is not to go on trying."""
 
 
 class Connection:
@@ -178,7 +182,11 @@ class Connection:
         self.identified.set()
         self._mux.fail(self._gone())
         self._sender.stop()
-        self.link.raw.abort()
+        raw = self.link.raw
+        if self.close_reason in SILENT_REASONS and isinstance(raw, TcpStream):
+            raw.discard()
+        else:
+            raw.abort()
         if self._scope is not None:
             self._scope.cancel()
 

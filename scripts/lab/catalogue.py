@@ -101,6 +101,20 @@ ROWS: tuple[Row, ...] = (
         "relay",
         Scenario(name="s-009-no-p2p", p2p=False),
     ),
+    Row(
+        "S-010",
+        "home router → home router, faults one after the other",
+        "Silent cut, both NATs rebooted, link down for 5 s: the session moves, nothing is lost, one gRPC stream.",
+        "direct",
+        Scenario(name="s-010-faults", trials=True),
+    ),
+    Row(
+        "S-011",
+        "home router → home router, relayed, the relay restarted",
+        "With --no-p2p the session stays on circuits; the relay is killed and started again, and the stream goes on.",
+        "relay",
+        Scenario(name="s-011-relay-restart", p2p=False, trials=True),
+    ),
 )
 
 

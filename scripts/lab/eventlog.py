@@ -125,13 +125,23 @@ class Program:
     """One program of a run: started in a host, its stdout read into the event log, both streams kept in files."""
 
     def __init__(
-        self, lab: Lab, log: EventLog, name: str, host: str, argv: Sequence[str], folder: Path, env: dict[str, str]
+        self,
+        lab: Lab,
+        log: EventLog,
+        name: str,
+        host: str,
+        argv: Sequence[str],
+        folder: Path,
+        env: dict[str, str],
+        *,
+        suffix: str = "",
     ) -> None:
         self.name = name
         self.host = host
         self.argv = list(argv)
-        self.stdout_path = folder / f"{name}.jsonl"
-        self.stderr_path = folder / f"{name}.log"
+        self.env = env
+        self.stdout_path = folder / f"{name}{suffix}.jsonl"
+        self.stderr_path = folder / f"{name}{suffix}.log"
         self.killed = False
         self._lab = lab
         self._log = log

@@ -61,6 +61,7 @@ def _verdict(report: Data, row: Row | None) -> str:
         return "PASS" if attempt == 1 else f"PASS-FLAKY (attempt {attempt})"
     codes = set(report["punch"].get("codes", []))
     right = report["outcome"] == "relay" and report["watched"].get("flows_rise")
+    right = right and report["proof"].get("flowing_after_every_fault") is not False
     return "PASS" if right and (row is None or not row.codes or codes & set(row.codes)) else "FAIL"
 
 
@@ -142,6 +143,14 @@ def _traffic(report: Data) -> list[str]:
                 before = part["flows_before"][who]
                 moved = ", ".join(f"{way} {before[way]} → {counts[way]}" for way in counts)
                 lines += [f"  - {who}: messages {moved}"]
+    if report.get("trials"):
+        rows = (
+            f"| {one['trial']} | {one['about']} | {one['seconds']} | {one['bound_s']} | "
+            f"{'yes' if one['within'] else '**no**'} | {', '.join(one['path_after'])} |"
+            for one in report["trials"]
+        )
+        head = ["fault", "what", "s until messages arrive at both ends", "bound", "within", "path then"]
+        lines += ["", *_table(head, rows)]
     return [*lines, ""]
 
 

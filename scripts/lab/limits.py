@@ -72,3 +72,9 @@ RELEASE_SECONDS: Final = 8.0
 
 RETURN_SECONDS: Final = 90.0
 """From the healing of a cut to traffic on a direct path again: the puncher's first pause, and one run."""
+
+TRIAL_SECONDS: Final = 40.0
+"""Until a trial counts as failed: longer than a session waits for a path (30 s)."""
+
+TRIAL_SETTLE_SECONDS: Final = 4.0
+"""Between two trials, so that each starts from traffic that runs and a circuit that was given back."""

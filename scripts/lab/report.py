@@ -81,6 +81,7 @@ class Report:
     five_tuples: list[dict[str, object]] = field(default_factory=list)
     watched: dict[str, Any] = field(default_factory=dict)
     after_cut: dict[str, Any] = field(default_factory=dict)
+    trials: list[dict[str, Any]] = field(default_factory=list)
     after_kill: dict[str, Any] = field(default_factory=dict)
     punch: dict[str, Any] = field(default_factory=dict)
     times_s: dict[str, float] = field(default_factory=dict)
@@ -113,7 +114,8 @@ class Report:
             "went_on_over_the_relay": self.after_cut.get("flows_rise"),
             "direct_again": self.after_cut.get("direct_again"),
             "survived_relay_kill": self.after_kill.get("flows_rise"),
-            "one_stream_throughout": self._one_stream() if direct else None,
+            "flowing_after_every_fault": all(one["flowing"] for one in self.trials) if self.trials else None,
+            "one_stream_throughout": self._one_stream() if direct or self.trials else None,
         }
 
     def _one_stream(self) -> bool:
@@ -207,7 +209,7 @@ def _punch(log: EventLog, round_trips: Mapping[str, float | None], until: float)
 
     found: dict[str, Any] = {}
     for who in ("listener", "dialer"):
-        succeeded = log.last("punch.succeeded", who=who, match=running)
+        succeeded = next(iter(log.find("punch.succeeded", who=who, match=running)), None)
         found[who] = {
             "started": [_brief(seen) for seen in log.find("punch.started", who=who, match=running)],
             "failed": [_brief(seen) for seen in log.find("punch.failed", who=who, match=running)],

@@ -26,10 +26,13 @@ SIDE = {"listener": "a", "dialer": "b"}
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What to run. `delay` in milliseconds one way per access link; `duration`: seconds of traffic watched after
-    the outcome; `timeout`: seconds from the dialer's start to the outcome; `cut_direct`: drop the direct path silently,
-    and heal it once traffic runs over the relay; `kill_relay`: SIGKILL it once traffic is direct (again), and watch
-    `duration` more; `measure`: classify both NATs first (about 3 s)."""
+    """What to run.
+
+    `delay`: milliseconds one way per access link. `timeout`: seconds from the dialer's start to the outcome.
+    `duration`: seconds of traffic watched after it. `cut_direct`: drop the direct path silently, and heal it once
+    traffic runs over the relay. `trials`: the faults of `lab.trials`. `kill_relay`: SIGKILL it once traffic is direct
+    (again), and watch `duration` more. `measure`: classify both NATs first (about 3 s).
+    """
 
     listener_nat: str = "home"
     dialer_nat: str = "home"
@@ -39,6 +42,7 @@ class Scenario:
     duration: float = 5.0
     p2p: bool = True
     cut_direct: bool = False
+    trials: bool = False
     kill_relay: bool = False
     measure: bool = False
     capture: bool = False
@@ -113,6 +117,14 @@ class Run:
         self.programs[name] = program = Program(self.lab, self.log, name, host, argv, self.folder, env)
         self.mark(f"{name}.started")
         return program
+
+    def restart_relay(self) -> None:
+        """SIGKILL, and the same program again at once."""
+        before = self.programs["relay"]
+        before.kill()
+        self.programs["relay"] = Program(
+            self.lab, self.log, "relay", before.host, before.argv, self.folder, before.env, suffix="-again"
+        )
 
     def flows(self) -> dict[str, dict[str, int]]:
         """Latest `flow.stats` counters of both ends: messages sent and received in all."""

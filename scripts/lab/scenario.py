@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab import proof
+from lab import proof, trials
 from lab.behaviours import behaviour, check_pair
 from lab.eventlog import EventLog, ProgramEnded, Seen
 from lab.lab import Lab
@@ -84,7 +84,7 @@ def _start_listener(run: Run) -> None:
 
 def _node_options(run: Run) -> list[str]:
     # Traffic and reports often enough that a short run shows both paths clearly.
-    options = ["--gossip-interval", "0.25", "--stats-interval", "0.5"]
+    options = ["--gossip-interval", "0.25", "--stats-interval", "0.2"]
     if not run.scenario.p2p:
         options.append("--no-p2p")
     if run.lab.behaviours["a"].one_lan:
@@ -173,25 +173,19 @@ def _watch(run: Run, outcome: str) -> dict[str, Any]:
     }
 
 
-def _gossip_path(run: Run, path: str) -> bool:
-    """Both programs' latest word on their traffic's path is this one."""
-    last = [run.log.last("path.changed", who=who) for who in SIDE]
-    return all(one is not None and one.event.get("to") == path for one in last)
-
-
 def _cut_direct(run: Run) -> dict[str, Any]:
     """Silently drop everything between the two hosts, until gossip runs over the relay; heal, until direct again."""
     alive = ["relay", "listener", "dialer"]
     flows = run.flows()
     run.lab.cut_direct()
     run.mark("direct.cut")
-    relayed = run.log.wait(lambda: _gossip_path(run, "relay"), PROOF_SECONDS, alive=alive)
+    relayed = run.log.wait(lambda: trials.on_path(run, "relay"), PROOF_SECONDS, alive=alive)
     run.mark("relayed.again")
     moving = relayed and _moving(run, flows, PROOF_SECONDS)
     run.mark("flows.again")
     run.lab.heal()
     run.mark("healed")
-    direct = run.log.wait(lambda: _gossip_path(run, "direct"), RETURN_SECONDS, alive=alive)
+    direct = run.log.wait(lambda: trials.on_path(run, "direct"), RETURN_SECONDS, alive=alive)
     run.mark("direct.again")
     return {
         "relayed": relayed,
@@ -288,6 +282,8 @@ def _conduct(run: Run, hooks: Mapping[str, Hook]) -> Report:
         if run.scenario.cut_direct and report.outcome == "direct":
             report.after_cut = _cut_direct(run)
             hooks.get("returned", _nothing)(run)
+        if run.scenario.trials:
+            report.trials = trials.conduct(run, trials.DIRECT if report.outcome == "direct" else trials.RELAYED)
         if run.scenario.kill_relay and report.outcome == "direct":
             report.after_kill = _kill_relay(run)
     except (ProgramEnded, ScenarioFailed) as error:

@@ -1,0 +1,51 @@
+"""When one path has gone silent, the others are asked: a NAT that lost its state kills them all without a word.
+
+Pings connections and closes those that do not answer, so that what depends on them (a relay's reservation, another
+session) starts anew now and not when the keepalive notices.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from bridge.limits import SESSION_SILENCE
+from bridge.session.carrier import BROKEN
+
+if TYPE_CHECKING:
+    from bridge.swarm.connection import Connection
+    from bridge.swarm.swarm import Swarm
+
+__all__ = ["Suspicion", "verify"]
+
+
+async def verify(connection: Connection) -> None:
+    """Returns when the connection answered or ended; closes it when it does neither in time."""
+    with trio.move_on_after(max(SESSION_SILENCE, 3 * (connection.rtt or 0.0))):
+        try:
+            await connection.ping()
+        except BROKEN:
+            pass
+        return
+    connection.abort("SILENT")
+
+
+class Suspicion:
+    """Asks all connections of a swarm, circuits too, one round at a time."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self._swarm = swarm
+        self._asking = False
+
+    async def ask(self) -> None:
+        """One round; returns at once while another is under way."""
+        if self._asking:
+            return
+        self._asking = True
+        try:
+            async with trio.open_nursery() as nursery:
+                for connection in self._swarm.connections():
+                    nursery.start_soon(verify, connection)
+        finally:
+            self._asking = False
