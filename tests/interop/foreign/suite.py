@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from foreign import base
+from foreign import base, relays
 from foreign.build import KINDS
 from foreign.cases import Case, NotOffered
 from foreign.peer import PeerFailed, Pool
@@ -17,6 +17,7 @@ MAX_NOTE = 300
 
 def cases() -> Iterator[Case]:
     yield from base.cases(OTHERS)
+    yield from relays.cases(OTHERS)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -99,11 +100,9 @@ func main() {
 		resources := relay.DefaultResources()
 		resources.MaxReservations, resources.MaxReservationsPerIP, resources.MaxReservationsPerASN = *reservations, 1000, 1000
 		resources.ReservationTTL = time.Duration(*ttl) * time.Second
-		resources.Limit = nil
-		if *bytes > 0 || *seconds > 0 {
-			resources.Limit = &relay.RelayLimit{Data: *bytes, Duration: time.Duration(*seconds) * time.Second}
-		}
-		_, err = relay.New(h, relay.WithResources(resources))
+		// To it a limit of 0 is none left, so what is unlimited gets a large figure.
+		resources.Limit = &relay.RelayLimit{Data: cmp.Or(*bytes, 1<<40), Duration: time.Second * time.Duration(cmp.Or(*seconds, 86400))}
+		_, err = relay.New(h, relay.WithResources(resources), relay.WithReservationAddressFilter(everything))
 		die(err)
 	}
 	handle(h)
@@ -138,6 +137,9 @@ func die(err error) {
 		os.Exit(1)
 	}
 }
+
+// everything lets a relay announce loopback addresses too.
+func everything(ma.Multiaddr) bool { return true }
 
 func version() string {
 	info, _ := debug.ReadBuildInfo()
@@ -195,6 +197,7 @@ func obey(h host.Host, o order) (object, error) {
 			return nil, err
 		}
 		if o.Do == "dial" {
+			h.Peerstore().ClearAddrs(info.ID) // or it dials what identify told it, too
 			return object{"peer": info.ID.String()}, h.Connect(ctx, *info)
 		}
 		got, err := client.Reserve(ctx, h, *info)

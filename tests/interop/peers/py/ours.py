@@ -17,7 +17,16 @@ from wire import BLOCK, COUNT, ECHO, PAUSE, PERF, PROTOCOLS, RESET, SLOW, Order,
 from bridge.addresses import parse, with_peer
 from bridge.behaviours.host import Host, HostConfig, open_host
 from bridge.errors import StreamReset
-from bridge.events import AutonatResult, ConnectionClosed, ConnectionOpened, Event, EventHub, PunchFailed, PunchSucceeded
+from bridge.events import (
+    AutonatResult,
+    ConnectionClosed,
+    ConnectionOpened,
+    Event,
+    EventHub,
+    PunchFailed,
+    PunchSucceeded,
+    ReservationAccepted,
+)
 from bridge.identity import Identity, parse_peer_id, peer_text
 from bridge.swarm.connection import Connection
 from bridge.swarm.stream import Stream
@@ -152,6 +161,8 @@ def on_event(event: Event) -> None:
         say(describe(event))
     elif isinstance(event, PunchSucceeded | PunchFailed):
         say({"event": "punch", "ok": isinstance(event, PunchSucceeded), **event.as_dict()})
+    elif isinstance(event, ReservationAccepted):
+        say({"event": "reservation", "relay": event.relay, "renewal": event.renewed})
     elif isinstance(event, AutonatResult):
         say({"event": "autonat", "ok": event.reachability == "public", **event.as_dict()})
 

@@ -5,6 +5,7 @@ Orders are carried out with its own circuit client, the way its documentation do
 
 from __future__ import annotations
 
+import socket
 import struct
 import time
 from contextlib import AsyncExitStack, suppress
@@ -16,6 +17,7 @@ from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_static_key
 from libp2p.host.ping import PingService
+from libp2p.identity.identify_push.identify_push import push_identify_to_peers
 from libp2p.network.stream.exceptions import StreamEOF, StreamReset
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
@@ -184,10 +186,13 @@ class Peer:
         return {"conns": [describe(one) for one in self._network.get_connections(ID.from_base58(order["peer"]))]}
 
     async def do_listen(self, order: Order) -> dict[str, Any]:
-        before = {str(addr) for addr in self._host.get_addrs()}
-        await self._network.listen(Multiaddr(order["addr"]))
-        added = next(str(addr) for addr in self._host.get_addrs() if str(addr) not in before)
-        return {"addr": added.partition("/p2p/")[0]}
+        """It knows a listener by the address it was asked for, so port 0 serves only once; and it pushes when told."""
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            addr = f"/ip4/127.0.0.1/tcp/{sock.getsockname()[1]}"
+        await self._network.listen(Multiaddr(addr))
+        await push_identify_to_peers(self._host)
+        return {"addr": addr}
 
     async def do_close(self, order: Order) -> dict[str, Any]:
         await self._host.disconnect(ID.from_base58(order["peer"]))
@@ -247,7 +252,7 @@ def describe(connection: Any) -> dict[str, Any]:
     return {
         "remote": remote,
         "relay": "relay" in str(connection.get_connection_type()).lower(),
-        "inbound": not connection.is_initiator if hasattr(connection, "is_initiator") else False,
+        "inbound": "inbound" in str(connection.direction).lower(),
     }
 
 
