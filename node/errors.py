@@ -101,16 +101,24 @@ class NodeClosed(LocalError):
 
 
 class PeerStoreError(LocalError):
-    """The peer store failed; the node goes on without what was to be written."""
+    """The peer store failed; the node goes on without what was to be written. `code`: the word used in events."""
+
+    code = "PEER_STORE"
 
 
 class PeerStoreFull(PeerStoreError):
     """No room on the disk, or the file may not grow."""
 
+    code = "PEER_STORE_FULL"
+
 
 class PeerStoreCorrupt(PeerStoreError):
     """The file is no peer store of ours, or is damaged. Move it away; it is rebuilt from the network."""
 
+    code = "PEER_STORE_CORRUPT"
+
 
 class PeerStoreUnavailable(PeerStoreError):
     """The file cannot be opened, read or locked: permissions, a missing directory, another process."""
+
+    code = "PEER_STORE_UNAVAILABLE"

@@ -53,6 +53,7 @@ CREATE TABLE network_address (
 # SQLite's primary result codes, as in its C interface.
 FULL, CORRUPT, NOT_A_DATABASE, IO_ERROR = 13, 11, 26, 10
 UNAVAILABLE = {3: "permission denied", 5: "locked", 6: "locked", 8: "read-only", 14: "cannot be opened"}
+_CHOOSE = "name another file, or make this one accessible"
 
 
 @dataclass(frozen=True)
@@ -208,12 +209,12 @@ def _make_private(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise PeerStoreUnavailable(f"peer store {path}: {error.strerror}") from error
+        raise PeerStoreUnavailable(f"peer store {path}: {error.strerror}; {_CHOOSE}") from error
     try:
         if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
             os.fchmod(descriptor, 0o600)
     except OSError as error:
-        raise PeerStoreUnavailable(f"peer store {path}: {error.strerror}") from error
+        raise PeerStoreUnavailable(f"peer store {path}: {error.strerror}; {_CHOOSE}") from error
     finally:
         os.close(descriptor)
 
@@ -230,7 +231,7 @@ def typed_errors(path: Path) -> Iterator[None]:
 
 def _typed(path: Path, code: int, text: str) -> PeerStoreError:
     if code in (FULL, IO_ERROR):
-        return PeerStoreFull(f"peer store {path}: no room or the disk fails ({text}); free space, the node goes on")
+        return PeerStoreFull(f"peer store {path}: no room or the disk fails ({text}); free space")
     if code in (CORRUPT, NOT_A_DATABASE):
         return PeerStoreCorrupt(f"peer store {path} is damaged or something else ({text}); move it away")
-    return PeerStoreUnavailable(f"peer store {path}: {UNAVAILABLE.get(code, text)}")
+    return PeerStoreUnavailable(f"peer store {path}: {UNAVAILABLE.get(code, text)}; {_CHOOSE}")

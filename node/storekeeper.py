@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from . import limits
 from .addressbook import NetworkAddress
-from .errors import PeerStoreCorrupt, PeerStoreError, PeerStoreFull
+from .errors import PeerStoreError
 from .events import ErrorEvent, Event
 from .peer import PeerRecord
 from .peerstore import PeerStore, StoredPeer
@@ -92,13 +92,7 @@ class StoreKeeper:
     def _tell(self, error: PeerStoreError) -> None:
         if type(error) not in self._told:
             self._told.add(type(error))
-            self._emit(ErrorEvent(code=CODES.get(type(error), "PEER_STORE_UNAVAILABLE"), message=str(error)))
-
-
-CODES: dict[type[PeerStoreError], str] = {
-    PeerStoreFull: "PEER_STORE_FULL",
-    PeerStoreCorrupt: "PEER_STORE_CORRUPT",
-}
+            self._emit(ErrorEvent(code=error.code, message=f"{error}; the node goes on without it"))
 
 
 def tcp_multiaddr(ip: str, port: int) -> str | None:

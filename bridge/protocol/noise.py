@@ -209,7 +209,9 @@ class Handshake:
         remote = self._state.rs.public_bytes
         peer = verify_identity(payload.identity_key, payload.identity_sig, _SIGNED + remote)
         if self._expected is not None and peer != self._expected:
-            raise WrongPeer(f"dialled {peer_text(self._expected)}, but the peer proved to be {peer_text(peer)}")
+            raise WrongPeer(
+                f"dialled {peer_text(self._expected)}, but the peer proved to be {peer_text(peer)}; check the /p2p/ID"
+            )
         offered = tuple(payload.extensions.stream_muxers)
         return peer, offered if len(offered) <= MAX_EARLY_MUXERS else ()
 

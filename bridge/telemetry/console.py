@@ -80,6 +80,8 @@ def _punch_failed(event: events.PunchFailed) -> tuple[str, Tone]:
 
 
 def _switched(event: events.SessionSwitched) -> tuple[str, Tone]:
+    if event.from_ == "none":
+        return f"session with {short(event.peer)} opened, path {event.to}", "dim"
     text = f"session with {short(event.peer)} goes on: {event.from_} → {event.to} ({event.reason})"
     if event.planned:
         return text, "dim"

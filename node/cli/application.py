@@ -107,6 +107,7 @@ _ADVICE = {
     HandshakeFailure.POLICY: "this node's own rules refused the peer",
     HandshakeFailure.LOOPBACK: "this is the same node; dial another one, or give this one another --key",
     HandshakeFailure.DUPLICATE: "the peer is connected already; stop the other dialer, or use another --key",
+    HandshakeFailure.REJECTED_BY_PEER: "these are the peer's words; what they name must fit on both sides",
     HandshakeFailure.VERSION_TIMEOUT: "the peer accepted the stream and said nothing; is it a node of this protocol?",
 }
 

@@ -252,7 +252,7 @@ def test_a_full_disk_is_a_typed_error_and_the_store_goes_on_when_there_is_room(t
         [sys.executable, "-c", GROWER, tmp_path / "peers.db"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "free space, the node goes on" in done.stdout
+    assert "free space" in done.stdout
     store = PeerStore(tmp_path / "peers.db")
     assert {"first", "after"} <= {item.key for item in store.peers(now=0)}
     store.close()

@@ -210,6 +210,8 @@ def test_a_session_tells_what_a_switch_cost() -> None:
         session="s", peer="12D3KooWabcdefgh", from_="relay", to="direct", reason="punched through", planned=True
     )
     assert line_of(planned) == ("session with …abcdefgh goes on: relay → direct (punched through)", "dim")
+    opened = replace(planned, from_="none", to="relay", reason="OPENED")
+    assert line_of(opened) == ("session with …abcdefgh opened, path relay", "dim")
     lost = replace(planned, from_="direct", to="relay", reason="lost", planned=False, gap_ms=120.4, replayed=512)
     assert line_of(lost) == (
         "session with …abcdefgh goes on: direct → relay (lost) after 120 ms, 512 bytes sent again",

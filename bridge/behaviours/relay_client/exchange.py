@@ -118,7 +118,9 @@ async def _exchange(connection: Connection, ask: Callable[[Stream], Awaitable[T]
             return await ask(stream)
     except NegotiationFailed:
         _abort(stream)
-        raise NegotiationFailed(f"{relay} is no circuit relay (v2): it does not accept {HOP}") from None
+        raise NegotiationFailed(
+            f"{relay} is no circuit relay (v2): it does not accept {HOP}; give the address that a relay printed"
+        ) from None
     except BaseException:
         _abort(stream)
         raise
