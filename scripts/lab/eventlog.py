@@ -113,12 +113,16 @@ class EventLog:
             while not ready():
                 for who in alive:
                     if who in self.ended:
-                        raise ProgramEnded(f"the {who} ended early")
+                        raise ProgramEnded(self._why(who))
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
                 self._changed.wait(min(left, step))
         return True
+
+    def _why(self, who: str) -> str:
+        told = self.last("error", who=who)
+        return f"the {who} ended early" + ("" if told is None else f": {told.event.get('message')}")
 
 
 class Program:

@@ -103,6 +103,12 @@ def test_a_program_that_fails_ends_in_a_report() -> None:
     assert (report.outcome, report.direct, report.as_expected) == ("none", False, False)
 
 
+def test_the_report_names_what_a_program_that_failed_said() -> None:
+    said = '{"v":1,"event":"error","code":"PORT_IN_USE","message":"tcp/4001 is taken"}'
+    report = run_scenario(Scenario(delay=QUIET), command=["sh", "-c", f"echo '{said}'; exit 2"])
+    assert report.error == "the relay ended early: tcp/4001 is taken"
+
+
 def test_logs_hold_the_evidence_and_no_keys(tmp_path: Path) -> None:
     report = run_scenario(
         Scenario(delay=QUIET, capture=True), logs=tmp_path, command=["sh", "-c", 'echo secret > "$5"; exit 1', "sh"]
