@@ -190,6 +190,9 @@ DCUTR_RETRY_MAX: Final = 600.0
 DCUTR_RETRY_MIN: Final = 1.0
 """The shortest pause that may be asked for: the peer answers DCUTR_EXCHANGES_PER_MINUTE."""
 
+DCUTR_HOLDS: Final = 4096
+"""Peers whose pause after a failed punch is remembered; those whose pause is over are forgotten first."""
+
 DCUTR_SETTLE: Final = 0.5
 """From the loss of a direct connection to the fallback event and the next punch: a peer that leaves closes its
 connections one after another, and the relayed one's end needs a trip over the relay."""

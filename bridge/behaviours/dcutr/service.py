@@ -20,6 +20,7 @@ from bridge.events import ConnectionClosed, ConnectionOpened, Event, ObservedAdd
 from bridge.identity import PeerId, peer_text
 from bridge.limits import (
     DCUTR_EXCHANGES_PER_MINUTE,
+    DCUTR_HOLDS,
     DCUTR_MAX_STREAMS,
     DCUTR_MAX_STREAMS_PER_PEER,
     DCUTR_SETTLE,
@@ -72,7 +73,9 @@ class Dcutr:
         self._context = PunchContext(swarm, policy or DcutrPolicy())
         self._swarm = swarm
         self._active: dict[PeerId, _Punch] = {}
-        self._keepers: set[int] = set()
+        self._keepers: set[PeerId] = set()
+        self._holds: dict[PeerId, tuple[float, float]] = {}
+        """When the next run with a peer may begin, and the pause after it."""
         self._exchanges: dict[int, _Exchanges] = {}
         self._outcomes: dict[PeerId, PunchOutcome] = {}
         self._direct: dict[PeerId, int] = {}
@@ -143,9 +146,9 @@ class Dcutr:
             self._context.observed_news = trio.Event()
 
     def _relayed_opened(self, connection: Connection) -> None:
-        if connection.inbound and connection.id not in self._keepers:
-            self._keepers.add(connection.id)
-            self._context.nursery.start_soon(self._keep, connection)
+        if connection.inbound and connection.peer not in self._keepers:
+            self._keepers.add(connection.peer)
+            self._context.nursery.start_soon(self._keep, connection.peer)
 
     def _direct_opened(self, connection: Connection) -> None:
         punch = self._active.get(connection.peer)
@@ -184,42 +187,61 @@ class Dcutr:
     def _direct_to(self, peer: PeerId) -> Connection | None:
         return next((c for c in self._swarm.connections(peer) if c.path == "direct" and not c.closed.is_set()), None)
 
+    def _inbound_from(self, peer: PeerId) -> Connection | None:
+        """The newest live circuit that the peer opened to us: the one to punch over."""
+        circuits = (c for c in self._swarm.connections(peer) if c.path == "relay" and c.inbound)
+        return max((c for c in circuits if not c.closed.is_set()), key=lambda c: c.id, default=None)
+
     def _relayed_to(self, peer: PeerId) -> Connection | None:
         return next((c for c in self._swarm.connections(peer) if c.path == "relay" and not c.closed.is_set()), None)
 
     # --- the opening side ---------------------------------------------------------------------------------
 
-    async def _keep(self, relayed: Connection) -> None:
-        """Punches over one inbound relayed connection until it closes: at once, after failures, after losses."""
+    async def _keep(self, peer: PeerId) -> None:
+        """Punches while the peer has an inbound relayed connection here: at once, after failures, after losses.
+
+        The pause after a failed run belongs to the peer: a fresh circuit (sessions take many) does not shorten it.
+        """
         policy = self._context.policy
-        pause = policy.retry_first
         try:
-            while not relayed.closed.is_set():
-                if self._direct_to(relayed.peer) is None:
+            while (relayed := self._inbound_from(peer)) is not None:
+                if self._direct_to(peer) is None:
+                    until, pause = self._holds.get(peer, (0.0, policy.retry_first))
+                    if trio.current_time() < until:
+                        await self._pause(peer, until - trio.current_time())
+                        continue
                     outcome = await self._open(relayed, pause)
                     if outcome is not None and outcome.code is not None:
-                        if not TABLE[outcome.code].retry:
-                            return
-                        await self._pause(relayed, pause)
-                        pause = min(pause * 2, policy.retry_max)
+                        self._hold(peer, outcome.code, pause)
                         continue
-                    pause = policy.retry_first
-                while self._direct_to(relayed.peer) is not None and not relayed.closed.is_set():
+                while self._direct_to(peer) is not None and self._inbound_from(peer) is not None:
                     await self._news.wait()
+                self._holds.pop(peer, None)
                 # Time for the rest of the peer's connections to end too, and for its own punch to come first.
                 await trio.sleep(DCUTR_SETTLE + self._context.rng.uniform(*policy.backoff))
         finally:
-            self._keepers.discard(relayed.id)
+            self._keepers.discard(peer)
 
-    async def _pause(self, relayed: Connection, seconds: float) -> None:
-        """Waits before the next run; a change of our observed address or the end of the connection ends it."""
+    def _hold(self, peer: PeerId, code: Code, pause: float) -> None:
+        """Remembers the pause after a failed run; a lost relay is no failure of the punch."""
+        if code in (Code.RELAY_LOST, Code.CANCELLED):
+            return
+        most = self._context.policy.retry_max
+        now = trio.current_time()
+        self._holds = {one: hold for one, hold in self._holds.items() if hold[0] > now}
+        if len(self._holds) < DCUTR_HOLDS:
+            self._holds[peer] = (now + (pause if TABLE[code].retry else most), min(2 * pause, most))
+
+    async def _pause(self, peer: PeerId, seconds: float) -> None:
+        """Waits before the next run; a change of our observed address or the end of the last circuit ends it."""
         before = set(self._swarm.observed.addresses())
         with trio.move_on_after(seconds):
-            while not relayed.closed.is_set() and self._direct_to(relayed.peer) is None:
+            while self._inbound_from(peer) is not None and self._direct_to(peer) is None:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_first, self._news, nursery.cancel_scope)
                     nursery.start_soon(_first, self._context.observed_news, nursery.cancel_scope)
                 if set(self._swarm.observed.addresses()) - before:
+                    self._holds.pop(peer, None)
                     return
 
     async def _open(self, relayed: Connection, retry_in: float) -> PunchOutcome | None:
