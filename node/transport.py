@@ -148,7 +148,7 @@ def parse_grpc_peer(text: str) -> PeerInfo:
     if kind not in ("ipv4", "ipv6"):
         return PeerInfo()
     host, _, port = rest.rpartition(":")
-    return tcp_peer(host.strip("[]").partition("%")[0], int(port) if port.isdigit() else 0)
+    return tcp_peer(host.strip("[]").partition("%")[0], int(port) if port.isdecimal() else 0)
 
 
 def tcp_peer(host: str, port: int) -> PeerInfo:

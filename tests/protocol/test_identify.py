@@ -147,6 +147,17 @@ def test_a_wrong_or_longer_echo_is_a_violation(echo: bytes) -> None:
         PingExchange(PAYLOAD, now=0).receive(echo, now=1)
 
 
+@given(st.lists(st.binary(max_size=40), max_size=4))
+def test_any_echo_is_the_payload_or_a_violation(pieces: list[bytes]) -> None:
+    exchange = PingExchange(PAYLOAD, now=0)
+    try:
+        for piece in pieces:
+            exchange.receive(piece, now=1)
+    except ProtocolViolation:
+        return
+    assert PAYLOAD.startswith(b"".join(pieces))
+
+
 def test_a_ping_has_32_bytes() -> None:
     with pytest.raises(ValueError, match="32"):
         PingExchange(b"short", now=0)

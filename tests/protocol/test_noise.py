@@ -239,7 +239,35 @@ def test_any_first_message_raises_only_the_remote_fault(raw: bytes) -> None:
     assert second.secured is None
 
 
+@given(st.binary(max_size=300))
+def test_any_second_message_raises_only_the_remote_fault(raw: bytes) -> None:
+    first = Handshake(ALICE, "initiator", muxers=YAMUX)
+    first.start()
+    with pytest.raises((AuthenticationFailed, ProtocolViolation)):
+        first.receive(len(raw).to_bytes(2, "big") + raw)
+    assert first.secured is None
+
+
+@given(st.binary(max_size=300))
+def test_any_payload_of_an_honest_key_raises_only_the_remote_fault(payload: bytes) -> None:
+    """What is inside message 2 when everything around it is right."""
+    first, second = pair()
+    second._payload = lambda _muxers: payload  # type: ignore[method-assign]
+    with pytest.raises((AuthenticationFailed, ProtocolViolation)):
+        first.receive(second.receive(first.start()))
+
+
 KEY = bytes(range(32))
+
+
+@given(st.lists(st.binary(max_size=200), max_size=4))
+def test_any_transport_bytes_raise_only_the_remote_fault(pieces: list[bytes]) -> None:
+    opener = Opener(KEY)
+    try:
+        opened = [plain for piece in pieces for plain in opener.receive(piece)]
+    except (AuthenticationFailed, ProtocolViolation):
+        return
+    assert opened == []
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8), st.integers(1, 700))

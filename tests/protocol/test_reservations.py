@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from ipaddress import ip_address
 
 import pytest
@@ -339,3 +340,9 @@ def test_a_burst_of_zero_switches_the_rate_off() -> None:
     buckets = TokenBuckets(0, 1.0, 3)
     assert all(buckets.take("key", 0.0) for _ in range(100))
     assert len(buckets) == 0
+
+
+@given(st.lists(st.text(max_size=50) | st.text("0123456789abcdef.:/", max_size=50), max_size=3))
+def test_any_rule_is_read_or_a_config_error(texts: list[str]) -> None:
+    with contextlib.suppress(ConfigError):
+        assert bool(Rules.parse(texts)) == bool(texts)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,17 @@ def test_malformed_key_is_refused_and_left_in_place(tmp_path: Path, content: byt
     with pytest.raises(IdentityError, match="no libp2p private key"):
         load_or_create(path)
     assert path.read_bytes() == content
+
+
+@given(st.binary(max_size=120) | st.binary(min_size=60, max_size=70).map(lambda raw: b"\x08\x01\x12\x40" + raw))
+def test_any_content_is_a_key_or_an_identity_error(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "key")
+        path.write_bytes(content)
+        path.chmod(0o600)
+        with contextlib.suppress(IdentityError):
+            assert load(path).sign(b"x")
+        assert path.read_bytes() == content
 
 
 def test_directory_in_place_of_a_key_is_refused(tmp_path: Path) -> None:

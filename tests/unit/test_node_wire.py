@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge._pb.protowire import p2p_pb2 as pb
 from node import ids, limits, wire
@@ -256,3 +258,12 @@ def test_configs_refuse_what_cannot_work():
     assert default_port("kaspa-testnet-99") == 16411
     with pytest.raises(ValueError, match="no Kaspa network"):
         default_port("kaspa-nonet")
+
+
+@given(
+    st.text(max_size=40) | st.tuples(st.sampled_from(["ipv4:", "ipv6:", "unix:"]), st.text(max_size=30)).map("".join)
+)
+def test_any_name_of_a_grpc_peer_is_an_address_or_none(text: str):
+    info = parse_grpc_peer(text)
+    assert info.peer_id is None
+    assert info.port >= 0

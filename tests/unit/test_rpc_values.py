@@ -112,6 +112,15 @@ def test_any_text_is_a_place_or_a_config_error(text: str) -> None:
     assert parse_place(str(place)) == place
 
 
+@given(st.text(max_size=60) | st.text("/ip4tcdns2p0123456789.-circu", max_size=60))
+def test_any_text_is_a_target_or_an_address_error(text: str) -> None:
+    try:
+        target = parse_target(text)
+    except AddressError:
+        return
+    assert parse_target(target.text).peer == target.peer
+
+
 def test_synthesized_addresses_are_stable_and_local() -> None:
     known = synthesized_address("12D3KooWExample")
     assert known == synthesized_address("12D3KooWExample")
