@@ -46,7 +46,8 @@ def _show(event: Mapping[str, Any]) -> str:
         return f"punch attempt {event['attempt']}: {', '.join(event['remote_candidates']) or 'awaiting addresses'}"
     if name == "punch.succeeded":
         took = f"attempt {event['attempt']}, {event['elapsed_ms']:.0f} ms"
-        return f"PUNCHED: {took}, {event['local']} ⇄ {event['remote']} ({event['how']})"
+        word = "DIALLED DIRECTLY" if event["how"] == "dial" else "PUNCHED"
+        return f"{word}: {took}, {event['local']} ⇄ {event['remote']} ({event['how']})"
     if name == "punch.failed":
         return f"punch attempt {event['attempt']} failed: {event['code']}"
     if name == "path.changed":

@@ -88,7 +88,7 @@ def _story(screen: Screen, log: EventLog, programs: dict[str, Program], folder: 
     listening = log.last("relay.listening")
     assert listening is not None
     relay = str(listening.event["addrs"][0])
-    listen = ("--listen", f"/ip4/{HOST}/tcp/0", "--lan")
+    listen = ("--listen", f"/ip4/{HOST}/tcp/0", "--lan", "--gossip-interval", "0.25", "--stats-interval", "0.2")
     _start(log, programs, folder, "listener", "listen", "--relay", relay, *listen)
     if not log.wait(lambda: log.last("reservation.accepted"), RESERVATION_SECONDS, alive=["relay", "listener"]):
         return False
