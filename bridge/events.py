@@ -148,7 +148,8 @@ class PunchStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PunchSucceeded(Event):
-    """A round trip was made on the direct connection. `elapsed_ms`: since CONNECT was sent (or received)."""
+    """A round trip was made on the direct connection. `elapsed_ms`: since CONNECT was sent (or received); `attempt` 0:
+    a plain dial was enough, no CONNECT was sent."""
 
     name = "punch.succeeded"
     peer: str

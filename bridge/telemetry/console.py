@@ -71,6 +71,13 @@ def _closed(event: events.ConnectionClosed) -> tuple[str, Tone]:
     return f"{kind} connection to {short(event.peer)} closed: {event.reason}", "dim"
 
 
+def _punched(event: events.PunchSucceeded) -> tuple[str, Tone]:
+    ends = f"{spot(event.local)} ↔ {spot(event.remote)}"
+    if event.attempt == 0:
+        return f"direct to {short(event.peer)} without a punch, in{_ms(event.elapsed_ms)}: {ends}", "good"
+    return f"punched through to {short(event.peer)} in{_ms(event.elapsed_ms)}, attempt {event.attempt}: {ends}", "good"
+
+
 def _punch_failed(event: events.PunchFailed) -> tuple[str, Tone]:
     text = f": {event.message}" if event.message else ""
     return (
@@ -103,11 +110,7 @@ _LINES: Final[Mapping[type[Event], Callable[[Any], tuple[str, Tone]]]] = {
         f"punch attempt {e.attempt} to {short(e.peer)} ({len(e.remote_candidates)} candidates)",
         "plain",
     ),
-    events.PunchSucceeded: lambda e: (
-        f"punched through to {short(e.peer)} in{_ms(e.elapsed_ms)}, attempt {e.attempt}: "
-        f"{spot(e.local)} ↔ {spot(e.remote)}",
-        "good",
-    ),
+    events.PunchSucceeded: _punched,
     events.PunchFailed: _punch_failed,
     events.P2pFallback: lambda e: (
         f"staying on the relay with {short(e.peer)}: {e.code}{' ' + e.message if e.message else ''}",

@@ -10,6 +10,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
 from programs import LOOPBACK, Program, Run, Start
 
 from bridge import events
@@ -140,3 +141,27 @@ def test_terminal_gets_colours_and_progress(
     assert f"{ESCAPE}31m" in terminal(failing, plain, tmp_path)
     assert f"{ESCAPE}31m" not in terminal(failing, {**plain, "NO_COLOR": "1"}, tmp_path)
     assert ESCAPE not in terminal(failing, {**plain, "TERM": "dumb", "NO_COLOR": "1"}, tmp_path)
+
+
+@pytest.mark.parametrize("silent", ["listen", "dial"])
+def test_no_p2p_of_either_side_keeps_the_path_on_the_relay(
+    start: Start, relay: tuple[Program, str], silent: str
+) -> None:
+    """The one without the flag would punch, and would tell of any message of a punch that it got."""
+    flags = {name: ("--no-p2p",) if name == silent else () for name in ("listen", "dial")}
+    listener = start("listen", "--relay", relay[1], *LOCAL, *flags["listen"], "--json", "--gossip-interval", "0.1")
+    target = listener.event("reservation.accepted")["addrs"][0]
+    dialer = start(
+        "dial", target, *LOCAL, *flags["dial"], "--json", "--gossip-interval", "0.1", "--stats-interval", "0.2",
+        "--duration", "2",
+    )  # fmt: skip
+    assert dialer.ended()[0] == 0
+    assert listener.stop()[0] == 0
+    assert [one for one in dialer.events if one["event"].startswith(("punch.", "p2p_upgrade"))] == []
+    told = [one for one in listener.events if one["event"].startswith("punch.")]
+    # A plain dial to the dialer's announced address is no message of a punch; gossip stays on the relay even so.
+    assert [one for one in told if one.get("code") != "PEER_UNSUPPORTED" and one.get("how") != "dial"] == []
+    assert silent == "dial" or told == []
+    (flow,) = dialer.events[-1]["detail"]["flows"].values()
+    assert flow["received"]["invTransactions"] > 0
+    assert dialer.events[-1]["path"] == "relay"

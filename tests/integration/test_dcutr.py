@@ -77,6 +77,20 @@ async def test_no_punching_means_no_dcutr_message_and_no_protocol() -> None:
         assert listener.record.of(PunchStarted) == listener.record.of(PunchFailed) == []
 
 
+async def test_a_listener_that_does_not_punch_sends_no_dcutr_message_to_a_dialer_that_would() -> None:
+    async with open_relay() as relay, open_peer(None) as listener, open_peer() as dialer:
+        await over_relay(relay, dialer, listener)
+        [theirs] = [c for c in listener.host.swarm.connections(dialer.peer) if c.path == "relay"]
+        with trio.fail_after(10):
+            await theirs.identified.wait()  # when one that punches sends its CONNECT
+            # What it sent before would have come before these.
+            assert len([rtt async for rtt in listener.host.ping.ping(theirs, 3)]) == 3
+        assert dialer.puncher._exchanges == {}
+        assert dialer.puncher.last_outcome(listener.peer) is None
+        assert dialer.record.of(PunchStarted) == dialer.record.of(PunchFailed) == []
+        assert listener.record.of(PunchStarted) == listener.record.of(PunchFailed) == []
+
+
 async def test_a_peer_without_dcutr_is_named_so_and_tried_again_later() -> None:
     async with open_relay() as relay, open_peer() as listener, open_peer(None) as dialer:
         await over_relay(relay, dialer, listener)

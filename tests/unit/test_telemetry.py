@@ -17,6 +17,7 @@ from bridge.events import (
     FlowStats,
     Identified,
     PathChanged,
+    PunchSucceeded,
     RelayStats,
     SessionSwitched,
     Summary,
@@ -203,6 +204,22 @@ def test_every_public_event_that_a_person_should_see_has_a_line() -> None:
     }
     assert missing == silent | {"address.observed"}
     assert line_of(Summary(exit_code=0)) is None
+
+
+def test_a_plain_dial_is_not_called_a_punch() -> None:
+    event = PunchSucceeded(
+        peer="12D3KooWabcdefgh",
+        attempt=0,
+        elapsed_ms=12.4,
+        local="/ip4/192.0.2.1/tcp/1",
+        remote="/ip4/192.0.2.2/tcp/2",
+        side="initiator",
+        how="dial",
+        dials=0,
+    )
+    ends = "192.0.2.1:1 ↔ 192.0.2.2:2"
+    assert line_of(event) == (f"direct to …abcdefgh without a punch, in 12 ms: {ends}", "good")
+    assert line_of(replace(event, attempt=2)) == (f"punched through to …abcdefgh in 12 ms, attempt 2: {ends}", "good")
 
 
 def test_a_session_tells_what_a_switch_cost() -> None:
