@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from bridge.identity import Identity
     from bridge.rpc.api import Bridge
     from bridge.rpc.api import open_bridge as open
-    from bridge.rpc.control import ConnectionInfo
+    from bridge.rpc.control import ConnectionInfo, Status
     from bridge.rpc.guard import aio_guard, guard
     from bridge.rpc.options import channel_options, server_options
     from bridge.rpc.peer import ConnectInfo, peer
@@ -73,6 +73,7 @@ __all__ = [
     "ProtocolViolation",
     "RelayRefused",
     "RemoteError",
+    "Status",
     "StreamReset",
     "SwarmStopped",
     "TrioBridge",
@@ -93,6 +94,7 @@ _HOMES = {
     "Bridge": "bridge.rpc.api",
     "open": "bridge.rpc.api:open_bridge",
     "ConnectionInfo": "bridge.rpc.control",
+    "Status": "bridge.rpc.control",
     "aio_guard": "bridge.rpc.guard",
     "guard": "bridge.rpc.guard",
     "channel_options": "bridge.rpc.options",

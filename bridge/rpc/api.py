@@ -19,7 +19,7 @@ from bridge.events import Event
 from bridge.identity import peer_text
 from bridge.limits import DIRECT_WAIT, OPEN_PATH_TIMEOUT
 from bridge.rpc.channel import ReasonedChannel
-from bridge.rpc.control import ConnectionInfo, Control, Key, host_config, open_control, supervised
+from bridge.rpc.control import ConnectionInfo, Control, Key, Status, host_config, open_control, supervised
 from bridge.rpc.gateway import Endpoint, EndpointKey
 from bridge.rpc.options import Options, channel_options
 from bridge.rpc.runtime import NetworkThread
@@ -148,6 +148,10 @@ class Bridge:
     def connections(self) -> tuple[ConnectionInfo, ...]:
         """All live connections, as of now."""
         return self._thread.ask(self._control.connections)
+
+    def status(self) -> Status:
+        """Our addresses, reservations, reachability and connections, as of now."""
+        return self._thread.ask(self._control.status)
 
     def connect(self, target: str | Multiaddr, timeout: float = OPEN_PATH_TIMEOUT) -> ConnectionInfo:
         """Dials a peer if it is not connected. Raises Unreachable, WrongPeer, RelayRefused, DialTimeout, …"""

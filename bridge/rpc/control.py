@@ -21,12 +21,13 @@ from bridge.errors import AddressError, ConfigError, DialTimeout
 from bridge.events import Event, EventHub, ReservationAccepted
 from bridge.identity import Identity, load_or_create, peer_text
 from bridge.limits import DCUTR_RETRY_MAX, DCUTR_RETRY_MIN
+from bridge.protocol.autonat import Reachability
 from bridge.rpc.gateway import Gateway, open_gateway
 from bridge.rpc.paths import wait_direct
 from bridge.rpc.target import Target
 from bridge.session.host import open_session_host
 
-__all__ = ["ConnectionInfo", "Control", "Key", "host_config", "open_control"]
+__all__ = ["ConnectionInfo", "Control", "Key", "Status", "host_config", "open_control"]
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,18 @@ class ConnectionInfo:
     streams: int
     bytes_sent: int
     bytes_received: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """A snapshot of a bridge. `relays`: ids of the relays that hold a reservation for us; `reachability`: what AutoNAT
+    servers found when they dialled us."""
+
+    peer_id: str
+    addrs: tuple[str, ...]
+    relays: tuple[str, ...]
+    reachability: Reachability
+    connections: tuple[ConnectionInfo, ...]
 
 
 def host_config(
@@ -149,6 +162,16 @@ class Control:
                 bytes_received=one.bytes_received,
             )
             for one in self.host.swarm.connections()
+        )
+
+    def status(self) -> Status:
+        host = self.host
+        return Status(
+            peer_id=self.peer_id,
+            addrs=self.addrs(),
+            relays=tuple(peer_text(one.relay) for one in host.relay_client.reservations()),
+            reachability="unknown" if host.autonat is None else host.autonat.reachability,
+            connections=self.connections(),
         )
 
     async def wait_direct(self, target: Target, wait: float) -> ConnectionInfo:

@@ -17,7 +17,7 @@ from bridge.behaviours.host import Host
 from bridge.events import Event
 from bridge.identity import peer_text
 from bridge.limits import DIRECT_WAIT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER, PUMP_READ
-from bridge.rpc.control import ConnectionInfo, Control, Key, host_config, open_control
+from bridge.rpc.control import ConnectionInfo, Control, Key, Status, host_config, open_control
 from bridge.rpc.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
 from bridge.rpc.peer import ConnectInfo
 from bridge.rpc.target import PathPolicy, check_policy, check_protocol, parse_target
@@ -143,6 +143,10 @@ class TrioBridge:
 
     def connections(self) -> tuple[ConnectionInfo, ...]:
         return self._control.connections()
+
+    def status(self) -> Status:
+        """Our addresses, reservations, reachability and connections, as of now."""
+        return self._control.status()
 
     async def connect(self, target: str | Multiaddr) -> ConnectionInfo:
         """Dials a peer if it is not connected. Raises Unreachable, WrongPeer, RelayRefused, …"""

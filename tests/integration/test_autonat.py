@@ -17,6 +17,7 @@ from bridge.events import AutonatResult, EventHub
 from bridge.identity import Identity
 from bridge.protocol import autonat
 from bridge.protocol.autonat import Answer, DataDue
+from bridge.rpc.trio_api import open_trio
 from bridge.swarm.delimited import read_message, write_message
 from bridge.swarm.stream import Stream
 
@@ -65,6 +66,19 @@ async def test_a_reachable_address_is_found_public(monkeypatch: pytest.MonkeyPat
         assert client.autonat.reachability == "public"
         assert client.autonat.reachability_of(parse(found.addr)) == ("public", 1)
         assert parse(found.addr) in client.swarm.announced()
+
+
+async def test_the_verdict_is_a_field_of_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behaviour, "AUTONAT_BOOT_DELAY", 0.05)
+    async with open_one(server=True) as (server, _), open_trio(listen=[LOOPBACK], allow_private=True) as b:
+        assert b.status().reachability == "unknown"
+        record = Recorder(b.host.swarm.events)
+        await b.connect(addr_of(server))
+        await record.wait(AutonatResult)
+        status = b.status()
+        assert status.reachability == "public"
+        assert (status.peer_id, status.addrs, status.relays) == (b.peer_id, b.addrs, ())
+        assert [one.peer_id for one in status.connections] == [server.swarm.peer.to_base58()]
 
 
 async def test_the_dial_back_comes_from_another_port_and_another_identity() -> None:

@@ -65,6 +65,9 @@ def who(channel: grpc.Channel) -> list[str]:
 def test_grpc_over_the_relay() -> None:
     with relayed_pair(punch=False) as (listener, dialer, circuit), serving(listener, Service()):
         assert circuit in listener.addrs
+        status = listener.status()
+        assert (status.peer_id, status.addrs) == (listener.peer_id, listener.addrs)
+        assert status.relays == (circuit.split("/p2p/")[1].split("/")[0],)
         with dialer.channel(circuit) as channel:
             peer_id, path, multiaddr, *_ = who(channel)
             assert (peer_id, path) == (dialer.peer_id, "relay")

@@ -22,6 +22,8 @@ def threads() -> None:
         assert_type(b.last_error("x"), bridge.BridgeError | None)
         assert_type(b.wait_direct("x", 3.0), bridge.ConnectionInfo)
         assert_type(b.connections()[0].path, Literal["direct", "relay"])
+        assert_type(b.status(), bridge.Status)
+        assert_type(b.status().reachability, Literal["public", "private", "unknown"])
 
 
 def handler(request: bytes, context: grpc.ServicerContext) -> bytes:
