@@ -76,7 +76,7 @@ class Keeper:
         self._route = route
         self._attach = attach
         self._nursery = nursery
-        self._paths = PathKeeper(policy)
+        self._paths = session.paths = PathKeeper(policy)
         self._changed = trio.Event()
         self._failed: dict[int, float] = {}
         self._renewing = False

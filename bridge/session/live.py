@@ -21,6 +21,7 @@ from bridge.session.suspicion import Suspicion, verify
 if TYPE_CHECKING:
     from bridge.errors import BridgeError
     from bridge.events import EventHub
+    from bridge.protocol.path import PathKeeper
     from bridge.swarm.connection import Connection
     from bridge.swarm.stream import Stream
 
@@ -45,6 +46,8 @@ class LiveSession:
         self.on_change: Callable[[], None] = _nothing
         self.last: Connection | None = None
         """The connection in use, or the last one."""
+        self.paths: PathKeeper | None = None
+        """Where the session may run; None at the accepting end."""
         self.problem: BridgeError | None = None
         """Why the last carrier could not be attached."""
         self.reading = trio.lowlevel.ParkingLot()

@@ -47,7 +47,7 @@ class SessionService:
         self._handlers: dict[str, Handler] = {}
         self._accepted: dict[tuple[PeerId, bytes], LiveSession] = {}
         self._per_peer: Counter[PeerId] = Counter()
-        self._opened = 0
+        self._opened: set[LiveSession] = set()
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -67,7 +67,17 @@ class SessionService:
     @property
     def count(self) -> int:
         """Sessions alive, opened and accepted."""
-        return self._opened + len(self._accepted)
+        return len(self._opened) + len(self._accepted)
+
+    @property
+    def opened(self) -> tuple[LiveSession, ...]:
+        """The sessions that this host opened and that live."""
+        return tuple(self._opened)
+
+    @property
+    def accepted(self) -> tuple[LiveSession, ...]:
+        """The sessions that peers opened here and that live."""
+        return tuple(self._accepted.values())
 
     def serve(self, service: str, handler: Handler) -> None:
         """`handler` gets each session that a peer opens for `service`; the session ends when it returns."""
@@ -153,19 +163,19 @@ class SessionService:
         Takes one round trip. Raises NegotiationFailed (the peer does not serve it), LimitExceeded, ConnectionLost,
         StreamReset. Cancelling leaves no session.
         """
-        if self._opened >= SESSIONS:
+        if len(self._opened) >= SESSIONS:
             raise LimitExceeded(f"{SESSIONS} sessions are open; close some")
         nursery = self._running()
         machine = Session(os.urandom(16), service, dialling=True, now=trio.current_time())
         session = LiveSession(machine, route.peer, self._host.swarm.events, nursery, self._suspicion)
         stream = SessionStream(session)
         try:
-            if not await self._attach(session, connection, "OPENED"):
+            if not await self.move(session, connection, "OPENED"):
                 raise _why(session, service)
         except BaseException:
             stream.abort()
             raise
-        self._opened += 1
+        self._opened.add(session)
         nursery.start_soon(self._keep, session, route, policy)
         return stream
 
@@ -173,15 +183,19 @@ class SessionService:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.run_timer)
-                nursery.start_soon(Keeper(self._host, session, route, policy, self._attach, self._running()).run)
+                nursery.start_soon(Keeper(self._host, session, route, policy, self.move, self._running()).run)
                 await session.over.wait()
                 nursery.cancel_scope.cancel()
         finally:
             SessionStream(session).abort()
-            self._opened -= 1
+            self._opened.discard(session)
 
-    async def _attach(self, session: LiveSession, connection: Connection, reason: str) -> bool:
-        """Opens a carrier on the connection and waits for the answer. False when it was refused or broke."""
+    async def move(self, session: LiveSession, connection: Connection, reason: str) -> bool:
+        """Opens a carrier on the connection and waits for the answer. False when it was refused or broke.
+
+        For sessions that this host opened; the keeper calls it, and may move the session again. Cancelling drops the
+        carrier that was being attached.
+        """
         machine = session.machine
         if machine.crowded or machine.over is not None:
             return False

@@ -412,7 +412,7 @@ def test_frames_survive_any_chunking() -> None:
         assert got == [(Kind.DATA, i, b"x" * i) for i in range(50)]
 
 
-@pytest.mark.parametrize("body", [b"", b"\x02" + b"x" * 40, b"\x01" + b"x" * 400, b"\x01\x01" + b"x" * 28 + b"\xff"])
+@pytest.mark.parametrize("body", [b"", b"\x02" + b"x" * 40, b"\x01" + b"x" * 400, b"\x01\x01" + b"x" * 32 + b"\xff"])
 def test_malformed_attach_is_a_violation(body: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         Attach.decode(0, body)

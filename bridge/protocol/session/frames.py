@@ -21,7 +21,7 @@ MAX_PAYLOAD: Final = 65507 - HEADER.size
 MAX_SERVICE: Final = 256
 MAX_REASON: Final = 256
 VERSION: Final = 1
-_ATTACH: Final = struct.Struct(">BB16sIQ")
+_ATTACH: Final = struct.Struct(">BB16sIIQ")
 _ATTACHED: Final = struct.Struct(">BIQ")
 
 
@@ -65,38 +65,38 @@ class Refusal(IntEnum):
 
 @dataclass(frozen=True)
 class Attach:
-    """The first frame. `fresh`: opens the session for `service`; else resumes it. `alive`: an older carrier lives."""
+    """The first frame. `fresh`: opens the session for `service`; else resumes it. `alive`: the carrier in use, 0: none."""
 
     session: bytes
     generation: int
     received: int
     edge: int
     fresh: bool
-    alive: bool
+    alive: int
     service: str = ""
 
     def encode(self) -> bytes:
-        flags = int(self.fresh) | int(self.alive) << 1
-        body = _ATTACH.pack(VERSION, flags, self.session, self.generation, self.edge) + self.service.encode()
+        head = _ATTACH.pack(VERSION, int(self.fresh), self.session, self.generation, self.alive, self.edge)
+        body = head + self.service.encode()
         return encode(Kind.ATTACH, self.received, body)
 
     @classmethod
     def decode(cls, value: int, body: bytes) -> Attach:
         if len(body) < _ATTACH.size or len(body) > _ATTACH.size + MAX_SERVICE:
             raise ProtocolViolation(f"an attach frame of {len(body)} bytes")
-        version, flags, session, generation, edge = _ATTACH.unpack_from(body)
+        version, flags, session, generation, alive, edge = _ATTACH.unpack_from(body)
         if version != VERSION:
             raise ProtocolViolation(f"session version {version}; this end speaks {VERSION}")
         try:
             service = body[_ATTACH.size :].decode("ascii")
         except UnicodeDecodeError:
             raise ProtocolViolation("the service of an attach frame is not ASCII") from None
-        return cls(session, generation, value, edge, bool(flags & 1), bool(flags & 2), service)
+        return cls(session, generation, value, edge, bool(flags & 1), alive, service)
 
 
 @dataclass(frozen=True)
 class AttachedFrame:
-    """The answer to an attach. `alive`: an older carrier still lives at this end too."""
+    """The answer to an attach. `alive`: the carrier in use is the same at this end, and is drained."""
 
     generation: int
     received: int

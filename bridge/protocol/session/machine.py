@@ -87,7 +87,7 @@ class Session:
             self.incoming.have,
             self.incoming.edge,
             fresh=not self._established,
-            alive=self.active is not None,
+            alive=self.active or 0,
             service=self.service if not self._established else "",
         )
         carrier.control.append(frame.encode())
@@ -110,7 +110,8 @@ class Session:
         self.generation = attach.generation
         carrier = _Carrier(attach.generation, now, now, attached=True)
         self._carriers[attach.generation] = carrier
-        alive = self.active is not None and attach.alive
+        # Both ends must mean the same carrier: after an attach whose answer was lost they do not, and all is sent again.
+        alive = self.active is not None and self.active == attach.alive
         answer = AttachedFrame(attach.generation, self.incoming.have, self.incoming.edge, alive)
         carrier.control.append(answer.encode())
         self._told(now)
@@ -130,7 +131,13 @@ class Session:
         active = None if self.active is None else self._carriers.get(self.active)
         if carrier.attached and not carrier.end_received and active is not None:
             active.control.append(encode(Kind.RESUME, self.incoming.have))
-        return []
+        return [] if active is None else self._left(active, now)
+
+    def _left(self, active: _Carrier, now: float) -> list[SessionEvent]:
+        """Dialling end: the peer has moved on to a carrier that died before its answer came; this one is of no use."""
+        if not active.end_received or any(one.generation > active.generation for one in self._carriers.values()):
+            return []
+        return [Released(active.generation, "LEFT"), *self.lost(active.generation, "LEFT", now)]
 
     def _activate(self, carrier: _Carrier, peer_received: int, alive: bool, now: float) -> list[SessionEvent]:
         events: list[SessionEvent] = []
@@ -190,7 +197,7 @@ class Session:
                 carrier.asked_at = None
         elif kind is Kind.END:
             carrier.end_received = True
-            return self._drained(carrier)
+            return self._left(carrier, now) if carrier.generation == self.active else self._drained(carrier)
         elif kind is Kind.FIN:
             self.incoming.finish(value)
             self._ack_due = now
@@ -209,7 +216,8 @@ class Session:
             text = body[:MAX_REASON].decode(errors="replace")
             events: list[SessionEvent] = [Refused(carrier.generation, refusal, text)]
             if refusal is Refusal.STALE_GENERATION:
-                return events
+                active = None if self.active is None else self._carriers.get(self.active)
+                return events if active is None else [*events, *self._left(active, now)]
             if refusal is Refusal.UNKNOWN_SESSION and self._nothing_owed:
                 return [*events, *self._end("DONE")]
             return [*events, *self._end(refusal.name, text)]
@@ -218,12 +226,18 @@ class Session:
         answer = AttachedFrame.decode(value, body)
         if answer.generation != carrier.generation:
             raise ProtocolViolation("the answer names another generation")
+        if self.active is not None and carrier.generation < self.active:
+            del self._carriers[carrier.generation]
+            return [Released(carrier.generation, "OVERTAKEN")]
         round_trip = now - carrier.since
         self._measured(round_trip, fresh=True)
         carrier.attached, carrier.asked_at = True, None
         self._established = True
         self.outgoing.acknowledge(answer.received, answer.edge, now, self.round_trip)
         alive = answer.alive and self.active is not None
+        if answer.alive and not alive:
+            # It died meanwhile, and the peer believes that it drains: what was on its way has to be asked for.
+            carrier.control.append(encode(Kind.RESUME, self.incoming.have))
         events = self._activate(carrier, answer.received, alive, now)
         return [Attached(carrier.generation, round_trip), *events]
 

@@ -1,0 +1,240 @@
+"""The session machine as a model: two ends, carriers that die on one side first, and a shell that only reacts.
+
+After any history, once the network is whole again and the shell has done no more than `Starved` and `timer` ask for,
+every byte is at the other end, once and in order.
+"""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from bridge.limits import SESSION_AHEAD_FRAMES, SESSION_REPLAY_MAX, SESSION_WINDOW_MAX
+from bridge.protocol.session import Attach, Ended, Refusal, Refused, Released, Session, Switched
+from bridge.protocol.session.frames import FrameReader, Kind, encode, refuse
+
+ID = b"0123456789abcdef"
+ENDS = ("dialler", "acceptor")
+OTHER = {"dialler": "acceptor", "acceptor": "dialler"}
+
+
+class Wire:
+    """One carrier: what is on its way in each direction, and which ends know that it is dead."""
+
+    def __init__(self) -> None:
+        self.way = {who: bytearray() for who in ENDS}
+        self.closed = dict.fromkeys(ENDS, False)
+        self.cut = False
+        self.silent = False
+        self.opening = bytearray()
+        self.opened = False
+
+
+class Sessions(RuleBasedStateMachine):
+    """Rules do what applications, networks and hostile peers do; `whole` is the shell, and the proof."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.now = 100.0
+        self.ends = {
+            "dialler": Session(ID, "echo", dialling=True, now=self.now),
+            "acceptor": Session(ID, "echo", dialling=False, now=self.now),
+        }
+        self.wires: dict[int, Wire] = {}
+        self.sent = {who: bytearray() for who in ENDS}
+        self.got = {who: bytearray() for who in ENDS}
+        self.switches = 0
+        self.counter = 0
+        self._attach()
+
+    # --- the shell ------------------------------------------------------------------------------------------
+
+    def _attach(self) -> None:
+        generation = self.ends["dialler"].attach(self.now)
+        self.wires[generation] = Wire()
+
+    def _note(self, who: str, events: list[object]) -> None:
+        for event in events:
+            assert not (isinstance(event, Ended) and event.code != "DONE"), event
+            assert not isinstance(event, Refused) or event.refusal is Refusal.STALE_GENERATION, event
+            self.switches += isinstance(event, Switched)
+            if isinstance(event, Released):
+                assert not event.reason.startswith("PROTOCOL"), event
+                self._close(who, event.generation, kept=event.reason == "DRAINED")
+
+    def _close(self, who: str, generation: int, *, kept: bool = False) -> None:
+        """One end lets a carrier go; the other learns of it behind what is still on its way (`kept`), or at once."""
+        wire = self.wires[generation]
+        wire.closed[who] = True
+        if not kept:
+            wire.cut = True
+
+    def _learn(self, who: str, generation: int) -> None:
+        """This end sees the carrier's end."""
+        wire = self.wires[generation]
+        if not wire.closed[who]:
+            wire.closed[who] = True
+            self._note(who, self.ends[who].lost(generation, "CUT", self.now))
+
+    def _flush(self, who: str, generation: int) -> None:
+        wire = self.wires[generation]
+        if wire.closed[who]:
+            return
+        for frame in self.ends[who].output(generation, 1 << 18, self.now):
+            if not wire.cut:
+                wire.way[who] += frame
+        self._note(who, self.ends[who].after_output(generation))
+
+    def _deliver(self, sender: str, generation: int, most: int) -> bool:
+        wire, receiver = self.wires[generation], OTHER[sender]
+        queue = wire.way[sender]
+        if wire.silent:
+            return False
+        if not queue:
+            ended = (wire.cut or wire.closed[sender]) and not wire.closed[receiver]
+            if ended:
+                self._learn(receiver, generation)
+            return ended
+        data = bytes(queue[:most])
+        del queue[:most]
+        if wire.closed[receiver]:
+            return True
+        if receiver == "acceptor" and not wire.opened:
+            data = self._open(wire, generation, data)
+        if data:
+            self._note(receiver, self.ends[receiver].received(generation, data, self.now))
+        return True
+
+    def _open(self, wire: Wire, generation: int, data: bytes) -> bytes:
+        wire.opening += data
+        frames = FrameReader().feed(bytes(wire.opening))
+        if not frames:
+            return b""
+        kind, value, payload = frames[0]
+        assert kind is Kind.ATTACH
+        wire.opened = True
+        refusal, events = self.ends["acceptor"].attached_by(Attach.decode(value, bytes(payload)), self.now)
+        if refusal is not None:
+            # A carrier that was overtaken by a later one; nothing else may be refused.
+            assert refusal.name == "STALE_GENERATION", refusal
+            wire.way["acceptor"] += refuse(refusal, "late")
+            wire.closed["acceptor"] = True
+            return b""
+        self._note("acceptor", events)
+        return bytes(wire.opening[13 + len(payload) :])
+
+    def _read(self, who: str) -> None:
+        while piece := self.ends[who].read(1 << 20, self.now):
+            self.got[who] += piece
+
+    # --- rules ----------------------------------------------------------------------------------------------
+
+    @rule(who=st.sampled_from(ENDS), size=st.sampled_from((1, 9, 500, 30_000, 200_000)))
+    def write(self, who: str, size: int) -> None:
+        self.counter += 1
+        data = self.counter.to_bytes(4, "big") * (size // 4 + 1)
+        taken = self.ends[who].write(data, self.now)
+        self.sent[who] += data[:taken]
+
+    @rule(who=st.sampled_from(ENDS))
+    def read(self, who: str) -> None:
+        self._read(who)
+
+    @precondition(lambda self: self.wires)
+    @rule(
+        data=st.data(),
+        who=st.sampled_from(ENDS),
+        most=st.sampled_from((1, 12, 14, 700, 1 << 20)),
+        flush=st.booleans(),
+    )
+    def move(self, data: st.DataObject, who: str, most: int, flush: bool) -> None:
+        """Any carrier's bytes go on for a while, whatever the other carriers do: delay and overtaking."""
+        generation = data.draw(st.sampled_from(sorted(self.wires)[-4:]))
+        if flush:
+            self._flush(who, generation)
+        self._deliver(who, generation, most)
+
+    @precondition(lambda self: self.wires)
+    @rule(data=st.data(), first=st.sampled_from((None, *ENDS)), lose=st.sampled_from((0, 1, 13, 1 << 20)))
+    def cut(self, data: st.DataObject, first: str | None, lose: int) -> None:
+        """A carrier dies at any byte; one end may learn at once, the other when it has read what had come so far."""
+        wire_id = data.draw(st.sampled_from(sorted(self.wires)[-4:]))
+        wire = self.wires[wire_id]
+        wire.cut = True
+        for who in ENDS:
+            keep = max(0, len(wire.way[who]) - lose)
+            del wire.way[who][keep:]
+        if first is not None:
+            self._learn(first, wire_id)
+
+    @precondition(lambda self: self.wires)
+    @rule(data=st.data())
+    def darken(self, data: st.DataObject) -> None:
+        """A carrier goes silent: neither end is told."""
+        self.wires[data.draw(st.sampled_from(sorted(self.wires)[-4:]))].silent = True
+
+    @precondition(lambda self: not self.ends["dialler"].crowded)
+    @rule()
+    def attach(self) -> None:
+        self._attach()
+
+    @rule(who=st.sampled_from(ENDS), seconds=st.sampled_from((0.001, 0.03, 0.4, 1.1)))
+    def tick(self, who: str, seconds: float) -> None:
+        self.now += seconds
+        self._note(who, self.ends[who].tick(self.now))
+
+    # --- what always holds ------------------------------------------------------------------------------------
+
+    @invariant()
+    def bounded_and_right(self) -> None:
+        if not hasattr(self, "ends"):
+            return
+        for who in ENDS:
+            end = self.ends[who]
+            assert self.sent[OTHER[who]].startswith(self.got[who])
+            assert end.outgoing.written - end.outgoing.acked <= SESSION_REPLAY_MAX
+            assert end.incoming.received - end.incoming.read_to <= SESSION_WINDOW_MAX
+            assert len(end.incoming._ahead) <= SESSION_AHEAD_FRAMES
+            assert len(end.carriers) <= 6
+
+    def teardown(self) -> None:
+        if hasattr(self, "ends"):
+            for who in ENDS:
+                self.ends[who].finish()
+            self._settle()
+            for who in ENDS:
+                self._read(who)
+                assert self.got[who] == self.sent[OTHER[who]], f"{who} got {len(self.got[who])}"
+                assert self.ends[who].over == Ended("DONE")
+
+    def _settle(self) -> None:
+        """The network is whole for new carriers; those cut or silent stay so. Ten seconds are enough for anything."""
+        until = self.now + 10.0
+        dialler = self.ends["dialler"]
+        while self.now < until and any(end.over is None for end in self.ends.values()):
+            moved = False
+            for who in ENDS:
+                for generation in list(self.wires):
+                    self._flush(who, generation)
+                    moved |= self._deliver(who, generation, 1 << 20)
+                if self.ends[who].over is None:
+                    self._read(who)
+            pending = any(g > (dialler.active or 0) for g in dialler.carriers)
+            if dialler.over is None and dialler.active is None and not pending:
+                self._attach()
+                moved = True
+            if not moved:
+                self.now += 0.021
+                for who in ENDS:
+                    if self.ends[who].over is None:
+                        self._note(who, self.ends[who].tick(self.now))
+
+
+TestSessions = Sessions.TestCase
+TestSessions.settings = settings(
+    max_examples=150,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
