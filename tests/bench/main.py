@@ -9,6 +9,7 @@ import sys
 import time
 from typing import Any
 
+from driver import Failed
 from figures import Table, progress
 from page import machine, write_page
 
@@ -52,13 +53,19 @@ def main() -> int:
             parser.error(f"no part {name}; there are {', '.join(PARTS)}")
     began, about = time.time(), machine()
     results: dict[str, list[Table]] = {}
+    failed = False
     for name in parts:
         _, full, quick = PARTS[name]
         sizes = dict(quick if options.quick else full)
         if options.rounds and "rounds" in sizes:
             sizes["rounds"] = options.rounds
         progress(f"part {name}")
-        results[name] = importlib.import_module(name).run(**sizes)
+        try:
+            results[name] = importlib.import_module(name).run(**sizes)
+        except Failed as problem:
+            # One part that breaks does not take the figures of the others along.
+            results[name] = [Table(f"Part {name}", [], notes=[f"not measured: {problem}"])]
+            failed = True
         if not options.json:
             for table in results[name]:
                 print(table.text() + "\n", flush=True)
@@ -69,7 +76,7 @@ def main() -> int:
         print(json.dumps({"machine": about, "parts": data}))
     if options.write:
         write_page(options.write, about, results, "scripts/bench " + " ".join(sys.argv[1:]))
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
