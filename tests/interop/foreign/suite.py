@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from foreign import base, relays
+from foreign import base, punches, relays
 from foreign.build import KINDS
 from foreign.cases import Case, NotOffered
 from foreign.peer import PeerFailed, Pool
@@ -18,6 +18,7 @@ MAX_NOTE = 300
 def cases() -> Iterator[Case]:
     yield from base.cases(OTHERS)
     yield from relays.cases(OTHERS)
+    yield from punches.cases(OTHERS)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""The DCUtR rows: ours as listener and as dialer against each other kind, behind the lab's NATs, over each relay."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from foreign.build import REPOSITORY
+from foreign.cases import Case
+from foreign.peer import PeerFailed, Pool
+
+LAB_SECONDS = 150
+RELAYED_MOST = 0.1
+"""Of the echo's bytes that may still touch the relay once the path is direct: pings and leftovers, no payload."""
+FALLBACK_SECONDS = 15.0
+
+HOME = ("home", "home")
+DIRECT = (
+    ("eimhash", "eimhash"),
+    ("home-rst", "home-rst"),
+    ("home-icmp", "home-icmp"),
+    ("firewall", "firewall"),
+    ("cgnat", "home"),
+    ("home", "public"),
+    ("public", "home"),
+    ("fullcone", "home"),
+    ("fullcone", "symmetric"),
+)
+"""(listener, dialer) pairs that must become direct."""
+FALLBACK = (("symmetric", "home"), ("home", "symmetric"))
+"""Pairs that stay relayed, with traffic going on."""
+
+KNOWN: dict[tuple[str, str], str] = {}
+"""(row, combination): why it fails on their side."""
+
+
+def run_lab(pool: Pool, **order: object) -> dict[str, object]:
+    """One lab case. Raises PeerFailed when the lab cannot be had or the run could not be judged."""
+    paths = [str(REPOSITORY / "tests" / "interop"), str(REPOSITORY / "scripts"), str(REPOSITORY)]
+    done = subprocess.run(
+        [sys.executable, "-m", "foreign.labcase", json.dumps(order)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=LAB_SECONDS,
+    )
+    try:
+        found: dict[str, object] = json.loads(done.stdout)
+    except ValueError:
+        raise PeerFailed(f"the lab ended with {done.returncode}: {done.stderr[-300:]}") from None
+    if "unavailable" in found or "error" in found:
+        raise PeerFailed(str(found.get("unavailable") or found.get("error")))
+    versions = found.get("versions")
+    assert isinstance(versions, dict)
+    pool.versions |= versions
+    return found
+
+
+def direct(pool: Pool, **order: object) -> str:
+    """Direct by the kernel's sockets on both sides, by packet counters, and by outliving the relay."""
+    found = run_lab(pool, **order)
+    assert found["direct"], f"stayed relayed; ours: {found['ours']}; theirs: {found['theirs']}"
+    assert found["sockets"], found
+    for name in ("echo", "after_kill"):
+        moved = found[name]
+        assert isinstance(moved, dict)
+        assert moved["same"], found
+        assert moved["relay_bytes"] < RELAYED_MOST * moved["direct_bytes"], moved
+    told = found["ours"]
+    assert isinstance(told, list)
+    attempts = [one.get("attempt") for one in told if one.get("ok")]
+    how = f"attempt {attempts[0]}" if attempts else "dialled"
+    return f"{how}, {found['seconds']} s after the dial through the relay"
+
+
+def fallback(pool: Pool, **order: object) -> str:
+    """No direct socket, a code that says why, and the relayed connection carries on."""
+    found = run_lab(pool, seconds=FALLBACK_SECONDS, **order)
+    assert not found["direct"], found["sockets"]
+    moved, told = found["echo"], found["ours"]
+    assert isinstance(moved, dict)
+    assert moved["same"], found
+    assert isinstance(told, list)
+    codes = {str(one["code"]) for one in told if not one["ok"]}
+    assert codes or order["listener"] != "ours", f"no code; {found}"
+    return ", ".join(sorted(codes)) or "no attempt was made by the other side"
+
+
+def _case(pair: tuple[str, str], relay: str, listener: str, dialer: str) -> Case:
+    expected = fallback if pair in FALLBACK else direct
+
+    def run(pool: Pool) -> str:
+        return expected(
+            pool, relay=relay, listener=listener, dialer=dialer, listener_nat=pair[0], dialer_nat=pair[1]
+        )
+
+    row = f"{pair[1]} dials {pair[0]}" + (" (stays relayed)" if pair in FALLBACK else "")
+    who = f"{dialer} → {relay} → {listener}"
+    return Case("dcutr", row, who, tuple({relay, listener, dialer}), run, KNOWN.get((row, who), ""), lab=True)
+
+
+def cases(others: tuple[str, ...]) -> Iterator[Case]:
+    punching = [kind for kind in others if kind in ("rust", "go")]
+    for other in punching:
+        for listener, dialer in (("ours", other), (other, "ours")):
+            for relay in ("ours", *punching):
+                yield _case(HOME, relay, listener, dialer)
+    for pair in (*DIRECT, *FALLBACK):
+        for other in punching:
+            for listener, dialer in (("ours", other), (other, "ours")):
+                yield _case(pair, "ours", listener, dialer)
