@@ -126,7 +126,7 @@ def test_a_peer_that_moves_frees_its_old_address() -> None:
 
 
 def test_a_refused_renewal_leaves_the_reservation_as_it_was() -> None:
-    table = reservations(peer_burst=1, reservation_ttl=60)
+    table = reservations(peer_burst=1, peer_interval=5, reservation_ttl=60)
     table.reserve(A, IP, 0.0, WALL)
     with refused(Status.RESERVATION_REFUSED, "reserve_rate_peer"):
         table.reserve(A, IP, 1.0, WALL)
@@ -278,7 +278,9 @@ def test_the_list_of_circuits_is_bounded_while_the_count_is_not() -> None:
 
 
 def test_rates_and_access_of_connect() -> None:
-    table = circuits(Access(deny=Rules.parse([str(C)])), peer_burst=1, address_burst=2)
+    table = circuits(
+        Access(deny=Rules.parse([str(C)])), peer_burst=1, peer_interval=5, address_burst=2, address_interval=1
+    )
     table.admit(A, PEERS[9], IP, 0.0)
     with refused(Status.RESOURCE_LIMIT_EXCEEDED, "connect_rate_peer"):
         table.admit(A, PEERS[9], IP, 1.0)
