@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bridge.limits import SESSION_AHEAD_FRAMES, SESSION_REPLAY_MAX, SESSION_WINDOW_MAX
 from bridge.protocol.session import Attach, Ended, Refusal, Refused, Released, Session, Switched
-from bridge.protocol.session.frames import FrameReader, Kind, encode, refuse
+from bridge.protocol.session.frames import FrameReader, Kind, refuse
 
 ID = b"0123456789abcdef"
 ENDS = ("dialler", "acceptor")

@@ -65,7 +65,7 @@ class Refusal(IntEnum):
 
 @dataclass(frozen=True)
 class Attach:
-    """The first frame. `fresh`: opens the session for `service`; else resumes it. `alive`: the carrier in use, 0: none."""
+    """The first frame. `fresh`: opens the session for `service`; else resumes it. `alive`: the one in use, or 0."""
 
     session: bytes
     generation: int

@@ -110,7 +110,7 @@ class Session:
         self.generation = attach.generation
         carrier = _Carrier(attach.generation, now, now, attached=True)
         self._carriers[attach.generation] = carrier
-        # Both ends must mean the same carrier: after an attach whose answer was lost they do not, and all is sent again.
+        # Both ends must mean the same one: after an attach whose answer was lost they do not, and all is sent again.
         alive = self.active is not None and self.active == attach.alive
         answer = AttachedFrame(attach.generation, self.incoming.have, self.incoming.edge, alive)
         carrier.control.append(answer.encode())

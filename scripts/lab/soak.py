@@ -1,0 +1,248 @@
+"""Soak runs: the pair of programs in tests/soak on two hosts of a lab with a relay between them, judged and recorded.
+
+Each takes minutes and ends in logs/<utc>-<name>/ with report.json and a summary beside it, as scenarios do. It knows
+the programs by their JSON lines only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lab.eventlog import EventLog, Program, ProgramEnded
+from lab.lab import Lab
+from lab.limits import RELAY_START_SECONDS, RESERVATION_SECONDS
+from lab.report import environment
+from lab.run import REPOSITORY, program_command
+
+Data = Mapping[str, Any]
+Findings = list[tuple[str, bool]]
+
+UNLIMITED = ("--circuit-bytes", "0", "--circuit-seconds", "0", "--circuits-per-peer", "0", "--peer-burst", "0",
+             "--address-burst", "0", "--hop-streams-per-peer", "0")  # fmt: skip
+MEMORY_GROWTH = 1.25
+"""The last third of a run may hold this much more than the second: sizes of buffers swing, a leak grows for ever."""
+
+GRACE_MS = 15.0
+"""What a loaded two-core machine adds by itself: the longest gap with nothing done, as seen in such runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Soak:
+    """One run. `judge` turns the dialling program's `result` and both memory series into statements, true or not."""
+
+    id: str
+    name: str
+    title: str
+    goal: str
+    arguments: tuple[str, ...]
+    seconds: float
+    judge: Callable[[Data, Data], Findings]
+    relay_options: tuple[str, ...] = UNLIMITED
+    server_options: tuple[str, ...] = ()
+    delay: Mapping[str, float] = field(default_factory=lambda: {"relay": 10.0, "a": 5.0, "b": 5.0})
+    direct: bool = True
+
+
+def _flat(memory: Sequence[int]) -> bool:
+    third = len(memory) // 3
+    return third > 0 and max(memory[-third:]) <= MEMORY_GROWTH * max(memory[third : 2 * third])
+
+
+def _no_failures(result: Data) -> tuple[str, bool]:
+    return "no RPC failed, every message once, in order, hashes equal", not result["failures"]
+
+
+def _switches(result: Data, memory: Data) -> Findings:
+    done = result["planned"] + result["unplanned"]
+    return [
+        _no_failures(result),
+        (f"{done} switches, {result['unplanned']} of them after a kill, at least 1000", done >= 1000),
+        *((f"memory of the {who} is flat", _flat(series)) for who, series in memory.items()),
+    ]  # fmt: skip
+
+
+def _caps(result: Data, memory: Data) -> Findings:
+    moved = result["planned"] + result["unplanned"]
+    return [
+        _no_failures(result),
+        (f"{result['bytes'] >> 20} MiB arrived whole at {result['kib_per_second']} KiB/s", not result["failures"]),
+        (f"over {moved + 1} circuits of 128 KiB", moved > result["bytes"] / (256 << 10)),
+    ]
+
+
+def _gaps(result: Data, memory: Data) -> Findings:
+    rows = {row["kind"]: row for row in result["gaps"]}
+    relayed = rows["direct to relay, planned"]["round_trip_ms"]
+    found = [_no_failures(result)]
+    for kind, row in rows.items():
+        if "planned" in kind:
+            bound, words = relayed, f"one relayed round trip ({relayed} ms)"
+        elif "killed" in kind:
+            bound, words = 3 * row["round_trip_ms"], f"three round trips of the path taken ({row['round_trip_ms']} ms)"
+        else:
+            continue
+        found.append((f"{kind}: longest gap {row['longest_ms']} ms, at most {words}", row["longest_ms"] <= bound))
+    return found
+
+
+SOAKS = (
+    Soak(
+        "T-001",
+        "t-001-switches",
+        "sessions moved and cut a thousand times under load",
+        "Two echo streams (700 B and 1 MiB messages) and 16 callers on three sessions, while both ends kill "
+        "connections and the dialling end moves sessions to fresh and standing ones, direct and relayed, at random.",
+        ("switches", "--count", "1200"),
+        900.0,
+        _switches,
+        server_options=("--torment", "0.4"),
+    ),
+    Soak(
+        "T-002",
+        "t-002-caps",
+        "64 MiB over a relay of stock limits",
+        "One gRPC stream over circuits of 128 KiB and 2 min each; the session moves to a fresh one before each cap.",
+        ("caps", "--bytes", str(64 << 20)),
+        900.0,
+        _caps,
+        relay_options=(),
+        direct=False,
+    ),
+    Soak(
+        "T-003",
+        "t-003-gaps",
+        "the longest gap of each kind of switch",
+        "500 messages a second; the session is moved, and its connection killed with another standing, 20 times each.",
+        ("gaps", "--count", "20"),
+        400.0,
+        _gaps,
+    ),
+)
+
+
+def soak(identifier: str) -> Soak:
+    """Look a soak run up by its id. Raises ValueError that lists the ids."""
+    for one in SOAKS:
+        if one.id.lower() == identifier.lower():
+            return one
+    raise ValueError(f"unknown soak run {identifier!r}; one of: {', '.join(one.id for one in SOAKS)}")
+
+
+class SoakFailed(RuntimeError):
+    """The run could not be judged: a program did not start, ended early or took too long."""
+
+
+def run_soak(one: Soak, logs: Path) -> Path:
+    """Runs it in a lab and records it; returns the record's folder. Raises SoakFailed, LabUnavailable."""
+    folder = (logs / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{one.name}").resolve()
+    folder.mkdir(parents=True)
+    log = EventLog(folder / "events.jsonl")
+    with contextlib.closing(log), tempfile.TemporaryDirectory(prefix="soak-") as state:
+        # The listener is public: a direct dial stands in for a punch, so that kills and moves can follow closely.
+        with Lab("public", "home", delay=one.delay) as lab:
+            try:
+                result = _conduct(one, lab, log, folder, Path(state))
+            except ProgramEnded as problem:
+                raise SoakFailed(str(problem)) from problem
+            peers = {"a": lab.hosts["a"].address, "relay": lab.hosts["relay"].address}
+            trips = {where: round(1000 * (lab.ping("b", str(addr)) or 0.0), 1) for where, addr in peers.items()}
+    memory = {who: [s.event["resident"] for s in log.find("memory", who=who)] for who in ("server", "client")}
+    found = one.judge(result, memory)
+    report = {
+        "soak": {**asdict(one), "judge": None, "delay": dict(one.delay)},
+        "environment": environment(REPOSITORY),
+        "round_trips_from_dialler_ms": trips,
+        "result": dict(result),
+        "memory_mib": {who: [round(value / 2**20, 1) for value in series] for who, series in memory.items()},
+        "findings": [{"what": what, "holds": holds} for what, holds in found],
+        "passed": all(holds for _, holds in found),
+    }
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    folder.with_name(f"{folder.name}-summary.md").write_text(summary(one, report))
+    return folder
+
+
+def _conduct(one: Soak, lab: Lab, log: EventLog, folder: Path, state: Path) -> Data:
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str, host: str, command: Sequence[str]) -> Program:
+            home = state / name
+            home.mkdir(mode=0o700)
+            env = {**os.environ, "HOME": str(home), "XDG_STATE_HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
+            env |= {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+            program = Program(lab, log, name, host, command, folder, env)
+            stack.callback(program.stop)
+            return program
+
+        def await_event(name: str, who: str, seconds: float, alive: Sequence[str]) -> dict[str, Any]:
+            if not log.wait(lambda: log.last(name, who=who), seconds, alive=alive):
+                raise SoakFailed(f"no {name} of the {who} within {seconds:g} s")
+            seen = log.last(name, who=who)
+            assert seen is not None
+            return seen.event
+
+        listen = "/ip4/0.0.0.0/tcp/4001"
+        start("relay", "relay", [*program_command(), "relay", "--listen", listen, "--json",
+                                 "--stats-interval", "5", *one.relay_options])  # fmt: skip
+        relay_id = await_event("relay.listening", "relay", RELAY_START_SECONDS, ["relay"])["peer_id"]
+        relay = f"/ip4/{lab.hosts['relay'].address}/tcp/4001/p2p/{relay_id}"
+        programs, public = REPOSITORY / "tests" / "soak", f"/ip4/{lab.hosts['a'].address}/tcp/4101"
+        start("server", "a", [sys.executable, str(programs / "server.py"), "--listen", public, "--relay", relay,
+                              *one.server_options])  # fmt: skip
+        server_id = await_event("ready", "server", RESERVATION_SECONDS, ["relay", "server"])["peer_id"]
+        addrs = ["--circuit", f"{relay}/p2p-circuit/p2p/{server_id}"]
+        if one.direct:
+            addrs += ["--direct", f"{public}/p2p/{server_id}"]
+        start("client", "b", [sys.executable, str(programs / "client.py"), *one.arguments, *addrs])
+        return await_event("result", "client", one.seconds, ["relay", "server", "client"])
+
+
+def summary(one: Soak, report: Data) -> str:
+    """The readable record of one run, in Markdown."""
+    env, result = report["environment"], report["result"]
+    lines = [f"# {one.id}: {one.title}", "", f"Verdict **{'PASS' if report['passed'] else 'FAIL'}**. {one.goal}", ""]
+    lines += [f"- {'holds' if each['holds'] else '**does not hold**'}: {each['what']}" for each in report["findings"]]
+    lines += ["", "## Figures", ""]
+    lines += [f"- {key}: {value}" for key, value in result.items() if key not in ("event", "gaps")]
+    for row in result.get("gaps", []):
+        lines += [f"- {row['kind']}: median {row['median_ms']} ms, longest {row['longest_ms']} ms, "
+                  f"round trip of the path taken {row['round_trip_ms']} ms"]  # fmt: skip
+    for who, series in report["memory_mib"].items():
+        if series:
+            lines += [f"- memory of the {who}, MiB: first {series[0]}, largest {max(series)}, last {series[-1]}"]
+    lines += ["", "## Environment", "", f"- commit `{env['commit'] or 'unknown'}` (uncommitted changes: "
+              f"{env['uncommitted']})", f"- kernel {env['kernel']}, {env['machine']}, Python {env['python']}",
+              f"- one-way delays, ms: {report['soak']['delay']}; round trips from the dialler, ms: "
+              f"{report['round_trips_from_dialler_ms']}",
+              f"- relay options: `{' '.join(report['soak']['relay_options']) or 'stock limits'}`"]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def latest(logs: Path, one: Soak) -> Path | None:
+    """The newest judged record of a soak run."""
+    found = sorted(logs.glob(f"*-{one.name}/report.json"))
+    return found[-1].parent if found else None
+
+
+def page(logs: Path) -> Iterator[str]:
+    """The section of TEST_SCENARIOS.md about soak runs, line by line."""
+    yield from ("## Soak runs", "", "Minutes of load; run one with `scripts/torture T-001`.", "")
+    yield from ("| id | what | last verdict | findings | record |", "|---|---|---|---|---|")
+    for one in SOAKS:
+        folder = latest(logs, one)
+        if folder is None:
+            yield f"| {one.id} | {one.title} | not run | | |"
+            continue
+        report = json.loads((folder / "report.json").read_text())
+        told = "; ".join(each["what"] + ("" if each["holds"] else " (**no**)") for each in report["findings"])
+        verdict = "PASS" if report["passed"] else "FAIL"
+        yield f"| {one.id} | {one.title} | {verdict} | {told} | [{folder.name}](logs/{folder.name}-summary.md) |"

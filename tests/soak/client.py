@@ -1,0 +1,82 @@
+"""The dialling half of a soak run: load over one or more channels while their sessions are moved and cut.
+
+client.py switches --direct ADDR --circuit ADDR --count N     random moves and kills under load
+client.py caps --circuit ADDR --bytes N                       one stream over circuits of a capped relay
+client.py gaps --direct ADDR --circuit ADDR --count N         the longest gap in arrivals of each kind of move
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+
+from common import resident, say
+from gaps import gaps
+from load import caps
+from switches import switches
+
+import bridge
+from bridge.events import Event, SessionSwitched
+
+
+class Switches:
+    """Counts the moves that sessions report."""
+
+    def __init__(self) -> None:
+        self.planned = 0
+        self.unplanned = 0
+        self.replayed = 0
+        self.longest_ms = 0.0
+
+    def take(self, event: Event) -> None:
+        if isinstance(event, SessionSwitched) and event.reason != "OPENED":
+            self.planned += event.planned
+            self.unplanned += not event.planned
+            self.replayed += event.replayed
+            self.longest_ms = max(self.longest_ms, event.gap_ms)
+
+    @property
+    def total(self) -> int:
+        return self.planned + self.unplanned
+
+
+def report_memory(over: threading.Event) -> None:
+    while not over.wait(1.0):
+        say("memory", resident=resident())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("mode", choices=("switches", "caps", "gaps"))
+    parser.add_argument("--direct", default="")
+    parser.add_argument("--circuit", required=True)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--bytes", type=int, default=64 << 20)
+    arguments = parser.parse_args()
+    moves, over = Switches(), threading.Event()
+    threading.Thread(target=report_memory, args=(over,), daemon=True).start()
+    began = time.monotonic()
+    with bridge.open(listen=[], punch=False, events=moves.take) as b:
+        if arguments.mode == "switches":
+            result = switches(b, arguments.circuit, arguments.direct, lambda: moves.total, arguments.count)
+        elif arguments.mode == "caps":
+            result = caps(b, arguments.circuit, arguments.bytes)
+        else:
+            result = gaps(b, arguments.circuit, arguments.direct, arguments.count)
+    over.set()
+    say(
+        "result",
+        seconds=round(time.monotonic() - began, 1),
+        planned=moves.planned,
+        unplanned=moves.unplanned,
+        replayed=moves.replayed,
+        longest_without_carrier_ms=moves.longest_ms,
+        **result,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
