@@ -6,15 +6,13 @@ import grpc
 
 import bridge
 
-with bridge.open() as b:
-    with b.channel(sys.argv[1]) as channel:
-        print(channel.unary_unary("/demo.Greeter/Hello")(b"world", timeout=20).decode())
+with bridge.open() as b, b.channel(sys.argv[1]) as channel:
+    hello = channel.unary_unary("/demo.Greeter/Hello")
     try:
+        print(hello(b"world", timeout=20).decode())
         print("direct:", b.wait_direct(sys.argv[1]).remote)
+        print(hello(b"again", timeout=20).decode())
     except bridge.DirectRequired as problem:
         sys.exit(f"stays on the relay: {problem.verdict}")
-    with b.channel(sys.argv[1], fresh=True) as channel:
-        try:
-            print(channel.unary_unary("/demo.Greeter/Hello")(b"again", timeout=20).decode())
-        except grpc.RpcError as problem:
-            sys.exit(f"{problem.code()}: {problem.details()}")
+    except grpc.RpcError as problem:
+        sys.exit(f"{problem.code()}: {problem.details()}")
