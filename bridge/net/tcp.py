@@ -185,6 +185,8 @@ class TcpStream(trio.abc.HalfCloseableStream):
         self._raw = stdlib.socket(fileno=sock.detach())
         self._fd = self._raw.fileno()
         self.socket = trio.socket.from_stdlib_socket(self._raw)
+        self.unproven = False
+        """Nothing was heard on it yet: it may be half of a connection only (a punch), and closing it drops it."""
         self._closed = False
         self._eof_sent = False
         self._sending = False
@@ -293,9 +295,11 @@ class TcpStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     def abort(self) -> None:
-        """See RawStream. What the kernel has queued still leaves."""
+        """See RawStream. What the kernel has queued still leaves, unless the stream is `unproven`."""
         if not self._closed:
             self._closed = True
+            if self.unproven:
+                self.socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, struct.pack("ii", 1, 0))
             self.socket.close()
 
     def discard(self) -> None:
@@ -304,9 +308,8 @@ class TcpStream(trio.abc.HalfCloseableStream):
         Without it the kernel would go on resending to nobody for minutes and hold the 4-tuple, so that a punch to the
         same endpoint fails with EADDRNOTAVAIL.
         """
-        if not self._closed:
-            self.socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, struct.pack("ii", 1, 0))
-            self.abort()
+        self.unproven = True
+        self.abort()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -90,6 +90,8 @@ class Attempt:
     async def _take(self, stream: TcpStream, how: How) -> Won | None:
         """Upgrades a socket in the role of the exchange (D5), then makes a round trip on it."""
         asked_for = self._role == "responder"
+        # A black-holed half of a connection must not hold its 4-tuple against the next dial.
+        stream.unproven = True
         link = Link(
             raw=stream, local=stream.local, remote=stream.remote, path="direct", inbound=asked_for, punched=True
         )
@@ -122,6 +124,8 @@ class Attempt:
             self._evidence.upgrades.append(getattr(problem, "code", type(problem).__name__))
             connection.abort("NO_ROUND_TRIP")
             return None
+        if isinstance(connection.link.raw, TcpStream):
+            connection.link.raw.unproven = False
         return Won(connection, how, connection.rtt)
 
     async def _answer(self, connection: Connection) -> None:
