@@ -65,11 +65,13 @@ class Sender:
     async def run(self) -> None:
         """Drains the queue until the connection ends."""
         try:
-            while True:
+            # Stopping may come between the waking of this task and its turn; then there is nothing left to send.
+            while not self._stopped:
                 if not self.queued:
                     self.idle.set()
                     self._work = trio.Event()
                     await self._work.wait()
+                    continue
                 unsent = self._unsent or memoryview(self._seal(self._gather()))
                 await self._send_all(unsent)
                 self._unsent = memoryview(b"")
