@@ -28,3 +28,29 @@ def test_an_unknown_argument_of_the_check_command_is_a_usage_error() -> None:
     outcome = subprocess.run([ROOT / "scripts" / "test", "--nonsense"], text=True, capture_output=True, timeout=20)
     assert outcome.returncode == 2
     assert "unknown argument --nonsense" in outcome.stderr
+
+
+def install(folder: Path, uid: int, apt_status: int) -> subprocess.CompletedProcess[str]:
+    """Runs the set-up's step that installs packages, with an `apt-get` and an `id` of ours. Its last line goes on."""
+    for name, text in {"apt-get": f'echo "apt-get $*"; exit {apt_status}', "id": f"echo {uid}"}.items():
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    script = f"source <(sed '$d' '{ROOT}/scripts/setup-env'); setup_install_packages one two; echo goes on"
+    return subprocess.run(
+        ["bash", "-c", script], env={"PATH": f"{folder}:/usr/bin:/bin"}, text=True, capture_output=True, timeout=20
+    )
+
+
+def test_missing_packages_are_installed_by_root(tmp_path: Path) -> None:
+    outcome = install(tmp_path, uid=0, apt_status=0)
+    assert (outcome.returncode, outcome.stdout) == (0, "goes on\n")
+    assert outcome.stderr == "set-up: installing system packages: one two\n"
+
+
+@pytest.mark.parametrize(("uid", "status"), [(0, 100), (1000, 0)])
+def test_otherwise_the_exact_command_is_told_and_the_set_up_stops(tmp_path: Path, uid: int, status: int) -> None:
+    outcome = install(tmp_path, uid, status)
+    assert (outcome.returncode, outcome.stdout) == (1, "")
+    assert "    sudo apt-get update && sudo apt-get install -y one two\n" in outcome.stderr
+    assert ("could not install" in outcome.stderr) is (uid == 0)
