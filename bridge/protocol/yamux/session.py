@@ -17,6 +17,7 @@ from bridge.limits import (
     MAX_STREAMS_PER_CONNECTION,
     MAX_UNACKED_STREAMS,
     MAX_WINDOW,
+    RTT_LEAST,
     WINDOW_BUDGET,
 )
 from bridge.protocol.yamux.events import Dead, Event, GoneAway, Opened, Pong, Readable, Reset, Writable
@@ -313,7 +314,7 @@ class Yamux:
         if credit * 2 < stream.max_window or stream.fin_received or stream.reset or stream.closed:
             return b""
         rtt = self.liveness.floor
-        if rtt is not None and now - stream.epoch < 2 * rtt:
+        if rtt is not None and now - stream.epoch < 2 * max(rtt, RTT_LEAST):
             growth = min(stream.max_window, MAX_WINDOW - stream.max_window, WINDOW_BUDGET - self._granted)
             if growth > 0:
                 stream.max_window += growth
