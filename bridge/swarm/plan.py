@@ -75,6 +75,9 @@ def check_endpoint(addr: Multiaddr, endpoint: Endpoint | None) -> None:
             raise AddressError(f"{addr}: {ip} is no host's address; use the peer's own")
 
 
+_ADVICE = "is it running, and is the address up to date?"
+
+
 def failure(who: str, failures: list[tuple[Multiaddr, BridgeError]], skipped: int = 0) -> BridgeError:
     """One error for a whole dial: the only one there was, else one that lists them all.
 
@@ -89,7 +92,7 @@ def failure(who: str, failures: list[tuple[Multiaddr, BridgeError]], skipped: in
     if not any(isinstance(error, Unreachable) for error in errors) and len({type(error) for error in errors}) == 1:
         return errors[0]
     kind = DialTimeout if all(isinstance(error, DialTimeout) for error in errors) else Unreachable
-    return kind(f"{who} cannot be reached: {'; '.join(attempts)}", attempts)
+    return kind(f"{who} cannot be reached: {'; '.join(attempts)}; {_ADVICE}", attempts)
 
 
 def _line(addr: Multiaddr, error: BridgeError) -> str:

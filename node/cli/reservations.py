@@ -29,7 +29,7 @@ def failure_of(lost: ReservationLost) -> BridgeError:
     if lost.code == AuthenticationFailed.code:
         return AuthenticationFailed(text)
     if lost.code in ("UNREACHABLE", "TIMEOUT", "CONNECTION_LOST", "RESET", "EXPIRED", "STOPPED", "NORMAL"):
-        return Unreachable(f"{text}; is the relay running, and is its address right?")
+        return Unreachable(text if text.endswith("?") else f"{text}; is the relay running, and is its address right?")
     return RelayRefused(text, lost.code)
 
 

@@ -104,9 +104,12 @@ def test_nobody_listens_ends_with_3(run: Run) -> None:
         free.bind(("127.0.0.1", 0))  # bound and not listening: refuses
         port = free.getsockname()[1]
         target = f"/ip4/127.0.0.1/tcp/{port}/p2p/{SOMEBODY}"
-        failed(run("dial", target, *LOCAL), 3)
-        failed(run("ping", target, *LOCAL, "--timeout", "5"), 3)
-        failed(run("listen", "--relay", target, *LOCAL, "--timeout", "2"), 3, "is the relay running")
+        failed(run("dial", target, *LOCAL), 3, "is it running")
+        failed(run("ping", target, *LOCAL, "--timeout", "5"), 3, "is it running")
+        failed(run("forward", target, *LOCAL, "--timeout", "5"), 3, "is it running")
+        failed(
+            run("listen", "--relay", target, *LOCAL, "--timeout", "2"), 3, "no reservation at relay", "is it running"
+        )
 
 
 def test_peer_that_never_speaks_ends_with_3(run: Run) -> None:
