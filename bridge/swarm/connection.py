@@ -209,6 +209,9 @@ class Connection:
             self.abort("PEER_NOT_READING")
         elif isinstance(problem, RemoteError) and not isinstance(problem, BrokenStream | BrokenConnection):
             self.abort(problem.code)
+        elif isinstance(problem, BrokenStream) and self._mux.session.remote_gone:
+            # It said goodbye and closed; the reset answers what of ours it had not read any more.
+            self.abort("CLOSED_BY_PEER")
         else:
             self.abort("CONNECTION_LOST")
 
