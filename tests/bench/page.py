@@ -12,8 +12,6 @@ from pathlib import Path
 from driver import ROOT
 from figures import Table
 
-BEGIN = "<!-- figures: written by scripts/bench --write -->"
-END = "<!-- end of figures -->"
 PACKAGES = ("trio", "cryptography", "grpcio", "libp2p")
 
 
@@ -40,12 +38,16 @@ def machine() -> dict[str, str]:
 
 
 def write_page(path: str, about: Mapping[str, str], results: Mapping[str, Sequence[Table]], command: str) -> None:
-    """Replaces what stands between the two markers of the page; the prose around them is written by hand."""
+    """Replaces the figures of the parts that ran; the other parts' figures and the prose stay."""
     page = Path(path)
-    text = page.read_text() if page.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
-    head, _, rest = text.partition(BEGIN)
-    tail = rest.partition(END)[2]
-    lines = [BEGIN, "", f"`{command}`", "", *(f"- {name}: {value}" for name, value in about.items()), ""]
-    for tables in results.values():
-        lines += [table.markdown() for table in tables]
-    page.write_text(head + "\n".join(lines) + "\n" + END + tail)
+    text = page.read_text() if page.exists() else "# Performance\n"
+    for part, tables in results.items():
+        begin, end = f"<!-- {part}: written by scripts/bench --write -->", f"<!-- end of {part} -->"
+        facts = [f"`{command}`", "", *(f"- {name}: {value}" for name, value in about.items()), ""]
+        block = "\n".join([begin, "", *facts, *(table.markdown() for table in tables)]) + end
+        if begin in text:
+            head, _, rest = text.partition(begin)
+            text = head + block + rest.partition(end)[2]
+        else:
+            text = text.rstrip("\n") + "\n\n" + block + "\n"
+    page.write_text(text)
