@@ -99,7 +99,7 @@ RECIPES = {
         _program,
     ),
 }
-PYTHON = {"ours": "ours.py", "py": "stock.py"}
+PYTHON = {"ours": "ours.py", "py": "stock.py", "rpc": "rpc.py", "node": "node.py"}
 KINDS = ("ours", *RECIPES, "py")
 
 

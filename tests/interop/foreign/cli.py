@@ -21,7 +21,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     build = commands.add_parser("build", help="build the peers into the cache (all when none is named)")
     build.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(RECIPES)}")
     run = commands.add_parser("run", help="run the suite with the peers that are built")
-    run.add_argument("--only", default="", metavar="TEXT", help="only cases whose name contains this; writes no record")
+    run.add_argument("--only", default="", metavar="TEXT", help="only cases whose name contains this")
     run.add_argument("--group", action="append", metavar="GROUP", help="only this group (repeatable)")
     run.add_argument("--write", type=Path, metavar="FILE", help="write the page from the newest records of all groups")
     commands.add_parser("list", help="list the cases")
@@ -56,9 +56,7 @@ def _run(groups: Sequence[str] | None, only: str) -> int:
             results.append(result)
             print(f"{result.outcome:11} {result.seconds:6.2f} s  {case.name}  {result.note}", flush=True)
         versions |= pool.versions
-    if not only:
-        for group in dict.fromkeys(one.group for one in results):
-            table.record(RECORDS, group, [one for one in results if one.group == group], versions)
+    table.record(RECORDS, results, versions)
     bad = sum(not one.good for one in results)
     print(f"{len(results)} cases, {sum(one.outcome == 'pass' for one in results)} passed, {bad} failed")
     return 1 if bad else 0
@@ -77,5 +75,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _run(given.group, given.only)
     target: Path | None = given.file if given.command == "table" else given.write
     if target is not None:
-        target.write_text(table.page(RECORDS))
+        target.write_text(table.page(RECORDS, [case.name for case in cases()]))
     return status

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from foreign import base, punches, relays
+from foreign import base, punches, relays, rpcs
 from foreign.build import KINDS
 from foreign.cases import Case, NotOffered
 from foreign.peer import PeerFailed, Pool
@@ -19,6 +19,7 @@ def cases() -> Iterator[Case]:
     yield from base.cases(OTHERS)
     yield from relays.cases(OTHERS)
     yield from punches.cases(OTHERS)
+    yield from rpcs.cases()
 
 
 @dataclass(frozen=True)

@@ -23,49 +23,58 @@ Our programs against peers that others wrote, each built from its published pack
 **pass** held in full; **fail** did not; *theirs* failed for the reason given, which lies with the other side;
 *not offered*: the other implementation has no such thing; *skip*: not run here, for the reason given.
 """
+MACHINE = f"Linux {platform.release().split('-')[0]}, Python {platform.python_version()}"
 MARKS = {"pass": "pass", "fail": "**FAIL**", "theirs": "*theirs*", "not offered": "*not offered*", "skip": "*skip*"}
 
 
-def record(folder: Path, group: str, results: Sequence[Result], versions: Mapping[str, str]) -> None:
-    """Keeps one whole run of a group."""
+def record(folder: Path, results: Sequence[Result], versions: Mapping[str, str]) -> None:
+    """Keeps the newest result of each case, with its date and commit, in a file for each group."""
     folder.mkdir(parents=True, exist_ok=True)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     ).stdout.strip()
-    data = {
-        "group": group,
-        "when": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}",
-        "commit": commit,
-        "machine": f"Linux {platform.release().split('-')[0]}, Python {platform.python_version()}",
-        "versions": dict(versions),
-        "results": [asdict(one) for one in results],
-    }
-    (folder / f"{group.replace(' ', '-')}.json").write_text(json.dumps(data, indent=1) + "\n")
+    run = {"when": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "commit": commit, "machine": MACHINE}
+    for group in dict.fromkeys(one.group for one in results):
+        path = folder / f"{group.replace(' ', '-')}.json"
+        kept = json.loads(path.read_text()) if path.exists() else {"group": group, "versions": {}, "results": []}
+        fresh = {(one.row, one.combination): {**asdict(one), **run} for one in results if one.group == group}
+        older = {(one["row"], one["combination"]): one for one in kept["results"]}
+        merged = {"group": group, "versions": {**kept["versions"], **versions}}
+        path.write_text(json.dumps({**merged, "results": list((older | fresh).values())}, indent=1) + "\n")
 
 
-def page(folder: Path) -> str:
-    """The whole page from the records in a folder."""
+def page(folder: Path, names: Sequence[str]) -> str:
+    """The whole page, from the records of the cases with these names."""
     records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     versions: dict[str, str] = {}
     for one in records:
         versions |= one["versions"]
     parts = [HEAD, "## Versions\n", "| peer | version |", "|---|---|"]
     parts += [f"| {kind} | {version} |" for kind, version in sorted(versions.items())]
+    order = {name: place for place, name in enumerate(names)}
     for one in records:
-        parts += ["", *_section(one)]
+        found = [item for item in one["results"] if _name(item) in order]
+        found.sort(key=lambda item: order[_name(item)])
+        if found:
+            parts += ["", *_section(one["group"], found)]
     return "\n".join(parts) + "\n"
 
 
-def _section(one: Mapping[str, Any]) -> list[str]:
-    results: list[dict[str, Any]] = one["results"]
+def _name(item: Mapping[str, Any]) -> str:
+    return f"{item['group']}: {item['row']}: {item['combination']}"
+
+
+def _section(group: str, results: Sequence[dict[str, Any]]) -> list[str]:
     rows = list(dict.fromkeys(item["row"] for item in results))
     columns = list(dict.fromkeys(item["combination"] for item in results))
     cells = {(item["row"], item["combination"]): item for item in results}
     passed = sum(item["outcome"] == "pass" for item in results)
+    times = sorted(item["when"] for item in results)
+    where = ", ".join(dict.fromkeys(item["machine"] for item in results))
     lines = [
-        f"## {one['group'].capitalize()}",
+        f"## {group[0].upper()}{group[1:]}",
         "",
-        f"Run {one['when']} at {one['commit']} on {one['machine']}: {passed} of {len(results)} passed.",
+        f"{passed} of {len(results)} passed; run between {times[0]} and {times[-1]} on {where}.",
         "",
     ]
     if len(columns) > len(rows):

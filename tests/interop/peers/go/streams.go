@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	libp2p "github.com/libp2p/go-libp2p/core/protocol"
 )
 
 const (
@@ -79,7 +80,7 @@ func streams(ctx context.Context, h host.Host, target peer.ID, o order) (object,
 	if o.Do == "many" {
 		return atOnce(ctx, h, target, int(o.Count))
 	}
-	s, err := h.NewStream(ctx, target, coreID(protocol))
+	s, err := h.NewStream(ctx, target, libp2p.ID(protocol))
 	if err != nil {
 		return nil, err
 	}
