@@ -15,6 +15,9 @@ from peers import foreign
 OURS, GO = "punchbridge", "go-libp2p"
 ANY = ("--listen", "/ip4/127.0.0.1/tcp/0")
 ONE, MANY, CPU, TRIP = "one circuit MB/s", "many circuits MB/s", "relay CPU ms/MiB", "echo added µs"
+EACH = 100
+"""Circuits to one listener: ours takes at most 128 from one relay."""
+
 RESERVED, CIRCUIT = "KiB per idle reservation", "KiB per idle circuit"
 
 
@@ -98,12 +101,19 @@ def _hold(table: Table, row: str, command: list[str], count: int) -> None:
 
 def _hold_circuits(table: Table, row: str, command: list[str], count: int) -> None:
     try:
-        with Peer(command) as relay, Peer([*program("ours.py"), *ANY]) as listener, Peer(program("ours.py")) as dialer:
-            listener.order("reserve", addr=relay.addr)
-            addr = f"{relay.addr}/p2p-circuit/p2p/{listener.peer}"
-            dialer.order("circuits_open", addr=addr, count=1)
+        with ExitStack() as stack:
+            relay, dialer = stack.enter_context(Peer(command)), stack.enter_context(Peer(program("ours.py")))
+            addrs = []
+            for _ in range(-(-count // EACH)):
+                listener = stack.enter_context(Peer([*program("ours.py"), *ANY]))
+                listener.order("reserve", addr=relay.addr)
+                addrs.append(f"{relay.addr}/p2p-circuit/p2p/{listener.peer}")
+                dialer.order("circuits_open", addr=addrs[-1], count=1)
             before = relay.memory()
-            dialer.order("circuits_open", addr=addr, count=count)
+            for at, addr in enumerate(addrs):
+                held = dialer.order("circuits_open", addr=addr, count=min(EACH, count - at * EACH))["open"]
+            if held < count:
+                raise Failed(f"{held} circuits stand")
             table.add(row, CIRCUIT, (relay.memory() - before) / 1024 / count)
     except Failed as problem:
         table.notes.append(f"{row}: not measured ({problem})")

@@ -40,6 +40,7 @@ class Peer:
         self, command: Sequence[str], *, popen: Callable[..., subprocess.Popen[str]] = subprocess.Popen
     ) -> None:
         self.command = list(command)
+        self.name = Path(next((one for one in command if one.endswith(".py")), command[0])).name
         self._log: list[str] = []
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._next = 0
@@ -86,10 +87,10 @@ class Peer:
             self._process.stdin.write(json.dumps({"id": self._next, "do": do, **arguments}) + "\n")
             self._process.stdin.flush()
         except OSError as problem:
-            raise Failed(f"{self.command}: {problem}; {self._last_words()}") from None
+            raise Failed(f"{self.name}: {problem}; {self._last_words()}") from None
         answer = self._until(lambda line: line.get("id") == self._next, within)
         if "error" in answer:
-            raise Failed(f"{Path(self.command[-1]).name} {do}: {answer['error']}")
+            raise Failed(f"{self.name} {do}: {answer['error']}")
         found: dict[str, Any] = answer["ok"]
         return found
 
@@ -99,9 +100,9 @@ class Peer:
             try:
                 line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                raise Failed(f"{self.command}: no answer within {within:g} s; {self._last_words()}") from None
+                raise Failed(f"{self.name}: no answer within {within:g} s; {self._last_words()}") from None
             if line is None:
-                raise Failed(f"{self.command} ended; {self._last_words()}")
+                raise Failed(f"{self.name} ended; {self._last_words()}")
             if wanted(line):
                 return line
 
@@ -131,7 +132,7 @@ class Peer:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
-        raise Failed(f"{self.command} has no memory figure")
+        raise Failed(f"{self.name} has no memory figure")
 
     def close(self) -> None:
         """Ends the program: its stdin first, then by signal."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ class Table:
     def markdown(self) -> str:
         head, *body = self.cells()
         lines = [f"### {self.title}", "", _row(head), _row(["---"] * len(head)), *map(_row, body)]
-        return "\n".join(lines + [f"\n{note}" for note in self.notes]) + "\n"
+        return "\n".join(lines + [f"\n{_public(note)}" for note in self.notes]) + "\n"
 
     def text(self) -> str:
         cells = self.cells()
@@ -74,6 +75,12 @@ class Table:
 
     def data(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _public(note: str) -> str:
+    """A note for a page that others read: no peer id of this run, no path of this machine, one line."""
+    text = re.sub(r"12D3KooW\w+", "…", note.partition("it said:")[0])
+    return re.sub(r"(?<![\w.])/[\w./-]+/", "…/", text).strip(" ;(")[:300]
 
 
 def _row(cells: Sequence[str]) -> str:
