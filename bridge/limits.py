@@ -86,8 +86,8 @@ PUMP_READ: Final = 256 * KIB
 """One read of the pump; beyond it throughput no longer rises (measured: 64 KiB has half the rate)."""
 
 PUMP_TURNS: Final = 2
-"""Operations that did not block before a pump lets other tasks run: about 1 ms (8: a small call beside a bulk
-transfer waits three times as long, and the rate is the same)."""
+"""Operations that did not block before a pump lets other tasks run: half a MiB, about 1 ms, which is what a small
+call beside a bulk transfer waits for each task of the bulk."""
 
 PUMP_LINGER: Final = 5.0
 """The local program is gone: the remote side may still end its direction cleanly this long, then it is reset."""
