@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from foreign.cases import Case, NotOffered, Pool
-from foreign.peer import Peer
+from foreign.cases import Case, NotOffered
+from foreign.peer import Peer, Pool
 
 MIB = 1024 * 1024
 STREAMS = 100

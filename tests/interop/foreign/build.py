@@ -1,4 +1,4 @@
-"""Builds the peers into a cache outside the repository. A missing toolchain is a reason to skip, a failed build a failure.
+"""Builds the peers into a cache outside the repository. No toolchain: a reason to skip; a failed build: a failure.
 
 The cache is XDG_CACHE_HOME/punchbridge/interop; a folder's sources are copied there, so that no lock file or build
 product is left beside them. CARGO_BUILD_JOBS and GOMAXPROCS are obeyed. Knows no protocol.
@@ -76,13 +76,31 @@ class Recipe:
         shutil.copytree(SOURCES / self.folder, self.home, dirs_exist_ok=True)
         for command in self.commands:
             done = subprocess.run(
-                command, cwd=self.home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_SECONDS
+                command,
+                cwd=self.home,
+                env={**os.environ, "PROTOC": _protoc()},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=BUILD_SECONDS,
             )
             if done.returncode != 0:
                 tail = "\n".join((done.stdout + done.stderr).splitlines()[-30:])
                 raise BuildFailed(f"{' '.join(command)} ended with {done.returncode}:\n{tail}")
         (self.home / "stamp").write_text(self.digest())
         return product
+
+
+def _protoc() -> str:
+    """PROTOC for prost's build scripts: the caller's, the system's, or a wrapper of the one in grpcio-tools."""
+    found = os.environ.get("PROTOC") or shutil.which("protoc")
+    if found:
+        return found
+    wrapper = cache() / "protoc"
+    wrapper.parent.mkdir(parents=True, exist_ok=True)
+    wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m grpc_tools.protoc "$@"\n')
+    wrapper.chmod(0o755)
+    return str(wrapper)
 
 
 def _program(product: Path) -> list[str]:
@@ -98,9 +116,15 @@ RECIPES = {
         "target/release/punchbridge-interop-peer",
         _program,
     ),
+    "kaspa": Recipe(
+        "kaspa",
+        "cargo",
+        [["cargo", "build", "--release", "--target-dir", "target"]],
+        "target/release/punchbridge-interop-kaspa",
+        _program,
+    ),
 }
 PYTHON = {"ours": "ours.py", "py": "stock.py", "rpc": "rpc.py", "node": "node.py"}
-KINDS = ("ours", *RECIPES, "py")
 
 
 def unavailable(kind: str) -> str | None:

@@ -1,7 +1,7 @@
 """One punch in the NAT lab, in a process of its own because that process moves into private namespaces.
 
-`python -m foreign.labcase '{"relay": "rust", …}'` prints one JSON object. Direct is what the kernel's sockets and packet
-counters show, and what outlives the relay; what the peers say is only reported.
+`python -m foreign.labcase '{"relay": "rust", …}'` prints one JSON object. Direct is what the kernel's sockets and
+packet counters show, and what outlives the relay; what the peers say is only reported.
 """
 
 from __future__ import annotations

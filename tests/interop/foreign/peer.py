@@ -190,7 +190,7 @@ class Pool:
         if peer is None or not peer.alive:
             if peer is not None:
                 peer.close()
-            listen = () if "-listen" in flags else ("-listen", "/ip4/127.0.0.1/tcp/0")
+            listen = () if {"-listen", "-serve"} & set(flags) else ("-listen", "/ip4/127.0.0.1/tcp/0")
             peer = self._peers[key] = Peer(kind, *listen, *flags, popen=self._popen)
             self.versions[kind] = peer.version
         return peer

@@ -100,9 +100,7 @@ def _case(pair: tuple[str, str], relay: str, listener: str, dialer: str) -> Case
     expected = fallback if pair in FALLBACK else direct
 
     def run(pool: Pool) -> str:
-        return expected(
-            pool, relay=relay, listener=listener, dialer=dialer, listener_nat=pair[0], dialer_nat=pair[1]
-        )
+        return expected(pool, relay=relay, listener=listener, dialer=dialer, listener_nat=pair[0], dialer_nat=pair[1])
 
     row = f"{pair[1]} dials {pair[0]}" + (" (stays relayed)" if pair in FALLBACK else "")
     who = f"{dialer} → {relay} → {listener}"

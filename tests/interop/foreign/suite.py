@@ -6,12 +6,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from foreign import base, punches, relays, rpcs
-from foreign.build import KINDS
+from foreign import base, kaspas, punches, relays, rpcs
 from foreign.cases import Case, NotOffered
 from foreign.peer import PeerFailed, Pool
 
-OTHERS = tuple(kind for kind in KINDS if kind != "ours")
+OTHERS = ("rust", "go", "py")
 MAX_NOTE = 300
 
 
@@ -20,6 +19,7 @@ def cases() -> Iterator[Case]:
     yield from relays.cases(OTHERS)
     yield from punches.cases(OTHERS)
     yield from rpcs.cases()
+    yield from kaspas.cases()
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,9 @@ def record(folder: Path, results: Sequence[Result], versions: Mapping[str, str])
     run = {"when": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "commit": commit, "machine": MACHINE}
     for group in dict.fromkeys(one.group for one in results):
         path = folder / f"{group.replace(' ', '-')}.json"
-        kept = json.loads(path.read_text()) if path.exists() else {"group": group, "versions": {}, "results": []}
+        kept: dict[str, Any] = {"versions": {}, "results": []}
+        if path.exists():
+            kept = json.loads(path.read_text())
         fresh = {(one.row, one.combination): {**asdict(one), **run} for one in results if one.group == group}
         older = {(one["row"], one["combination"]): one for one in kept["results"]}
         merged = {"group": group, "versions": {**kept["versions"], **versions}}
@@ -70,11 +72,11 @@ def _section(group: str, results: Sequence[dict[str, Any]]) -> list[str]:
     cells = {(item["row"], item["combination"]): item for item in results}
     passed = sum(item["outcome"] == "pass" for item in results)
     times = sorted(item["when"] for item in results)
-    where = ", ".join(dict.fromkeys(item["machine"] for item in results))
+    machines = ", ".join(dict.fromkeys(item["machine"] for item in results))
     lines = [
         f"## {group[0].upper()}{group[1:]}",
         "",
-        f"{passed} of {len(results)} passed; run between {times[0]} and {times[-1]} on {where}.",
+        f"{passed} of {len(results)} passed; run between {times[0]} and {times[-1]} on {machines}.",
         "",
     ]
     if len(columns) > len(rows):

@@ -1,0 +1,105 @@
+"""Our Kaspa node over plain TCP as a peer of the interop suite: it serves, dials and counts.
+
+asyncio, because the node is; orders come from a thread that reads stdin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import threading
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc.aio
+from wire import say
+
+from node import transport
+from node.config import NodeConfig
+from node.events import Event, FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
+from node.node import Node
+from node.transport import tcp_peer
+
+Counts = dict[str, dict[str, int]]
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-serve", required=True)
+    parser.add_argument("-network", default="kaspa-devnet")
+    parser.add_argument("-protocol", type=int, default=10)
+    return parser.parse_args()
+
+
+class Peer:
+    """Carries out orders on one node."""
+
+    def __init__(self, node: Node, stack: AsyncExitStack, counts: Counts) -> None:
+        self._node = node
+        self._stack = stack
+        self._counts = counts
+
+    async def do_connect(self, order: dict[str, Any]) -> dict[str, Any]:
+        host, _, port = order["addr"].rpartition(":")
+        channel = grpc.aio.insecure_channel(order["addr"], options=transport.CHANNEL_OPTIONS)
+        await self._stack.enter_async_context(channel)
+        link = await self._node.connect(channel, tcp_peer(host, int(port)))
+        return {"peer": link.record.label}
+
+    async def do_counts(self, _order: dict[str, Any]) -> dict[str, Any]:
+        return {"counts": self._counts, "active": len(self._node.hub.active())}
+
+    async def answer(self, order: dict[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(60):
+                say({"id": order["id"], "ok": await getattr(self, f"do_{order['do']}")(order)})
+        except Exception as problem:  # noqa: BLE001 - whatever happened is the answer
+            say({"id": order["id"], "error": f"{type(problem).__name__}: {problem}"})
+
+
+def hear(counts: Counts, event: Event) -> None:
+    if isinstance(event, FlowStats):
+        counts["sent"], counts["received"] = dict(event.sent), dict(event.received)
+    elif isinstance(event, HandshakeCompleted):
+        say({"event": "handshake", "user_agent": event.user_agent, "path": event.path})
+    elif isinstance(event, HandshakeRefused):
+        say({"event": "refused", "failure": event.failure, "error": event.reason, "by": event.by})
+    elif isinstance(event, PeerDisconnected):
+        say({"event": "ended", "reason": event.reason, "detail": event.detail})
+
+
+async def main() -> None:
+    given, counts = options(), Counts()
+    config = NodeConfig(
+        network=given.network,
+        protocol_version=given.protocol,
+        min_protocol_version=given.protocol,
+        stats_interval=0.2,
+        ping_interval=1.0,
+    )
+    orders: asyncio.Queue[str] = asyncio.Queue(100)
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        for line in (*sys.stdin, ""):
+            asyncio.run_coroutine_threadsafe(orders.put(line), loop).result()
+
+    async with AsyncExitStack() as stack, Node(config, emit=lambda event: hear(counts, event)) as node:
+        server = grpc.aio.server(options=transport.SERVER_OPTIONS)
+        node.add_to_server(server)
+        server.add_insecure_port(given.serve)
+        await server.start()
+        threading.Thread(target=read, daemon=True).start()
+        say({"event": "ready", "peer": "", "addrs": [given.serve], "version": config.user_agent})
+        peer = Peer(node, stack, counts)
+        async with asyncio.TaskGroup() as group:
+            while line := await orders.get():
+                group.create_task(peer.answer(json.loads(line)))
+        await node.close()
+        await server.stop(0.5)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
