@@ -505,6 +505,9 @@ SESSION_FIRST_FRAME: Final = 10.0
 SESSION_LINGER: Final = 2.0
 """Seconds to hand over the last acknowledgement when a session is done."""
 
+SESSION_GOODBYE: Final = 0.5
+"""Seconds to tell the peers of all sessions that this host stops; those not told wait SESSION_RESUME_TIMEOUT."""
+
 SESSION_RETRY_FIRST: Final = 0.05
 SESSION_RETRY_MAX: Final = 1.0
 """Pauses between attempts to find a path for a session without a carrier: an outage ends within a second of these."""

@@ -19,11 +19,12 @@ from bridge.events import Event
 from bridge.identity import peer_text
 from bridge.limits import DIRECT_WAIT, OPEN_PATH_TIMEOUT
 from bridge.rpc.channel import ReasonedChannel
-from bridge.rpc.control import ConnectionInfo, Control, Key, Status, host_config, open_control, supervised
+from bridge.rpc.control import ConnectionInfo, Control, Key, Status, host_config, open_control
 from bridge.rpc.gateway import Endpoint, EndpointKey
 from bridge.rpc.options import Options, channel_options
 from bridge.rpc.runtime import NetworkThread
 from bridge.rpc.sockets import ServerDoor
+from bridge.rpc.supervised import supervised
 from bridge.rpc.target import GRPC_PROTOCOL, PathPolicy, check_policy, check_protocol, parse_target
 
 if TYPE_CHECKING:
@@ -53,14 +54,18 @@ class Bridge:
 
     # --- servers ------------------------------------------------------------------------------------------
 
-    def serve(self, server: grpc.Server | grpc.aio.Server, protocol: str = GRPC_PROTOCOL) -> None:
+    def serve(
+        self, server: grpc.Server | grpc.aio.Server, protocol: str = GRPC_PROTOCOL, *, path: PathPolicy = "any"
+    ) -> None:
         """Lets peers reach a grpc server (sync or aio) by streams of `protocol`. Call it before `server.start()`.
 
         The server needs no change; inside its handlers `bridge.peer(context)` tells who calls. It gets a unix socket
-        that no other process can open, see `bridge.guard` for the strictest form. Raises LocalError when the protocol
-        is served already, ConfigError when grpc cannot bind.
+        that no other process can open, see `bridge.guard` for the strictest form. path: peers on another path are
+        refused, and a session of theirs waits for an allowed path when it loses its own. Raises LocalError when the
+        protocol is served already, ConfigError when grpc cannot bind.
         """
         check_protocol(protocol)
+        allowed = check_policy(path)
         name = self._control.gateway.directory.name("s")
         try:
             bound = server.add_insecure_port(f"unix:{name}")
@@ -70,7 +75,7 @@ class Bridge:
             raise ConfigError("the grpc server takes no unix socket; call serve() before server.start()")
         door = ServerDoor(name)
         try:
-            self._thread.call(lambda: self._control.gateway.serve(door, protocol))
+            self._thread.call(lambda: self._control.gateway.serve(door, protocol, allowed))
         except BaseException:
             door.close()
             raise
@@ -89,6 +94,7 @@ class Bridge:
         path: PathPolicy = "any",
         fresh: bool = False,
         direct_wait: float = DIRECT_WAIT,
+        wait_direct: float = 0.0,
         options: Options = (),
         compression: grpc.Compression | None = None,
     ) -> ReasonedChannel:
@@ -98,12 +104,13 @@ class Bridge:
         that begin with the error's code; `last_error` has the error itself. The channel's `info` tells the peer and
         its live path.
 
-        path: "any" takes the best path there is when the stream opens, "direct" waits up to `direct_wait` seconds for
-        the punch and never uses a relay, "relay" never goes direct. Channels to the same target with the same options
-        share one stream, unless fresh=True. options: grpc channel arguments, over ours. Raises AddressError,
-        ConfigError, LimitExceeded.
+        path: "any" starts on the best path there is and moves to a direct one that is no slower; with `wait_direct` it
+        waits that many seconds for the punch before it starts on a relay. "direct" waits up to `direct_wait` seconds
+        for the punch, fails with its reason and never uses a relay; "relay" never goes direct. Channels to the
+        same target with the same options share one stream, unless fresh=True. options: grpc channel arguments, over
+        ours. Raises AddressError, ConfigError, LimitExceeded.
         """
-        endpoint = self._endpoint(target, protocol, path, direct_wait)
+        endpoint = self._endpoint(target, protocol, path, direct_wait, wait_direct)
         arguments = channel_options(_authority(endpoint), private=fresh, override=options)
         inner = grpc.insecure_channel(f"unix:{endpoint.name}", options=arguments, compression=compression)
         return ReasonedChannel(inner, endpoint)
@@ -116,6 +123,7 @@ class Bridge:
         path: PathPolicy = "any",
         fresh: bool = False,
         direct_wait: float = DIRECT_WAIT,
+        wait_direct: float = 0.0,
         options: Options = (),
         compression: grpc.Compression | None = None,
         interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
@@ -125,17 +133,21 @@ class Bridge:
 
         from bridge.rpc.aio_channel import ReasonedAioChannel
 
-        endpoint = self._endpoint(target, protocol, path, direct_wait)
+        endpoint = self._endpoint(target, protocol, path, direct_wait, wait_direct)
         arguments = channel_options(_authority(endpoint), private=fresh, override=options)
         inner = grpc.aio.insecure_channel(
             f"unix:{endpoint.name}", options=arguments, compression=compression, interceptors=interceptors
         )
         return ReasonedAioChannel(inner, endpoint)
 
-    def _endpoint(self, target: str | Multiaddr, protocol: str, path: str, direct_wait: float) -> Endpoint:
+    def _endpoint(
+        self, target: str | Multiaddr, protocol: str, path: str, direct_wait: float, wait_direct: float
+    ) -> Endpoint:
         if not 0 < direct_wait < OPEN_PATH_TIMEOUT:
             raise ConfigError(f"direct_wait={direct_wait} is not between 0 and {OPEN_PATH_TIMEOUT:g} seconds")
-        key = EndpointKey(parse_target(target), check_protocol(protocol), check_policy(path), direct_wait)
+        if not 0 <= wait_direct < OPEN_PATH_TIMEOUT:
+            raise ConfigError(f"wait_direct={wait_direct} is not between 0 and {OPEN_PATH_TIMEOUT:g} seconds")
+        key = EndpointKey(parse_target(target), check_protocol(protocol), check_policy(path), direct_wait, wait_direct)
         return self._thread.ask(lambda: self._control.gateway.endpoint(key))
 
     # --- peers --------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ The sync form calls these from other threads, the trio form awaits them. No thre
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -24,12 +23,11 @@ from bridge.limits import DCUTR_RETRY_MAX, DCUTR_RETRY_MIN
 from bridge.protocol.autonat import Reachability
 from bridge.rpc.gateway import Gateway, open_gateway
 from bridge.rpc.paths import wait_direct
+from bridge.rpc.supervised import supervised
 from bridge.rpc.target import Target
 from bridge.session.host import open_session_host
 
 __all__ = ["ConnectionInfo", "Control", "Key", "Status", "host_config", "open_control"]
-
-log = logging.getLogger(__name__)
 
 Key = str | Path | Identity | None
 Addresses = Sequence[str | Multiaddr]
@@ -106,18 +104,6 @@ def _punch_policy(retry: float | None) -> DcutrPolicy:
 
 def _multiaddr(addr: str | Multiaddr) -> Multiaddr:
     return parse(addr) if isinstance(addr, str) else addr
-
-
-def supervised(callback: Callable[[Event], None]) -> Callable[[Event], None]:
-    """The supervisor of event callbacks: an exception of the application's is logged and never reaches the emitter."""
-
-    def subscriber(event: Event) -> None:
-        try:
-            callback(event)
-        except Exception:
-            log.exception("the event callback failed on %s", event.name)
-
-    return subscriber
 
 
 class Control:

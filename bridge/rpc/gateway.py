@@ -56,6 +56,7 @@ class EndpointKey:
     protocol: str
     path: PathPolicy
     direct_wait: float = DIRECT_WAIT
+    wait_direct: float = 0.0
 
 
 @dataclass
@@ -158,7 +159,13 @@ class Gateway:
         try:
             with trio.fail_after(OPEN_PATH_TIMEOUT):
                 return await open_on_path(
-                    self.host, key.target, key.protocol, key.path, direct_wait=key.direct_wait, lazy=True
+                    self.host,
+                    key.target,
+                    key.protocol,
+                    key.path,
+                    direct_wait=key.direct_wait,
+                    wait_direct=key.wait_direct,
+                    lazy=True,
                 )
         except trio.TooSlowError:
             raise DialTimeout(f"no stream to {key.target.text} within {OPEN_PATH_TIMEOUT:g} s") from None
@@ -175,9 +182,10 @@ class Gateway:
 
     # --- servers ------------------------------------------------------------------------------------------
 
-    async def serve(self, door: ServerDoor, protocol: str) -> None:
+    async def serve(self, door: ServerDoor, protocol: str, path: PathPolicy = "any") -> None:
         """Hands inbound streams of a protocol to the server behind the door, which the gateway owns from now on.
 
+        Those on another path than `path` allows are refused.
         Raises LocalError when the protocol is served already (the door is closed then).
         """
 
@@ -186,7 +194,12 @@ class Gateway:
 
         try:
             await accept_streams(
-                self.host, protocol, handler, max_streams=MAX_SERVED_STREAMS, max_per_peer=MAX_SERVED_STREAMS_PER_PEER
+                self.host,
+                protocol,
+                handler,
+                max_streams=MAX_SERVED_STREAMS,
+                max_per_peer=MAX_SERVED_STREAMS_PER_PEER,
+                path=path,
             )
         except BaseException:
             door.close()

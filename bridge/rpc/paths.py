@@ -20,6 +20,7 @@ from bridge.session.host import SessionHost
 
 if TYPE_CHECKING:
     from bridge.behaviours.host import Host
+    from bridge.events import Subscriber
     from bridge.rpc.target import PathPolicy, Target
     from bridge.swarm.connection import Connection
     from bridge.swarm.stream import Stream
@@ -59,6 +60,18 @@ class StreamCarrier:
             return None
         return str(identified.observed)
 
+    @property
+    def round_trip(self) -> float | None:
+        return self._connection.rtt
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """A plain stream never moves: nothing to tell, nothing to end."""
+        return _nothing
+
+
+def _nothing() -> None:
+    """The end of a subscription to nothing."""
+
 
 def remote_peer(stream: Stream | SessionStream) -> PeerId:
     """The authenticated peer at the other end."""
@@ -77,11 +90,23 @@ async def accept_streams(
     *,
     max_streams: int,
     max_per_peer: int,
+    path: PathPolicy = "any",
 ) -> None:
-    """Hands streams of a protocol to `handler`, sessions and plain ones. Raises LocalError when it has one."""
-    await host.swarm.handle(protocol, handler, max_streams=max_streams, max_per_peer=max_per_peer)
+    """Hands streams of a protocol to `handler`, sessions and plain ones. Raises LocalError when it has one.
+
+    path: plain streams on another path are reset, carriers of sessions refused with PATH_NOT_ALLOWED.
+    """
+
+    async def plain(stream: Stream) -> None:
+        if path not in ("any", stream.connection.path):
+            stream.abort()
+            await trio.lowlevel.checkpoint()
+            return
+        await handler(stream)
+
+    await host.swarm.handle(protocol, plain, max_streams=max_streams, max_per_peer=max_per_peer)
     if isinstance(host, SessionHost):
-        host.sessions.serve(protocol, handler)
+        host.sessions.serve(protocol, handler, path)
 
 
 async def refuse_streams(host: Host, protocol: str) -> None:
@@ -92,9 +117,18 @@ async def refuse_streams(host: Host, protocol: str) -> None:
 
 
 async def open_on_path(
-    host: Host, target: Target, protocol: str, policy: PathPolicy, *, direct_wait: float, lazy: bool = False
+    host: Host,
+    target: Target,
+    protocol: str,
+    policy: PathPolicy,
+    *,
+    direct_wait: float,
+    wait_direct: float = 0.0,
+    lazy: bool = False,
 ) -> Stream | SessionStream:
     """Opens a stream of `protocol` to the target, on the best connection that the policy allows; a session moves on.
+
+    wait_direct: with the policy "any", seconds to wait for a punch before a relayed connection will do.
 
     Raises Unreachable (or a subclass) when no address answers, DirectRequired with the punch's verdict, WrongPeer,
     RelayRefused, NegotiationFailed when the peer does not speak the protocol. Cancellation leaves no stream.
@@ -102,6 +136,8 @@ async def open_on_path(
     lazy: for callers that send first. The proposal and their first bytes leave together, which spares a round trip;
     a refusal comes as NegotiationFailed from the first read.
     """
+    if policy == "any" and wait_direct > 0:
+        await _prefer_direct(host, target, wait_direct)
     connection = await _connection(host, target, policy, direct_wait)
     try:
         return await _open(host, connection, target, protocol, policy, lazy=lazy)
@@ -109,6 +145,15 @@ async def open_on_path(
         # It died between our look and our use (a peer that restarted); what the swarm has now is another one.
         connection = await _connection(host, target, policy, direct_wait)
         return await _open(host, connection, target, protocol, policy, lazy=lazy)
+
+
+async def _prefer_direct(host: Host, target: Target, wait: float) -> None:
+    """Returns when a direct connection stands, when the punch has failed, or after `wait` seconds."""
+    with trio.move_on_after(wait):
+        try:
+            await direct_connection(host, target, wait)
+        except DirectRequired:
+            return
 
 
 async def _open(

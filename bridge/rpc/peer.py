@@ -7,11 +7,14 @@ fields from whatever carries the RPC's bytes at the moment.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Literal, Protocol
 from urllib.parse import unquote
 
 from bridge.errors import NotBridged
+from bridge.events import Event, SessionSwitched
+from bridge.rpc.supervised import supervised
 
 __all__ = ["TABLE", "Carrier", "ConnectInfo", "PeerTable", "peer", "synthesized_address"]
 
@@ -35,6 +38,11 @@ class Carrier(Protocol):
     @property
     def observed(self) -> str | None: ...
 
+    @property
+    def round_trip(self) -> float | None: ...
+
+    def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]: ...
+
 
 def synthesized_address(peer_id: str) -> tuple[str, int]:
     """A stable socket address for a peer id: a unique local IPv6 address (RFC 4193) and a port from its hash.
@@ -48,7 +56,7 @@ def synthesized_address(peer_id: str) -> tuple[str, int]:
 
 
 class ConnectInfo:
-    """The peer behind an RPC or a stream. `path`, `multiaddr` and `observed` are live: they follow the connection.
+    """The peer behind an RPC or a stream. `path`, `multiaddr`, `observed` and `round_trip` are live.
 
     peer_id: base58 text, proven by the Noise handshake. protocol: the id of the stream's protocol.
     address: stable synthesized socket address of the peer id (see `synthesized_address`).
@@ -81,6 +89,24 @@ class ConnectInfo:
     def observed(self) -> str | None:
         """Our own address as this peer sees it (identify); None on a relayed path and before identify."""
         return self._carrier.observed
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds there and back on the present path; None before it was measured."""
+        return self._carrier.round_trip
+
+    def subscribe(self, callback: Callable[[SessionSwitched], None]) -> Callable[[], None]:
+        """Calls back with the event of each move to another connection; returns how to end that (idempotent).
+
+        In the network thread: return fast, call no blocking method; what the callback raises is logged. A plain stream
+        never moves, so nothing is ever called then.
+        """
+
+        def told(event: Event) -> None:
+            if isinstance(event, SessionSwitched):
+                callback(event)
+
+        return self._carrier.subscribe(supervised(told))
 
     def __repr__(self) -> str:
         return f"ConnectInfo({self.peer_id}, {self.path}, {self.multiaddr}, {self.protocol})"

@@ -76,17 +76,25 @@ class Acceptor:
     resets the streams that nobody took. Iterating raises LocalError when the protocol is handled already.
     """
 
-    def __init__(self, host: Host, protocol: str, max_streams: int, max_per_peer: int) -> None:
+    def __init__(self, host: Host, protocol: str, max_streams: int, max_per_peer: int, path: PathPolicy) -> None:
         self._host = host
         self._protocol = protocol
         self._limits = (max_streams, max_per_peer)
+        self._path = path
         self._send, self._receive = trio.open_memory_channel[BridgeStream](_ACCEPT_QUEUE)
         self._taking = False
 
     async def __aenter__(self) -> Acceptor:
         if not self._taking:
             total, per_peer = self._limits
-            await accept_streams(self._host, self._protocol, self._take, max_streams=total, max_per_peer=per_peer)
+            await accept_streams(
+                self._host,
+                self._protocol,
+                self._take,
+                max_streams=total,
+                max_per_peer=per_peer,
+                path=self._path,
+            )
             self._taking = True
         return self
 
@@ -161,7 +169,13 @@ class TrioBridge:
         return await self._control.wait_reservation(wait)
 
     async def dial_stream(
-        self, target: str | Multiaddr, protocol: str, *, path: PathPolicy = "any", direct_wait: float = DIRECT_WAIT
+        self,
+        target: str | Multiaddr,
+        protocol: str,
+        *,
+        path: PathPolicy = "any",
+        direct_wait: float = DIRECT_WAIT,
+        wait_direct: float = 0.0,
     ) -> BridgeStream:
         """Opens a stream of `protocol` to a peer, dialled first if needed.
 
@@ -169,7 +183,12 @@ class TrioBridge:
         cancellation leaves no stream.
         """
         stream = await open_on_path(
-            self.host, parse_target(target), check_protocol(protocol), check_policy(path), direct_wait=direct_wait
+            self.host,
+            parse_target(target),
+            check_protocol(protocol),
+            check_policy(path),
+            direct_wait=direct_wait,
+            wait_direct=wait_direct,
         )
         return BridgeStream(stream, protocol)
 
@@ -179,12 +198,13 @@ class TrioBridge:
         *,
         max_streams: int = MAX_SERVED_STREAMS,
         max_per_peer: int = MAX_SERVED_STREAMS_PER_PEER,
+        path: PathPolicy = "any",
     ) -> Acceptor:
-        """Takes inbound streams of a protocol: `async for stream in b.accept_stream(id)`.
+        """Takes inbound streams of a protocol: `async for stream in b.accept_stream(id)`; those on `path` only.
 
         Whoever takes a stream closes it; until then it counts against the limits. See `Acceptor` for its end.
         """
-        return Acceptor(self.host, check_protocol(protocol), max_streams, max_per_peer)
+        return Acceptor(self.host, check_protocol(protocol), max_streams, max_per_peer, check_policy(path))
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from bridge.addresses import Multiaddr, is_relayed, peer_of, with_peer
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, DirectRequired
 from bridge.events import ConnectionClosed, ConnectionOpened, Event
 from bridge.identity import PeerId, peer_text
 from bridge.limits import (
@@ -171,6 +171,8 @@ class Keeper:
         if self._paths.policy == "direct":
             addrs = tuple(sorted(addrs, key=is_relayed))
         opened = False
+        if self._paths.policy == "direct":
+            self._session.problem = self._no_direct()
         with trio.move_on_after(SESSION_DIAL):
             try:
                 connection = await self._host.swarm.connect(self._route.peer, addrs)
@@ -179,6 +181,14 @@ class Keeper:
                 pass
         if not opened:
             await self._backoff()
+
+    def _no_direct(self) -> DirectRequired:
+        """Why a session that runs on direct paths only fails, should none come back."""
+        peer, dcutr = self._route.peer, self._host.dcutr
+        outcome = None if dcutr is None else dcutr.last_outcome(peer)
+        code = "DISABLED" if dcutr is None else "TIMEOUT" if outcome is None or outcome.code is None else outcome.code
+        text = str(getattr(code, "value", code))
+        return DirectRequired(f"the direct path to {peer_text(peer)} was lost and none came back: {text}", text)
 
     def _keep_spare(self, decision: Decision, usable: list[Candidate], active: Candidate) -> None:
         """A capped circuit in use gets a successor in time, so that the move costs one round trip."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.events import SessionSwitched
+from bridge.events import EventHub, SessionSwitched
 from bridge.identity import PeerId, peer_text
 from bridge.limits import SESSION_ACK_DELAY, SESSION_LINGER
 from bridge.protocol.session import Attached, Ended, Released, Session, SessionEvent, Starved, Switched
@@ -20,8 +20,7 @@ from bridge.session.suspicion import Suspicion, verify
 
 if TYPE_CHECKING:
     from bridge.errors import BridgeError
-    from bridge.events import EventHub
-    from bridge.protocol.path import PathKeeper
+    from bridge.protocol.path import PathKeeper, PathPolicy
     from bridge.swarm.connection import Connection
     from bridge.swarm.stream import Stream
 
@@ -48,6 +47,10 @@ class LiveSession:
         """The connection in use, or the last one."""
         self.paths: PathKeeper | None = None
         """Where the session may run; None at the accepting end."""
+        self.allowed: PathPolicy = "any"
+        """Which carriers the accepting end takes."""
+        self.changes = EventHub()
+        """Gets the SessionSwitched events of this session alone."""
         self.problem: BridgeError | None = None
         """Why the last carrier could not be attached."""
         self.reading = trio.lowlevel.ParkingLot()
@@ -113,20 +116,20 @@ class LiveSession:
         connection = self.last = self.carriers[event.to].connection
         reason = "OPENED" if before is None else self._reason if lost is None else lost[1]
         self._lost, self._reason = None, "MOVED_BY_PEER"
-        self._events.emit(
-            SessionSwitched(
-                session=self.machine.id.hex()[:8],
-                peer=peer_text(self.peer),
-                from_="none" if before is None else before.path,
-                to=connection.path,
-                reason=reason,
-                planned=lost is None,
-                gap_ms=0.0 if lost is None else round(1000 * (trio.current_time() - lost[0]), 1),
-                replayed=event.replayed,
-                rtt_before_ms=None if before is None else _milliseconds(before.rtt),
-                rtt_after_ms=_milliseconds(connection.rtt),
-            )
+        switched = SessionSwitched(
+            session=self.machine.id.hex()[:8],
+            peer=peer_text(self.peer),
+            from_="none" if before is None else before.path,
+            to=connection.path,
+            reason=reason,
+            planned=lost is None,
+            gap_ms=0.0 if lost is None else round(1000 * (trio.current_time() - lost[0]), 1),
+            replayed=event.replayed,
+            rtt_before_ms=None if before is None else _milliseconds(before.rtt),
+            rtt_after_ms=_milliseconds(connection.rtt),
         )
+        self._events.emit(switched)
+        self.changes.emit(switched)
 
     def moving(self, reason: str) -> None:
         """Why the next switch is made, for its event."""

@@ -9,13 +9,21 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.errors import BridgeError, LimitExceeded, NegotiationFailed, ProtocolViolation
+from bridge.errors import BridgeError, DirectRequired, LimitExceeded, NegotiationFailed, ProtocolViolation
 from bridge.identity import PeerId, peer_text
-from bridge.limits import CARRIER_READ, IDENTIFY_TIMEOUT, SESSION_FIRST_FRAME, SESSIONS, SESSIONS_PER_PEER
+from bridge.limits import (
+    CARRIER_READ,
+    IDENTIFY_TIMEOUT,
+    SESSION_FIRST_FRAME,
+    SESSION_GOODBYE,
+    SESSIONS,
+    SESSIONS_PER_PEER,
+)
 from bridge.protocol.path import PathPolicy
 from bridge.protocol.session import Attach, Refusal, Session
 from bridge.protocol.session.frames import HEADER, FrameReader, Kind, refuse
@@ -38,31 +46,54 @@ SESSION_PROTOCOL = "/punchbridge/session/1.0.0"
 Handler = Callable[[SessionStream], Awaitable[None]]
 
 
+@dataclass(frozen=True)
+class _Service:
+    handler: Handler
+    path: PathPolicy
+
+
 class SessionService:
     """Accepts, opens and keeps sessions while `run` runs. Used from the trio thread."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._suspicion = Suspicion(host.swarm)
-        self._handlers: dict[str, Handler] = {}
+        self._services: dict[str, _Service] = {}
         self._accepted: dict[tuple[PeerId, bytes], LiveSession] = {}
         self._per_peer: Counter[PeerId] = Counter()
         self._opened: set[LiveSession] = set()
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serves until cancelled; then every session ends at once."""
+        """Serves until cancelled; then every session is reset, and its peer told within SESSION_GOODBYE."""
+        stopping = trio.Event()
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            await self._host.swarm.handle(
-                SESSION_PROTOCOL, self._carrier_came, max_streams=2 * SESSIONS, max_per_peer=4 * SESSIONS_PER_PEER
-            )
+            await nursery.start(self._serve_until, stopping)
             task_status.started()
             try:
                 await trio.sleep_forever()
             finally:
-                for session in tuple(self._accepted.values()):
-                    SessionStream(session).abort()
+                stopping.set()
+
+    async def _serve_until(
+        self, stopping: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        # Shielded: carriers that are cancelled reset their streams, and a reset overtakes the session's last frame.
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await self._host.swarm.handle(
+                    SESSION_PROTOCOL, self._carrier_came, max_streams=2 * SESSIONS, max_per_peer=4 * SESSIONS_PER_PEER
+                )
+                task_status.started()
+                await stopping.wait()
+                with trio.move_on_after(SESSION_GOODBYE):
+                    async with trio.open_nursery() as goodbyes:
+                        for session in (*self._accepted.values(), *self._opened):
+                            SessionStream(session).abort()
+                            for carrier in session.carriers.values():
+                                goodbyes.start_soon(carrier.leave)
+                nursery.cancel_scope.cancel()
 
     @property
     def count(self) -> int:
@@ -79,13 +110,16 @@ class SessionService:
         """The sessions that peers opened here and that live."""
         return tuple(self._accepted.values())
 
-    def serve(self, service: str, handler: Handler) -> None:
-        """`handler` gets each session that a peer opens for `service`; the session ends when it returns."""
-        self._handlers[service] = handler
+    def serve(self, service: str, handler: Handler, path: PathPolicy = "any") -> None:
+        """`handler` gets each session that a peer opens for `service`; the session ends when it returns.
+
+        path: carriers on another path are refused, the first one and all later ones.
+        """
+        self._services[service] = _Service(handler, path)
 
     def unserve(self, service: str) -> None:
         """Sessions that run go on. Idempotent."""
-        self._handlers.pop(service, None)
+        self._services.pop(service, None)
 
     # --- accepting --------------------------------------------------------------------------------------
 
@@ -99,11 +133,14 @@ class SessionService:
         peer = stream.connection.peer
         session = self._accepted.get((peer, attach.session))
         if session is None:
-            refusal = self._may_open(peer, attach)
+            refusal = self._may_open(peer, attach, stream.connection.path)
             if refusal is not None:
                 await _refuse(stream, refusal)
                 return
             session = self._make(peer, attach)
+        elif session.allowed not in ("any", stream.connection.path):
+            await _refuse(stream, Refusal.PATH_NOT_ALLOWED)
+            return
         refused, events = session.machine.attached_by(attach, trio.current_time())
         if refused is not None:
             await _refuse(stream, refused)
@@ -112,11 +149,14 @@ class SessionService:
         session.handle(events)
         await self._carry(session, carrier, rest)
 
-    def _may_open(self, peer: PeerId, attach: Attach) -> Refusal | None:
+    def _may_open(self, peer: PeerId, attach: Attach, path: str) -> Refusal | None:
         if not attach.fresh:
             return Refusal.UNKNOWN_SESSION
-        if attach.service not in self._handlers:
+        service = self._services.get(attach.service)
+        if service is None:
             return Refusal.UNKNOWN_SERVICE
+        if service.path not in ("any", path):
+            return Refusal.PATH_NOT_ALLOWED
         if self._per_peer[peer] >= SESSIONS_PER_PEER or self.count >= SESSIONS:
             return Refusal.TOO_MANY
         return None
@@ -125,19 +165,20 @@ class SessionService:
         nursery = self._running()
         machine = Session(attach.session, attach.service, dialling=False, now=trio.current_time())
         session = LiveSession(machine, peer, self._host.swarm.events, nursery, self._suspicion)
+        service = self._services[attach.service]
+        session.allowed = service.path
         self._accepted[(peer, attach.session)] = session
         self._per_peer[peer] += 1
-        nursery.start_soon(self._serve, session)
+        nursery.start_soon(self._serve, session, service.handler)
         return session
 
-    async def _serve(self, session: LiveSession) -> None:
+    async def _serve(self, session: LiveSession, handler: Handler) -> None:
         """Runs the handler of one accepted session, and its timer, until both have ended."""
         key = (session.peer, session.machine.id)
         stream = SessionStream(session)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.run_timer)
-                handler = self._handlers[stream.service]
                 await supervise(f"the handler of {stream.service}", lambda: handler(stream), lambda _: stream.abort())
                 await stream.aclose()
                 nursery.cancel_scope.cancel()
@@ -210,7 +251,12 @@ class SessionService:
         ended = trio.Event()
         self._running().start_soon(self._carry, session, carrier, b"", ended)
         carrier.flush(trio.current_time())
-        return await session.attached(carrier, ended)
+        try:
+            return await session.attached(carrier, ended)
+        except trio.Cancelled:
+            if session in self._opened and (machine.active is None or machine.active < generation):
+                carrier.drop()
+            raise
 
     async def _carry(
         self, session: LiveSession, carrier: Carrier, early: bytes = b"", ended: trio.Event | None = None
@@ -230,6 +276,10 @@ class SessionService:
 
 def _why(session: LiveSession, service: str) -> BridgeError:
     over = session.machine.over
+    if over is not None and over.code == Refusal.PATH_NOT_ALLOWED.name:
+        return DirectRequired(f"{peer_text(session.peer)} does not take {service} on this path", over.code)
+    if over is not None and over.code == Refusal.TOO_MANY.name:
+        return LimitExceeded(f"{peer_text(session.peer)} holds as many sessions of ours as it takes; close some")
     if over is not None:
         text = over.text or over.code
         return NegotiationFailed(f"{peer_text(session.peer)} does not serve {service}: {text}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import index
 from typing import Literal
 
 import trio
 
 from bridge.addresses import with_peer
+from bridge.errors import DirectRequired
+from bridge.events import Subscriber
 from bridge.identity import PeerId, peer_text
 from bridge.limits import SESSION_LINGER
 from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
@@ -68,6 +71,10 @@ class SessionStream(trio.abc.HalfCloseableStream):
         """Seconds, of the path in use; None before the first measurement."""
         return self._machine.round_trip or None
 
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Calls back in the trio thread with each SessionSwitched of this session; returns how to end that."""
+        return self.live.changes.subscribe(callback)
+
     def _check(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("the session was closed here")
@@ -75,6 +82,8 @@ class SessionStream(trio.abc.HalfCloseableStream):
         if over is None or over.code == "DONE":
             return
         text = f"{over.code}: {over.text}" if over.text else over.code
+        if over.code == "EXPIRED" and isinstance(self.live.problem, DirectRequired):
+            raise self.live.problem
         if over.code == "EXPIRED":
             raise BrokenConnection(f"no path to {peer_text(self.peer)} came back in time ({text})")
         raise BrokenStream(f"the session with {peer_text(self.peer)} is over ({text})")

@@ -61,6 +61,8 @@ class Refusal(IntEnum):
     """The peer has as many sessions as it may."""
     UNKNOWN_SERVICE = 5
     BAD_VERSION = 6
+    PATH_NOT_ALLOWED = 7
+    """The service takes no carrier on this path; a session that lives goes on, on another one."""
 
 
 @dataclass(frozen=True)

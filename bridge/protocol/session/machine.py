@@ -7,7 +7,6 @@ exchange). It knows no stream, no peer, no path; whether and where to move is de
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from struct import error as StructError
 from struct import pack, unpack
 
@@ -22,32 +21,19 @@ from bridge.limits import (
     SESSION_RESUME_TIMEOUT,
     SESSION_SILENCE,
 )
+from bridge.protocol.session.carrier import Carrier
 from bridge.protocol.session.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
 from bridge.protocol.session.frames import (
     MAX_PAYLOAD,
     MAX_REASON,
     Attach,
     AttachedFrame,
-    FrameReader,
     Kind,
     Refusal,
     encode,
 )
 from bridge.protocol.session.incoming import Incoming
 from bridge.protocol.session.outgoing import Outgoing
-
-
-@dataclass
-class _Carrier:
-    generation: int
-    since: float
-    heard: float
-    attached: bool = False
-    end_sent: bool = False
-    end_received: bool = False
-    asked_at: float | None = None
-    reader: FrameReader = field(default_factory=FrameReader)
-    control: list[bytes] = field(default_factory=list)
 
 
 class Session:
@@ -65,7 +51,7 @@ class Session:
         self.active: int | None = None
         self.over: Ended | None = None
         self._established = False
-        self._carriers: dict[int, _Carrier] = {}
+        self._carriers: dict[int, Carrier] = {}
         self._starved_at: float | None = now
         self._acked = 0
         self._floor = 0
@@ -80,7 +66,7 @@ class Session:
     def attach(self, now: float) -> int:
         """Dialling end: begins to attach a carrier and returns its generation. Its bytes wait in `output`."""
         self.generation += 1
-        carrier = _Carrier(self.generation, now, now, asked_at=now)
+        carrier = Carrier(self.generation, now, now, asked_at=now)
         frame = Attach(
             self.id,
             self.generation,
@@ -108,7 +94,7 @@ class Session:
             return Refusal.BAD_OFFSET, []
         self._floor = attach.received
         self.generation = attach.generation
-        carrier = _Carrier(attach.generation, now, now, attached=True)
+        carrier = Carrier(attach.generation, now, now, attached=True)
         self._carriers[attach.generation] = carrier
         # Both ends must mean the same one: after an attach whose answer was lost they do not, and all is sent again.
         alive = self.active is not None and self.active == attach.alive
@@ -133,13 +119,13 @@ class Session:
             active.control.append(encode(Kind.RESUME, self.incoming.have))
         return [] if active is None else self._left(active, now)
 
-    def _left(self, active: _Carrier, now: float) -> list[SessionEvent]:
+    def _left(self, active: Carrier, now: float) -> list[SessionEvent]:
         """Dialling end: the peer has moved on to a carrier that died before its answer came; this one is of no use."""
         if not active.end_received or any(one.generation > active.generation for one in self._carriers.values()):
             return []
         return [Released(active.generation, "LEFT"), *self.lost(active.generation, "LEFT", now)]
 
-    def _activate(self, carrier: _Carrier, peer_received: int, alive: bool, now: float) -> list[SessionEvent]:
+    def _activate(self, carrier: Carrier, peer_received: int, alive: bool, now: float) -> list[SessionEvent]:
         events: list[SessionEvent] = []
         before = self.active
         if alive:
@@ -176,7 +162,7 @@ class Session:
             return [*events, Released(generation, f"PROTOCOL: {problem}"), *self.lost(generation, "PROTOCOL", now)]
         return [*events, *self._finished()]
 
-    def _frame(self, carrier: _Carrier, kind: Kind, value: int, payload: memoryview, now: float) -> list[SessionEvent]:
+    def _frame(self, carrier: Carrier, kind: Kind, value: int, payload: memoryview, now: float) -> list[SessionEvent]:
         if not carrier.attached:
             return self._answer(carrier, kind, value, bytes(payload), now)
         if kind is Kind.DATA:
@@ -209,13 +195,13 @@ class Session:
             raise ProtocolViolation(f"{kind.name} on an attached carrier")
         return []
 
-    def _answer(self, carrier: _Carrier, kind: Kind, value: int, body: bytes, now: float) -> list[SessionEvent]:
+    def _answer(self, carrier: Carrier, kind: Kind, value: int, body: bytes, now: float) -> list[SessionEvent]:
         if kind is Kind.REFUSED:
             del self._carriers[carrier.generation]
             refusal = Refusal(value) if value in list(Refusal) else Refusal.UNKNOWN_SESSION
             text = body[:MAX_REASON].decode(errors="replace")
             events: list[SessionEvent] = [Refused(carrier.generation, refusal, text)]
-            if refusal is Refusal.STALE_GENERATION:
+            if refusal is Refusal.STALE_GENERATION or (refusal is Refusal.PATH_NOT_ALLOWED and self._established):
                 active = None if self.active is None else self._carriers.get(self.active)
                 return events if active is None else [*events, *self._left(active, now)]
             if refusal is Refusal.UNKNOWN_SESSION and self._nothing_owed:
@@ -241,7 +227,7 @@ class Session:
         events = self._activate(carrier, answer.received, alive, now)
         return [Attached(carrier.generation, round_trip), *events]
 
-    def _drained(self, carrier: _Carrier) -> list[SessionEvent]:
+    def _drained(self, carrier: Carrier) -> list[SessionEvent]:
         if carrier.end_sent and carrier.end_received and not carrier.control:
             self._carriers.pop(carrier.generation, None)
             return [Released(carrier.generation, "DRAINED")]
@@ -274,9 +260,10 @@ class Session:
         self.outgoing.finished = True
 
     def reset(self, text: str) -> list[SessionEvent]:
-        """Ends the session at once; the peer is told on the active carrier."""
-        if self.active is not None and self.active in self._carriers:
-            self._carriers[self.active].control.append(encode(Kind.RESET, 0, text.encode()[:MAX_REASON]))
+        """Ends the session at once; the peer is told on the active carrier, else on the one being attached."""
+        teller = self.active if self.active is not None else max(self._carriers, default=0)
+        if teller in self._carriers:
+            self._carriers[teller].control.append(encode(Kind.RESET, 0, text.encode()[:MAX_REASON]))
         return self._end("RESET", text) if self.over is None else []
 
     def _finished(self) -> list[SessionEvent]:
@@ -362,7 +349,7 @@ class Session:
         times += [self._deadline(carrier)[0] for carrier in self._carriers.values()]
         return min(times, default=None)
 
-    def _deadline(self, carrier: _Carrier) -> tuple[float, str]:
+    def _deadline(self, carrier: Carrier) -> tuple[float, str]:
         """When this carrier needs attention next, and what for: `dead` or `ping`."""
         if not carrier.attached:
             return carrier.since + 3 * self.silence, "dead"
