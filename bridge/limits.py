@@ -489,9 +489,13 @@ SESSION_ACK_DELAY: Final = 0.02
 SESSION_ACK_BYTES: Final = 128 * KIB
 """Received bytes are acknowledged after this time or amount, or with the next data that goes the other way."""
 
-CARRIER_READ: Final = 256 * KIB
+CARRIER_READ: Final = 4 * MAX_FRAME_PAYLOAD
 CARRIER_BURST: Final = 256 * KIB
-"""One read, and one batch of frames: several Noise messages, so that the per-call cost is shared."""
+"""One read, and one batch of frames: several Noise messages, so that the per-call cost is shared. A read of whole
+frames of the largest size leaves no half one behind, which would have to be copied."""
+
+CARRIER_TURNS: Final = 2
+"""Reads of a carrier before the other tasks get their turn, as PUMP_TURNS."""
 
 CARRIER_CAP_USE: Final = 0.12
 """A carrier over a relay sends nothing more when less than this share of the cap is left: the rest is for what is in

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 import trio
 
 from bridge.errors import BridgeError
-from bridge.limits import CARRIER_BURST, CARRIER_CAP_USE, CARRIER_READ
-from bridge.protocol.session import Session, SessionEvent
+from bridge.limits import CARRIER_BURST, CARRIER_CAP_USE, CARRIER_READ, CARRIER_TURNS
+from bridge.protocol.session import MAX_FRAME, Session, SessionEvent
 
 if TYPE_CHECKING:
     from bridge.swarm.connection import Connection
@@ -59,6 +59,21 @@ def _room(connection: Connection, now: float) -> int | None:
     return int(limit.bytes * (1 - CARRIER_CAP_USE)) - _used(connection) if limit.bytes else CARRIER_BURST
 
 
+def _shared(frames: list[bytes]) -> list[bytes]:
+    """Small frames share one write: each write is an encrypted message, a system call, and a waking at the peer."""
+    if len(frames) == 1:
+        return frames
+    shared, group, size = [], [frames[0]], len(frames[0])
+    for frame in frames[1:]:
+        if size + len(frame) > MAX_FRAME:
+            shared.append(group[0] if len(group) == 1 else b"".join(group))
+            group, size = [], 0
+        group.append(frame)
+        size += len(frame)
+    shared.append(group[0] if len(group) == 1 else b"".join(group))
+    return shared
+
+
 class Carrier:
     """A stream under one generation of a session. `run` lives as long as the stream does."""
 
@@ -77,21 +92,25 @@ class Carrier:
 
     def flush(self, now: float) -> None:
         """Sends what the machine wants sent, without waiting. Never raises: a broken stream is told to the machine."""
-        if self._rest or self._closing or not self._machine.wants_output(self.generation, now):
+        if self._rest or self._closing:
             return
         stream, connection = self.stream, self.connection
         handed = False
         try:
             while frames := self._machine.output(self.generation, CARRIER_BURST, now, room=_room(connection, now)):
                 handed = True
+                size = sum(map(len, frames))
                 if connection.link.limit is not None:
-                    _handed[connection] = _handed.get(connection, 0) + sum(map(len, frames))
+                    _handed[connection] = _handed.get(connection, 0) + size
+                frames = _shared(frames)
                 for index, frame in enumerate(frames):
                     taken = stream.send_nowait(frame)
                     if taken < len(frame):
                         self._rest = [memoryview(frame)[taken:], *frames[index + 1 :]]
                         self._wake.set()
                         return
+                if size < CARRIER_BURST:
+                    break
         except BROKEN as problem:
             self._broken(problem)
             return
@@ -122,8 +141,14 @@ class Carrier:
 
     async def _read(self) -> None:
         try:
+            turns = 0
             while not self._closing:
-                data = await self.stream.receive_some(CARRIER_READ)
+                # What has arrived already is taken without a task switch, for CARRIER_TURNS reads at most.
+                data = self.stream.receive_nowait(CARRIER_READ) if turns < CARRIER_TURNS else None
+                turns += 1
+                if data is None:
+                    turns = 0
+                    data = await self.stream.receive_some(CARRIER_READ)
                 if not data:
                     break
                 self._take(data)

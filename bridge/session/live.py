@@ -13,7 +13,7 @@ import trio
 
 from bridge.events import EventHub, SessionSwitched
 from bridge.identity import PeerId, peer_text
-from bridge.limits import SESSION_ACK_DELAY, SESSION_LINGER
+from bridge.limits import SESSION_ACK_DELAY, SESSION_LINGER, SESSION_PROBE
 from bridge.protocol.session import Attached, Ended, Released, Session, SessionEvent, Starved, Switched
 from bridge.session.carrier import Carrier
 from bridge.session.suspicion import Suspicion, verify
@@ -184,9 +184,12 @@ class LiveSession:
         now = trio.current_time()
         for carrier in tuple(self.carriers.values()):
             carrier.flush(now)
-        at = self.machine.timer()
-        if at is not None and at < self._armed - _TIMER_SLACK:
-            self._timer_wake.set()
+        ahead = self._armed - now
+        if ahead > _TIMER_SLACK:
+            # All of the machine's times while there is little traffic; an acknowledgement is what is due soonest.
+            at = self.machine.timer() if ahead > SESSION_PROBE else self.machine.ack_due
+            if at is not None and at < self._armed - _TIMER_SLACK:
+                self._timer_wake.set()
 
     def _wake(self) -> None:
         machine = self.machine

@@ -109,6 +109,10 @@ class SessionStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.cancel_shielded_checkpoint()
         return data
 
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """What has arrived already, b"" at the peer's end, None when nothing has; raises as `receive_some`."""
+        return self._take(max_bytes)
+
     def _take(self, most: int) -> bytes | None:
         """What can be read now; b"" for the end, None for nothing yet."""
         if self._closed:

@@ -5,11 +5,12 @@ No I/O, no clock of its own, no idea of peers or paths.
 """
 
 from bridge.protocol.session.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
-from bridge.protocol.session.frames import Attach, Refusal
+from bridge.protocol.session.frames import MAX_FRAME, Attach, Refusal
 from bridge.protocol.session.machine import Session
 from bridge.protocol.session.outgoing import Outgoing
 
 __all__ = [
+    "MAX_FRAME",
     "Attach",
     "Attached",
     "Ended",

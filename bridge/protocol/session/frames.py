@@ -15,7 +15,8 @@ from typing import Final
 from bridge.errors import ProtocolViolation
 
 HEADER: Final = struct.Struct(">BIQ")
-MAX_PAYLOAD: Final = 65507 - HEADER.size
+MAX_FRAME: Final = 65507
+MAX_PAYLOAD: Final = MAX_FRAME - HEADER.size
 """One session frame fills one Yamux frame, which fills one Noise message."""
 
 MAX_SERVICE: Final = 256

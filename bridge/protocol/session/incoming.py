@@ -97,13 +97,17 @@ class Incoming:
         """At most `most` bytes in order; b"" when there are none now."""
         if not self._ready:
             return b""
-        piece = self._ready.popleft()
-        if len(piece) > most:
-            view = memoryview(piece)
-            self._ready.appendleft(view[most:])
-            piece = view[:most]
-        self.read_to += len(piece)
-        return bytes(piece)
+        pieces, size = [], 0
+        while self._ready and size < most:
+            piece = self._ready.popleft()
+            if size + len(piece) > most:
+                view = memoryview(piece)
+                self._ready.appendleft(view[most - size :])
+                piece = view[: most - size]
+            pieces.append(piece)
+            size += len(piece)
+        self.read_to += size
+        return b"".join(pieces)
 
     def grow(self, now: float, round_trip: float) -> None:
         """Doubles the window when half of it was read within two round trips (the reader keeps up)."""

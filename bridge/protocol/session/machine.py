@@ -56,7 +56,8 @@ class Session:
         self._acked = 0
         self._floor = 0
         self._edge_told = 0
-        self._ack_due: float | None = None
+        self.ack_due: float | None = None
+        """When what came has to be acknowledged, at the latest."""
         self._traffic_at = now
         self._heard = now
         self._progress = now
@@ -168,8 +169,8 @@ class Session:
         if kind is Kind.DATA:
             self.incoming.data(value, payload)
             self._traffic_at = now
-            if self._ack_due is None:
-                self._ack_due = now + SESSION_ACK_DELAY
+            if self.ack_due is None:
+                self.ack_due = now + SESSION_ACK_DELAY
         elif kind is Kind.ACK:
             (edge,) = unpack(">Q", payload)
             if value > self.outgoing.acked:
@@ -186,7 +187,7 @@ class Session:
             return self._left(carrier, now) if carrier.generation == self.active else self._drained(carrier)
         elif kind is Kind.FIN:
             self.incoming.finish(value)
-            self._ack_due = now
+            self.ack_due = now
         elif kind is Kind.RESUME:
             self.outgoing.rewind(value)
         elif kind is Kind.RESET:
@@ -252,7 +253,7 @@ class Session:
         if data:
             self.incoming.grow(now, self.round_trip)
             if self.incoming.edge - self._edge_told >= self.incoming.window // 4:
-                self._ack_due = now
+                self.ack_due = now
         return data
 
     def finish(self) -> None:
@@ -320,13 +321,13 @@ class Session:
         )
 
     def _ack_wanted(self, now: float, *, sending: bool) -> bool:
-        if self._ack_due is None:
+        if self.ack_due is None:
             return False
         unacked = self.incoming.have - self._acked
-        return sending or now >= self._ack_due or unacked >= SESSION_ACK_BYTES
+        return sending or now >= self.ack_due or unacked >= SESSION_ACK_BYTES
 
     def _told(self, now: float) -> None:
-        self._acked, self._edge_told, self._ack_due = self.incoming.have, self.incoming.edge, None
+        self._acked, self._edge_told, self.ack_due = self.incoming.have, self.incoming.edge, None
 
     def after_output(self, generation: int) -> list[SessionEvent]:
         """To be called once what `output` gave was handed to the carrier: a drained one is released, an end noticed."""
@@ -343,7 +344,7 @@ class Session:
         """When `tick` should be called next."""
         if self.over is not None:
             return None
-        times = [] if self._ack_due is None else [self._ack_due]
+        times = [] if self.ack_due is None else [self.ack_due]
         if self._starved_at is not None:
             times.append(self._starved_at + SESSION_RESUME_TIMEOUT)
         times += [self._deadline(carrier)[0] for carrier in self._carriers.values()]

@@ -28,8 +28,9 @@ class Outgoing:
         self.fin_acked = False
         self.replayed = 0
         self._highest = 0
-        self._sent: deque[bytes] = deque()
-        self._unsent: deque[bytes] = deque()
+        # Views of what was written: a large write is cut into frames without being copied again for each.
+        self._sent: deque[memoryview] = deque()
+        self._unsent: deque[memoryview] = deque()
         self._mark = (0, 0.0)
 
     @property
@@ -65,7 +66,8 @@ class Outgoing:
         """Takes what there is room for and returns how much that was."""
         taken = min(len(data), self.room)
         if taken:
-            self._unsent.append(bytes(data) if taken == len(data) else bytes(memoryview(data)[:taken]))
+            whole = data if isinstance(data, bytes) else bytes(memoryview(data)[:taken])
+            self._unsent.append(memoryview(whole)[:taken])
             self.written += taken
         return taken
 
@@ -89,7 +91,7 @@ class Outgoing:
         self._highest = max(self._highest, self.cursor)
         return frame
 
-    def _take(self, most: int) -> bytes:
+    def _take(self, most: int) -> memoryview:
         first = self._unsent.popleft()
         if len(first) > most:
             self._unsent.appendleft(first[most:])
@@ -100,7 +102,7 @@ class Outgoing:
         while self._unsent and size + len(self._unsent[0]) <= most:
             pieces.append(self._unsent.popleft())
             size += len(pieces[-1])
-        return b"".join(pieces)
+        return memoryview(b"".join(pieces))
 
     def acknowledge(self, received: int, edge: int, now: float, round_trip: float) -> None:
         """Forgets what the peer has; the end counts as one byte more. Old news is ignored.
