@@ -124,7 +124,7 @@ RECIPES = {
         _program,
     ),
 }
-PYTHON = {"ours": "ours.py", "py": "stock.py", "rpc": "rpc.py", "node": "node.py"}
+PYTHON = {"ours": "ours.py", "py": "stock.py", "rpc": "rpc.py", "node": "kaspanode.py"}
 
 
 def unavailable(kind: str) -> str | None:

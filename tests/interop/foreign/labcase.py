@@ -28,7 +28,7 @@ RELAY, LISTENER, DIALER = "/ip4/11.0.0.10/tcp/4001", "/ip4/0.0.0.0/tcp/4101", "/
 
 def _peers(lab: Lab, order: dict[str, Any]) -> tuple[Peer, Peer, Peer]:
     def start(host: str, kind: str, listen: str, *flags: str) -> Peer:
-        return Peer(kind, "-listen", listen, *flags, popen=partial(_popen, lab, host))
+        return Peer(kind, "-listen", listen, *flags, popen=partial(popen, lab, host))
 
     # One observer has to do for go: the lab has one relay. It asks for four otherwise.
     punching = ("-punch", "-observers", "1")
@@ -39,7 +39,7 @@ def _peers(lab: Lab, order: dict[str, Any]) -> tuple[Peer, Peer, Peer]:
     )
 
 
-def _popen(lab: Lab, host: str, argv: list[str], **options: Any) -> Any:
+def popen(lab: Lab, host: str, argv: list[str], **options: Any) -> Any:
     return lab.popen(host, argv, **options)
 
 

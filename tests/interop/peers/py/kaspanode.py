@@ -11,6 +11,7 @@ import json
 import sys
 import threading
 from contextlib import AsyncExitStack
+from itertools import chain
 from typing import Any
 
 import grpc.aio
@@ -83,7 +84,7 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
 
     def read() -> None:
-        for line in (*sys.stdin, ""):
+        for line in chain(sys.stdin, ("",)):
             asyncio.run_coroutine_threadsafe(orders.put(line), loop).result()
 
     async with AsyncExitStack() as stack, Node(config, emit=lambda event: hear(counts, event)) as node:
