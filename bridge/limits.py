@@ -486,7 +486,7 @@ SESSION_KEEPALIVE: Final = 10.0
 """An idle carrier is pinged this often, so that its silent death shows within KEEPALIVE_INTERVAL."""
 
 SESSION_ACK_DELAY: Final = 0.02
-SESSION_ACK_BYTES: Final = 128 * KIB
+SESSION_ACK_BYTES: Final = 256 * KIB
 """Received bytes are acknowledged after this time or amount, or with the next data that goes the other way."""
 
 CARRIER_READ: Final = 4 * MAX_FRAME_PAYLOAD

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import trio
 
 from bridge.errors import BridgeError
-from bridge.limits import CARRIER_BURST, CARRIER_CAP_USE, CARRIER_READ, CARRIER_TURNS
+from bridge.limits import CARRIER_BURST, CARRIER_CAP_USE, CARRIER_READ
 from bridge.protocol.session import MAX_FRAME, Session, SessionEvent
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Carrier:
         self._rest: list[bytes | memoryview] = []
         self._wake = trio.Event()
         self._closing = False
+        self._scope = trio.CancelScope()
         self._sent = trio.lowlevel.ParkingLot()
 
     def flush(self, now: float) -> None:
@@ -125,43 +126,43 @@ class Carrier:
             reason = getattr(problem, "code", "CONNECTION_LOST")
             self._notice(self._machine.lost(self.generation, reason, trio.current_time()))
             self._wake.set()
+            self._scope.cancel()
             self._sent.unpark_all()
 
     async def run(self, early: bytes = b"") -> None:
         """Reads and writes until the stream ends, by whichever side. Closes the stream; cancelling resets it."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, nursery.cancel_scope)
+                self._scope = nursery.cancel_scope
+                nursery.start_soon(self._write)
                 if early:
                     self._take(early)
-                await self._read()
-                nursery.cancel_scope.cancel()
+                self.stream.on_readable = self._arrived
+                self._arrived()
         finally:
+            self.stream.on_readable = None
             self.stream.abort()
 
-    async def _read(self) -> None:
+    def _arrived(self) -> None:
+        """Takes all that has arrived, in the task that received it."""
         try:
-            turns = 0
             while not self._closing:
-                # What has arrived already is taken without a task switch, for CARRIER_TURNS reads at most.
-                data = self.stream.receive_nowait(CARRIER_READ) if turns < CARRIER_TURNS else None
-                turns += 1
+                data = self.stream.receive_nowait(CARRIER_READ)
                 if data is None:
-                    turns = 0
-                    data = await self.stream.receive_some(CARRIER_READ)
+                    return
                 if not data:
                     break
                 self._take(data)
         except BROKEN as problem:
             self._broken(problem)
-            return
-        self._broken(EOFError())
+        else:
+            self._broken(EOFError())
 
     def _take(self, data: bytes) -> None:
         self.heard_bytes = self.connection.bytes_received
         self._notice(self._machine.received(self.generation, data, trio.current_time()))
 
-    async def _write(self, scope: trio.CancelScope) -> None:
+    async def _write(self) -> None:
         try:
             while not self._closing:
                 await self._wake.wait()
@@ -174,7 +175,6 @@ class Carrier:
                 self.flush(trio.current_time())
         except BROKEN as problem:
             self._broken(problem)
-        scope.cancel()
 
     async def leave(self) -> None:
         """Ends the carrier cleanly once all it was given is with the stream; cancelling resets it."""
