@@ -44,11 +44,11 @@ KNOWN: dict[tuple[str, str], str] = {
 """(row, combination): why it fails on their side."""
 
 
-def run_lab(pool: Pool, **order: object) -> dict[str, object]:
+def run_lab(pool: Pool, module: str, **order: object) -> dict[str, object]:
     """One lab case. Raises PeerFailed when the lab cannot be had or the run could not be judged."""
     paths = [str(REPOSITORY / "tests" / "interop"), str(REPOSITORY / "scripts"), str(REPOSITORY)]
     done = subprocess.run(
-        [sys.executable, "-m", "foreign.labcase", json.dumps(order)],
+        [sys.executable, "-m", module, json.dumps(order)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
@@ -68,7 +68,7 @@ def run_lab(pool: Pool, **order: object) -> dict[str, object]:
 
 def direct(pool: Pool, **order: object) -> str:
     """Direct by the kernel's sockets on both sides, by packet counters, and by outliving the relay."""
-    found = run_lab(pool, **order)
+    found = run_lab(pool, "foreign.labcase", **order)
     assert found["direct"], f"stayed relayed; ours: {found['ours']}; theirs: {found['theirs']}"
     assert found["sockets"], found
     for name in ("echo", "after_kill"):
@@ -85,7 +85,7 @@ def direct(pool: Pool, **order: object) -> str:
 
 def fallback(pool: Pool, **order: object) -> str:
     """No direct socket, a code that says why, and the relayed connection carries on."""
-    found = run_lab(pool, seconds=FALLBACK_SECONDS, **order)
+    found = run_lab(pool, "foreign.labcase", seconds=FALLBACK_SECONDS, **order)
     assert not found["direct"], found["sockets"]
     moved, told = found["echo"], found["ours"]
     assert isinstance(moved, dict)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from foreign import base, kaspas, punches, relays, rpcs
+from foreign import base, kaspas, nats, punches, relays, rpcs
 from foreign.cases import Case, NotOffered
 from foreign.peer import PeerFailed, Pool
 
@@ -18,6 +18,7 @@ def cases() -> Iterator[Case]:
     yield from base.cases(OTHERS)
     yield from relays.cases(OTHERS)
     yield from punches.cases(OTHERS)
+    yield from nats.cases()
     yield from rpcs.cases()
     yield from kaspas.cases()
 

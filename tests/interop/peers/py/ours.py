@@ -88,13 +88,8 @@ async def read_exactly(stream: Stream, size: int) -> bytes:
     return bytes(data)
 
 
-HANDLERS: dict[str, Callable[[Stream], Awaitable[None]]] = {
-    ECHO: on_echo,
-    COUNT: on_count,
-    SLOW: on_slow,
-    RESET: on_reset,
-    PERF: on_perf,
-}
+Handler = Callable[[Stream], Awaitable[None]]
+HANDLERS: dict[str, Handler] = {ECHO: on_echo, COUNT: on_count, SLOW: on_slow, RESET: on_reset, PERF: on_perf}
 
 
 async def echo(stream: Stream, size: int) -> dict[str, Any]:
@@ -273,7 +268,7 @@ async def main() -> None:
     hub.subscribe(on_event)
     config = HostConfig(
         Identity.generate(),
-        allow_private=not given.punch,
+        allow_private=not (given.punch or given.autonat),
         punch=given.punch,
         autonat=given.autonat,
         autonat_server=given.autonat,
