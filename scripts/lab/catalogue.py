@@ -104,7 +104,8 @@ ROWS: tuple[Row, ...] = (
     Row(
         "S-010",
         "home router → home router, faults one after the other",
-        "Silent cut, both NATs rebooted, link down for 5 s: the session moves, nothing is lost, one gRPC stream.",
+        "Silent cut, both NATs rebooted, another address, link down for 5 s: the session moves, nothing is lost, one "
+        "gRPC stream.",
         "direct",
         Scenario(name="s-010-faults", trials=True),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from dataclasses import replace
 
 from lab import commands, session
 from lab.behaviours import Behaviour
@@ -78,6 +79,27 @@ class Faults:
         for box in self.boxes(side):
             commands.sysctl(self.namespace(box), {"net/netfilter/nf_conntrack_tcp_loose": 0})
             flush_conntrack(self.namespace(box))
+
+    def nat_address(self, side: str) -> str:
+        """Give a side's outer box another address, as a provider does after a reconnect; returns it.
+
+        Mappings are lost with the old address. For boxes whose rules name no address of theirs (plain masquerade).
+        """
+        host, box = self.hosts[side], self.boxes(side)[-1]
+        assert host.public is not None
+        net, _, last = host.public.rpartition(".")
+        fresh = f"{net}.{3 if last == '2' else 2}"
+        commands.ip_batch(
+            [
+                f"address del {host.public}/24 dev wan",
+                f"address add {fresh}/24 dev wan",
+                f"route replace 0.0.0.0/0 via {net}.1",
+            ],
+            self.namespace(box),
+        )
+        self.nat_reboot(side)
+        self.hosts[side] = replace(host, public=fresh)
+        return fresh
 
     def link_down(self, host: str, seconds: float | None = None) -> None:
         """Take the carrier of a host's port away; with `seconds`, blocks that long and puts it back."""

@@ -145,15 +145,18 @@ def run_soak(one: Soak, logs: Path) -> Path:
     folder = (logs / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{one.name}").resolve()
     folder.mkdir(parents=True)
     log = EventLog(folder / "events.jsonl")
-    with contextlib.closing(log), tempfile.TemporaryDirectory(prefix="soak-") as state:
-        # The listener is public: a direct dial stands in for a punch, so that kills and moves can follow closely.
-        with Lab("public", "home", delay=one.delay) as lab:
-            try:
-                result = _conduct(one, lab, log, folder, Path(state))
-            except ProgramEnded as problem:
-                raise SoakFailed(str(problem)) from problem
-            peers = {"a": lab.hosts["a"].address, "relay": lab.hosts["relay"].address}
-            trips = {where: round(1000 * (lab.ping("b", str(addr)) or 0.0), 1) for where, addr in peers.items()}
+    # The listener is public: a direct dial stands in for a punch, so that kills and moves can follow closely.
+    with (
+        contextlib.closing(log),
+        tempfile.TemporaryDirectory(prefix="soak-") as state,
+        Lab("public", "home", delay=one.delay) as lab,
+    ):
+        try:
+            result = _conduct(one, lab, log, folder, Path(state))
+        except ProgramEnded as problem:
+            raise SoakFailed(str(problem)) from problem
+        peers = {"a": lab.hosts["a"].address, "relay": lab.hosts["relay"].address}
+        trips = {where: round(1000 * (lab.ping("b", str(addr)) or 0.0), 1) for where, addr in peers.items()}
     memory = {who: [s.event["resident"] for s in log.find("memory", who=who)] for who in ("server", "client")}
     relay, a, b = (one.delay[link] for link in ("relay", "a", "b"))
     result = {**result, "direct_trip_ms": 2 * (a + b), "relayed_trip_ms": 2 * (a + 2 * relay + b)}

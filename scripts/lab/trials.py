@@ -58,6 +58,11 @@ def _reboot(side: str) -> Callable[[Run], float]:
     return act
 
 
+def _address(run: Run) -> float:
+    run.lab.nat_address("b")
+    return run.log.now()
+
+
 def _link_down(run: Run) -> float:
     run.lab.link_down("b", 5.0)
     return run.log.now()
@@ -72,6 +77,7 @@ DIRECT = (
     Trial("silent-cut", "everything between the two hosts is dropped in silence", 2.0, _cut),
     Trial("nat-reboot-dialer", "the dialer's NAT loses all mappings", 5.0, _reboot("b")),
     Trial("nat-reboot-listener", "the listener's NAT loses all mappings", 5.0, _reboot("a")),
+    Trial("address-change", "the dialer's NAT gets another address from its provider", 5.0, _address),
     Trial("link-down-5s", "the dialer's link is down for 5 s", 5.0, _link_down),
 )
 RELAYED = (Trial("relay-restart", "the relay is killed and started again", 5.0, _relay_restart, "relay"),)
