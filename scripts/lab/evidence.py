@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lab import soak
 from lab.catalogue import ROWS, Row
 
 Data = Mapping[str, Any]
@@ -251,6 +252,7 @@ def scenarios_page(logs: Path) -> str:
     ]
     for number, row in enumerate(ROWS, 1):
         lines += _section(logs, number, row)
+    lines += soak.page(logs)
     return "\n".join(lines).rstrip() + "\n"
 
 
