@@ -146,6 +146,8 @@ class Report:
         return {
             "v": 1,
             **asdict(self),
+            # The name alone: where the checkout lies says nothing about the run.
+            "folder": None if self.folder is None else Path(self.folder).name,
             "direct": self.direct,
             "proven": self.proven,
             "as_expected": self.as_expected,
