@@ -26,8 +26,10 @@ def quick(part: str) -> dict[str, Any]:
 def test_stream() -> None:
     rows = quick("stream")["One stream: each stack with itself"]
     for name in ("raw TCP", "ChaCha20 framing", "punchbridge", "py-libp2p"):
-        assert all(value > 0 for series in rows[name].values() for value in series["values"] if series["values"])
         assert set(rows[name]) == {"up MB/s", "down MB/s", "echo p50 µs", "CPU ms/MiB"}
+        # CPU is counted in ticks of 10 ms; a quick form may take less than one.
+        measured = [series["values"] for what, series in rows[name].items() if what != "CPU ms/MiB"]
+        assert all(value > 0 for values in measured for value in values)
 
 
 @pytest.mark.timeout(180)

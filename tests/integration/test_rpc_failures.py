@@ -240,6 +240,8 @@ def test_plain_streams_cut_at_any_moment_never_corrupt_or_fake_an_end() -> None:
             assert caught.code() is grpc.StatusCode.UNAVAILABLE
             assert len(received) >= cut_at
             assert received == sent[: len(received)]
+            # The next call is to begin on a connection that lives.
+            eventually(lambda: not dialing.connections())
 
 
 def test_a_session_carries_a_call_over_every_cut() -> None:
