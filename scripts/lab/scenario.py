@@ -296,13 +296,18 @@ def _conduct(run: Run, hooks: Mapping[str, Hook]) -> Report:
             status = program.stop()
             report.programs[name] = {
                 "host": program.host,
-                "argv": program.argv[len(run.command) :],
+                "argv": [_public(argument, run) for argument in program.argv[len(run.command) :]],
                 "exit": status,
                 "killed": program.killed,
                 "stderr": program.error_tail(),
             }
     report.judge(run.log, run.marks)
     return report
+
+
+def _public(argument: str, run: Run) -> str:
+    """An argument as a reader may use it: without the run's own scratch folder."""
+    return "KEYFILE" if argument.startswith(str(run.state)) else argument
 
 
 def _nothing(run: Run) -> None:
