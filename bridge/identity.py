@@ -136,7 +136,7 @@ def _check_file(status: os.stat_result, path: Path) -> None:
 
 
 def _decode(data: bytes, path: Path) -> PrivateKey:
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError, EncodeError
     from libp2p.crypto.exceptions import CryptographyError
     from libp2p.crypto.pb import crypto_pb2
 
@@ -148,7 +148,7 @@ def _decode(data: bytes, path: Path) -> PrivateKey:
         if message.key_type == crypto_pb2.KeyType.Ed25519:
             message.data = _ed25519_seed(message.data)
         return deserialize_private_key(message.SerializeToString())
-    except (DecodeError, CryptographyError, ValueError, TypeError, KeyError) as problem:
+    except (DecodeError, EncodeError, CryptographyError, ValueError, TypeError, KeyError) as problem:
         raise IdentityError(f"{hint} ({problem})") from None
 
 

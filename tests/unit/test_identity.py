@@ -52,7 +52,7 @@ def test_key_of_another_user_is_refused(tmp_path: Path) -> None:
         load(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x08\x01\x12\x05short", b"\xff" * 20_000])
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x08\x00", b"\x08\x01\x12\x05short", b"\xff" * 20_000])
 def test_malformed_key_is_refused_and_left_in_place(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "key"
     path.write_bytes(content)
