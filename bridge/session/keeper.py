@@ -80,6 +80,7 @@ class Keeper:
         self._changed = trio.Event()
         self._failed: dict[int, float] = {}
         self._renewing = False
+        self._releasing: set[int] = set()
         self._pause = SESSION_RETRY_FIRST
 
     async def run(self) -> None:
@@ -125,6 +126,10 @@ class Keeper:
         if active is None:
             await self._find()
             return 0.0
+        if active.path == "direct":
+            # Also those that never carried us: a direct path may stand before the session is opened.
+            for connection in live.values():
+                self._let_go(connection)
         if active.left < 1.0 and active.path == "relay":
             self._keep_spare(decision, usable, active)
             return CARRIER_CAP_POLL
@@ -148,7 +153,7 @@ class Keeper:
         self._failed.clear()
         self._pause = SESSION_RETRY_FIRST
         if before is not None and before.connection is not connection:
-            self._nursery.start_soon(self._release, before.connection)
+            self._let_go(before.connection)
 
     async def _backoff(self) -> None:
         with trio.move_on_after(self._pause):
@@ -214,18 +219,25 @@ class Keeper:
         finally:
             self._renewing = False
 
+    def _let_go(self, connection: Connection) -> None:
+        """Begins to release a relayed connection that we dialled; once for each."""
+        if connection.path == "relay" and not connection.inbound and connection.id not in self._releasing:
+            self._releasing.add(connection.id)
+            self._nursery.start_soon(self._release, connection)
+
     async def _release(self, connection: Connection) -> None:
         """A relayed connection that nobody uses any more gives its place at the relay back."""
-        if connection.path != "relay" or connection.inbound:
-            return
         spent = cap_left(connection, trio.current_time()) < CAP_LEFT
         grace = CARRIER_CAP_POLL if spent else RELEASE_GRACE
-        while not connection.closed.is_set() and not self._session.over.is_set():
-            with trio.move_on_after(grace):
-                await connection.closed.wait()
-            active = self._session.active
-            if active is not None and active.connection is connection:
-                return
-            if not connection.streams:
-                await self._host.swarm.close(connection, "RELEASED")
-                return
+        try:
+            while not connection.closed.is_set() and not self._session.over.is_set():
+                with trio.move_on_after(grace):
+                    await connection.closed.wait()
+                active = self._session.active
+                if active is None or active.connection is connection:
+                    return
+                if not connection.streams:
+                    await self._host.swarm.close(connection, "RELEASED")
+                    return
+        finally:
+            self._releasing.discard(connection.id)
