@@ -18,7 +18,7 @@ from bridge.addresses import Multiaddr, endpoint_of, is_relayed
 from bridge.errors import BridgeError, ProtocolViolation, StreamReset
 from bridge.events import AutonatResult, ConnectionClosed, Event, Identified, ObservedAddress
 from bridge.identity import Identity, PeerId, peer_text
-from bridge.limits import (
+from bridge.limits.autonat import (
     AUTONAT_BOOT_DELAY,
     AUTONAT_DATA_CHUNK,
     AUTONAT_DIAL_BACK_TIMEOUT,
@@ -32,8 +32,8 @@ from bridge.limits import (
     AUTONAT_REFRESH,
     AUTONAT_RETRY,
     AUTONAT_STREAM_TIMEOUT,
-    UPGRADE_TIMEOUT,
 )
+from bridge.limits.swarm import UPGRADE_TIMEOUT
 from bridge.net.tcp import connect
 from bridge.protocol import autonat
 from bridge.protocol.autonat import Answer, Choice, DataDue, DataMeter, Quota, Reachability, Refused, Request, Tally

@@ -13,7 +13,7 @@ from bridge.addresses import Multiaddr, endpoint_of, is_relayed
 from bridge.errors import BridgeError
 from bridge.events import ConnectionClosed, ConnectionOpened, Event, Identified, ObservedAddress
 from bridge.identity import parse_peer_id, peer_text
-from bridge.limits import (
+from bridge.limits.identify import (
     IDENTIFY_PUSH_DELAY,
     IDENTIFY_TIMEOUT,
     INTERFACE_CHECK,

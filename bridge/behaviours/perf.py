@@ -14,7 +14,7 @@ import trio
 
 from bridge.errors import ProtocolViolation
 from bridge.identity import PeerId
-from bridge.limits import MAX_PERF_STREAMS, MAX_PERF_STREAMS_PER_PEER, PERF_BLOCK, PERF_TIMEOUT
+from bridge.limits.identify import MAX_PERF_STREAMS, MAX_PERF_STREAMS_PER_PEER, PERF_BLOCK, PERF_TIMEOUT
 from bridge.swarm.connection import Connection
 from bridge.swarm.stream import Stream
 from bridge.swarm.swarm import Swarm

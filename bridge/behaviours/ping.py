@@ -12,7 +12,7 @@ import trio
 
 from bridge.errors import DialTimeout, LimitExceeded, Unreachable
 from bridge.identity import PeerId, peer_text
-from bridge.limits import MAX_PING_STREAMS, MAX_PING_STREAMS_PER_PEER, PING_IDLE_TIMEOUT, PING_TIMEOUT
+from bridge.limits.identify import MAX_PING_STREAMS, MAX_PING_STREAMS_PER_PEER, PING_IDLE_TIMEOUT, PING_TIMEOUT
 from bridge.protocol.ping import PING, PING_SIZE, PingExchange
 from bridge.swarm.connection import Connection
 from bridge.swarm.stream import Stream

@@ -18,7 +18,7 @@ import trio
 
 from bridge.addresses import Endpoint, Multiaddr, endpoint_of
 from bridge.errors import AddressError
-from bridge.limits import DCUTR_LOSER_GRACE, MAX_PUNCH_DIALS, MAX_PUNCH_SOCKETS, REDIAL_MAX, REDIAL_MIN
+from bridge.limits.punch import DCUTR_LOSER_GRACE, MAX_PUNCH_DIALS, MAX_PUNCH_SOCKETS, REDIAL_MAX, REDIAL_MIN
 from bridge.net.tcp import TcpStream, bound_socket
 from bridge.protocol.verdict import Evidence
 

@@ -18,7 +18,7 @@ import trio
 
 from bridge.addresses import Endpoint, Multiaddr, endpoint_of, tcp_addr
 from bridge.errors import AddressError, DialTimeout, PortInUse, Unreachable
-from bridge.limits import ACCEPT_BACKLOG, MAX_RESOLVED, RESOLVE_TIMEOUT, SEND_UNSENT, TCP_USER_TIMEOUT_MS
+from bridge.limits.net import ACCEPT_BACKLOG, MAX_RESOLVED, RESOLVE_TIMEOUT, SEND_UNSENT, TCP_USER_TIMEOUT_MS
 from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
 
 _KEEPALIVE_IDLE = 30

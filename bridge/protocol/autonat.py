@@ -17,7 +17,7 @@ from bridge._pb.punchbridge.autonat.v2 import autonat_pb2 as pb
 from bridge.addresses import Multiaddr, decode
 from bridge.errors import ProtocolViolation
 from bridge.identity import PeerId
-from bridge.limits import (
+from bridge.limits.autonat import (
     AUTONAT_CONCURRENT_PER_PEER,
     AUTONAT_CONFIRMATIONS,
     AUTONAT_DATA_CHUNK,

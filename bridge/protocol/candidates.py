@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from bridge.addresses import P_P2P, P_TCP, Endpoint, Multiaddr, decode, endpoint_of, host_kind, is_relayed, tcp_addr
 from bridge.errors import AddressError
 from bridge.identity import PeerId, parse_peer_id
-from bridge.limits import (
+from bridge.limits.punch import (
     MAX_CANDIDATE_HOSTS,
     MAX_CANDIDATE_PORTS,
     MAX_CANDIDATES,

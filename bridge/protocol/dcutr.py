@@ -19,7 +19,8 @@ from google.protobuf.message import DecodeError
 from bridge.addresses import Multiaddr
 from bridge.errors import ProtocolViolation
 from bridge.events import Role
-from bridge.limits import MAX_CANDIDATES, MAX_MESSAGE
+from bridge.limits.punch import MAX_CANDIDATES
+from bridge.limits.wire import MAX_MESSAGE
 from bridge.protocol.messages import HolePunch
 
 __all__ = ["PROTOCOL", "Answerer", "Opener", "Schedule", "State", "decode_connect", "encode_connect", "role_of"]

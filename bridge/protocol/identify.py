@@ -13,7 +13,8 @@ from typing import Final
 from bridge.addresses import Multiaddr, decode
 from bridge.errors import ProtocolViolation
 from bridge.identity import Identity, PeerId
-from bridge.limits import MAX_IDENTIFY_ADDRS, MAX_IDENTIFY_PROTOCOLS, MAX_MESSAGE, MAX_MULTISTREAM_LINE
+from bridge.limits.identify import MAX_IDENTIFY_ADDRS, MAX_IDENTIFY_PROTOCOLS
+from bridge.limits.wire import MAX_MESSAGE, MAX_MULTISTREAM_LINE
 from bridge.protocol.identity_key import peer_of_key
 from bridge.protocol.messages import DecodeError, Identify
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from bridge.errors import AuthenticationFailed
 from bridge.identity import PeerId
-from bridge.limits import MAX_IDENTITY_KEY, MAX_RSA_BITS
+from bridge.limits.wire import MAX_IDENTITY_KEY, MAX_RSA_BITS
 from bridge.protocol.messages import DecodeError, KeyType, PublicKeyMessage
 
 _MAX_INLINE = 42

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from bridge.errors import NegotiationFailed, ProtocolViolation
-from bridge.limits import MAX_MULTISTREAM_LINE, MAX_PROPOSALS
+from bridge.limits.wire import MAX_MULTISTREAM_LINE, MAX_PROPOSALS
 from bridge.protocol import varint
 
 MULTISTREAM = "/multistream/1.0.0"

@@ -19,7 +19,7 @@ from noise.exceptions import NoiseHandshakeError, NoiseInvalidMessage, NoiseValu
 
 from bridge.errors import AuthenticationFailed, NegotiationFailed, ProtocolViolation, WrongPeer
 from bridge.identity import Identity, PeerId, peer_text
-from bridge.limits import MAX_EARLY_MUXERS, MAX_NOISE_MESSAGE, MAX_NOISE_PLAINTEXT
+from bridge.limits.wire import MAX_EARLY_MUXERS, MAX_NOISE_MESSAGE, MAX_NOISE_PLAINTEXT
 from bridge.protocol.identity_key import verify_identity
 from bridge.protocol.messages import DecodeError, NoiseExtensions, NoiseHandshakePayload
 

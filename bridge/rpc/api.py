@@ -17,7 +17,7 @@ from bridge.addresses import Multiaddr
 from bridge.errors import BridgeError, ConfigError, DialTimeout
 from bridge.events import Event
 from bridge.identity import peer_text
-from bridge.limits import DIRECT_WAIT, OPEN_PATH_TIMEOUT
+from bridge.limits.rpc import DIRECT_WAIT, OPEN_PATH_TIMEOUT
 from bridge.rpc.channel import ReasonedChannel
 from bridge.rpc.control import ConnectionInfo, Control, Key, Status, host_config, open_control
 from bridge.rpc.gateway import Endpoint, EndpointKey

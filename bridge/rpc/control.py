@@ -19,7 +19,7 @@ from bridge.behaviours.host import Host, HostConfig, open_host
 from bridge.errors import AddressError, ConfigError, DialTimeout
 from bridge.events import Event, EventHub, ReservationAccepted
 from bridge.identity import Identity, load_or_create, peer_text
-from bridge.limits import DCUTR_RETRY_MAX, DCUTR_RETRY_MIN
+from bridge.limits.punch import DCUTR_RETRY_MAX, DCUTR_RETRY_MIN
 from bridge.protocol.autonat import Reachability
 from bridge.rpc.gateway import Gateway, open_gateway
 from bridge.rpc.paths import wait_direct

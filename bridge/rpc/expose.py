@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from bridge.errors import ConfigError
-from bridge.limits import LOCAL_CONNECT_TIMEOUT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER
+from bridge.limits.rpc import LOCAL_CONNECT_TIMEOUT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER
 from bridge.rpc.gateway import connect_unix
 from bridge.rpc.paths import accept_streams, refuse_streams
 from bridge.rpc.places import Place, parse_place

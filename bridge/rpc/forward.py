@@ -18,7 +18,7 @@ import trio
 
 from bridge.errors import BridgeError, ConfigError, DialTimeout, PortInUse
 from bridge.events import ErrorEvent
-from bridge.limits import ACCEPT_PAUSE, DIRECT_WAIT, MAX_FORWARDED, OPEN_PATH_TIMEOUT
+from bridge.limits.rpc import ACCEPT_PAUSE, DIRECT_WAIT, MAX_FORWARDED, OPEN_PATH_TIMEOUT
 from bridge.rpc.paths import open_on_path
 from bridge.rpc.places import Place, parse_place
 from bridge.rpc.pump import pump

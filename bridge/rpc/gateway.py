@@ -21,7 +21,7 @@ import trio
 
 from bridge.errors import BridgeError, DialTimeout, LimitExceeded
 from bridge.identity import PeerId, peer_text
-from bridge.limits import (
+from bridge.limits.rpc import (
     ACCEPT_PAUSE,
     DIRECT_WAIT,
     LOCAL_CONNECT_TIMEOUT,

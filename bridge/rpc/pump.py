@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from bridge.errors import BridgeError
-from bridge.limits import PUMP_LINGER, PUMP_READ, PUMP_TURNS
+from bridge.limits.rpc import PUMP_LINGER, PUMP_READ, PUMP_TURNS
 
 if TYPE_CHECKING:
     from bridge.net.raw import RawStream

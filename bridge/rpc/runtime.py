@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 import trio
 
 from bridge.errors import ConfigError, DialTimeout, SwarmStopped
-from bridge.limits import BRIDGE_START_TIMEOUT, BRIDGE_STOP_TIMEOUT
+from bridge.limits.rpc import BRIDGE_START_TIMEOUT, BRIDGE_STOP_TIMEOUT
 
 __all__ = ["NetworkThread"]
 

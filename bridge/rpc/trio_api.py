@@ -16,7 +16,7 @@ from bridge.addresses import Multiaddr
 from bridge.behaviours.host import Host
 from bridge.events import Event
 from bridge.identity import peer_text
-from bridge.limits import DIRECT_WAIT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER, PUMP_READ
+from bridge.limits.rpc import DIRECT_WAIT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER, PUMP_READ
 from bridge.rpc.control import ConnectionInfo, Control, Key, Status, host_config, open_control
 from bridge.rpc.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
 from bridge.rpc.peer import ConnectInfo

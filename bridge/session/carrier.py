@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import trio
 
 from bridge.errors import BridgeError
-from bridge.limits import CARRIER_BURST, CARRIER_CAP_USE, CARRIER_READ
+from bridge.limits.session import CARRIER_BURST, CARRIER_CAP_USE, CARRIER_READ
 from bridge.protocol.session import MAX_FRAME, Session, SessionEvent
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from bridge.addresses import Multiaddr, is_relayed, peer_of, with_peer
 from bridge.errors import BridgeError, DirectRequired
 from bridge.events import ConnectionClosed, ConnectionOpened, Event
 from bridge.identity import PeerId, peer_text
-from bridge.limits import (
+from bridge.limits.session import (
     CARRIER_CAP_POLL,
     RELEASE_GRACE,
     SESSION_DIAL,

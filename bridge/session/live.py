@@ -13,7 +13,7 @@ import trio
 
 from bridge.events import EventHub, SessionSwitched
 from bridge.identity import PeerId, peer_text
-from bridge.limits import SESSION_ACK_DELAY, SESSION_LINGER, SESSION_PROBE
+from bridge.limits.session import SESSION_ACK_DELAY, SESSION_LINGER, SESSION_PROBE
 from bridge.protocol.session import Attached, Ended, Released, Session, SessionEvent, Starved, Switched
 from bridge.session.carrier import Carrier
 from bridge.session.suspicion import Suspicion, verify

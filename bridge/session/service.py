@@ -16,14 +16,8 @@ import trio
 
 from bridge.errors import BridgeError, DirectRequired, LimitExceeded, NegotiationFailed, ProtocolViolation
 from bridge.identity import PeerId, peer_text
-from bridge.limits import (
-    CARRIER_READ,
-    IDENTIFY_TIMEOUT,
-    SESSION_FIRST_FRAME,
-    SESSION_GOODBYE,
-    SESSIONS,
-    SESSIONS_PER_PEER,
-)
+from bridge.limits.identify import IDENTIFY_TIMEOUT
+from bridge.limits.session import CARRIER_READ, SESSION_FIRST_FRAME, SESSION_GOODBYE, SESSIONS, SESSIONS_PER_PEER
 from bridge.protocol.path import PathPolicy
 from bridge.protocol.session import Attach, Refusal, Session
 from bridge.protocol.session.frames import HEADER, FrameReader, Kind, refuse

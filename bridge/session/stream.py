@@ -12,7 +12,7 @@ from bridge.addresses import with_peer
 from bridge.errors import DirectRequired
 from bridge.events import Subscriber
 from bridge.identity import PeerId, peer_text
-from bridge.limits import SESSION_LINGER
+from bridge.limits.session import SESSION_LINGER
 from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
 from bridge.session.live import LiveSession
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.limits import SESSION_SILENCE
+from bridge.limits.session import SESSION_SILENCE
 from bridge.session.carrier import BROKEN
 
 if TYPE_CHECKING:

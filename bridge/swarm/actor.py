@@ -15,7 +15,7 @@ import trio
 from bridge.addresses import Multiaddr, is_relayed
 from bridge.errors import AddressError, LimitExceeded, SwarmStopped, Unreachable
 from bridge.identity import PeerId, peer_text
-from bridge.limits import MAILBOX, MAX_COMMANDS
+from bridge.limits.swarm import MAILBOX, MAX_COMMANDS
 from bridge.swarm.commands import (
     Adopt,
     Close,

@@ -11,7 +11,7 @@ import trio
 
 from bridge.addresses import Multiaddr, is_public, peer_of, without_peer
 from bridge.identity import PeerId
-from bridge.limits import MAX_IDENTIFY_ADDRS
+from bridge.limits.identify import MAX_IDENTIFY_ADDRS
 
 __all__ = ["Announcements", "Revision"]
 

@@ -14,7 +14,7 @@ import trio
 from bridge.addresses import Multiaddr
 from bridge.errors import ConnectionLost, LimitExceeded, RemoteError
 from bridge.identity import PeerId, peer_text
-from bridge.limits import CLOSE_FLUSH, RECEIVE_SIZE
+from bridge.limits.swarm import CLOSE_FLUSH, RECEIVE_SIZE
 from bridge.net.raw import BrokenConnection, BrokenStream
 from bridge.net.tcp import TcpStream
 from bridge.protocol.noise import Opener, Sealer

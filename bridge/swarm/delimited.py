@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from bridge.errors import ProtocolViolation
-from bridge.limits import MAX_MESSAGE
+from bridge.limits.wire import MAX_MESSAGE
 from bridge.protocol import varint
 
 _READ = 4096

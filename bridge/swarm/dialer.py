@@ -25,12 +25,8 @@ from bridge.errors import (
     WrongPeer,
 )
 from bridge.identity import PeerId, peer_text
-from bridge.limits import (
-    CONNECT_TIMEOUT,
-    DIAL_STAGGER,
-    MAX_PARALLEL_DIALS,
-    TRANSPORT_DIAL_TIMEOUT,
-)
+from bridge.limits.net import CONNECT_TIMEOUT
+from bridge.limits.swarm import DIAL_STAGGER, MAX_PARALLEL_DIALS, TRANSPORT_DIAL_TIMEOUT
 from bridge.net.tcp import TcpStream, connect, resolve
 from bridge.swarm.connection import Connection
 from bridge.swarm.link import Link

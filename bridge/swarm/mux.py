@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from bridge.errors import BridgeError, LimitExceeded, NegotiationFailed
-from bridge.limits import NEGOTIATE_TIMEOUT
+from bridge.limits.swarm import NEGOTIATE_TIMEOUT
 from bridge.net.raw import BrokenConnection, BrokenStream
 from bridge.protocol.multistream import Initiator, Responder
 from bridge.protocol.yamux import (

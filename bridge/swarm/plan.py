@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from bridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, peer_of, without_peer
 from bridge.errors import AddressError, BridgeError, DialTimeout, Unreachable
 from bridge.identity import PeerId, peer_text
-from bridge.limits import MAX_DIAL_ADDRESSES
+from bridge.limits.swarm import MAX_DIAL_ADDRESSES
 
 __all__ = ["DialPlan", "check_endpoint", "expected_peer", "failure"]
 

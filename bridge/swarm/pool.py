@@ -17,7 +17,7 @@ from bridge.addresses import endpoint_of
 from bridge.errors import AddressError, ConnectionLost, DialTimeout, LimitExceeded, ProtocolViolation, RemoteError
 from bridge.events import ConnectionClosed, ConnectionOpened, EventHub
 from bridge.identity import Identity, PeerId, peer_text
-from bridge.limits import CLOSE_TIMEOUT, UPGRADE_TIMEOUT
+from bridge.limits.swarm import CLOSE_TIMEOUT, UPGRADE_TIMEOUT
 from bridge.net.tcp import TcpStream
 from bridge.swarm.connection import Connection
 from bridge.swarm.link import Link

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import trio
 
 from bridge.errors import BridgeError, LimitExceeded
-from bridge.limits import MAX_NOISE_PLAINTEXT, SEND_QUEUE, SEND_QUEUE_HARD
+from bridge.limits.wire import MAX_NOISE_PLAINTEXT, SEND_QUEUE, SEND_QUEUE_HARD
 from bridge.net.raw import RawStream
 from bridge.protocol.noise import Sealer
 

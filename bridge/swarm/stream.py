@@ -14,7 +14,7 @@ import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from bridge.errors import BridgeError, NegotiationFailed, ProtocolViolation
-from bridge.limits import MAX_FRAME_PAYLOAD, SEND_BURST, SEND_QUEUE
+from bridge.limits.wire import MAX_FRAME_PAYLOAD, SEND_BURST, SEND_QUEUE
 from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
 from bridge.protocol.multistream import Initiator, Responder
 from bridge.protocol.yamux import StreamState

@@ -14,12 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from bridge.events import Path
 from bridge.identity import PeerId
-from bridge.limits import (
-    MAX_CONNECTIONS,
-    MAX_CONNECTIONS_PER_ADDRESS,
-    MAX_CONNECTIONS_PER_PEER,
-    MAX_HALF_OPEN,
-)
+from bridge.limits.swarm import MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_CONNECTIONS_PER_PEER, MAX_HALF_OPEN
 
 __all__ = ["Admission", "ConnectionLimits", "ConnectionTable", "Listed", "Refusal", "Ticket", "address_group"]
 

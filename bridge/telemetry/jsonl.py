@@ -15,8 +15,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
-from bridge import limits
 from bridge.events import Event
+from bridge.limits.programs import REPORT_FLUSH_TIMEOUT
+from bridge.limits.swarm import EVENT_QUEUE
 
 VERSION: Final = 1
 _FLOAT_DIGITS: Final = 3
@@ -58,7 +59,7 @@ class JsonLines:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         on_broken: Callable[[OSError], None] = lambda problem: None,
-        limit: int = limits.EVENT_QUEUE,
+        limit: int = EVENT_QUEUE,
     ) -> None:
         self._stream = stream
         self._clock = clock
@@ -84,7 +85,7 @@ class JsonLines:
             self._seq += 1
             self._changed.notify()
 
-    def close(self, timeout: float = limits.REPORT_FLUSH_TIMEOUT) -> None:
+    def close(self, timeout: float = REPORT_FLUSH_TIMEOUT) -> None:
         """Writes what is queued, for at most `timeout` seconds, and ends the writer. Idempotent."""
         with self._changed:
             self._closing = True

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from bridge import limits
+from bridge.limits.programs import DRAIN_TIMEOUT
 from bridge.telemetry.exits import Exit
 
 SIGNALS: Final[Mapping[int, Exit]] = {
@@ -40,7 +40,7 @@ async def until_signal(work: Callable[[trio.CancelScope], Awaitable[Exit]]) -> E
                 break
         for one in SIGNALS:
             signal.signal(one, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, limits.DRAIN_TIMEOUT)
+        signal.setitimer(signal.ITIMER_REAL, DRAIN_TIMEOUT)
         scope.cancel()
 
     scope = trio.CancelScope()

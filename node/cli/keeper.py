@@ -24,7 +24,7 @@ from bridge.events import (
     PunchSucceeded,
     SessionSwitched,
 )
-from bridge.limits import REDIAL_BACKOFF_FIRST, REDIAL_BACKOFF_MOST
+from bridge.limits.programs import REDIAL_BACKOFF_FIRST, REDIAL_BACKOFF_MOST
 from bridge.rpc.peer import synthesized_address
 
 from ..errors import Ending, HandshakeError, HandshakeFailure

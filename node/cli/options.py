@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from bridge.errors import ConfigError
-from bridge.limits import DCUTR_RETRY_FIRST
+from bridge.limits.punch import DCUTR_RETRY_FIRST
 
 from . import PREFIX
 

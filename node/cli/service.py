@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bridge import limits
 from bridge.addresses import is_relayed, parse, without_peer
 from bridge.events import Event, NodeStarted
+from bridge.limits.programs import DRAIN_TIMEOUT
+from bridge.limits.swarm import EVENT_QUEUE
 from bridge.telemetry.exits import Exit
 from bridge.telemetry.signals import SIGNALS
 
@@ -40,7 +41,7 @@ class Gate:
     def __call__(self, event: Event) -> None:
         with self._lock:
             if self._held is not None:
-                self._held = [*self._held[-limits.EVENT_QUEUE + 1 :], event]
+                self._held = [*self._held[-EVENT_QUEUE + 1 :], event]
                 return
         self._forward(event)
 
@@ -58,7 +59,7 @@ class Feed:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(limits.EVENT_QUEUE)
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(EVENT_QUEUE)
 
     def __call__(self, event: Event) -> None:
         # The loop may be closed already when the bridge tells its last events.
@@ -144,7 +145,7 @@ async def _supervise(report: Reporter, opened: Bridge, gate: Gate, work: Work) -
             return Exit(task.result())
         report.progress(None)
         task.cancel("stopped by a signal")
-        await asyncio.wait((task,), timeout=limits.DRAIN_TIMEOUT)
+        await asyncio.wait((task,), timeout=DRAIN_TIMEOUT)
         return stop.result()
     finally:
         unsubscribe()

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge import limits
 from bridge.addresses import is_relayed, parse, without_peer
 from bridge.events import Event, NodeStarted
+from bridge.limits.swarm import EVENT_QUEUE
 from bridge.rpc.trio_api import TrioBridge, open_trio
 from bridge.telemetry.exits import Exit
 from bridge.telemetry.signals import until_signal
@@ -30,7 +30,7 @@ class TrioFeed:
     """Events as a bounded trio channel; a reader that is too slow loses the newest."""
 
     def __init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel[Event](limits.EVENT_QUEUE)
+        self._send, self._receive = trio.open_memory_channel[Event](EVENT_QUEUE)
 
     def __call__(self, event: Event) -> None:
         with contextlib.suppress(trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):

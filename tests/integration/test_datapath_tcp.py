@@ -10,7 +10,7 @@ import trio
 
 from bridge.addresses import Multiaddr, parse
 from bridge.errors import AddressError, DialTimeout, PortInUse, StreamReset, Unreachable
-from bridge.limits import TCP_USER_TIMEOUT_MS
+from bridge.limits.net import TCP_USER_TIMEOUT_MS
 from bridge.net.tcp import TcpStream, bound_socket, connect, listen_socket, resolve
 from tests.support.pairs import free_port, tcp_pair
 

@@ -15,7 +15,7 @@ from bridge.addresses import parse, with_peer
 from bridge.behaviours.dcutr import attempt as attempt_module
 from bridge.errors import DirectRequired, NegotiationFailed, StreamReset
 from bridge.events import P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
-from bridge.limits import DCUTR_EXCHANGES_PER_MINUTE
+from bridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
 from bridge.net.tcp import listen_socket
 from bridge.protocol.dcutr import PROTOCOL, encode_connect
 from bridge.swarm.connection import Connection

@@ -33,7 +33,7 @@ from bridge.events import (
     ReservationLost,
 )
 from bridge.identity import Identity, peer_text
-from bridge.limits import MAX_RELAYS
+from bridge.limits.circuit import MAX_RELAYS
 from bridge.protocol.circuit import (
     HOP,
     STOP,

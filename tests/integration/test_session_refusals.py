@@ -11,11 +11,11 @@ import pytest
 import trio
 from test_session import SERVICE, Pair, Route, config, pair, read_exactly, until
 
-from bridge import limits
 from bridge.errors import DirectRequired, LimitExceeded, NegotiationFailed, StreamReset
 from bridge.events import EventHub
-from bridge.limits import (
+from bridge.limits.session import (
     SESSION_AHEAD_FRAMES,
+    SESSION_FIRST_FRAME,
     SESSION_REPLAY_MAX,
     SESSION_WINDOW_MAX,
     SESSION_WINDOW_MIN,
@@ -239,7 +239,7 @@ async def test_unknown_service_leaves_no_session() -> None:
 async def test_silent_carrier_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.session.service.SESSION_FIRST_FRAME", 0.1)
     async with pair() as both:
-        assert limits.SESSION_FIRST_FRAME > 1
+        assert SESSION_FIRST_FRAME > 1
         stream = await raw(both.dialler, both)
         await stream.send_all(b"\x01")
         await reset_by_peer(stream)

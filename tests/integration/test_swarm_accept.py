@@ -16,7 +16,7 @@ import trio
 from bridge.addresses import Multiaddr, endpoint_of, parse
 from bridge.errors import AddressError, LimitExceeded, PortInUse
 from bridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent
-from bridge.limits import DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
+from bridge.limits.swarm import DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
 from bridge.net.interfaces import interface_addresses
 from bridge.swarm import pool
 from bridge.swarm.table import ConnectionLimits

@@ -26,7 +26,7 @@ from bridge.errors import (
 )
 from bridge.events import ConnectionClosed, ConnectionOpened, Event, EventHub
 from bridge.identity import Identity, PeerId, peer_text
-from bridge.limits import CLOSE_FLUSH, MAILBOX
+from bridge.limits.swarm import CLOSE_FLUSH, MAILBOX
 from bridge.swarm import actor, pool
 from bridge.swarm.link import Link
 from bridge.swarm.stream import Stream

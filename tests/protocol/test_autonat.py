@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bridge.addresses import parse, tcp_addr
 from bridge.errors import ProtocolViolation
 from bridge.identity import Identity
-from bridge.limits import (
+from bridge.limits.autonat import (
     AUTONAT_DATA_CHUNK,
     AUTONAT_DATA_REQUESTS_PER_MINUTE,
     AUTONAT_MAX_ADDRS,

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from bridge.addresses import parse, tcp_addr
 from bridge.errors import ProtocolViolation
-from bridge.limits import MAX_CANDIDATES, MAX_MESSAGE
+from bridge.limits.punch import MAX_CANDIDATES
+from bridge.limits.wire import MAX_MESSAGE
 from bridge.protocol.dcutr import (
     Answerer,
     Opener,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from bridge.addresses import Multiaddr, parse
 from bridge.errors import ProtocolViolation
 from bridge.identity import Identity, peer_text
-from bridge.limits import MAX_IDENTIFY_ADDRS, MAX_IDENTIFY_PROTOCOLS, MAX_MESSAGE
+from bridge.limits.identify import MAX_IDENTIFY_ADDRS, MAX_IDENTIFY_PROTOCOLS
+from bridge.limits.wire import MAX_MESSAGE
 from bridge.protocol.identify import IdentifyInfo, IdentifyUpdate, decode_update, encode_info
 from bridge.protocol.messages import Identify
 from bridge.protocol.ping import PING_SIZE, PingExchange

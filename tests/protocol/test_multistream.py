@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import NegotiationFailed, ProtocolViolation
-from bridge.limits import MAX_MULTISTREAM_LINE, MAX_PROPOSALS
+from bridge.limits.wire import MAX_MULTISTREAM_LINE, MAX_PROPOSALS
 from bridge.protocol import varint
 from bridge.protocol.multistream import HEADER, Initiator, Responder, line
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import AuthenticationFailed, NegotiationFailed, ProtocolViolation, WrongPeer
 from bridge.identity import Identity
-from bridge.limits import MAX_NOISE_PLAINTEXT
+from bridge.limits.wire import MAX_NOISE_PLAINTEXT
 from bridge.protocol.identity_key import peer_of_key, verify_identity
 from bridge.protocol.messages import KeyType, NoiseExtensions, NoiseHandshakePayload, PublicKeyMessage
 from bridge.protocol.noise import Handshake, Opener, Sealer, Secured

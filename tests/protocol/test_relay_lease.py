@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bridge.behaviours.relay_client.lease import Backoff, lease_seconds, renew_after
 from bridge.errors import ProtocolViolation
-from bridge.limits import MAX_LEASE, MIN_LEASE, RESERVE_BACKOFF_FIRST, RESERVE_BACKOFF_MAX
+from bridge.limits.circuit import MAX_LEASE, MIN_LEASE, RESERVE_BACKOFF_FIRST, RESERVE_BACKOFF_MAX
 from bridge.protocol.voucher import CLOCK_SKEW
 
 NOW = 1_800_000_000.5

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.errors import ProtocolViolation
-from bridge.limits import (
+from bridge.limits.session import (
     SESSION_AHEAD_FRAMES,
     SESSION_KEEPALIVE,
     SESSION_REPLAY_MIN,

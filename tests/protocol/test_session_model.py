@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bridge.limits import SESSION_AHEAD_FRAMES, SESSION_REPLAY_MAX, SESSION_WINDOW_MAX
+from bridge.limits.session import SESSION_AHEAD_FRAMES, SESSION_REPLAY_MAX, SESSION_WINDOW_MAX
 from bridge.protocol.session import Attach, Ended, Refusal, Refused, Released, Session, Switched
 from bridge.protocol.session.frames import FrameReader, Kind, refuse
 

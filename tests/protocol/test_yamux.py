@@ -9,17 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import ConnectionLost, LimitExceeded, ProtocolViolation
-from bridge.limits import (
+from bridge.limits.swarm import (
     ACCEPT_STREAMS_BACKLOG,
-    DISCARD_AFTER_CLOSE,
-    INITIAL_WINDOW,
     KEEPALIVE_INTERVAL,
     KEEPALIVE_TIMEOUT,
+    MAX_STREAMS_PER_CONNECTION,
+)
+from bridge.limits.wire import (
+    DISCARD_AFTER_CLOSE,
+    INITIAL_WINDOW,
     LINGER,
     MAX_PING_ANSWERS,
     MAX_PINGS_IN_FLIGHT,
     MAX_REFUSALS,
-    MAX_STREAMS_PER_CONNECTION,
     MAX_UNACKED_STREAMS,
     MAX_WINDOW,
     WINDOW_BUDGET,

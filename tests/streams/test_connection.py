@@ -13,15 +13,8 @@ import trio.testing
 
 from bridge.errors import ConnectionLost, NegotiationFailed, ProtocolViolation, StreamReset
 from bridge.identity import Identity
-from bridge.limits import (
-    INITIAL_WINDOW,
-    KEEPALIVE_INTERVAL,
-    KEEPALIVE_TIMEOUT,
-    MAX_UNACKED_STREAMS,
-    NEGOTIATE_TIMEOUT,
-    RTT_SAMPLES,
-    SEND_QUEUE,
-)
+from bridge.limits.swarm import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, NEGOTIATE_TIMEOUT
+from bridge.limits.wire import INITIAL_WINDOW, MAX_UNACKED_STREAMS, RTT_SAMPLES, SEND_QUEUE
 from bridge.protocol.multistream import HEADER, line
 from bridge.protocol.yamux.frames import ACK, DATA, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, header
 from bridge.swarm.connection import Connection

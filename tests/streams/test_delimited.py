@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from bridge.errors import ProtocolViolation, StreamReset
-from bridge.limits import MAX_MESSAGE
+from bridge.limits.wire import MAX_MESSAGE
 from bridge.protocol import varint
 from bridge.swarm.delimited import read_message, write_message
 from tests.support.pairs import connection_pair

@@ -7,7 +7,7 @@ import pytest
 from bridge.addresses import endpoint_of, parse
 from bridge.errors import AddressError, DialTimeout, RelayRefused, Unreachable, WrongPeer
 from bridge.identity import Identity, peer_text
-from bridge.limits import MAX_DIAL_ADDRESSES
+from bridge.limits.swarm import MAX_DIAL_ADDRESSES
 from bridge.swarm.plan import DialPlan, check_endpoint, expected_peer, failure
 
 RELAY, PEER, OTHER = (Identity.generate().peer_id for _ in range(3))

@@ -14,7 +14,8 @@ from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
 from bridge.behaviours.dcutr.exchange import Failed, sorted_errors
 from bridge.behaviours.dcutr.policy import PunchOutcome
 from bridge.errors import BridgeError
-from bridge.limits import DCUTR_EXCHANGE_TIMEOUT, MAX_MESSAGE
+from bridge.limits.punch import DCUTR_EXCHANGE_TIMEOUT
+from bridge.limits.wire import MAX_MESSAGE
 from bridge.protocol.dcutr import Answerer, Schedule, role_of
 from bridge.protocol.verdict import Code
 from bridge.swarm.delimited import read_message, write_message

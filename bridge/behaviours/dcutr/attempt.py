@@ -13,7 +13,7 @@ from bridge.addresses import Multiaddr, endpoint_of
 from bridge.behaviours.dcutr.context import PunchContext, Won
 from bridge.errors import BridgeError, DialTimeout
 from bridge.events import Role
-from bridge.limits import DCUTR_SOCKET_PATIENCE, DCUTR_UPGRADE_GRACE
+from bridge.limits.punch import DCUTR_SOCKET_PATIENCE, DCUTR_UPGRADE_GRACE
 from bridge.net.punch import How, SimultaneousOpen
 from bridge.net.tcp import TcpStream
 from bridge.protocol.verdict import Evidence

@@ -17,7 +17,7 @@ from bridge.behaviours.dcutr.observer import SecondObserver
 from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
 from bridge.events import ConnectionOpened, PunchFailed, PunchStarted, PunchSucceeded, Role
 from bridge.identity import PeerId, peer_text
-from bridge.limits import DCUTR_OBSERVED_TIMEOUT, MAX_CANDIDATES
+from bridge.limits.punch import DCUTR_OBSERVED_TIMEOUT, MAX_CANDIDATES
 from bridge.net.punch import How
 from bridge.protocol.candidates import RemoteCandidates, Scope, filter_remote, own_candidates
 from bridge.protocol.nat import Mapping

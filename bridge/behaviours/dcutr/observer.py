@@ -11,7 +11,7 @@ import trio
 
 from bridge.addresses import Multiaddr, endpoint_of, is_public, is_relayed, without_peer
 from bridge.errors import BridgeError
-from bridge.limits import OBSERVER_HOLD, OBSERVER_MAX_PROBES, OBSERVER_TIMEOUT
+from bridge.limits.punch import OBSERVER_HOLD, OBSERVER_MAX_PROBES, OBSERVER_TIMEOUT
 from bridge.protocol.nat import Mapping
 from bridge.swarm.connection import Connection
 from bridge.swarm.swarm import Swarm

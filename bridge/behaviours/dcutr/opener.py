@@ -16,14 +16,14 @@ from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
 from bridge.behaviours.dcutr.exchange import Failed, sorted_errors
 from bridge.behaviours.dcutr.policy import PunchOutcome
 from bridge.errors import BridgeError
-from bridge.limits import (
+from bridge.limits.punch import (
     DCUTR_EXCHANGE_TIMEOUT,
     DCUTR_IDENTIFY_TIMEOUT,
     DCUTR_REVERSAL_ADDRS,
     DCUTR_REVERSAL_HEAD_START,
     DCUTR_REVERSAL_TIMEOUT,
-    MAX_MESSAGE,
 )
+from bridge.limits.wire import MAX_MESSAGE
 from bridge.net.tcp import connect
 from bridge.protocol.dcutr import PROTOCOL, Opener, Schedule, role_of
 from bridge.protocol.verdict import Code

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bridge.identity import PeerId
-from bridge.limits import (
+from bridge.limits.punch import (
     DCUTR_ATTEMPT_TIMEOUT,
     DCUTR_ATTEMPTS,
     DCUTR_BACKOFF_MAX,

@@ -18,7 +18,7 @@ from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
 from bridge.errors import DirectRequired
 from bridge.events import ConnectionClosed, ConnectionOpened, Event, ObservedAddress, P2pFallback, P2pUpgrade, Role
 from bridge.identity import PeerId, peer_text
-from bridge.limits import (
+from bridge.limits.punch import (
     DCUTR_EXCHANGES_PER_MINUTE,
     DCUTR_HOLDS,
     DCUTR_MAX_STREAMS,

@@ -15,7 +15,7 @@ from bridge.behaviours.relay_client.exchange import Reservation, request_circuit
 from bridge.behaviours.relay_client.keeper import Keeper
 from bridge.errors import AddressError, LimitExceeded, ProtocolViolation, SwarmStopped, Unreachable
 from bridge.identity import PeerId, peer_text
-from bridge.limits import MAX_INBOUND_CIRCUITS, MAX_INBOUND_CIRCUITS_PER_RELAY, MAX_RELAYS, STOP_TIMEOUT
+from bridge.limits.circuit import MAX_INBOUND_CIRCUITS, MAX_INBOUND_CIRCUITS_PER_RELAY, MAX_RELAYS, STOP_TIMEOUT
 from bridge.protocol.circuit import (
     MAX_RELAY_ADDRS,
     STOP,

@@ -15,7 +15,7 @@ import trio
 from bridge.addresses import Multiaddr, endpoint_of, is_public, is_relayed, peer_of, with_peer
 from bridge.errors import DialTimeout, NegotiationFailed, ProtocolViolation, RelayRefused
 from bridge.identity import PeerId, peer_text
-from bridge.limits import HOP_TIMEOUT, RESERVE_TIMEOUT
+from bridge.limits.circuit import HOP_TIMEOUT, RESERVE_TIMEOUT
 from bridge.protocol.circuit import (
     HOP,
     Answer,

@@ -18,7 +18,7 @@ from bridge.behaviours.relay_client.lease import Backoff, lease_seconds, renew_a
 from bridge.errors import BridgeError, ConnectionLost, DialTimeout, RelayRefused
 from bridge.events import ReservationAccepted, ReservationLost
 from bridge.identity import PeerId, peer_text
-from bridge.limits import RELAY_DIAL_TIMEOUT, RESERVE_REFUSED_WAIT, RESERVE_STABLE
+from bridge.limits.circuit import RELAY_DIAL_TIMEOUT, RESERVE_REFUSED_WAIT, RESERVE_STABLE
 from bridge.swarm.connection import Connection
 
 if TYPE_CHECKING:

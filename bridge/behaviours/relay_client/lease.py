@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from bridge.errors import ProtocolViolation
-from bridge.limits import (
+from bridge.limits.circuit import (
     MAX_LEASE,
     MIN_LEASE,
     RESERVE_BACKOFF_FACTOR,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from bridge.errors import ProtocolViolation
-from bridge.limits import SESSION_AHEAD_FRAMES, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN
+from bridge.limits.session import SESSION_AHEAD_FRAMES, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN
 
 _SMALL = 16 * 1024
 

@@ -11,7 +11,7 @@ from struct import error as StructError
 from struct import pack, unpack
 
 from bridge.errors import ProtocolViolation
-from bridge.limits import (
+from bridge.limits.session import (
     SESSION_ACK_BYTES,
     SESSION_ACK_DELAY,
     SESSION_BUSY,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from bridge.errors import ProtocolViolation
-from bridge.limits import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN
+from bridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN
 from bridge.protocol.session.frames import MAX_PAYLOAD, Kind, encode
 
 

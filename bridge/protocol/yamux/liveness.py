@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from bridge.errors import LimitExceeded
-from bridge.limits import (
-    KEEPALIVE_INTERVAL,
-    KEEPALIVE_TIMEOUT,
-    MAX_PING_ANSWERS,
-    MAX_PINGS_IN_FLIGHT,
-    RTT_INTERVAL,
-    RTT_SAMPLES,
-)
+from bridge.limits.swarm import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT
+from bridge.limits.wire import MAX_PING_ANSWERS, MAX_PINGS_IN_FLIGHT, RTT_INTERVAL, RTT_SAMPLES
 from bridge.protocol.yamux.frames import ACK, MAX_CREDIT, PING, SYN, header
 
 

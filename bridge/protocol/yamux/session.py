@@ -8,13 +8,12 @@ clock. Spec: libp2p/specs yamux; the rules Y1 to Y10 are the checklist rows of o
 from __future__ import annotations
 
 from bridge.errors import ConnectionLost, LimitExceeded, ProtocolViolation
-from bridge.limits import (
-    ACCEPT_STREAMS_BACKLOG,
+from bridge.limits.swarm import ACCEPT_STREAMS_BACKLOG, MAX_STREAMS_PER_CONNECTION
+from bridge.limits.wire import (
     DISCARD_AFTER_CLOSE,
     INITIAL_WINDOW,
     LINGER,
     MAX_REFUSALS,
-    MAX_STREAMS_PER_CONNECTION,
     MAX_UNACKED_STREAMS,
     MAX_WINDOW,
     RTT_LEAST,

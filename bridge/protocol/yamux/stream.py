@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from bridge.limits import INITIAL_WINDOW
+from bridge.limits.wire import INITIAL_WINDOW
 
 _SMALL = 1024
 _TAIL = 32 * 1024

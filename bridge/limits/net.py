@@ -1,0 +1,24 @@
+"""Bounds of TCP sockets and of name resolution."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bridge.limits import KIB
+
+CONNECT_TIMEOUT: Final = 5.0
+"""TCP connect of an ordinary dial: four SYNs (initial RTO 1 s, doubling) have gone out by then."""
+
+ACCEPT_BACKLOG: Final = 128
+
+TCP_USER_TIMEOUT_MS: Final = 30_000
+"""Unacknowledged data for this long ends the TCP connection (RFC 5482)."""
+
+SEND_UNSENT: Final = 256 * KIB
+"""Bytes the kernel holds that are not on the wire yet (TCP_NOTSENT_LOWAT), for the same reason."""
+
+RESOLVE_TIMEOUT: Final = 5.0
+"""One name lookup through the system resolver."""
+
+MAX_RESOLVED: Final = 16
+"""Addresses taken from one name."""

@@ -1,0 +1,96 @@
+"""Bounds of hole punching: observations, candidates, DCUtR, the dials of an attempt."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_OBSERVERS: Final = 32
+"""Observations of our address kept; the oldest goes first. Two that differ settle the mapping already."""
+
+STALE_OBSERVATION: Final = 120.0
+"""An observation outlives its connection this long (conntrack keeps a half-open or closing mapping 120 s)."""
+
+MAX_CANDIDATES: Final = 16
+"""Addresses of one CONNECT that are sent or dialled; go and rust send at most about 20."""
+
+MAX_CANDIDATE_HOSTS: Final = 4
+"""Distinct IPs of one remote list: IPv4 and IPv6 of two uplinks. More would let a peer aim our dials."""
+
+MAX_CANDIDATE_PORTS: Final = 4
+"""Ports of one IP in a remote list: observed, listening, and two predicted ones."""
+
+DCUTR_EXCHANGE_TIMEOUT: Final = 10.0
+"""CONNECT, CONNECT, SYNC over the relay (rust: 10 s, go: 60 s)."""
+
+DCUTR_ATTEMPT_TIMEOUT: Final = 5.0
+"""One simultaneous open, from SYNC on: the SYN, and its retransmits after 1 s and 3 s."""
+
+DCUTR_UPGRADE_GRACE: Final = 3.0
+"""A socket connected shortly before the attempt's deadline may finish its upgrade within this time."""
+
+DCUTR_SOCKET_PATIENCE: Final = 1.5
+"""A TCP connection of a punch that has not finished its handshake after this and 4 relayed round trips is dropped and
+dialled anew: a NAT may have lost track of it although connect() succeeded (measured: ICMP-rejecting NATs)."""
+
+DCUTR_ATTEMPTS: Final = 3
+"""Each with an exchange of its own (specs/relay/DCUtR.md: two retries)."""
+
+DCUTR_IDENTIFY_TIMEOUT: Final = 5.0
+"""Waiting for identify on the relayed connection: candidates and the peer's agent come with it."""
+
+DCUTR_OBSERVED_TIMEOUT: Final = 2.0
+"""Waiting for the first observed address of our listening port before CONNECT; the relay tells it at once."""
+
+DCUTR_REVERSAL_HEAD_START: Final = 0.3
+"""A dial to public addresses of the peer runs alone this long; then the exchange starts beside it."""
+
+DCUTR_REVERSAL_TIMEOUT: Final = 5.0
+DCUTR_REVERSAL_ADDRS: Final = 4
+
+REDIAL_MIN: Final = 0.005
+REDIAL_MAX: Final = 0.060
+"""Pause before a redial on a fresh socket, drawn at random: a fixed one locks both sides' phases (measured)."""
+
+MAX_PUNCH_DIALS: Final = 400
+"""Dials of one attempt, all candidates together: 5 s of redials to two of them, and no tool for a flood of SYNs."""
+
+MAX_PUNCH_SOCKETS: Final = 8
+"""Sockets in upgrade at once in one attempt; a flood of accepted ones from the peer's IP is closed beyond it."""
+
+DCUTR_BACKOFF_MIN: Final = 0.2
+DCUTR_BACKOFF_MAX: Final = 0.6
+"""Pause between the attempts of one run, drawn at random."""
+
+DCUTR_RETRY_FIRST: Final = 30.0
+DCUTR_RETRY_MAX: Final = 600.0
+"""After the last attempt of a run the next run waits this long, doubling to the maximum."""
+
+DCUTR_RETRY_MIN: Final = 1.0
+"""The shortest pause that may be asked for: the peer answers DCUTR_EXCHANGES_PER_MINUTE."""
+
+DCUTR_HOLDS: Final = 4096
+"""Peers whose pause after a failed punch is remembered; those whose pause is over are forgotten first."""
+
+DCUTR_SETTLE: Final = 0.5
+"""From the loss of a direct connection to the fallback event and the next punch: a peer that leaves closes its
+connections one after another, and the relayed one's end needs a trip over the relay."""
+
+DCUTR_LOSER_GRACE: Final = 2.0
+"""The responder keeps the connections that the initiator did not choose this long; the initiator closes them."""
+
+OBSERVER_TIMEOUT: Final = 4.0
+"""Asking a second observer between an attempt and its verdict: TCP, security and identify, 6 round trips."""
+
+OBSERVER_MAX_PROBES: Final = 2
+OBSERVER_HOLD: Final = 600.0
+"""How long a second observer's connection is kept: its observation counts only while it stands."""
+
+DCUTR_EXCHANGES_PER_MINUTE: Final = 12
+"""Answered on one relayed connection: four runs of three. More would let a peer keep our dials busy for ever."""
+
+DCUTR_MAX_STREAMS: Final = 32
+DCUTR_MAX_STREAMS_PER_PEER: Final = 2
+"""Inbound exchanges at once (go: 32 and 2)."""
+
+MAX_PUNCH_OUTCOMES: Final = 1024
+"""Peers whose last outcome is remembered; the oldest is forgotten."""

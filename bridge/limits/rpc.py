@@ -1,0 +1,52 @@
+"""Bounds of the gRPC bridge: pumps, channels, servers, forwarding."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bridge.limits import KIB, MIB
+
+MAX_GRPC_MESSAGE: Final = 1024 * MIB
+"""Kaspa's own bound for one message."""
+
+PUMP_READ: Final = 256 * KIB
+"""One read of the pump; beyond it throughput no longer rises (measured: 64 KiB has half the rate)."""
+
+PUMP_TURNS: Final = 2
+"""Operations that did not block before a pump lets other tasks run: half a MiB, about 1 ms, which is what a small
+call beside a bulk transfer waits for each task of the bulk."""
+
+PUMP_LINGER: Final = 5.0
+"""The local program is gone: the remote side may still end its direction cleanly this long, then it is reset."""
+
+OPEN_PATH_TIMEOUT: Final = 18.0
+"""From a channel's connect to an open stream: dial, circuit, upgrade. Below gRPC's connect time-out of 20 s."""
+
+DIRECT_WAIT: Final = 10.0
+"""A channel that insists on a direct path waits this long for the punch: three attempts and their pauses."""
+
+MAX_CHANNEL_ENDPOINTS: Final = 1024
+"""Unix listeners of channels, one for each target, protocol and path; they live as long as the bridge."""
+
+MAX_ENDPOINT_STREAMS: Final = 64
+"""Connections that gRPC holds at once through one endpoint: one for each channel with its own subchannel pool."""
+
+MAX_SERVED_STREAMS: Final = 1024
+MAX_SERVED_STREAMS_PER_PEER: Final = 64
+"""Inbound streams handed to one server, each a connection of it: in all, and from one peer."""
+
+MAX_FORWARDED: Final = 512
+"""Connections through one `forward` listener at once; each is one stream."""
+
+MAX_REMEMBERED_ERRORS: Final = 1024
+"""Peers whose last failure `last_error` can tell; the oldest is forgotten."""
+
+ACCEPT_PAUSE: Final = 0.1
+"""After accept fails for want of descriptors or memory: time for others to give some back."""
+
+LOCAL_CONNECT_TIMEOUT: Final = 5.0
+"""To the program behind `serve` or `expose`, on this machine or next to it."""
+
+BRIDGE_START_TIMEOUT: Final = 30.0
+BRIDGE_STOP_TIMEOUT: Final = 10.0
+"""Start and stop of the network thread; at stop, connections get this long to say goodbye."""

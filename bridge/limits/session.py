@@ -1,0 +1,83 @@
+"""Bounds of sessions and their carriers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bridge.limits import KIB, MIB
+from bridge.limits.wire import MAX_FRAME_PAYLOAD
+
+SESSION_REPLAY_MIN: Final = 512 * KIB
+SESSION_REPLAY_MAX: Final = 16 * MIB
+"""Bytes written and not yet received by the peer: 16 MiB is 160 MB/s at 100 ms round trip (go's Yamux window)."""
+
+SESSION_WINDOW_MIN: Final = 1 * MIB
+SESSION_WINDOW_MAX: Final = 16 * MIB
+"""Bytes received and not yet read by the application, those ahead of their turn included."""
+
+SESSION_AHEAD_FRAMES: Final = 4096
+"""Frames kept ahead of their turn: an honest peer needs the frames in flight on one carrier."""
+
+SESSION_CARRIERS: Final = 4
+"""Carriers of one session at once: an active one, one being attached, and those that drain."""
+
+SESSION_RESUME_TIMEOUT: Final = 30.0
+"""A session without a carrier waits this long before it fails: three times the longest outage that is promised."""
+
+SESSION_SILENCE: Final = 1.0
+"""With traffic waiting, a carrier silent for this long (or three round trips) is dead."""
+
+SESSION_PROBE: Final = 0.25
+"""While traffic runs, a carrier quiet for this long is pinged: an end that only receives must notice a cut too."""
+
+SESSION_BUSY: Final = 5.0
+"""Traffic within this long counts as running."""
+
+SESSION_KEEPALIVE: Final = 10.0
+"""An idle carrier is pinged this often, so that its silent death shows within KEEPALIVE_INTERVAL."""
+
+SESSION_ACK_DELAY: Final = 0.02
+SESSION_ACK_BYTES: Final = 256 * KIB
+"""Received bytes are acknowledged after this time or amount, or with the next data that goes the other way."""
+
+CARRIER_READ: Final = 4 * MAX_FRAME_PAYLOAD
+CARRIER_BURST: Final = 256 * KIB
+"""One read, and one batch of frames: several Noise messages, so that the per-call cost is shared. A read of whole
+frames of the largest size leaves no half one behind, which would have to be copied."""
+
+CARRIER_CAP_USE: Final = 0.12
+"""A carrier over a relay sends nothing more when less than this share of the cap is left: the rest is for what is in
+flight, for Noise and Yamux, and for goodbyes."""
+
+SESSIONS_PER_PEER: Final = 64
+SESSIONS: Final = 1024
+SESSION_FIRST_FRAME: Final = 10.0
+"""Seconds an inbound carrier has to say which session it is for."""
+
+SESSION_LINGER: Final = 2.0
+"""Seconds to hand over the last acknowledgement when a session is done."""
+
+SESSION_GOODBYE: Final = 0.5
+"""Seconds to tell the peers of all sessions that this host stops; those not told wait SESSION_RESUME_TIMEOUT."""
+
+SESSION_RETRY_FIRST: Final = 0.05
+SESSION_RETRY_MAX: Final = 1.0
+"""Pauses between attempts to find a path for a session without a carrier: an outage ends within a second of these."""
+
+SESSION_DIAL: Final = 5.0
+"""One attempt to find a path: a circuit over a 1 s round trip takes four of them."""
+
+RELEASE_GRACE: Final = 2.0
+"""A relayed connection that carries nothing is closed after this long once its peer is reached directly."""
+
+CARRIER_CAP_POLL: Final = 0.02
+"""How often a capped circuit's use is looked at while it carries: 128 KiB pass in 10 ms at 100 Mbit/s."""
+
+SPARE_BELOW: Final = 0.6
+"""A capped circuit with less than this share left gets a successor, in time for the move."""
+
+SPARE_CIRCUITS: Final = 2
+"""Fresh circuits held ready while a capped one carries: a relay gives a peer 4 (rust) to 16 (go) at once."""
+
+SESSION_MEASURE: Final = 3.0
+"""A path whose ping is not answered within this long is not moved to."""
