@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,9 +19,11 @@ from bridge.protocol.circuit import (
     STOP,
     Answer,
     Connect,
+    Grant,
     Status,
     decode_hop_answer,
     decode_stop_request,
+    encode_hop_answer,
     encode_hop_connect,
     encode_reserve,
     encode_stop_answer,
@@ -225,3 +228,22 @@ async def circuit(net: Network, relay: Relay) -> tuple[Stream, Stream, Node, Tar
     assert answer.status == Status.OK
     far, _ = await target.circuit()
     return near, far, source, target
+
+
+async def fake_relay(net: Network, *answers: bytes) -> tuple[Node, Multiaddr]:
+    """A peer that answers each hop request with the next of `answers` (the last one again and again)."""
+    node = await net.node(client=False)
+    (addr,) = await node.swarm.listen(parse("/ip4/127.0.0.1/tcp/0"))
+    left = list(answers)
+
+    async def on_hop(stream: Stream) -> None:
+        await read_message(stream)
+        await write_message(stream, left.pop(0) if len(left) > 1 else left[0])
+        await stream.aclose()
+
+    await node.swarm.handle(HOP, on_hop, max_streams=64, max_per_peer=64)
+    return node, with_peer(addr, node.peer)
+
+
+def grant(expires_in: int, voucher: bytes = b"", addrs: tuple[Multiaddr, ...] = ()) -> bytes:
+    return encode_hop_answer(Status.OK, Grant(int(time.time()) + expires_in, addrs, voucher))

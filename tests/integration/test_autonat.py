@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from support.swarms import LOOPBACK, Recorder
 
 from bridge.addresses import Multiaddr, parse, with_peer
 from bridge.behaviours import autonat as behaviour
@@ -20,6 +19,7 @@ from bridge.protocol.autonat import Answer, DataDue
 from bridge.rpc.trio_api import open_trio
 from bridge.swarm.delimited import read_message, write_message
 from bridge.swarm.stream import Stream
+from tests.support.swarms import LOOPBACK, Recorder
 
 
 @asynccontextmanager

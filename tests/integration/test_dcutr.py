@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import trio
-from support.punch_lab import QUICK, Peer, open_peer, open_relay, over_relay
-from support.swarms import open_descriptors
 
 from bridge.addresses import parse, with_peer
 from bridge.behaviours.dcutr import attempt as attempt_module
@@ -21,6 +19,8 @@ from bridge.protocol.dcutr import PROTOCOL, encode_connect
 from bridge.swarm.connection import Connection
 from bridge.swarm.delimited import read_message, write_message
 from bridge.swarm.stream import Stream
+from tests.support.punch_lab import QUICK, Peer, open_peer, open_relay, over_relay
+from tests.support.swarms import open_descriptors
 
 
 async def test_two_hosts_become_direct_over_a_relay() -> None:

@@ -13,12 +13,12 @@ from libp2p.relay.circuit_v2.dcutr import DCUtRProtocol
 from libp2p.relay.circuit_v2.protocol import PROTOCOL_ID as HOP
 from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
-from support.punch_lab import open_peer, open_relay
 from test_relay_pylibp2p import Stock, stock
 
 from bridge.addresses import parse, peer_of, without_peer
 from bridge.events import P2pUpgrade, PunchStarted, PunchSucceeded
 from bridge.protocol.dcutr import Opener, Schedule
+from tests.support.punch_lab import open_peer, open_relay
 
 
 @asynccontextmanager

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trio.testing
-from support.swarms import open_descriptors
 
 from bridge.addresses import Endpoint, Multiaddr, tcp_addr
 from bridge.net.punch import How, SimultaneousOpen
 from bridge.net.tcp import TcpStream, listen_socket
 from bridge.protocol.verdict import Code, Evidence, judge
+from tests.support.swarms import open_descriptors
 
 Take = Callable[[TcpStream, How], Awaitable[str | None]]
 

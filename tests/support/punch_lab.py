@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
-from support.swarms import LOOPBACK, Recorder
 
 from bridge.addresses import Multiaddr, parse, with_peer
 from bridge.behaviours.dcutr import Dcutr, DcutrPolicy
@@ -17,6 +16,7 @@ from bridge.identity import Identity, PeerId
 from bridge.swarm.connection import Connection
 from relay.limits import RelayLimits
 from relay.service import HopService
+from tests.support.swarms import LOOPBACK, Recorder
 
 QUICK = DcutrPolicy(attempt_timeout=1.0, backoff=(0.01, 0.02), retry_first=30.0, reversal=False)
 
