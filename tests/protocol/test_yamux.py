@@ -1,4 +1,4 @@
-"""Yamux, row by row of the wire reference (Y1 to Y3, Y7 to Y10), ends, keepalive, and any bytes at all."""
+"""Yamux, row by row of the wire reference (Y1 to Y3, Y7, Y8), ends, and any bytes at all."""
 
 from __future__ import annotations
 
@@ -6,35 +6,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import ConnectionLost, LimitExceeded, ProtocolViolation
+from bridge.errors import LimitExceeded, ProtocolViolation
 from bridge.limits.swarm import (
     ACCEPT_STREAMS_BACKLOG,
-    KEEPALIVE_INTERVAL,
-    KEEPALIVE_TIMEOUT,
     MAX_STREAMS_PER_CONNECTION,
 )
 from bridge.limits.wire import (
     DISCARD_AFTER_CLOSE,
     INITIAL_WINDOW,
     LINGER,
-    MAX_PING_ANSWERS,
-    MAX_PINGS_IN_FLIGHT,
     MAX_REFUSALS,
     MAX_UNACKED_STREAMS,
 )
 from bridge.protocol.yamux import (
-    Dead,
     GoAwayCode,
-    GoneAway,
     Opened,
-    Pong,
     Readable,
     Reset,
     StreamState,
     Yamux,
 )
 from bridge.protocol.yamux.frames import ACK, DATA, FIN, GO_AWAY, MAX_CREDIT, PING, RST, SYN, WINDOW_UPDATE
-from tests.support.yamux_frames import client, data, established, frame, frames, opened, server, violates
+from tests.support.yamux_frames import client, data, frame, frames, opened, server, violates
 
 # --- Y1: ids ------------------------------------------------------------------------------------------------
 
@@ -249,63 +242,6 @@ def test_a_peer_that_never_reads_its_refusals_is_cut_off() -> None:
     violates(session, raw, "refusals")
 
 
-# --- Y9, Y10: ping and GoAway -------------------------------------------------------------------------------
-
-
-def test_a_ping_is_answered_with_its_own_value() -> None:
-    session = server()
-    session.receive(frame(PING, SYN, 0, 0xDEADBEEF), 0.0)
-    assert frames(session.take_outgoing()) == [(PING, ACK, 0, 0xDEADBEEF)]
-
-
-def test_ping_answers_are_bounded_until_they_are_sent() -> None:
-    session = server()
-    flood = frame(PING, SYN, 0, 1) * (MAX_PING_ANSWERS * 3)
-    session.receive(flood, 0.0)
-    assert len(frames(session.take_outgoing())) == MAX_PING_ANSWERS
-    session.flushed()
-    session.receive(flood, 0.0)
-    assert len(frames(session.take_outgoing())) == MAX_PING_ANSWERS
-
-
-def test_our_ping_measures_the_round_trip_and_ignores_strangers() -> None:
-    session = client()
-    value, raw = session.ping(1.0)
-    assert frames(raw) == [(PING, SYN, 0, value)]
-    assert session.receive(frame(PING, ACK, 0, value + 5), 1.1) == []
-    assert session.receive(frame(PING, ACK, 0, value), 1.25) == [Pong(value, 0.25)]
-    assert session.receive(frame(PING, ACK, 0, value), 9.0) == []
-    assert session.rtt == 0.25
-
-
-def test_our_pings_are_bounded() -> None:
-    session = client()
-    for _ in range(MAX_PINGS_IN_FLIGHT):
-        session.ping(0.0)
-    with pytest.raises(LimitExceeded):
-        session.ping(0.0)
-
-
-def test_goaway_of_the_peer_stops_our_opens_and_leaves_streams_alone() -> None:
-    session = client()
-    stream = established(session)
-    assert session.receive(frame(GO_AWAY, 0, 0, 0), 0.0) == [GoneAway(0)]
-    with pytest.raises(ConnectionLost):
-        session.open(0.0)
-    session.receive(data(FIN, stream.id, b"rest"), 0.0)
-    assert stream.take(10) == b"rest"
-
-
-def test_our_goaway_refuses_the_peers_streams_and_leaves_others_alone() -> None:
-    session = server()
-    stream = opened(session)
-    assert frames(session.go_away(GoAwayCode.NORMAL)) == [(GO_AWAY, 0, 0, 0)]
-    assert session.go_away(GoAwayCode.NORMAL) == b""
-    session.receive(data(SYN, 3, b"") + data(0, 1, b"still"), 0.0)
-    assert frames(session.take_outgoing()) == [(WINDOW_UPDATE, RST, 3, 0)]
-    assert stream.take(10) == b"still"
-
-
 # --- malformed bytes ----------------------------------------------------------------------------------------
 
 
@@ -349,37 +285,6 @@ def test_a_closed_stream_lingers_a_bounded_time() -> None:
     session.on_timer(1.0 + LINGER)
     assert (WINDOW_UPDATE, RST, 1, 0) in frames(session.take_outgoing())
     assert session.streams == {}
-
-
-# --- keepalive ----------------------------------------------------------------------------------------------
-
-
-def test_an_idle_connection_is_probed_and_declared_dead() -> None:
-    session = server()
-    due = session.next_timer()
-    assert due == KEEPALIVE_INTERVAL
-    assert session.on_timer(due) == []
-    assert [kind for kind, *_ in frames(session.take_outgoing())] == [PING]
-    assert session.next_timer() == due + KEEPALIVE_TIMEOUT
-    assert session.on_timer(due + KEEPALIVE_TIMEOUT) == [Dead()]
-
-
-def test_any_byte_proves_that_the_peer_lives() -> None:
-    session = server()
-    session.on_timer(KEEPALIVE_INTERVAL)
-    session.receive(frame(WINDOW_UPDATE, 0, 1, 0)[:1], KEEPALIVE_INTERVAL + 5)
-    assert session.on_timer(KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT) == []
-    assert session.next_timer() == KEEPALIVE_INTERVAL * 2 + 5
-
-
-def test_unanswered_probes_do_not_pile_up() -> None:
-    session = server()
-    now = 0.0
-    for _ in range(MAX_PINGS_IN_FLIGHT * 2):
-        now = session.next_timer()
-        session.on_timer(now)
-        session.receive(frame(GO_AWAY, 0, 0, 0), now)
-    assert len(session.liveness.pings) <= MAX_PINGS_IN_FLIGHT
 
 
 # --- properties ---------------------------------------------------------------------------------------------
