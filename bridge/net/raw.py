@@ -1,10 +1,12 @@
 """The byte stream below security, and the errors its readers see.
 
-`RawStream` is what a TCP socket and a stream that carries a circuit have in common. Knows no protocol above.
+`RawStream` is what a TCP socket and a stream that carries a circuit have in common; an `InboxStream` is filled by
+somebody else's reading. Knows no protocol above.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -50,4 +52,16 @@ class RawStream(Protocol):
 
     def abort(self) -> None:
         """Closes at once: TCP plainly, a stream with a reset; repeated calls do nothing."""
+        ...
+
+
+class InboxStream(RawStream, Protocol):
+    """A `RawStream` whose bytes arrive through another task's read: a stream of a connection, or a session."""
+
+    on_readable: Callable[[], None] | None
+    """Called in the task that brought bytes, the end or a failure. It must neither block nor raise. While it is set,
+    nobody may wait in `receive_some`."""
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """What is there, b"" at the end, None when nothing has come yet. Raises as `receive_some`."""
         ...

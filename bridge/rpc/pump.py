@@ -21,7 +21,7 @@ from bridge.errors import BridgeError
 from bridge.limits.rpc import PUMP_LINGER, PUMP_READ, PUMP_TURNS
 
 if TYPE_CHECKING:
-    from bridge.net.raw import RawStream
+    from bridge.net.raw import InboxStream
 
 __all__ = ["PumpEnd", "Pumped", "pump"]
 
@@ -51,7 +51,7 @@ class Pumped:
 
 
 async def pump(
-    local: socket.socket, stream: RawStream, *, before_close: Callable[[Pumped], None] | None = None
+    local: socket.socket, stream: InboxStream, *, before_close: Callable[[Pumped], None] | None = None
 ) -> Pumped:
     """Carries bytes between a connected, non-blocking socket and a stream until both directions have ended.
 
@@ -82,14 +82,17 @@ async def pump(
 
 
 class _State:
-    """The two directions of one pump; each method is one task."""
+    """The two directions of one pump; each is a task, and the inbound one mostly sleeps."""
 
-    def __init__(self, local: socket.socket, stream: RawStream, outcome: Pumped) -> None:
+    def __init__(self, local: socket.socket, stream: InboxStream, outcome: Pumped) -> None:
         self.local = local
         self.stream = stream
         self.outcome = outcome
         self.scope = trio.CancelScope()
         self.inbound_ended = trio.Event()
+        self._delivering = False
+        self._rest = memoryview(b"")
+        self._wake = trio.Event()
 
     def fail(self, end: PumpEnd, detail: str, problem: BaseException | None = None) -> None:
         if self.outcome.end is PumpEnd.CLOSED:
@@ -141,38 +144,55 @@ class _State:
                 self.fail(PumpEnd.LOCAL, "the local program is gone and the remote side did not end")
 
     async def inbound(self) -> None:
-        """Stream to local socket."""
-        local, stream, outcome = self.local, self.stream, self.outcome
-        ready = getattr(stream, "receive_nowait", None)
-        turns = 0
-        while True:
-            try:
-                # What has arrived already is taken without a task switch; PUMP_TURNS bounds that.
-                data = None if ready is None else ready(PUMP_READ)
-                if data is None:
-                    turns = 0
-                    data = await stream.receive_some(PUMP_READ)
-            except _BROKEN as problem:
-                return self.fail(PumpEnd.REMOTE, str(problem), problem)
-            if not data:
-                break
-            try:
-                sent = _send(local, data)
-                if sent < len(data):
-                    turns = 0
-                    await _send_rest(local, memoryview(data)[sent:])
-            except OSError as problem:
-                return self.fail(PumpEnd.LOCAL, f"local socket: {problem.strerror}")
-            outcome.received += len(data)
-            turns += 1
-            if turns >= PUMP_TURNS:
-                turns = 0
-                await trio.lowlevel.checkpoint()
-        self.inbound_ended.set()
+        """Stream to local socket: `_deliver` writes where the bytes arrive; this task goes on where it stops."""
+        self.stream.on_readable = self._deliver
         try:
-            local.shutdown(socket.SHUT_WR)
+            self._deliver()
+            while not self.inbound_ended.is_set():
+                await self._wake.wait()
+                self._wake = trio.Event()
+                await _send_rest(self.local, self._rest)
+                self.outcome.received += len(self._rest)
+                self._rest = memoryview(b"")
+                self._deliver()
+        except OSError as problem:
+            return self.fail(PumpEnd.LOCAL, f"local socket: {problem.strerror}")
+        finally:
+            self.stream.on_readable = None
+        try:
+            self.local.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # The program closed first; its own direction tells the rest.
+
+    def _deliver(self) -> None:
+        """Writes what has arrived, in the task that brought it: a task switch costs more than the write.
+
+        Hands over to `inbound` when the socket is full, at the end, and after PUMP_TURNS writes.
+        """
+        # Reading may send a window, and what that causes may call us again: the loop below goes on anyway.
+        if self._delivering or self._rest or self.inbound_ended.is_set():
+            return
+        self._delivering = True
+        try:
+            for _ in range(PUMP_TURNS):
+                data = self.stream.receive_nowait(PUMP_READ)
+                if data is None:
+                    return
+                if not data:
+                    self.inbound_ended.set()
+                    break
+                sent = _send(self.local, data)
+                self.outcome.received += sent
+                if sent < len(data):
+                    self._rest = memoryview(data)[sent:]
+                    break
+            self._wake.set()
+        except OSError as problem:
+            self.fail(PumpEnd.LOCAL, f"local socket: {problem.strerror}")
+        except _BROKEN as problem:
+            self.fail(PumpEnd.REMOTE, str(problem), problem)
+        finally:
+            self._delivering = False
 
 
 def _send(local: socket.socket, data: bytes | memoryview) -> int:

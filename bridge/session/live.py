@@ -53,6 +53,8 @@ class LiveSession:
         """Gets the SessionSwitched events of this session alone."""
         self.problem: BridgeError | None = None
         """Why the last carrier could not be attached."""
+        self.on_readable: Callable[[], None] | None = None
+        """Called where a waiting reader would be woken; see InboxStream."""
         self.reading = trio.lowlevel.ParkingLot()
         self.writing = trio.lowlevel.ParkingLot()
         self.closing = trio.lowlevel.ParkingLot()
@@ -195,8 +197,11 @@ class LiveSession:
         machine = self.machine
         self._attaching.unpark_all()
         self.closing.unpark_all()
-        if self.reading and (machine.incoming.readable or machine.over is not None):
-            self.reading.unpark_all()
+        if machine.incoming.readable or machine.over is not None:
+            if self.on_readable is not None:
+                self.on_readable()
+            elif self.reading:
+                self.reading.unpark_all()
         if self.writing and (machine.outgoing.room or machine.over is not None):
             self.writing.unpark_all()
 

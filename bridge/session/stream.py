@@ -109,6 +109,15 @@ class SessionStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.cancel_shielded_checkpoint()
         return data
 
+    @property
+    def on_readable(self) -> Callable[[], None] | None:
+        """See InboxStream."""
+        return self.live.on_readable
+
+    @on_readable.setter
+    def on_readable(self, callback: Callable[[], None] | None) -> None:
+        self.live.on_readable = callback
+
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         """What has arrived already, b"" at the peer's end, None when nothing has; raises as `receive_some`."""
         return self._take(max_bytes)
@@ -220,5 +229,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
         self._closed = True
         if self._machine.over is None:
             self.live.handle(self._machine.reset("closed"))
+        if self.live.on_readable is not None:
+            self.live.on_readable()
         for parked in (self.live.reading, self.live.writing, self.live.closing):
             parked.unpark_all()

@@ -1,11 +1,11 @@
-"""The pump over real sockets: a TCP stream stands where the libp2p stream stands in use."""
+"""The pump over real sockets: a TCP stream that tells of its bytes stands where the libp2p stream stands in use."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -16,7 +16,33 @@ from bridge.rpc import pump as pump_module
 from bridge.rpc.pump import Pumped, PumpEnd, pump
 
 
-async def tcp_pair() -> tuple[TcpStream, TcpStream]:
+class Inbox(TcpStream):
+    """Calls back when bytes are there, as streams do whose connection is read by somebody else."""
+
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        super().__init__(sock)
+        self.on_readable: Callable[[], None] | None = None
+        self.taken = trio.Event()
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        data = self._receive(max_bytes)
+        if data is None:
+            self.taken.set()
+        return data
+
+    async def watch(self) -> None:
+        while True:
+            await self.taken.wait()
+            try:
+                await trio.lowlevel.wait_readable(self.socket)
+            except (trio.ClosedResourceError, OSError):
+                return
+            self.taken = trio.Event()
+            if self.on_readable is not None:
+                self.on_readable()
+
+
+async def tcp_pair() -> tuple[Inbox, TcpStream]:
     listener = trio.socket.socket()
     await listener.bind(("127.0.0.1", 0))
     listener.listen(1)
@@ -24,13 +50,13 @@ async def tcp_pair() -> tuple[TcpStream, TcpStream]:
     await client.connect(listener.getsockname())
     accepted, _ = await listener.accept()
     listener.close()
-    return TcpStream(client), TcpStream(accepted)
+    return Inbox(client), TcpStream(accepted)
 
 
 class Rig:
     """program — local socket — pump — near … far."""
 
-    def __init__(self, program: trio.SocketStream, local: socket.socket, near: TcpStream, far: TcpStream) -> None:
+    def __init__(self, program: trio.SocketStream, local: socket.socket, near: Inbox, far: TcpStream) -> None:
         self.program = program
         self.local = local
         self.near = near
@@ -54,6 +80,7 @@ async def rig() -> AsyncIterator[Rig]:
     program = trio.SocketStream(trio.socket.from_stdlib_socket(outer))
     made = Rig(program, local, near, far)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(near.watch)
         nursery.start_soon(made.run)
         try:
             yield made
