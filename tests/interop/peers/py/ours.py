@@ -5,14 +5,13 @@ It judges nothing; each answer says what this side saw.
 
 from __future__ import annotations
 
-import struct
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import trio
-from wire import BLOCK, COUNT, ECHO, PAUSE, PERF, PROTOCOLS, RESET, SLOW, Order, options, pattern, say, serve_orders
+from exercises import HANDLERS, Handler, SeenReset, exercise, many
+from wire import PROTOCOLS, Order, options, say, serve_orders
 
 from bridge.addresses import parse, with_peer
 from bridge.behaviours.host import Host, HostConfig, open_host
@@ -37,113 +36,33 @@ MANY = 1024
 """Streams of one protocol at once; the suite opens 100."""
 
 
-async def drain(stream: Stream) -> int:
-    total = 0
-    while data := await stream.receive_some():
-        total += len(data)
-    return total
+class Wrapped:
+    """A stream of ours as the exercises want it."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    async def read(self, size: int) -> bytes:
+        try:
+            return await self._stream.receive_some(size)
+        except StreamReset as problem:
+            raise SeenReset from problem
+
+    async def write(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def end(self) -> None:
+        await self._stream.send_eof()
+
+    async def reset(self) -> None:
+        self._stream.reset()
 
 
-async def send_zeros(stream: Stream, size: int) -> None:
-    block = bytes(BLOCK)
-    for start in range(0, size, BLOCK):
-        await stream.send_all(block[: size - start] if size - start < BLOCK else block)
+def serving(handler: Handler) -> Callable[[Stream], Awaitable[None]]:
+    async def serve(stream: Stream) -> None:
+        await handler(Wrapped(stream))
 
-
-async def on_echo(stream: Stream) -> None:
-    while data := await stream.receive_some():
-        await stream.send_all(data)
-    await stream.aclose()
-
-
-async def on_count(stream: Stream, wait: float = 0.0) -> None:
-    await trio.sleep(wait)
-    await stream.send_all(struct.pack(">Q", await drain(stream)))
-    await stream.aclose()
-
-
-async def on_slow(stream: Stream) -> None:
-    await on_count(stream, PAUSE)
-
-
-async def on_reset(stream: Stream) -> None:
-    await read_exactly(stream, 4)
-    stream.reset()
-
-
-async def on_perf(stream: Stream) -> None:
-    (wanted,) = struct.unpack(">Q", await read_exactly(stream, 8))
-    await drain(stream)
-    await send_zeros(stream, wanted)
-    await stream.aclose()
-
-
-async def read_exactly(stream: Stream, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        more = await stream.receive_some(size - len(data))
-        if not more:
-            raise EOFError(f"{len(data)} of {size} bytes")
-        data += more
-    return bytes(data)
-
-
-Handler = Callable[[Stream], Awaitable[None]]
-HANDLERS: dict[str, Handler] = {ECHO: on_echo, COUNT: on_count, SLOW: on_slow, RESET: on_reset, PERF: on_perf}
-
-
-async def echo(stream: Stream, size: int) -> dict[str, Any]:
-    began, sent = time.monotonic(), pattern(size)
-    place, same = 0, True
-
-    async def send() -> None:
-        await stream.send_all(sent)
-        await stream.send_eof()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(send)
-        while data := await stream.receive_some():
-            same = same and sent[place : place + len(data)] == data
-            place += len(data)
-    return {"bytes": place, "same": same and place == size, "seconds": time.monotonic() - began}
-
-
-async def counted(stream: Stream, size: int) -> dict[str, Any]:
-    """Also says how much the other side let us write in the first second."""
-    written, early = 0, 0
-
-    async def look() -> None:
-        nonlocal early
-        await trio.sleep(1.0)
-        early = written
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(look)
-        block = bytes(BLOCK)
-        while written < size:
-            written += stream.send_nowait(block[: size - written])
-            await stream.wait_send_all_might_not_block()
-        await stream.send_eof()
-        (count,) = struct.unpack(">Q", await read_exactly(stream, 8))
-        nursery.cancel_scope.cancel()
-    return {"count": count, "first_second": early}
-
-
-async def reset(stream: Stream) -> dict[str, Any]:
-    await stream.send_all(bytes(4))
-    try:
-        await drain(stream)
-    except StreamReset:
-        return {"seen": "reset"}
-    return {"seen": "end"}
-
-
-async def perf(stream: Stream, order: Order) -> dict[str, Any]:
-    began = time.monotonic()
-    await stream.send_all(struct.pack(">Q", order["down"]))
-    await send_zeros(stream, order["up"])
-    await stream.send_eof()
-    return {"down": await drain(stream), "seconds": time.monotonic() - began}
+    return serve
 
 
 def describe(event: ConnectionOpened | ConnectionClosed) -> dict[str, Any]:
@@ -231,36 +150,17 @@ class Peer:
 
     async def _stream(self, name: str, order: Order) -> dict[str, Any]:
         peer = parse_peer_id(order["peer"])
+
+        async def opened() -> Wrapped:
+            return Wrapped(await self._swarm.open_stream(peer, [PROTOCOLS[name]]))
+
         if name == "many":
-            return await self._many(order)
-        stream = await self._swarm.open_stream(peer, [PROTOCOLS[name]])
+            return await many(opened, order["count"])
+        stream = await opened()
         try:
-            if name == "echo":
-                return await echo(stream, order["size"])
-            if name in ("count", "slow"):
-                return await counted(stream, order["size"])
-            return await (perf(stream, order) if name == "perf" else reset(stream))
+            return await exercise(name, stream, order)
         finally:
-            stream.reset()
-
-    async def _many(self, order: Order) -> dict[str, Any]:
-        """Opens all streams, each known to be served, before it uses any further."""
-        peer = parse_peer_id(order["peer"])
-        streams, good = [], 0
-        for _ in range(order["count"]):
-            streams.append(stream := await self._swarm.open_stream(peer, [ECHO]))
-            await stream.send_all(b"\0")
-            await read_exactly(stream, 1)
-
-        async def one(stream: Stream) -> None:
-            nonlocal good
-            result = await echo(stream, 1000)
-            good += result["same"]
-
-        async with trio.open_nursery() as nursery:
-            for stream in streams:
-                nursery.start_soon(one, stream)
-        return {"good": good}
+            await stream.reset()
 
 
 async def main() -> None:
@@ -286,7 +186,7 @@ async def main() -> None:
             )
             await nursery.start(HopService(host.swarm, limits).run)
         for protocol, handler in HANDLERS.items():
-            await host.swarm.handle(protocol, handler, max_streams=MANY, max_per_peer=MANY)
+            await host.swarm.handle(protocol, serving(handler), max_streams=MANY, max_per_peer=MANY)
         for addr in given.listen:
             await host.swarm.listen(parse(addr))
         addrs = [str(with_peer(addr, host.swarm.peer)) for addr in host.swarm.listen_addrs()]

@@ -6,13 +6,14 @@ Orders are carried out with its own circuit client, the way its documentation do
 from __future__ import annotations
 
 import socket
-import struct
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from typing import Any
 
 import trio
+from exercises import HANDLERS, Handler, SeenReset, exercise, many
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_static_key
@@ -32,117 +33,39 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport
 from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
-from wire import BLOCK, COUNT, ECHO, PAUSE, PERF, PROTOCOLS, RESET, SLOW, Order, options, pattern, say, serve_orders
+from wire import PROTOCOLS, Order, options, say, serve_orders
 
 
-async def some(stream: Any, size: int = BLOCK) -> bytes:
-    try:
-        data: bytes = await stream.read(size)
+class Wrapped:
+    """A py-libp2p stream as the exercises want it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def read(self, size: int) -> bytes:
+        try:
+            data: bytes = await self._stream.read(size)
+        except StreamEOF:
+            return b""
+        except StreamReset as problem:
+            raise SeenReset from problem
         return data
-    except StreamEOF:
-        return b""
+
+    async def write(self, data: bytes) -> None:
+        await self._stream.write(data)
+
+    async def end(self) -> None:
+        await self._stream.close()
+
+    async def reset(self) -> None:
+        await self._stream.reset()
 
 
-async def drain(stream: Any) -> int:
-    total = 0
-    while data := await some(stream):
-        total += len(data)
-    return total
+def serving(handler: Handler) -> Callable[[Any], Awaitable[None]]:
+    async def serve(stream: Any) -> None:
+        await handler(Wrapped(stream))
 
-
-async def exactly(stream: Any, size: int) -> bytes:
-    data = b""
-    while len(data) < size and (more := await some(stream, size - len(data))):
-        data += more
-    return data
-
-
-async def send_zeros(stream: Any, size: int) -> None:
-    for start in range(0, size, BLOCK):
-        await stream.write(bytes(min(BLOCK, size - start)))
-
-
-async def on_echo(stream: Any) -> None:
-    while data := await some(stream):
-        await stream.write(data)
-    await stream.close()
-
-
-async def on_count(stream: Any) -> None:
-    await stream.write(struct.pack(">Q", await drain(stream)))
-    await stream.close()
-
-
-async def on_slow(stream: Any) -> None:
-    await trio.sleep(PAUSE)
-    await on_count(stream)
-
-
-async def on_reset(stream: Any) -> None:
-    await exactly(stream, 4)
-    await stream.reset()
-
-
-async def on_perf(stream: Any) -> None:
-    (wanted,) = struct.unpack(">Q", await exactly(stream, 8))
-    await drain(stream)
-    await send_zeros(stream, wanted)
-    await stream.close()
-
-
-HANDLERS = {ECHO: on_echo, COUNT: on_count, SLOW: on_slow, RESET: on_reset, PERF: on_perf}
-
-
-async def echo(stream: Any, size: int) -> dict[str, Any]:
-    began, sent, received = time.monotonic(), pattern(size), bytearray()
-
-    async def send() -> None:
-        for start in range(0, size, BLOCK):
-            await stream.write(sent[start : start + BLOCK])
-        await stream.close()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(send)
-        while data := await some(stream):
-            received += data
-    return {"bytes": len(received), "same": received == sent, "seconds": time.monotonic() - began}
-
-
-async def counted(stream: Any, size: int) -> dict[str, Any]:
-    written, early = 0, 0
-
-    async def look() -> None:
-        nonlocal early
-        await trio.sleep(1.0)
-        early = written
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(look)
-        while written < size:
-            block = min(BLOCK, size - written)
-            await stream.write(bytes(block))
-            written += block
-        await stream.close()
-        (count,) = struct.unpack(">Q", await exactly(stream, 8))
-        nursery.cancel_scope.cancel()
-    return {"count": count, "first_second": early}
-
-
-async def reset(stream: Any) -> dict[str, Any]:
-    await stream.write(bytes(4))
-    try:
-        await drain(stream)
-    except StreamReset:
-        return {"seen": "reset"}
-    return {"seen": "end"}
-
-
-async def perf(stream: Any, order: Order) -> dict[str, Any]:
-    began = time.monotonic()
-    await stream.write(struct.pack(">Q", order["down"]))
-    await send_zeros(stream, order["up"])
-    await stream.close()
-    return {"down": await drain(stream), "seconds": time.monotonic() - began}
+    return serve
 
 
 class Peer:
@@ -218,32 +141,11 @@ class Peer:
 
     async def _stream(self, name: str, order: Order) -> dict[str, Any]:
         peer = ID.from_base58(order["peer"])
-        if name == "many":
-            return await self._many(peer, order["count"])
-        stream = await self._host.new_stream(peer, [PROTOCOLS[name]])
-        if name == "echo":
-            return await echo(stream, order["size"])
-        if name in ("count", "slow"):
-            return await counted(stream, order["size"])
-        return await (perf(stream, order) if name == "perf" else reset(stream))
 
-    async def _many(self, peer: ID, count: int) -> dict[str, Any]:
-        """Opens all streams, each known to be served, before it uses any further."""
-        streams: list[Any] = []
-        good: list[bool] = []
-        for _ in range(count):
-            streams.append(await self._host.new_stream(peer, [ECHO]))
-            await streams[-1].write(b"\0")
-            await exactly(streams[-1], 1)
+        async def opened() -> Wrapped:
+            return Wrapped(await self._host.new_stream(peer, [PROTOCOLS[name]]))
 
-        async def one(stream: Any) -> None:
-            result = await echo(stream, 1000)
-            good.append(result["same"])
-
-        async with trio.open_nursery() as nursery:
-            for stream in streams:
-                nursery.start_soon(one, stream)
-        return {"good": sum(good)}
+        return await (many(opened, order["count"]) if name == "many" else exercise(name, await opened(), order))
 
 
 def describe(connection: Any) -> dict[str, Any]:
@@ -271,7 +173,7 @@ async def main() -> None:
         host, protocol, RelayConfig(roles=RelayRole.HOP if given.relay else RelayRole.STOP, limits=limits)
     )
     for name, handler in HANDLERS.items():
-        host.set_stream_handler(name, handler)
+        host.set_stream_handler(name, serving(handler))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(host.run(listen_addrs=[Multiaddr(addr) for addr in given.listen]))
         await stack.enter_async_context(background_trio_service(protocol))
