@@ -19,6 +19,8 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 SOURCES = REPOSITORY / "tests" / "interop" / "peers"
 BUILD_SECONDS = 3600
 """A cold rust-libp2p on one slow core needs about 20 minutes."""
+UNAVAILABLE = 69
+"""A build command that ends so (EX_UNAVAILABLE, sysexits.h) lacks something of this machine; its last line says what."""
 
 
 class BuildFailed(RuntimeError):
@@ -73,7 +75,8 @@ class Recipe:
             raise Missing(why)
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "stamp").unlink(missing_ok=True)
-        shutil.copytree(SOURCES / self.folder, self.home, dirs_exist_ok=True)
+        if (SOURCES / self.folder).exists():
+            shutil.copytree(SOURCES / self.folder, self.home, dirs_exist_ok=True)
         for command in self.commands:
             done = subprocess.run(
                 command,
@@ -84,6 +87,8 @@ class Recipe:
                 text=True,
                 timeout=BUILD_SECONDS,
             )
+            if done.returncode == UNAVAILABLE:
+                raise Missing((done.stderr.splitlines() or ["a build command says so without a reason"])[-1])
             if done.returncode != 0:
                 tail = "\n".join((done.stdout + done.stderr).splitlines()[-30:])
                 raise BuildFailed(f"{' '.join(command)} ended with {done.returncode}:\n{tail}")
@@ -107,6 +112,14 @@ def _program(product: Path) -> list[str]:
     return [str(product)]
 
 
+def _node(product: Path) -> list[str]:
+    """js-libp2p 3 needs Node 22: the package brings one, whatever the machine has."""
+    brought = sorted((product.parent / "node_modules").glob("node-linux-*/bin/node"))
+    return [str(brought[0]) if brought else "node", str(product)]
+
+
+GHZ = "github.com/bojand/ghz/cmd/ghz@v0.120.0"
+
 RECIPES = {
     "go": Recipe("go", "go", [["go", "build", "-trimpath", "-o", "peer", "."]], "peer", _program),
     "rust": Recipe(
@@ -116,6 +129,13 @@ RECIPES = {
         "target/release/punchbridge-interop-peer",
         _program,
     ),
+    "js": Recipe(
+        "js",
+        "npm",
+        [["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--loglevel=error"]],
+        "main.js",
+        _node,
+    ),
     "kaspa": Recipe(
         "kaspa",
         "cargo",
@@ -123,6 +143,9 @@ RECIPES = {
         "target/release/punchbridge-interop-kaspa",
         _program,
     ),
+    "official": Recipe("official", "apt-get", [[sys.executable, "fetch.py"]], "VERSION", _program),
+    "h2load": Recipe("h2load", "apt-get", [[sys.executable, "fetch.py"]], "root/usr/bin/h2load", _program),
+    "ghz": Recipe("ghz", "go", [["sh", "-c", f'GOBIN="$PWD" go install -trimpath {GHZ}']], "ghz", _program),
 }
 PYTHON = {"ours": "ours.py", "py": "stock.py", "rpc": "rpc.py", "node": "kaspanode.py"}
 
