@@ -26,10 +26,10 @@ def dial(dialer: Peer, acceptor: Peer) -> str:
 
 def muxer(dialer: Peer, acceptor: Peer) -> str:
     for one, other in ((dialer, acceptor), (acceptor, dialer)):
-        if one.kind == "go":
+        if one.kind in ("go", "js"):
             conns = one.ask("conns", peer=other.id)["conns"]
             assert any(conn["early_muxer"] for conn in conns), conns
-            return "early, as go reports it"
+            return f"early, as {one.kind} reports it"
     raise NotOffered("sends no muxer list in Noise; multistream-select is used")
 
 

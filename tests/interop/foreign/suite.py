@@ -10,7 +10,7 @@ from foreign import base, kaspas, nats, punches, relays, rpcs
 from foreign.cases import Case, NotOffered
 from foreign.peer import PeerFailed, Pool
 
-OTHERS = ("rust", "go", "py")
+OTHERS = ("rust", "go", "js", "py")
 MAX_NOTE = 300
 
 
