@@ -42,6 +42,9 @@ MAX_HANDLERS: Final = 65536
 CHUNK: Final = 256 * KIB
 """One read of a circuit: a whole initial Yamux window."""
 
+CHUNKS: Final = 2
+"""Reads of one circuit before other tasks get their turn: half a MiB, about 1 ms."""
+
 MAX_RATE_KEYS: Final = 16384
 """Peers or addresses with a token bucket, about 200 bytes each. Full buckets are forgotten first."""
 

@@ -11,9 +11,9 @@ from typing import Final
 import trio
 
 from bridge.errors import StreamReset
-from bridge.net.raw import RawStream
+from bridge.net.raw import InboxStream
 from relay.circuits import Circuit, Direction
-from relay.limits import CHUNK, EOF_TIMEOUT
+from relay.limits import CHUNK, CHUNKS, EOF_TIMEOUT
 
 NORMAL: Final = "NORMAL"
 DATA_LIMIT: Final = "DATA_LIMIT"
@@ -28,7 +28,7 @@ _SIDES: Final = {Direction.TO_TARGET: ("SOURCE", "TARGET"), Direction.TO_SOURCE:
 class End:
     """One end of a circuit: its stream, and the event that its connection is gone (None: there is none to watch)."""
 
-    stream: RawStream
+    stream: InboxStream
     lost: trio.Event | None = None
 
 
@@ -47,7 +47,7 @@ async def splice(circuit: Circuit, source: End, target: End, *, seconds: int) ->
 
                 async def run(direction: Direction, reader: End, writer: End) -> None:
                     nonlocal running
-                    reason = await _copy(circuit, direction, reader.stream, writer.stream)
+                    reason = await _Copy(circuit, direction, reader.stream, writer.stream).run()
                     running -= 1
                     if reason == NORMAL and running and reader.lost is not None:
                         # What it sent is delivered, and nobody reads from it any more: so nobody else would notice
@@ -73,30 +73,78 @@ async def splice(circuit: Circuit, source: End, target: End, *, seconds: int) ->
         target.stream.abort()
 
 
-async def _copy(circuit: Circuit, direction: Direction, reader: RawStream, writer: RawStream) -> str:
+class _Copy:
     """One direction. Back-pressure: nothing more is read before the writer took all of it."""
-    reading, writing = _SIDES[direction]
-    while True:
+
+    def __init__(self, circuit: Circuit, direction: Direction, reader: InboxStream, writer: InboxStream) -> None:
+        self._circuit, self._direction = circuit, direction
+        self._reader, self._writer = reader, writer
+        self._delivering = False
+        self._rest = memoryview(b"")
+        self._ended = False
+        self._reason = ""
+        self._wake = trio.Event()
+
+    async def run(self) -> str:
+        """Goes on where `_deliver` stops; returns why the direction ended."""
+        _, writing = _SIDES[self._direction]
+        self._reader.on_readable = self._deliver
         try:
-            data = await reader.receive_some(CHUNK)
-        except _ENDS:
-            return f"{reading}_RESET"
-        try:
-            if not data:
-                await writer.send_eof()
-                return NORMAL
-            size = circuit.take(direction, len(data))
-            view = memoryview(data)[:size]
-            sent = writer.send_nowait(view) if size else 0
-            if sent < size:
-                await writer.send_all(view[sent:])
+            self._deliver()
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                if self._rest:
+                    await self._writer.send_all(self._rest)
+                    self._rest = memoryview(b"")
+                if self._ended:
+                    await self._writer.send_eof()
+                    return NORMAL
+                if self._reason:
+                    return self._reason
+                self._deliver()
         except _ENDS:
             return f"{writing}_RESET"
-        if size < len(data):
-            return DATA_LIMIT
+        finally:
+            self._reader.on_readable = None
+
+    def _deliver(self) -> None:
+        """Passes on what has arrived, in the task that brought it: a task switch costs more than the copy.
+
+        Hands over to `run` when the writer would block, at every end, and after CHUNKS reads.
+        """
+        if self._delivering or self._rest or self._ended or self._reason:
+            return
+        reading, writing = _SIDES[self._direction]
+        self._delivering = True
+        try:
+            for _ in range(CHUNKS):
+                try:
+                    data = self._reader.receive_nowait(CHUNK)
+                except _ENDS:
+                    self._reason = f"{reading}_RESET"
+                    break
+                if data is None:
+                    return
+                if not data:
+                    self._ended = True
+                    break
+                size = self._circuit.take(self._direction, len(data))
+                view = memoryview(data)[:size]
+                if size < len(data):
+                    self._reason = DATA_LIMIT
+                sent = self._writer.send_nowait(view) if size else 0
+                self._rest = view[sent:]
+                if self._rest or self._reason:
+                    break
+        except _ENDS:
+            self._reason = f"{writing}_RESET"
+        finally:
+            self._delivering = False
+        self._wake.set()
 
 
-async def _close(*streams: RawStream) -> None:
+async def _close(*streams: InboxStream) -> None:
     with trio.move_on_after(EOF_TIMEOUT):
         for stream in streams:
             try:

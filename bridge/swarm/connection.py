@@ -64,6 +64,7 @@ class Connection:
         self._mux = Mux(self, self._sender, client=role == "initiator")
         self._handshake_rtt = rtt
         self._closing_reason: str | None = None
+        self._taking = False
         self._scope: trio.CancelScope | None = None
 
     def __repr__(self) -> str:
@@ -216,24 +217,54 @@ class Connection:
             self.abort("CONNECTION_LOST")
 
     async def _read_loop(self) -> None:
-        raw, opener, mux = self.link.raw, self._opener, self._mux
+        raw = self.link.raw
         try:
-            mux.feed((self._early,) if self._early else (), trio.current_time())
-            data = b""  # the first round opens what arrived with the handshake
+            self._mux.feed((self._early,) if self._early else (), trio.current_time())
+            self._take(b"")  # what arrived with the handshake
+            if isinstance(raw, Stream):
+                # A circuit: the relay's connection reads, and what it brings is taken there, without a task switch.
+                raw.on_readable = self._arrived
+                self._arrived()
+                await self.closed.wait()
             while not self.closed.is_set():
-                plaintexts = opener.receive(data)
-                mux.feed(plaintexts, trio.current_time())
-                if plaintexts or self._early:
-                    self.heard.set()
-                data = await raw.receive_some(RECEIVE_SIZE)
-                if not data:
-                    clean = mux.session.remote_gone or not self.streams
-                    self.abort("CLOSED_BY_PEER" if clean else "CONNECTION_LOST")
-                    return
-                self.bytes_received += len(data)
+                self._take(await raw.receive_some(RECEIVE_SIZE) or None)
         except LOST as problem:
-            self._sender.send(mux.session.take_outgoing())
-            self._lost(problem)
+            self._read_failed(problem)
+        finally:
+            if isinstance(raw, Stream):
+                raw.on_readable = None
+
+    def _arrived(self) -> None:
+        # What is taken may be answered, and a failure of that calls us again: the loop below meets it.
+        if self._taking:
+            return
+        self._taking = True
+        raw = self.link.raw
+        assert isinstance(raw, Stream)
+        try:
+            while not self.closed.is_set() and (data := raw.receive_nowait(RECEIVE_SIZE)) is not None:
+                self._take(data or None)
+        except LOST as problem:
+            self._read_failed(problem)
+        finally:
+            self._taking = False
+
+    def _take(self, data: bytes | None) -> None:
+        """Bytes of the stream below; None is its end. Raises what ends the connection (LOST)."""
+        mux = self._mux
+        if data is None:
+            clean = mux.session.remote_gone or not self.streams
+            self.abort("CLOSED_BY_PEER" if clean else "CONNECTION_LOST")
+            return
+        self.bytes_received += len(data)
+        plaintexts = self._opener.receive(data)
+        mux.feed(plaintexts, trio.current_time())
+        if plaintexts or self._early:
+            self.heard.set()
+
+    def _read_failed(self, problem: BaseException) -> None:
+        self._sender.send(self._mux.session.take_outgoing())
+        self._lost(problem)
 
     async def _timer_loop(self) -> None:
         """One timer for keepalive, lingering streams and unfinished negotiations."""
