@@ -20,7 +20,7 @@ SOURCES = REPOSITORY / "tests" / "interop" / "peers"
 BUILD_SECONDS = 3600
 """A cold rust-libp2p on one slow core needs about 20 minutes."""
 UNAVAILABLE = 69
-"""A build command that ends so (EX_UNAVAILABLE, sysexits.h) lacks something of this machine; its last line says what."""
+"""EX_UNAVAILABLE of sysexits.h: a build command that ends so misses something here; its last line says what."""
 
 
 class BuildFailed(RuntimeError):

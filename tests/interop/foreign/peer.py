@@ -174,6 +174,8 @@ class Pool:
         self._peers: dict[tuple[str, ...], Peer] = {}
         self.versions: dict[str, str] = {}
         """Of every kind that was started."""
+        self._kept: dict[Sequence[object], Any] = {}
+        self._endings = contextlib.ExitStack()
         self.memory: dict[Sequence[object], Any] = {}
         """What rows found out and other rows may use, such as reservations; forgotten with the pool."""
 
@@ -195,7 +197,16 @@ class Pool:
             self.versions[kind] = peer.version
         return peer
 
+    def keep(self, key: Sequence[object], make: Callable[[], Any], end: Callable[[Any], object]) -> Any:
+        """Something other than a peer that rows share, made at its first use and ended with the pool."""
+        if key not in self._kept:
+            self._kept[key] = made = make()
+            self._endings.callback(end, made)
+        return self._kept[key]
+
     def close(self) -> None:
+        self._endings.close()
+        self._kept.clear()
         for peer in self._peers.values():
             peer.close()
         self._peers.clear()

@@ -1,0 +1,112 @@
+"""gRPC's own Python interop client and server, unmodified, through `expose` and `forward`: each case that needs no
+credentials, with the client's sync and asyncio halves, over a direct and over a relayed path, and while it moves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from foreign.build import RECIPES
+from foreign.cases import Case
+from foreign.peer import Pool
+from foreign.tunnel import Program, Tunnel, answers, free_port
+
+GROUP = "official grpc"
+CASES = (
+    "empty_unary",
+    "large_unary",
+    "server_streaming",
+    "client_streaming",
+    "ping_pong",
+    "cancel_after_begin",
+    "cancel_after_first_response",
+    "empty_stream",
+    "status_code_and_message",
+    "unimplemented_method",
+    "unimplemented_service",
+    "custom_metadata",
+    "timeout_on_sleeping_server",
+    "special_status_message",
+)
+CREDENTIALS = {"compute_engine_creds", "oauth2_auth_token", "jwt_token_creds", "per_rpc_creds"}
+"""Cases that ask a cloud's servers for tokens; all others of the client's own list are run."""
+UNSENT = {"cancel_after_begin", "timeout_on_sleeping_server"}
+"""Their client may give these calls up before it has connected."""
+CLIENTS = {"": "tests.interop.client", "asyncio, ": "tests_aio.interop.client"}
+CASE_SECONDS = 60
+
+
+def home() -> Path:
+    return RECIPES["official"].home
+
+
+def environment() -> dict[str, str]:
+    """Their modules only, and what they import; nothing of this repository."""
+    return {"PYTHONPATH": f"{home() / 'tree'}:{home() / 'site'}", "PYTHONWARNINGS": "ignore"}
+
+
+def client(pool: Pool, *arguments: str) -> str:
+    """Runs one of their programs to its end; returns its stdout. It raises, so ends with 1, when a case fails."""
+    pool.versions["official"] = f"gRPC {(home() / 'VERSION').read_text()} (Debian's source package)"
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=home() / "tree",
+        env={**os.environ, **environment()},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=CASE_SECONDS,
+    )
+    assert done.returncode == 0, f"ended with {done.returncode}: {' | '.join(done.stderr.splitlines()[-4:])}"
+    return done.stdout
+
+
+def server(pool: Pool) -> int:
+    """The port of the official server, started at the first call."""
+
+    def start() -> tuple[int, Program]:
+        port = free_port()
+        argv = [sys.executable, "-m", "tests.interop.server", "--port", str(port)]
+        program = Program(argv, cwd=home() / "tree", env=environment())
+        program.until(lambda: answers(port), "did not listen")
+        return port, program
+
+    port: int = pool.keep(("official", "server"), start, lambda made: made[1].close())[0]
+    return port
+
+
+def tunnel(pool: Pool, path: str, *relay_options: str) -> Tunnel:
+    """To the official server; a relay has the stock limits unless options say otherwise."""
+    port = server(pool)
+    made: Tunnel = pool.keep(("tunnel", path, *relay_options), lambda: Tunnel(path, port, *relay_options), Tunnel.close)
+    return made
+
+
+def _case(name: str, module: str, path: str, pool: Pool) -> str:
+    front = tunnel(pool, path)
+    before = len(front.switches())
+    client(pool, "-m", module, "--server_host", "127.0.0.1", "--server_port", str(front.port), "--test_case", name)
+    return front.check_path(before, idle=name in UNSENT)
+
+
+def _own_list(pool: Pool) -> str:
+    """None of the client's cases is left out but those with credentials."""
+    code = "import json; from tests.interop.methods import TestCase; print(json.dumps([one.value for one in TestCase]))"
+    theirs = set(json.loads(client(pool, "-c", code)))
+    assert theirs - CREDENTIALS == set(CASES), theirs
+    return f"{len(CASES)} of {len(theirs)}; {len(theirs & CREDENTIALS)} need credentials of a cloud"
+
+
+def cases() -> Iterator[Case]:
+    yield Case(GROUP, "all cases of the client that need no credentials", "direct", ("official",), _own_list)
+    for name in CASES:
+        for who, module in CLIENTS.items():
+            for path, words in (("direct", "direct"), ("relay", "relayed")):
+                run = partial(_case, name, module, path)
+                yield Case(GROUP, name, f"{who}{words}", ("official",), run)
