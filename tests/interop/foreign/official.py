@@ -10,12 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from foreign.build import RECIPES
 from foreign.cases import Case
 from foreign.peer import Pool
-from foreign.tunnel import Program, Tunnel, answers, free_port
+from foreign.tunnel import Program, Tunnel, free_port, listens
 
 GROUP = "official grpc"
 CASES = (
@@ -53,7 +54,8 @@ def environment() -> dict[str, str]:
 
 def client(pool: Pool, *arguments: str) -> str:
     """Runs one of their programs to its end; returns its stdout. It raises, so ends with 1, when a case fails."""
-    pool.versions["official"] = f"gRPC {(home() / 'VERSION').read_text()} (Debian's source package)"
+    release = (home() / "VERSION").read_text()
+    pool.versions["official"] = f"gRPC {release} (sources of Debian's package grpc), on grpcio {version('grpcio')}"
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=home() / "tree",
@@ -74,7 +76,7 @@ def server(pool: Pool) -> int:
         port = free_port()
         argv = [sys.executable, "-m", "tests.interop.server", "--port", str(port)]
         program = Program(argv, cwd=home() / "tree", env=environment())
-        program.until(lambda: answers(port), "did not listen")
+        program.until(lambda: listens(port), "did not listen")
         return port, program
 
     port: int = pool.keep(("official", "server"), start, lambda made: made[1].close())[0]
