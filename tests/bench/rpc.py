@@ -1,21 +1,51 @@
-"""gRPC: the same grpcio over a plain unix socket, over TCP with TLS, and through the bridge, direct and relayed.
+"""gRPC: the same grpcio over a plain unix socket, over TCP with TLS, through the bridge (direct and relayed) and over a
+stock py-libp2p stream; grpc-go over go-libp2p and grpc-js over js-libp2p.
 
-One server process, one client process for each path; the paths take turns in every round.
+One server process for all of grpcio's, one client process for each path; the paths take turns in every round.
 """
 
 from __future__ import annotations
 
 import statistics
 from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
 
 from driver import Failed, Peer, program
 from figures import Table, progress
+from peers import foreign
 
 UNIX, TLS, DIRECT, RELAYED = "unix socket", "TCP with TLS", "bridge, direct", "bridge, relayed"
+STOCK = "py-libp2p stream"
+ANY = ("--listen", "/ip4/127.0.0.1/tcp/0")
+OTHERS = {"go-libp2p": "grpc-go, go-libp2p", "js-libp2p": "grpc-js, js-libp2p"}
+"""Other gRPCs on other stacks: as much a difference of languages as of streams."""
+
 P50, P99, RATE, CHAT = "unary p50 µs", "unary p99 µs", "16 in flight /s", "bidi messages /s"
 CPU_CALL, UP, DOWN, CPU_MIB = "CPU µs/RPC", "1 MiB up MB/s", "1 MiB down MB/s", "CPU ms/MiB"
 LOADED50, LOADED99, BULK = "p50 under bulk µs", "p99 under bulk µs", "bulk MB/s"
 FLIGHT = 16
+
+
+@dataclass
+class Path:
+    """A client with open channels; `processes` are all that the path's bytes pass."""
+
+    client: Peer
+    processes: list[Peer]
+    prefix: str = ""
+    """Of the orders: the interop peers have others too."""
+
+    def order(self, do: str, **arguments: Any) -> dict[str, Any]:
+        return self.client.order(self.prefix + do, **arguments)
+
+    def cpu(self) -> float:
+        return sum(one.cpu() for one in self.processes)
+
+    def warm(self, calls: int, mib: int) -> None:
+        self.order("unary", count=min(calls, 200))
+        self.order("down", mib=min(mib, 16))
+        self.order("up", mib=min(mib, 16))
 
 
 def run(*, rounds: int, calls: int, mib: int) -> list[Table]:
@@ -30,22 +60,21 @@ def run(*, rounds: int, calls: int, mib: int) -> list[Table]:
         paths = {}
         for name, target in _targets(server, relay).items():
             progress(f"starting {name}")
-            client = stack.enter_context(Peer(program("rpc_client.py")))
             try:
+                client = stack.enter_context(Peer(program("rpc_client.py")))
                 client.order("channel", **target)
-                client.order("unary", count=min(calls, 200))
-                client.order("down", mib=min(mib, 16))
-                client.order("up", mib=min(mib, 16))
-                paths[name] = client
+                path = Path(client, [client, server, *([relay] if name == RELAYED else [])])
+                path.warm(calls, mib)
+                paths[name] = path
             except Failed as problem:
                 small.notes.append(f"{name}: not measured ({problem})")
+        paths |= _others(stack, small.notes, calls, mib)
         for number in range(rounds):
-            for name, client in paths.items():
+            for name, path in paths.items():
                 progress(f"gRPC, round {number + 1} of {rounds}: {name}")
-                processes = [client, server, *([relay] if name == RELAYED else [])]
-                _small(small, name, client, processes, calls)
-                _big(big, name, client, processes, mib)
-                _loaded(loaded, name, client, calls // 4)
+                _small(small, name, path, calls)
+                _big(big, name, path, mib)
+                _loaded(loaded, name, path, calls // 4)
     small.notes.append(
         f"{calls} calls, {2 * calls} with {FLIGHT} at once, {4 * calls} messages a round; = ratio to {TLS}."
     )
@@ -53,42 +82,59 @@ def run(*, rounds: int, calls: int, mib: int) -> list[Table]:
     return [small, big, loaded]
 
 
-def _targets(server: Peer, relay: Peer) -> dict[str, dict[str, str]]:
+def _targets(server: Peer, relay: Peer) -> dict[str, dict[str, Any]]:
     direct = next(addr for addr in server.ready["addrs"] if "p2p-circuit" not in addr)
     circuit = next((addr for addr in server.ready["addrs"] if "p2p-circuit" in addr), "")
-    found = {
+    return {
         UNIX: {"kind": "unix", "target": server.ready["unix"]},
         TLS: {"kind": "tls", "target": server.ready["tls"], "certificate": server.ready["certificate"]},
         DIRECT: {"kind": "bridge", "target": direct},
+        RELAYED: {"kind": "bridge", "target": circuit or f"{relay.addr}/p2p-circuit/p2p/{server.peer}"},
+        STOCK: {"kind": "stock", "target": server.ready["stock"]},
     }
-    return found | {RELAYED: {"kind": "bridge", "target": circuit or f"{relay.addr}/p2p-circuit/p2p/{server.peer}"}}
 
 
-def _cpu(processes: list[Peer]) -> float:
-    return sum(one.cpu() for one in processes)
+def _others(stack: ExitStack, notes: list[str], calls: int, mib: int) -> dict[str, Path]:
+    paths = {}
+    missing: list[str] = []
+    present = foreign(missing)
+    notes += [note for note in missing if note.partition(":")[0] in OTHERS]
+    for kind in [one for one in OTHERS if one in present]:
+        progress(f"starting {OTHERS[kind]}")
+        try:
+            server = stack.enter_context(Peer([*present[kind], *ANY]))
+            client = stack.enter_context(Peer([*present[kind], *ANY]))
+            path = Path(client, [client, server], "grpc_")
+            client.order("dial", addr=server.addr, peer=server.peer)
+            path.order("channel", addr=server.addr, peer=server.peer)
+            path.warm(calls, mib)
+            paths[OTHERS[kind]] = path
+        except Failed as problem:
+            notes.append(f"{OTHERS[kind]}: not measured ({problem})")
+    return paths
 
 
-def _small(table: Table, name: str, client: Peer, processes: list[Peer], calls: int) -> None:
-    times = sorted(client.order("unary", count=calls)["ms"])
+def _small(table: Table, name: str, path: Path, calls: int) -> None:
+    times = sorted(path.order("unary", count=calls)["ms"])
     table.add(name, P50, 1000 * statistics.median(times))
     table.add(name, P99, 1000 * times[len(times) * 99 // 100])
-    began = _cpu(processes)
-    rate = client.order("rate", flight=FLIGHT, count=2 * calls)
-    table.add(name, CPU_CALL, 1e6 * (_cpu(processes) - began) / max(1, rate["calls"]))
+    began = path.cpu()
+    rate = path.order("rate", flight=FLIGHT, count=2 * calls)
+    table.add(name, CPU_CALL, 1e6 * (path.cpu() - began) / max(1, rate["calls"]))
     table.add(name, RATE, rate["calls"] / rate["seconds"])
-    chat = client.order("chat", count=4 * calls)
+    chat = path.order("chat", count=4 * calls)
     table.add(name, CHAT, chat["messages"] / chat["seconds"])
 
 
-def _big(table: Table, name: str, client: Peer, processes: list[Peer], mib: int) -> None:
-    began = _cpu(processes)
-    table.add(name, UP, mib * 1.048576 / client.order("up", mib=mib)["seconds"])
-    table.add(name, DOWN, mib * 1.048576 / client.order("down", mib=mib)["seconds"])
-    table.add(name, CPU_MIB, 1000 * (_cpu(processes) - began) / (2 * mib))
+def _big(table: Table, name: str, path: Path, mib: int) -> None:
+    began = path.cpu()
+    table.add(name, UP, mib * 1.048576 / path.order("up", mib=mib)["seconds"])
+    table.add(name, DOWN, mib * 1.048576 / path.order("down", mib=mib)["seconds"])
+    table.add(name, CPU_MIB, 1000 * (path.cpu() - began) / (2 * mib))
 
 
-def _loaded(table: Table, name: str, client: Peer, calls: int) -> None:
-    found = client.order("loaded", count=max(calls, 10))
+def _loaded(table: Table, name: str, path: Path, calls: int) -> None:
+    found = path.order("loaded", count=max(calls, 10))
     times = sorted(found["ms"])
     table.add(name, LOADED50, 1000 * statistics.median(times))
     table.add(name, LOADED99, 1000 * times[len(times) * 99 // 100])

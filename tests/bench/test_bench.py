@@ -35,7 +35,8 @@ def test_stream() -> None:
 @pytest.mark.timeout(180)
 def test_grpc() -> None:
     for rows in quick("rpc").values():
-        assert set(rows) == {"unix socket", "TCP with TLS", "bridge, direct", "bridge, relayed"}
+        # Other languages' peers are there only where they were built.
+        assert set(rows) >= {"unix socket", "TCP with TLS", "bridge, direct", "bridge, relayed", "py-libp2p stream"}
 
 
 @pytest.mark.timeout(180)

@@ -1,4 +1,4 @@
-"""A gRPC client: orders open channels (unix, tls, bridge) and use them. It judges nothing."""
+"""A gRPC client: orders open channels (unix, tls, bridge, stock) and use them. It judges nothing."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Client:
     def __init__(self, b: Any) -> None:
         self.bridge = b
         self.channels: list[grpc.Channel] = []
+        self.stock = ""
 
     def channel(self, order: dict[str, Any]) -> dict[str, Any]:
         own = [("grpc.use_local_subchannel_pool", 1)]
@@ -37,6 +38,9 @@ class Client:
             elif order["kind"] == "tls":
                 trusted = grpc.ssl_channel_credentials(order["certificate"].encode())
                 channel = grpc.secure_channel(order["target"], trusted, own)
+            elif order["kind"] == "stock":
+                self.stock = self.stock or f"unix:{_stock(order['target'])}"
+                channel = grpc.insecure_channel(self.stock, bridge.channel_options("bench", override=own))
             else:
                 channel = grpc.insecure_channel(order["target"], bridge.channel_options("bench", override=own))
             grpc.channel_ready_future(channel).result(20)
@@ -111,6 +115,12 @@ class Client:
     def close(self) -> None:
         for channel in self.channels:
             channel.close()
+
+
+def _stock(addr: str) -> str:
+    from stock_grpc import forward  # the other clients need not carry py-libp2p
+
+    return forward(addr)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A gRPC server on a unix socket, on TCP with TLS, and through the bridge, all three at once.
+"""A gRPC server on a unix socket, on TCP with TLS, through the bridge and through stock py-libp2p, all at once.
 
 rpc_server.py [--relay ADDR]: with a relay it keeps a reservation there, and never punches.
 """
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[3])]
 
+import stock_grpc  # noqa: E402
 from control import ready  # noqa: E402
 
 import bridge  # noqa: E402
@@ -87,6 +88,7 @@ def main() -> None:
             list(b.addrs),
             f"grpcio {grpc.__version__}",
             unix=f"unix:{folder}/s",
+            stock=stock_grpc.serve(f"{folder}/s"),
             tls=f"127.0.0.1:{port}",
             certificate=cert.decode(),
         )
