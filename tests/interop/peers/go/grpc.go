@@ -63,7 +63,8 @@ func serveGRPC(h host.Host) {
 	server := grpc.NewServer(grpc.ForceServerCodec(raw{}), grpc.MaxRecvMsgSize(largest))
 	server.RegisterService(&grpc.ServiceDesc{ServiceName: "interop.Bytes", HandlerType: (*any)(nil),
 		Methods: []grpc.MethodDesc{{MethodName: "Echo", Handler: answer}},
-		Streams: []grpc.StreamDesc{{StreamName: "Chat", Handler: chat, ServerStreams: true, ClientStreams: true}},
+		Streams: []grpc.StreamDesc{{StreamName: "Chat", Handler: chat, ServerStreams: true, ClientStreams: true},
+			{StreamName: "Up", Handler: up, ClientStreams: true}, {StreamName: "Down", Handler: down, ServerStreams: true}},
 	}, struct{}{})
 	go server.Serve(listener)
 }

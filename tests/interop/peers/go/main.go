@@ -13,6 +13,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +42,8 @@ type order struct {
 	ID                    int
 	Do, Addr, Peer, Dial  string
 	Size, Count, Up, Down int64
+	Flight, Mib           int64
+	Seconds, Skip         float64
 }
 
 var out sync.Mutex
@@ -248,6 +251,11 @@ func obey(h host.Host, o order) (object, error) {
 		return identified(ctx, h, target)
 	case "grpc":
 		return callGRPC(ctx, h, target, int(o.Size))
+	case "flow":
+		return flow(ctx, h, target, o)
+	}
+	if strings.HasPrefix(o.Do, "grpc_") {
+		return measureGRPC(ctx, h, target, o)
 	}
 	return streams(ctx, h, target, o)
 }
