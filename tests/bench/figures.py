@@ -54,7 +54,9 @@ class Table:
                     continue
                 base = self.rows.get(self.base.get(column, ""), {}).get(column)
                 ratio = ""
-                if base is not None and name != self.base[column] and len(base.values) == len(series.values):
+                # Processor time comes in ticks: a tiny run may have taken none.
+                comparable = base is not None and len(base.values) == len(series.values) and all(base.values)
+                if base is not None and comparable and name != self.base[column]:
                     ratio = f" = {series.ratio(base):.2f}"
                 cells.append(f"{series}{ratio}")
             out.append(cells)
