@@ -20,6 +20,7 @@ import { createLibp2p } from 'libp2p'
 import { perform, ping, serve } from './streams.js'
 
 const ORDER_TIMEOUT = 60_000
+const IDENTIFY_TIMEOUT = 10_000 // twice what js-libp2p gives it
 const VERSION = JSON.parse(readFileSync(new URL('node_modules/libp2p/package.json', import.meta.url))).version
 const DAY = 24 * 3600
 
@@ -189,9 +190,10 @@ function connection (node, order) {
   return first
 }
 
-async function identified (order, signal) {
+async function identified (order) {
+  const until = Date.now() + IDENTIFY_TIMEOUT
   while (!known.has(order.peer)) {
-    signal.throwIfAborted()
+    if (Date.now() > until) throw new Error('no identify')
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
   return known.get(order.peer)
@@ -227,7 +229,7 @@ async function obey (node, order, signal) {
       await node.hangUp(peerIdFromString(order.peer), { signal })
       return {}
     case 'identify':
-      return await identified(order, signal)
+      return await identified(order)
     case 'ping': {
       const one = connection(node, order)
       const open = (protocol) => one.newStream(protocol, { runOnLimitedConnection: true, signal })
