@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import trio
 
 from bridge.addresses import Multiaddr, endpoint_of, is_relayed
-from bridge.errors import BridgeError, ProtocolViolation, StreamReset
+from bridge.errors import BridgeError, ConnectionLost, ProtocolViolation, StreamReset
 from bridge.events import AutonatResult, ConnectionClosed, Event, Identified, ObservedAddress
 from bridge.identity import Identity, PeerId, peer_text
 from bridge.limits.autonat import (
@@ -31,6 +31,7 @@ from bridge.limits.autonat import (
     AUTONAT_MIN_DATA,
     AUTONAT_REFRESH,
     AUTONAT_RETRY,
+    AUTONAT_SILENCE,
     AUTONAT_STREAM_TIMEOUT,
 )
 from bridge.limits.swarm import UPGRADE_TIMEOUT
@@ -58,6 +59,8 @@ class _Probe:
 
     addr: Multiaddr
     seen: trio.Event = field(default_factory=trio.Event)
+    asked: float | None = None
+    """When the server had everything that it needs for its dial."""
 
 
 class Autonat:
@@ -168,25 +171,30 @@ class Autonat:
         try:
             with trio.fail_after(AUTONAT_STREAM_TIMEOUT):
                 stream = await self._swarm.open_stream(server, [autonat.DIAL_REQUEST])
-                answer = await self._ask(stream, addr, nonce)
+                answer = await self._ask(stream, probe, nonce)
                 await stream.aclose()
         except _NETWORK as problem:
             _log.debug("AutoNAT at %s failed: %r", peer_text(server.peer), problem)
-            return
+            if not _fell_silent(server, probe, problem):
+                return
+            answer = autonat.SILENCE
         finally:
             del self._probes[nonce]
             if stream is not None:
                 stream.reset()
         self._judge(server.peer, addr, answer, probe.seen.is_set())
 
-    async def _ask(self, stream: Stream, addr: Multiaddr, nonce: int) -> Answer:
-        await write_message(stream, autonat.encode_request([addr], nonce))
+    async def _ask(self, stream: Stream, probe: _Probe, nonce: int) -> Answer:
+        await write_message(stream, autonat.encode_request([probe.addr], nonce))
+        probe.asked = trio.current_time()
         reply = autonat.decode_for_client(await read_message(stream, AUTONAT_MESSAGE))
         if isinstance(reply, DataDue):
+            probe.asked = None
             left = reply.size
             while left > 0:
                 await write_message(stream, autonat.encode_data(left))
                 left -= AUTONAT_DATA_CHUNK
+            probe.asked = trio.current_time()
             reply = autonat.decode_for_client(await read_message(stream, AUTONAT_MESSAGE))
         if isinstance(reply, DataDue):
             raise ProtocolViolation("AutoNAT: the server asks for dial data twice")
@@ -315,6 +323,14 @@ async def _bring(connection: Connection, nonce: int) -> None:
     finally:
         stream.reset()
     await connection.aclose()
+
+
+def _fell_silent(server: Connection, probe: _Probe, problem: BaseException) -> bool:
+    """The server took the request and, on a connection that lives, had time for a dial before it gave up."""
+    if isinstance(problem, ConnectionLost) or server.closed.is_set() or probe.asked is None:
+        return False
+    given_up = isinstance(problem, StreamReset | trio.TooSlowError)
+    return given_up and trio.current_time() - probe.asked >= AUTONAT_SILENCE
 
 
 def _refuse(stream: Stream, _protocol: str) -> None:

@@ -16,6 +16,9 @@ AUTONAT_DATA_CHUNK: Final = 4096
 AUTONAT_STREAM_TIMEOUT: Final = 20.0
 """One request: dial data, dial, dial-back, response (go: 15 s stream plus 10 s dial)."""
 
+AUTONAT_SILENCE: Final = 5.0
+"""A server that ends a request without an answer after this long has tried a dial; sooner, it says nothing."""
+
 AUTONAT_DIAL_TIMEOUT: Final = 5.0
 AUTONAT_DIAL_BACK_TIMEOUT: Final = 5.0
 AUTONAT_REQUESTS_PER_MINUTE: Final = 60

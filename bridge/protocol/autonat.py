@@ -36,6 +36,7 @@ from bridge.protocol.nat import endpoint_key
 __all__ = [
     "DIAL_BACK",
     "DIAL_REQUEST",
+    "SILENCE",
     "Answer",
     "Choice",
     "DataDue",
@@ -73,6 +74,10 @@ class Answer:
     status: str
     index: int = 0
     dial: str = "UNUSED"
+
+
+SILENCE = Answer("NO_ANSWER", 0, "NO_ANSWER")
+"""No answer is on the wire: the server had all it asked for and let the request die after a long while."""
 
 
 @dataclass(frozen=True)
@@ -266,8 +271,14 @@ class Tally:
     def record(self, addr: Multiaddr, server: PeerId, answer: Answer, *, nonce_seen: bool, now: float) -> bool:
         """Takes in one answer for an address; False when it says nothing (refused, internal error, unknown code).
 
-        OK counts only when our nonce came back (A5), so a server cannot make us public by its word alone.
+        OK counts only when our nonce came back (A5), so a server cannot make us public by its word alone. SILENCE
+        counts as a dial in vain: rust-libp2p's server allows a whole request the 10 s that a dial into a black hole
+        takes, and then drops the request without an answer. The word of a server weighs no more than that either.
         """
+        if answer == SILENCE:
+            answer = Answer("OK", 0, "E_DIAL_ERROR")
+            if nonce_seen:
+                return False
         if answer.status != "OK":
             return False
         if answer.dial == "OK" and nonce_seen:

@@ -110,6 +110,64 @@ async def test_the_dial_back_comes_from_another_port_and_another_identity() -> N
         assert server.swarm.connections() != ()
 
 
+@pytest.mark.parametrize("answered", [True, False])
+async def test_a_reset_behind_the_nonce_does_not_spoil_the_answer(answered: bool) -> None:
+    """rust-libp2p drops its stream right behind its answer, so that a reset may overtake the answer."""
+    async with open_one(server=True) as (server, _), open_one() as (client, _):
+        nonces: list[int] = []
+
+        async def dialled_back(stream: Stream) -> None:
+            nonces.append(autonat.decode_dial_back(await read_message(stream, 8192)))
+            if answered:
+                await write_message(stream, autonat.encode_dial_back_response())
+            stream.reset()
+
+        await client.swarm.handle(autonat.DIAL_BACK, dialled_back, max_streams=4, max_per_peer=4)
+        stream = await open_request(client, server)
+        with trio.fail_after(10):
+            assert await ask(stream, [client.swarm.listen_addrs()[0]], 99) == Answer("OK", 0, "OK")
+        assert nonces == [99]
+
+
+async def test_a_server_that_drops_the_request_late_has_dialled_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """rust-libp2p's server gives no answer when its dial takes as long as the request may: behind most NATs."""
+    monkeypatch.setattr(behaviour, "AUTONAT_BOOT_DELAY", 0.05)
+    monkeypatch.setattr(behaviour, "AUTONAT_SILENCE", 0.0)
+    async with open_one() as (server, _), open_one(client=True) as (client, record):
+
+        async def drop(stream: Stream) -> None:
+            await read_message(stream, 8192)
+            stream.reset()
+
+        await server.swarm.handle(autonat.DIAL_REQUEST, drop, max_streams=4, max_per_peer=4)
+        await client.swarm.dial(addr_of(server))
+        found = await record.wait(AutonatResult)
+        assert (found.reachability, found.status, found.confirmations) == ("private", "NO_ANSWER", 1)
+        assert client.autonat is not None
+        assert client.autonat.reachability == "private"
+
+
+async def test_a_server_that_drops_the_request_at_once_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behaviour, "AUTONAT_BOOT_DELAY", 0.05)
+    monkeypatch.setattr(behaviour, "AUTONAT_RETRY", 0.05)
+    async with open_one() as (server, _), open_one(client=True) as (client, record):
+        requests = 0
+
+        async def answer_the_second(stream: Stream) -> None:
+            nonlocal requests
+            await read_message(stream, 8192)
+            requests += 1
+            if requests > 1:
+                await write_message(stream, autonat.encode_answer(Answer("OK", 0, "E_DIAL_ERROR")))
+                await stream.aclose()
+            stream.reset()
+
+        await server.swarm.handle(autonat.DIAL_REQUEST, answer_the_second, max_streams=4, max_per_peer=4)
+        await client.swarm.dial(addr_of(server))
+        found = await record.wait(AutonatResult)
+        assert (found.status, found.confirmations, requests) == ("E_DIAL_ERROR", 1, 2)
+
+
 async def test_a_closed_port_and_a_refused_nonce_are_told_apart() -> None:
     async with open_one(server=True) as (server, _), open_one() as (client, _):
         closed = parse("/ip4/127.0.0.1/tcp/1")

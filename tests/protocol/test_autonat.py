@@ -20,7 +20,7 @@ from bridge.limits.autonat import (
     AUTONAT_REQUESTS_PER_PEER,
 )
 from bridge.protocol import autonat
-from bridge.protocol.autonat import Answer, Choice, DataDue, DataMeter, Quota, Refused, Request, Tally, choose
+from bridge.protocol.autonat import SILENCE, Answer, Choice, DataDue, DataMeter, Quota, Refused, Request, Tally, choose
 from bridge.protocol.candidates import Scope
 
 PEERS = [Identity.generate().peer_id for _ in range(6)]
@@ -156,6 +156,16 @@ def test_an_answer_that_says_nothing_changes_nothing(answer: Answer) -> None:
     tally = Tally()
     assert not tally.record(PUBLIC, PEERS[0], answer, nonce_seen=True, now=0.0)
     assert tally.overall() == "unknown"
+
+
+def test_silence_is_a_dial_in_vain_unless_the_nonce_came() -> None:
+    tally = Tally()
+    assert not tally.record(PUBLIC, PEERS[0], SILENCE, nonce_seen=True, now=0.0)
+    assert tally.reachability(PUBLIC) == ("unknown", 0)
+    assert tally.record(PUBLIC, PEERS[0], SILENCE, nonce_seen=False, now=0.0)
+    assert tally.reachability(PUBLIC) == ("private", 1)
+    assert tally.record(PUBLIC, PEERS[0], Answer("OK", 0, "OK"), nonce_seen=True, now=1.0)
+    assert tally.reachability(PUBLIC) == ("public", 1)
 
 
 def test_unknown_status_codes_are_named_so() -> None:
