@@ -1,4 +1,4 @@
-"""One AutoNAT v2 question in the NAT lab: a server on a public host, a client behind a NAT of the given behaviour.
+"""One AutoNAT v2 question in the NAT lab: servers on a public host, a client behind a NAT of the given behaviour.
 
 `python -m foreign.natcase '{"server": "go", …}'` prints one JSON object. Run in a process of its own, like labcase.
 """
@@ -20,6 +20,8 @@ from foreign.peer import Peer, PeerFailed
 VERDICT_SECONDS = 45.0
 """go asks several times before it believes; ours waits before its first question."""
 CLIENT = "/ip4/0.0.0.0/tcp/4101"
+SERVERS = {"go": 3}
+"""How many servers a client of this kind needs: go believes two that agree and asks each once in two minutes."""
 
 
 def verdict(client: Peer, public: str) -> bool | None:
@@ -36,15 +38,18 @@ def verdict(client: Peer, public: str) -> bool | None:
 
 
 def conduct(lab: Lab, order: dict[str, Any]) -> dict[str, Any]:
-    """The client connects to the server and finds out."""
-    server = Peer(order["server"], "-listen", RELAY, "-autonat", popen=partial(popen, lab, "relay"))
+    """The client connects to the servers and finds out."""
+    port = int(RELAY.rpartition("/")[2])
+    listen = [f"{RELAY.rpartition('/')[0]}/{port + i}" for i in range(SERVERS.get(order["client"], 1))]
+    servers = [Peer(order["server"], "-listen", one, "-autonat", popen=partial(popen, lab, "relay")) for one in listen]
     flags = ("-listen", CLIENT, "-autonat", "-observers", "1")
     client = Peer(order["client"], *flags, popen=partial(popen, lab, "a"))
     public = str(lab.hosts["a"].public)
-    found: dict[str, Any] = {"versions": {one.kind: one.version for one in (server, client)}, "public": public}
+    found: dict[str, Any] = {"versions": {one.kind: one.version for one in (*servers, client)}, "public": public}
     began = time.monotonic()
     try:
-        client.ask("dial", addr=server.addr)
+        for server in servers:
+            client.ask("dial", addr=server.addr)
         while (said := verdict(client, public)) is None and time.monotonic() - began < VERDICT_SECONDS:
             time.sleep(0.1)
         found |= {"reachable": said, "seconds": round(time.monotonic() - began, 1)}
