@@ -61,6 +61,12 @@ DCUTR_BACKOFF_MIN: Final = 0.2
 DCUTR_BACKOFF_MAX: Final = 0.6
 """Pause between the attempts of one run, drawn at random."""
 
+DCUTR_KEEP: Final = 10.0
+"""Dials in the air wait this long for the next attempt: the peer's verdict (OBSERVER_TIMEOUT), a pause, an exchange."""
+
+DCUTR_MAX_KEPT: Final = 32
+"""Peers whose dials are kept between two attempts; each holds a place among MAX_DIVERTERS."""
+
 DCUTR_RETRY_FIRST: Final = 30.0
 DCUTR_RETRY_MAX: Final = 600.0
 """After the last attempt of a run the next run waits this long, doubling to the maximum."""

@@ -1,16 +1,15 @@
 """TCP simultaneous open from the listening port: dials that stay outstanding, accepted sockets beside them.
 
-The rules are those of measured kernels and NATs (docs/troubleshooting.md): one dial per candidate stays outstanding;
-it is renewed only after an error, on another socket, after a random pause; sockets that were accepted meanwhile are
-tried in parallel; and a socket counts only when its taker says so, after a round trip above TCP. What a taker does
-with a socket (security, roles, peer ids) is unknown here.
+The rules are those of measured kernels and NATs (docs/troubleshooting.md): one dial per candidate stays outstanding,
+beyond the attempt's end (`bridge.net.dial` says why); it is renewed only after an error, on another socket, after a
+random pause; sockets that were accepted meanwhile are tried in parallel; and a socket counts only when its taker says
+so, after a round trip above TCP. What a taker does with a socket (security, roles, peer ids) is unknown here.
 """
 
 from __future__ import annotations
 
 import errno
 import random
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Literal, TypeVar
 
@@ -19,7 +18,8 @@ import trio
 from bridge.addresses import Endpoint, Multiaddr, endpoint_of
 from bridge.errors import AddressError
 from bridge.limits.punch import DCUTR_LOSER_GRACE, MAX_PUNCH_DIALS, MAX_PUNCH_SOCKETS, REDIAL_MAX, REDIAL_MIN
-from bridge.net.tcp import TcpStream, bound_socket
+from bridge.net.dial import Dial, DialsKept, TupleTaken
+from bridge.net.tcp import TcpStream
 from bridge.protocol.verdict import Evidence
 
 __all__ = ["How", "SimultaneousOpen", "Source"]
@@ -31,8 +31,7 @@ Source = Callable[[Endpoint], tuple[str, int] | None]
 
 _LOCAL = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.EAFNOSUPPORT, errno.EADDRINUSE, errno.EADDRNOTAVAIL}
 _NO_ROUTE = {errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH}
-_AT_ONCE = 0.001
-"""A "no route" that takes less than this (s) came from our own routing table, not from a packet."""
+"""From our own routing table when the request did not leave; from a router's ICMP when it did."""
 _LOCAL_PAUSE = 10
 """Redials that failed before a packet left wait this many times longer: nothing out there has changed."""
 
@@ -42,7 +41,8 @@ class SimultaneousOpen(Generic[T]):
 
     Takers run in `nursery`, so that they can outlast the attempt: with `keep_losers` those still running after the
     win have DCUTR_LOSER_GRACE seconds more (the other side may have chosen one of them); without it they are
-    cancelled. Nothing else outlives `run`.
+    cancelled. Dials come from `kept` where it has them, and those that are in the air at the end go there; its owner
+    closes them. Nothing else outlives `run`.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class SimultaneousOpen(Generic[T]):
         candidates: Sequence[Multiaddr],
         *,
         source: Source,
+        kept: DialsKept,
         take: Callable[[TcpStream, How], Awaitable[T | None]],
         evidence: Evidence,
         nursery: trio.Nursery,
@@ -58,6 +59,7 @@ class SimultaneousOpen(Generic[T]):
     ) -> None:
         self._candidates = tuple(_numeric(addr) for addr in candidates)
         self._source = source
+        self._kept = kept
         self._take = take
         self._evidence = evidence
         self._nursery = nursery
@@ -76,8 +78,8 @@ class SimultaneousOpen(Generic[T]):
     async def run(self, accepted: trio.MemoryReceiveChannel[TcpStream], start: trio.Event) -> T:
         """Takes accepted sockets at once and dials from `start` on, until a taker returns a prize.
 
-        Runs for ever without one: the caller sets the deadline. Cancellation closes all sockets not handed to a
-        taker and cancels the takers.
+        Runs for ever without one: the caller sets the deadline. Cancellation cancels the takers, and puts dials in
+        the air into `kept`.
         """
         try:
             async with trio.open_nursery() as dials:
@@ -101,7 +103,7 @@ class SimultaneousOpen(Generic[T]):
         async for stream in accepted:
             self._evidence.sockets += 1
             if len(self._scopes) >= MAX_PUNCH_SOCKETS:
-                stream.abort()
+                stream.discard()
                 continue
             self._hand_over(stream, "accept")
 
@@ -113,52 +115,49 @@ class SimultaneousOpen(Generic[T]):
 
     async def _dial(self, endpoint: Endpoint) -> None:
         """Dials one candidate, again and again after errors, never while a dial or its socket is alive."""
-        while self._dials_left > 0:
-            self._dials_left -= 1
-            sock = await self._connect(endpoint)
+        source = self._source(endpoint)
+        dial = self._kept.take(endpoint, source)
+        while dial is not None or self._dials_left > 0:
             pause = self._rng.uniform(REDIAL_MIN, REDIAL_MAX)
-            if isinstance(sock, TcpStream):
-                self._evidence.sockets += 1
-                await self._hand_over(sock, "connect").wait()
-            elif sock == "local":
-                pause *= _LOCAL_PAUSE
+            try:
+                if dial is None:
+                    self._dials_left -= 1
+                    dial = Dial(endpoint, source)
+                await self._see_through(dial)
+            except OSError as problem:
+                if self._here(problem, left=dial is not None):
+                    pause *= _LOCAL_PAUSE
+            dial = None
             await trio.sleep(pause)
 
-    async def _connect(self, endpoint: Endpoint) -> TcpStream | Literal["remote", "local"]:
-        """One dial on a socket of its own. Returns the stream, or on whose side it failed."""
-        family = socket.AF_INET if endpoint.kind == "ip4" else socket.AF_INET6
-        began = trio.current_time()
-        sock: trio.socket.SocketType | None = None
+    async def _see_through(self, dial: Dial) -> None:
+        """Until the dial's taker is done. Raises OSError when it failed; it is kept when the attempt ends before."""
         try:
-            sock = bound_socket(family, *(self._source(endpoint) or (("0.0.0.0", "::")[endpoint.kind == "ip6"], 0)))
-            await sock.connect((endpoint.host, endpoint.port))
-            stream = TcpStream(sock)
-        except OSError as problem:
-            if sock is not None:
-                sock.close()
-            return self._failed(problem, trio.current_time() - began)
-        except BaseException:
-            # Still outstanding when the attempt ended: the SYN was sent and nothing came back.
-            self._evidence.dials += 1
-            if sock is not None:
-                sock.close()
+            stream = await dial.wait()
+        except trio.Cancelled:
+            self._evidence.dials += 1  # the SYN was sent and nothing came back
+            self._kept.keep(dial)
             raise
-        self._evidence.dials += 1
-        if stream.local == stream.remote:  # a simultaneous open with ourselves
+        if stream.local == stream.remote:
             stream.abort()
-            return self._failed(OSError(errno.EADDRNOTAVAIL, "self"), 0.0)
-        return stream
+            raise OSError(errno.EADDRNOTAVAIL, "a simultaneous open with ourselves")
+        self._evidence.dials += 1
+        self._evidence.sockets += 1
+        await self._hand_over(stream, "connect").wait()
 
-    def _failed(self, problem: OSError, seconds: float) -> Literal["remote", "local"]:
-        """EADDRNOTAVAIL means that this 4-tuple is taken: the listener has the connection, look at accept()."""
+    def _here(self, problem: OSError, *, left: bool) -> bool:
+        """Notes a failed dial; true when it failed on this machine. `left`: the SYN was sent."""
         number = problem.errno or 0
         name = errno.errorcode.get(number, "OSError")
-        if number in _LOCAL or (number in _NO_ROUTE and seconds < _AT_ONCE):
+        if isinstance(problem, TupleTaken):
+            self._evidence.taken += 1  # our listener has the connection: look at accept()
+            return True
+        if number in _LOCAL or (number in _NO_ROUTE and not left):
             self._evidence.local_errors[name] += 1
-            return "local"
+            return True
         self._evidence.dials += 1
         self._evidence.errors[name] += 1
-        return "remote"
+        return False
 
     def _hand_over(self, stream: TcpStream, how: How) -> trio.Event:
         """Starts the taker; the event is set when it is done."""

@@ -137,7 +137,7 @@ _ROWS = (
     ),
     Verdict(
         Code.BLACK_HOLED,
-        "A TCP connection stood, but no byte of the security handshake came back on it.",
+        "A TCP connection stood, or half of one, but no byte of the security handshake came back on it.",
         "A NAT or firewall lost track of the connection; a stateful box with strict TCP window checks is the "
         "usual reason. The next try uses a fresh one.",
     ),
@@ -207,6 +207,8 @@ class Evidence:
     """errno names of dials, with their number."""
     local_errors: Counter[str] = field(default_factory=Counter)
     """errno names of dials that failed before a packet was sent (bind, no route, denied)."""
+    taken: int = 0
+    """Dials that found a connection with their 4-tuple: accepted by our listener, or half of one."""
     sockets: int = 0
     """TCP connections that stood."""
     upgrades: list[str] = field(default_factory=list)
@@ -214,7 +216,7 @@ class Evidence:
 
     def seen(self) -> tuple[str, ...]:
         """For the event: each thing once with its number, in order of first appearance."""
-        parts = Counter(self.local_errors) + self.errors + Counter(self.upgrades)
+        parts = Counter(self.local_errors) + Counter(EADDRNOTAVAIL=self.taken) + self.errors + Counter(self.upgrades)
         return tuple(name if count == 1 else f"{name}x{count}" for name, count in parts.items())
 
 
@@ -226,7 +228,7 @@ def judge(evidence: Evidence) -> Code:
         return Code.WRONG_PEER
     if failed & {"PROTOCOL", "AUTHENTICATION", "UNSUPPORTED"}:
         return Code.ROLE_CLASH
-    if evidence.dials == 0 and evidence.local_errors and not evidence.sockets:
+    if evidence.local_errors and not (evidence.dials or evidence.sockets or evidence.taken):
         return _judge_local(set(evidence.local_errors))
     if dependent:
         return Code.MAPPING_DEPENDENT
@@ -248,7 +250,7 @@ def _judge_errors(evidence: Evidence) -> Code:
     icmp = sum(evidence.errors[name] for name in _ICMP | {"ENETUNREACH"})
     if resets or icmp:
         return Code.RESET_BY_NAT if resets >= icmp else Code.UNREACHABLE_BY_NAT
-    if evidence.upgrades:
+    if evidence.upgrades or evidence.taken:
         return Code.BLACK_HOLED
     return Code.SYN_FILTERED if evidence.dials else Code.TIMEOUT
 

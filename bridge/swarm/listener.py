@@ -170,7 +170,7 @@ class Listeners:
 def _drain(receive: trio.MemoryReceiveChannel[TcpStream]) -> None:
     while True:
         try:
-            receive.receive_nowait().abort()
+            receive.receive_nowait().discard()  # half of a connection would hold its 4-tuple against the next dial
         except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
             receive.close()
             return

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from bridge.addresses import Endpoint, Multiaddr, tcp_addr
+from bridge.net.dial import DialsKept
 from bridge.net.punch import How, SimultaneousOpen
 from bridge.net.tcp import TcpStream, listen_socket
 from bridge.protocol.verdict import Code, Evidence, judge
@@ -52,6 +53,7 @@ class Side:
         self.start = trio.Event()
         self.taken = trio.Event()
         self.streams: list[TcpStream] = []
+        self.kept = DialsKept()
         self.send, self.accepted = trio.open_memory_channel[TcpStream](8)
 
     def source(self, endpoint: Endpoint) -> tuple[str, int]:
@@ -66,6 +68,7 @@ class Side:
         opening: SimultaneousOpen[str] = SimultaneousOpen(
             [self.candidate],
             source=self.source,
+            kept=self.kept,
             take=self.judge,
             evidence=self.evidence,
             nursery=nursery,
@@ -77,6 +80,7 @@ class Side:
     def close(self) -> None:
         for stream in self.streams:
             stream.abort()
+        self.kept.close()
 
 
 async def echo_word(stream: TcpStream, how: How) -> str | None:

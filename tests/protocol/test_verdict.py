@@ -35,6 +35,9 @@ def test_the_table_has_one_complete_row_for_each_code() -> None:
         (Evidence(dials=1, sockets=1, upgrades=["SILENT"]), Code.BLACK_HOLED),
         (Evidence(dials=1, sockets=1, upgrades=["PROTOCOL"]), Code.ROLE_CLASH),
         (Evidence(dials=1, sockets=2, upgrades=["SILENT", "WRONG_PEER"]), Code.WRONG_PEER),
+        (Evidence(taken=9), Code.BLACK_HOLED),
+        (Evidence(taken=9, mapping=Mapping.ADDRESS_DEPENDENT), Code.MAPPING_DEPENDENT),
+        (Evidence(taken=1, errors=Counter(ECONNREFUSED=1), dials=1), Code.RESET_BY_NAT),
         (Evidence(sockets=1, local_errors=Counter(EADDRNOTAVAIL=4), upgrades=["SILENT"]), Code.BLACK_HOLED),
     ],
 )

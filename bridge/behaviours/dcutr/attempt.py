@@ -41,8 +41,6 @@ class Attempt:
         self._role = role
         self._remote = remote
         self._evidence = evidence
-        self._endpoints = {endpoint for endpoint in map(endpoint_of, remote) if endpoint is not None}
-        self._hosts = {endpoint.host for endpoint in self._endpoints} - context.hosts_of_others(self._peer)
         self._start = trio.Event()
         self._choosing = trio.Lock()
 
@@ -56,25 +54,34 @@ class Attempt:
         Accepted sockets from the candidates' IPs are ours while this runs, whatever their port: behind a symmetric
         NAT the peer's port cannot be known. An IP that other peers of ours have as well (the relay's, or a NAT they
         share) counts with the exact port only, so that a peer cannot catch their connections by naming their IP.
-        Cancellation leaves no socket behind.
+        Without a connection, also when cancelled, the dials in the air stay on the peer's ground.
         """
-        swarm = self._context.swarm
-        with swarm.divert(self._matches) as accepted:
+        endpoints = frozenset(endpoint for endpoint in map(endpoint_of, self._remote) if endpoint is not None)
+        hosts = {endpoint.host for endpoint in endpoints} - self._context.hosts_of_others(self._peer)
+        won: Won | None = None
+        ground = self._context.grounds.enter(self._peer)
+        try:
+            ground.aim(endpoints, frozenset(hosts))
             opening: SimultaneousOpen[Won] = SimultaneousOpen(
                 self._remote,
                 source=self._context.source,
+                kept=ground.dials,
                 take=self._take,
                 evidence=self._evidence,
                 nursery=self._context.nursery,
                 keep_losers=self._role == "responder",
                 rng=self._context.rng,
             )
-            won: Won | None = None
             async with flat_nursery() as nursery:
                 nursery.start_soon(self._expire, opening, nursery.cancel_scope)
-                won = await opening.run(accepted, self._start)
+                won = await opening.run(ground.accepted, self._start)
                 nursery.cancel_scope.cancel()
-            return won
+        finally:
+            if won is None:
+                self._context.grounds.leave(ground)
+            else:
+                ground.close()
+        return won
 
     async def _expire(self, opening: SimultaneousOpen[Won], scope: trio.CancelScope) -> None:
         await self._start.wait()
@@ -82,10 +89,6 @@ class Attempt:
         if opening.busy:
             await trio.sleep(DCUTR_UPGRADE_GRACE)
         scope.cancel()
-
-    def _matches(self, remote: Multiaddr) -> bool:
-        endpoint = endpoint_of(remote)
-        return endpoint is not None and (endpoint.host in self._hosts or endpoint in self._endpoints)
 
     async def _take(self, stream: TcpStream, how: How) -> Won | None:
         """Upgrades a socket in the role of the exchange (D5), then makes a round trip on it."""

@@ -13,6 +13,7 @@ from typing import Literal
 import trio
 
 from bridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed
+from bridge.behaviours.dcutr.ground import Grounds
 from bridge.behaviours.dcutr.observer import SecondObserver
 from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
 from bridge.events import ConnectionOpened, PunchFailed, PunchStarted, PunchSucceeded, Role
@@ -66,6 +67,7 @@ class PunchContext:
         self.rng = random.Random()  # for pauses, not for secrets
         self.nursery: trio.Nursery
         self.observer = SecondObserver(swarm)
+        self.grounds = Grounds(swarm)
         self.observed_news = trio.Event()
         self._mine: set[tuple[str, str]] = set()
 

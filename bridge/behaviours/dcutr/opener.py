@@ -6,7 +6,6 @@ It runs once for each relayed connection and back-off; when to run again is the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import trio
 
@@ -14,6 +13,7 @@ from bridge.addresses import Multiaddr, endpoint_of
 from bridge.behaviours.dcutr.attempt import Attempt
 from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
 from bridge.behaviours.dcutr.exchange import Failed, sorted_errors
+from bridge.behaviours.dcutr.ground import Ground
 from bridge.behaviours.dcutr.policy import PunchOutcome
 from bridge.errors import BridgeError
 from bridge.limits.punch import (
@@ -24,7 +24,7 @@ from bridge.limits.punch import (
     DCUTR_REVERSAL_TIMEOUT,
 )
 from bridge.limits.wire import MAX_MESSAGE
-from bridge.net.tcp import connect
+from bridge.net.dial import Dial
 from bridge.protocol.dcutr import PROTOCOL, Opener, Schedule, role_of
 from bridge.protocol.verdict import Code
 from bridge.swarm.connection import Connection
@@ -135,8 +135,8 @@ class OpenerRun:
     async def _reversal(self) -> PunchOutcome | None:
         """Dials the public addresses that the peer announces; None when the exchange has to follow.
 
-        Only as long as no TCP connection stands after the head start: a dial of ours that is still outstanding
-        would take the punch's 4-tuple, with the wrong role. A connected one may finish its upgrade.
+        After the head start only a connected one may finish its upgrade. Those still in the air go on as dials of
+        the punch (`bridge.net.dial`), whose role is another one.
         """
         context = self._context
         addrs = context.announced_by(self._relayed, self._scope)[:DCUTR_REVERSAL_ADDRS]
@@ -146,30 +146,41 @@ class OpenerRun:
         wins: list[Won] = []
         connected = trio.Event()
         ended = trio.Event()
-        async with trio.open_nursery() as nursery:
+        ground = context.grounds.enter(self._relayed.peer)
+        try:
+            async with trio.open_nursery() as nursery:
 
-            async def all_dials() -> None:
-                async with trio.open_nursery() as dials:
-                    for addr in addrs:
-                        dials.start_soon(partial(self._dial, addr, connected, wins, dials.cancel_scope))
-                ended.set()
+                async def all_dials() -> None:
+                    async with trio.open_nursery() as dials:
+                        for addr in addrs:
+                            dials.start_soon(self._dial, addr, connected, wins, dials.cancel_scope, ground)
+                    ended.set()
 
-            nursery.start_soon(all_dials)
-            with trio.move_on_after(DCUTR_REVERSAL_HEAD_START):
-                await ended.wait()
-            if connected.is_set() and not ended.is_set():
-                with trio.move_on_after(DCUTR_REVERSAL_TIMEOUT):
+                nursery.start_soon(all_dials)
+                with trio.move_on_after(DCUTR_REVERSAL_HEAD_START):
                     await ended.wait()
-            nursery.cancel_scope.cancel()
+                if connected.is_set() and not ended.is_set():
+                    with trio.move_on_after(DCUTR_REVERSAL_TIMEOUT):
+                        await ended.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            context.grounds.leave(ground)
         return context.succeeded(facts, wins[0]) if wins else None
 
-    async def _dial(self, addr: Multiaddr, connected: trio.Event, wins: list[Won], scope: trio.CancelScope) -> None:
+    async def _dial(
+        self, addr: Multiaddr, connected: trio.Event, wins: list[Won], scope: trio.CancelScope, ground: Ground
+    ) -> None:
         endpoint = endpoint_of(addr)
         if endpoint is None:
             return
         context = self._context
         try:
-            stream = await connect(addr, source=context.source(endpoint), timeout=DCUTR_REVERSAL_HEAD_START)
+            dial = Dial(endpoint, context.source(endpoint))
+            try:
+                stream = await dial.wait()
+            except trio.Cancelled:
+                ground.dials.keep(dial, plain=True)
+                raise
             connected.set()
             link = Link(raw=stream, local=stream.local, remote=stream.remote, path="direct", inbound=False)
             connection = await context.adopt(link, "initiator", self._relayed.peer)

@@ -27,7 +27,7 @@ from bridge.limits.punch import (
     MAX_PUNCH_OUTCOMES,
 )
 from bridge.protocol.dcutr import PROTOCOL
-from bridge.protocol.verdict import TABLE, Code
+from bridge.protocol.verdict import TABLE, Code, judge
 from bridge.swarm.connection import Connection
 from bridge.swarm.stream import Stream
 from bridge.swarm.swarm import Swarm
@@ -46,6 +46,8 @@ class _Punch:
     """A direct connection that appeared meanwhile by other means."""
     facts: Facts | None = None
     """The attempt under way."""
+    overtaken: bool = False
+    """The peer has begun an attempt meanwhile: the next one if we answer, its own if we had opened this one."""
 
     def note(self, facts: Facts) -> None:
         self.facts = facts
@@ -87,7 +89,7 @@ class Dcutr:
         unsubscribe = None
         try:
             async with trio.open_nursery() as nursery:
-                self._context.nursery = self._context.observer.nursery = nursery
+                self._context.nursery = self._context.observer.nursery = self._context.grounds.nursery = nursery
                 await self._swarm.handle(
                     PROTOCOL, self._serve, max_streams=DCUTR_MAX_STREAMS, max_per_peer=DCUTR_MAX_STREAMS_PER_PEER
                 )
@@ -97,6 +99,7 @@ class Dcutr:
                     await trio.sleep_forever()
                 finally:
                     self._stopped = True
+                    self._context.grounds.stop()
                     for punch in self._active.values():  # those that answer run in the swarm's tasks
                         punch.scope.cancel()
         finally:
@@ -155,7 +158,9 @@ class Dcutr:
         if punch is not None:
             punch.direct = connection
             punch.scope.cancel()
-        elif self._relayed_to(connection.peer) is not None:
+            return
+        self._context.grounds.forget(connection.peer)
+        if self._relayed_to(connection.peer) is not None:
             self._upgraded(connection, 0)
         self._tell()
 
@@ -259,7 +264,7 @@ class Dcutr:
         finally:
             outcome = outcome or self._interrupted(relayed.peer, punch, began)
             self._leave(relayed.peer, punch)
-            self._settle(outcome)
+            self._settle(punch, relayed.peer, outcome)
         return outcome
 
     # --- the answering side -------------------------------------------------------------------------------
@@ -273,13 +278,9 @@ class Dcutr:
             stream.reset()
             return
         busy = self._active.get(peer)
-        if busy is not None:
-            # Both sides dialled the other over a relay: the one with the smaller id gives way.
-            if busy.side == "responder" or self._swarm.peer.to_bytes() > peer.to_bytes():
-                stream.reset()
-                return
-            busy.scope.cancel()
-            await busy.done.wait()
+        if busy is not None and busy.side == "initiator" and self._swarm.peer.to_bytes() > peer.to_bytes():
+            stream.reset()  # both sides dialled the other over a relay: the one with the smaller id gives way
+            return
         exchanges = self._exchanges.setdefault(relayed.id, _Exchanges())
         if not exchanges.admit(trio.current_time()):
             stream.reset()
@@ -289,13 +290,19 @@ class Dcutr:
         began = trio.current_time()
         try:
             with punch.scope:
+                if busy is not None:
+                    busy.overtaken = True
+                    busy.scope.cancel()
+                    await busy.done.wait()
                 outcome = await answer(self._context, stream, exchanges.count, punch.note)
         finally:
-            outcome = outcome or self._interrupted(peer, punch, began)
+            if outcome is None:
+                stream.reset()
+                outcome = self._interrupted(peer, punch, began)
             self._leave(peer, punch)
             if relayed.closed.is_set():
                 self._exchanges.pop(relayed.id, None)
-            self._settle(outcome)
+            self._settle(punch, peer, outcome)
 
     # --- bookkeeping --------------------------------------------------------------------------------------
 
@@ -313,10 +320,16 @@ class Dcutr:
         if punch.direct is not None:
             facts = Facts(peer, punch.side, 0, began)
             return self._context.succeeded(facts, Won(punch.direct, "dial", punch.direct.rtt))
-        return self._context.failure(punch.facts, Code.CANCELLED, final=False) if punch.facts is not None else None
+        if punch.facts is None:
+            return None
+        over = punch.overtaken and punch.side == "responder"
+        code = judge(punch.facts.evidence) if over else Code.CANCELLED
+        return self._context.failure(punch.facts, code, final=False)
 
-    def _settle(self, outcome: PunchOutcome | None) -> None:
+    def _settle(self, punch: _Punch, peer: PeerId, outcome: PunchOutcome | None) -> None:
         """Remembers an outcome and tells the path events that follow from it."""
+        if not punch.overtaken and (outcome is None or outcome.final or outcome.code is Code.CANCELLED):
+            self._context.grounds.forget(peer)
         if outcome is not None:
             self._outcomes.pop(outcome.peer, None)
             self._outcomes[outcome.peer] = outcome

@@ -1,0 +1,106 @@
+"""What stays standing between the attempts with one peer: dials in the air, and sockets that its dials brought here.
+
+The two sides never end and begin an attempt at the same instant. A SYN that comes in between must find the dial whose
+mapping it came through (`bridge.net.dial`), and a socket that the listener accepts in between belongs to the punch and
+to DCUtR's role. What is done with them is the next attempt's business.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import trio
+
+from bridge.addresses import Endpoint, Multiaddr, endpoint_of
+from bridge.identity import PeerId
+from bridge.limits.punch import DCUTR_KEEP, DCUTR_MAX_KEPT
+from bridge.net.dial import DialsKept
+from bridge.net.tcp import TcpStream
+from bridge.swarm.swarm import Swarm
+
+__all__ = ["Ground", "Grounds"]
+
+
+class Ground:
+    """One peer's. Sockets that are accepted from where it aims wait in `accepted`."""
+
+    def __init__(self, swarm: Swarm, peer: PeerId) -> None:
+        """Raises LimitExceeded when too many punches wait for sockets."""
+        self.peer = peer
+        self.dials = DialsKept()
+        self.idle = trio.CancelScope()
+        self._endpoints: frozenset[Endpoint] = frozenset()
+        self._hosts: frozenset[str] = frozenset()
+        self._stack = ExitStack()
+        self.accepted: trio.MemoryReceiveChannel[TcpStream] = self._stack.enter_context(swarm.divert(self._matches))
+
+    def aim(self, endpoints: frozenset[Endpoint], hosts: frozenset[str]) -> None:
+        """An attempt begins: sockets from these endpoints are ours, and from any port of these hosts."""
+        self._endpoints, self._hosts = endpoints, hosts
+        self.dials.aim(endpoints)
+
+    def rest(self) -> None:
+        """The attempt is over: the exact endpoints only, since anybody at these hosts may have other business."""
+        self._hosts = frozenset()
+
+    def close(self) -> None:
+        """Resets what is left."""
+        self.dials.close()
+        self._stack.close()
+
+    def _matches(self, remote: Multiaddr) -> bool:
+        endpoint = endpoint_of(remote)
+        return endpoint is not None and (endpoint.host in self._hosts or endpoint in self._endpoints)
+
+
+class Grounds:
+    """The grounds of all peers: with an attempt on them, or kept for the next one."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self.nursery: trio.Nursery
+        self._swarm = swarm
+        self._idle: dict[PeerId, Ground] = {}
+        self._stopped = False
+
+    def enter(self, peer: PeerId) -> Ground:
+        """The ground that was kept for the peer, or a fresh one; give it back with `leave`. Raises LimitExceeded."""
+        ground = self._idle.pop(peer, None)
+        if ground is None:
+            return Ground(self._swarm, peer)
+        ground.idle.cancel()
+        return ground
+
+    def leave(self, ground: Ground) -> None:
+        """Keeps it for the peer's next attempt, DCUTR_KEEP seconds at most, unless there are too many."""
+        if self._stopped or ground.peer in self._idle or len(self._idle) >= DCUTR_MAX_KEPT:
+            ground.close()
+            return
+        ground.rest()
+        ground.idle = trio.CancelScope()
+        self._idle[ground.peer] = ground
+        self.nursery.start_soon(self._expire, ground)
+
+    def forget(self, peer: PeerId) -> None:
+        """No attempt follows."""
+        ground = self._idle.get(peer)
+        if ground is not None:
+            ground.idle.cancel()
+            self._release(ground)
+
+    def stop(self) -> None:
+        """Closes all that are kept, and from now on those that are left."""
+        self._stopped = True
+        for peer in tuple(self._idle):
+            self.forget(peer)
+
+    async def _expire(self, ground: Ground) -> None:
+        with ground.idle as scope:
+            try:
+                await trio.sleep(DCUTR_KEEP)
+            finally:
+                if not scope.cancel_called:  # else somebody has taken it, or closed it
+                    self._release(ground)
+
+    def _release(self, ground: Ground) -> None:
+        del self._idle[ground.peer]
+        ground.close()
