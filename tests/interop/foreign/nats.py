@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from foreign.cases import Case
+from foreign.cases import Case, NotOffered
 from foreign.peer import Pool
 from foreign.punches import run_lab
 
-PAIRS = (("ours", "rust"), ("rust", "ours"), ("go", "ours"), ("ours", "go"))
+PAIRS = (("ours", "rust"), ("rust", "ours"), ("go", "ours"), ("ours", "go"), ("js", "ours"), ("ours", "js"))
 """(server, client)."""
 
 
 def _case(server: str, client: str, nat: str) -> Case:
     def run(pool: Pool) -> str:
+        if client == "js" and nat != "public":
+            raise NotOffered("js-libp2p ignores observed TCP addresses (Identify.maybeAddObservedAddress): never asks")
         found = run_lab(pool, "foreign.natcase", server=server, client=client, nat=nat)
         assert found["reachable"] is (nat == "public"), found
         return f"after {found['seconds']} s"
