@@ -233,6 +233,21 @@ class SessionSwitched(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SessionKept(Event):
+    """A session stays where it is although a direct path is there. `reason`: SLOWER (than the one in use, beyond
+    noise) or HOLD_DOWN (a direct path failed a moment ago); it is looked at again after `again_s`."""
+
+    name = "session.kept"
+    session: str
+    peer: str
+    path: Path
+    reason: str
+    again_s: float
+    rtt_ms: float | None = None
+    rtt_direct_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class HandshakeCompleted(Event):
     """The application's handshake with a peer ended well."""
 

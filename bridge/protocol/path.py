@@ -42,13 +42,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Decision:
-    """`move_to`: the connection to move to, or None; `fresh_circuit`: one is needed first; `again`: in seconds."""
+    """`move_to`: the connection to move to, or None; `fresh_circuit`: one is needed first; `again`: in seconds.
+
+    `instead`: the direct connection that is left alone for now (reasons SLOWER and HOLD_DOWN)."""
 
     move_to: int | None
     reason: str
     fresh_circuit: bool = False
     measure: tuple[int, ...] = ()
     again: float | None = None
+    instead: int | None = None
 
 
 @dataclass
@@ -93,18 +96,19 @@ class PathKeeper:
     def _upgrade(self, active: Candidate, direct: Sequence[Candidate], now: float) -> Decision | None:
         if not direct:
             return None
-        if now < self._hold_until:
-            return Decision(None, "HOLD_DOWN", again=self._hold_until - now)
         best = max(direct, key=lambda one: one.id)
-        held = self._slow.get(best.id, 0.0)
-        if now < held:
-            return Decision(None, "SLOWER", again=held - now)
-        unmeasured = tuple(one.id for one in (active, best) if one.round_trip is None)
-        if active.round_trip is None or best.round_trip is None:
+        if now < self._hold_until:
+            return Decision(None, "HOLD_DOWN", again=self._hold_until - now, instead=best.id)
+        held = self._slow.get(best.id)
+        if held is not None and now < held:
+            return Decision(None, "SLOWER", again=held - now, instead=best.id)
+        unmeasured = tuple(one.id for one in (active, best) if held is not None or one.round_trip is None)
+        self._slow = {}
+        if unmeasured or active.round_trip is None or best.round_trip is None:
             return Decision(None, "MEASURE", measure=unmeasured)
         if best.round_trip > active.round_trip * SLOWER_FACTOR + SLOWER_MARGIN:
             self._slow = {best.id: now + PROBE_AGAIN}
-            return Decision(None, "SLOWER", again=PROBE_AGAIN)
+            return Decision(None, "SLOWER", again=PROBE_AGAIN, instead=best.id)
         return Decision(best.id, "DIRECT")
 
     def _renew(self, active: Candidate, usable: Sequence[Candidate]) -> Decision:

@@ -6,6 +6,7 @@ the carrier's own go on. Knows one stream and one machine, no path and no policy
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -13,8 +14,9 @@ from weakref import WeakKeyDictionary
 import trio
 
 from bridge.errors import BridgeError
-from bridge.limits.session import CARRIER_BURST, CARRIER_CAP_USE, CARRIER_READ
-from bridge.protocol.session import MAX_FRAME, Session, SessionEvent
+from bridge.limits.session import CARRIER_BURST, CARRIER_CAP_USE
+from bridge.net.raw import Buffer
+from bridge.protocol.session import Session, SessionEvent, Write
 
 if TYPE_CHECKING:
     from bridge.swarm.connection import Connection
@@ -59,21 +61,6 @@ def _room(connection: Connection, now: float) -> int | None:
     return int(limit.bytes * (1 - CARRIER_CAP_USE)) - _used(connection) if limit.bytes else CARRIER_BURST
 
 
-def _shared(frames: list[bytes]) -> list[bytes]:
-    """Small frames share one write: each write is an encrypted message, a system call, and a waking at the peer."""
-    if len(frames) == 1:
-        return frames
-    shared, group, size = [], [frames[0]], len(frames[0])
-    for frame in frames[1:]:
-        if size + len(frame) > MAX_FRAME:
-            shared.append(group[0] if len(group) == 1 else b"".join(group))
-            group, size = [], 0
-        group.append(frame)
-        size += len(frame)
-    shared.append(group[0] if len(group) == 1 else b"".join(group))
-    return shared
-
-
 class Carrier:
     """A stream under one generation of a session. `run` lives as long as the stream does."""
 
@@ -85,7 +72,7 @@ class Carrier:
         self.problem: BridgeError | None = None
         self._machine = machine
         self._notice = notice
-        self._rest: list[bytes | memoryview] = []
+        self._rest: deque[Write] = deque()
         self._wake = trio.Event()
         self._closing = False
         self._scope = trio.CancelScope()
@@ -95,21 +82,21 @@ class Carrier:
         """Sends what the machine wants sent, without waiting. Never raises: a broken stream is told to the machine."""
         if self._rest or self._closing:
             return
-        stream, connection = self.stream, self.connection
-        handed = False
+        connection = self.connection
+        capped, handed = connection.link.limit is not None, False
         try:
-            while frames := self._machine.output(self.generation, CARRIER_BURST, now, room=_room(connection, now)):
-                handed = True
-                size = sum(map(len, frames))
-                if connection.link.limit is not None:
+            while True:
+                room = _room(connection, now) if capped else None
+                writes = self._machine.output(self.generation, CARRIER_BURST, now, room=room)
+                if not writes:
+                    break
+                handed, size = True, sum(sum(map(len, parts)) for parts in writes)
+                if capped:
                     _handed[connection] = _handed.get(connection, 0) + size
-                frames = _shared(frames)
-                for index, frame in enumerate(frames):
-                    taken = stream.send_nowait(frame)
-                    if taken < len(frame):
-                        self._rest = [memoryview(frame)[taken:], *frames[index + 1 :]]
-                        self._wake.set()
-                        return
+                self._rest.extend(writes)
+                if not self._push():
+                    self._wake.set()
+                    return
                 if size < CARRIER_BURST:
                     break
         except BROKEN as problem:
@@ -117,6 +104,20 @@ class Carrier:
             return
         if handed and (events := self._machine.after_output(self.generation)):
             self._notice(events)
+
+    def _push(self) -> bool:
+        """Hands over what waits; False once the stream would block."""
+        rest, stream = self._rest, self.stream
+        while rest:
+            parts = rest[0]
+            size = sum(map(len, parts))
+            taken = stream.send_parts(parts, size)
+            if taken < size:
+                if taken:
+                    rest[0] = [memoryview(b"".join(parts))[taken:]]
+                return False
+            rest.popleft()
+        return True
 
     def _broken(self, problem: BaseException) -> None:
         if not self._closing:
@@ -136,7 +137,7 @@ class Carrier:
                 self._scope = nursery.cancel_scope
                 nursery.start_soon(self._write)
                 if early:
-                    self._take(early)
+                    self._take([early])
                 self.stream.on_readable = self._arrived
                 self._arrived()
         finally:
@@ -147,30 +148,31 @@ class Carrier:
         """Takes all that has arrived, in the task that received it."""
         try:
             while not self._closing:
-                data = self.stream.receive_nowait(CARRIER_READ)
-                if data is None:
+                pieces = self.stream.receive_parts()
+                if pieces is None:
                     return
-                if not data:
+                if not pieces:
                     break
-                self._take(data)
+                self._take(pieces)
         except BROKEN as problem:
             self._broken(problem)
         else:
             self._broken(EOFError())
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, pieces: Sequence[Buffer]) -> None:
         self.heard_bytes = self.connection.bytes_received
-        self._notice(self._machine.received(self.generation, data, trio.current_time()))
+        received, now, events = self._machine.received, trio.current_time(), []
+        for piece in pieces:
+            events += received(self.generation, piece, now)
+        self._notice(events)
 
     async def _write(self) -> None:
         try:
             while not self._closing:
                 await self._wake.wait()
                 self._wake = trio.Event()
-                while self._rest and not self._closing:
-                    piece = self._rest[0]
-                    await self.stream.send_all(piece)
-                    del self._rest[0]
+                while not self._closing and not self._push():
+                    await self.stream.wait_send_all_might_not_block()
                 self._sent.unpark_all()
                 self.flush(trio.current_time())
         except BROKEN as problem:

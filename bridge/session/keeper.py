@@ -12,7 +12,7 @@ import trio
 
 from bridge.addresses import Multiaddr, is_relayed, peer_of, with_peer
 from bridge.errors import BridgeError, DirectRequired
-from bridge.events import ConnectionClosed, ConnectionOpened, Event
+from bridge.events import ConnectionClosed, ConnectionOpened, Event, SessionKept
 from bridge.identity import PeerId, peer_text
 from bridge.limits.session import (
     CARRIER_CAP_POLL,
@@ -27,6 +27,7 @@ from bridge.limits.session import (
 )
 from bridge.protocol.path import CAP_LEFT, Candidate, Decision, PathKeeper, PathPolicy
 from bridge.session.carrier import BROKEN, cap_left
+from bridge.session.live import milliseconds
 
 if TYPE_CHECKING:
     from bridge.behaviours.host import Host
@@ -82,6 +83,7 @@ class Keeper:
         self._renewing = False
         self._releasing: set[int] = set()
         self._pause = SESSION_RETRY_FIRST
+        self._kept: tuple[str, int] | None = None
 
     async def run(self) -> None:
         """Until the session is over. Cancelling leaves connections as they are."""
@@ -113,10 +115,12 @@ class Keeper:
         if carrier is None and session.last is not None and session.starved.is_set():
             self._paths.failed(session.last.path, now)
             session.starved = trio.Event()
-        live = {one.id: one for one in self._host.swarm.connections(self._route.peer)}
+        # The swarm lists a connection for a moment after it died: trying that one would cost a back-off.
+        live = {one.id: one for one in self._host.swarm.connections(self._route.peer) if not one.closed.is_set()}
         active = None if carrier is None else self._candidate(carrier.connection, now)
         usable = [self._candidate(one, now) for one in live.values() if now >= self._failed.get(one.id, 0.0)]
         decision = self._paths.decide(active, usable, now)
+        self._tell(decision, active, live)
         if decision.move_to is not None:
             await self._move(live[decision.move_to], decision.reason)
             return 0.0
@@ -134,6 +138,26 @@ class Keeper:
             self._keep_spare(decision, usable, active)
             return CARRIER_CAP_POLL
         return min(60.0, decision.again or 60.0)
+
+    def _tell(self, decision: Decision, active: Candidate | None, live: dict[int, Connection]) -> None:
+        """Says, once for each reason and connection, that a direct path is left alone."""
+        if decision.reason == "MEASURE":
+            return
+        kept = None if decision.instead is None else (decision.reason, decision.instead)
+        if kept is not None and kept != self._kept and active is not None and decision.again is not None:
+            session, other = self._session, live[kept[1]]
+            self._host.swarm.events.emit(
+                SessionKept(
+                    session=session.machine.id.hex()[:8],
+                    peer=peer_text(session.peer),
+                    path=active.path,
+                    reason=decision.reason,
+                    again_s=round(decision.again, 3),
+                    rtt_ms=milliseconds(active.round_trip),
+                    rtt_direct_ms=milliseconds(other.rtt),
+                )
+            )
+        self._kept = kept
 
     @staticmethod
     def _candidate(connection: Connection, now: float) -> Candidate:

@@ -127,8 +127,8 @@ class LiveSession:
             planned=lost is None,
             gap_ms=0.0 if lost is None else round(1000 * (trio.current_time() - lost[0]), 1),
             replayed=event.replayed,
-            rtt_before_ms=None if before is None else _milliseconds(before.rtt),
-            rtt_after_ms=_milliseconds(connection.rtt),
+            rtt_before_ms=None if before is None else milliseconds(before.rtt),
+            rtt_after_ms=milliseconds(connection.rtt),
         )
         self._events.emit(switched)
         self.changes.emit(switched)
@@ -195,8 +195,9 @@ class LiveSession:
 
     def _wake(self) -> None:
         machine = self.machine
-        self._attaching.unpark_all()
-        self.closing.unpark_all()
+        for parked in (self._attaching, self.closing):
+            if parked:
+                parked.unpark_all()
         if machine.incoming.readable or machine.over is not None:
             if self.on_readable is not None:
                 self.on_readable()
@@ -217,7 +218,8 @@ class LiveSession:
             self.handle(self.machine.tick(trio.current_time()))
 
 
-def _milliseconds(seconds: float | None) -> float | None:
+def milliseconds(seconds: float | None) -> float | None:
+    """As events tell times; None where nothing was measured."""
     return None if seconds is None else round(1000 * seconds, 1)
 
 

@@ -14,7 +14,7 @@ import trio
 
 from bridge.errors import BridgeError, LimitExceeded, NegotiationFailed
 from bridge.limits.swarm import NEGOTIATE_TIMEOUT
-from bridge.net.raw import BrokenConnection, BrokenStream
+from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
 from bridge.protocol.multistream import Initiator, Responder
 from bridge.protocol.yamux import (
     Dead,
@@ -135,9 +135,9 @@ class Mux:
 
     # --- for the streams --------------------------------------------------------------------------------
 
-    def write_data(self, state: StreamState, payload: memoryview) -> None:
-        """One Data frame, within the window and MAX_FRAME_PAYLOAD."""
-        self._send(self.session.data(state, payload))
+    def write_data(self, state: StreamState, *parts: Buffer) -> None:
+        """One Data frame, its payload in parts, within the window and MAX_FRAME_PAYLOAD."""
+        self._send(self.session.data(state, *parts))
 
     def consumed(self, state: StreamState) -> None:
         """Bytes left the stream's inbox: credit goes back once it is worth a frame."""

@@ -6,7 +6,7 @@ protocol is done by the connection; here it only delays the first read. Knows no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import index
 from typing import TYPE_CHECKING
 
@@ -100,6 +100,17 @@ class Stream(trio.abc.HalfCloseableStream):
             raise self.fresh_failure()
         return None
 
+    def receive_parts(self) -> list[bytes | bytearray | memoryview] | None:
+        """All that is there now, in the pieces it came in and not copied; [] at the end, None when a read would wait.
+
+        Raises as `receive_some`.
+        """
+        if self._closed or self.negotiation is not None or not self.state.buffered:
+            return None if self.receive_nowait(1) is None else []
+        pieces = self.state.take_pieces()
+        self._mux.consumed(self.state)
+        return pieces
+
     def push_back(self, data: bytes) -> None:
         """Puts bytes back in front: they were read, but belong to what follows."""
         if not self._closed:
@@ -124,6 +135,14 @@ class Stream(trio.abc.HalfCloseableStream):
             mux.write_data(state, view[sent : sent + size])
             sent += size
         return sent
+
+    def send_parts(self, parts: Sequence[Buffer], size: int) -> int:
+        """As `send_nowait`, for `size` bytes in parts; up to MAX_FRAME_PAYLOAD share a frame, and are joined there."""
+        if size > min(self.state.send_window, MAX_FRAME_PAYLOAD) or self._mux.sender.queued >= SEND_QUEUE:
+            return self.send_nowait(b"".join(parts))
+        self._check_writable()
+        self._mux.write_data(self.state, *parts)
+        return size
 
     async def send_all(self, data: Buffer) -> None:
         """Sends everything; waits for the peer's window and the socket.

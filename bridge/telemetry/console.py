@@ -95,6 +95,12 @@ def _switched(event: events.SessionSwitched) -> tuple[str, Tone]:
     return f"{text} after{_ms(event.gap_ms)}, {event.replayed} bytes sent again", "plain"
 
 
+def _kept(event: events.SessionKept) -> tuple[str, Tone]:
+    why = "the direct path is slower" if event.reason == "SLOWER" else "a direct path has just failed"
+    trips = f"round trip{_ms(event.rtt_ms)}, direct{_ms(event.rtt_direct_ms)}"
+    return f"session with {short(event.peer)} stays on the {event.path}: {why} ({trips})", "dim"
+
+
 def _relay_stats(event: events.RelayStats) -> tuple[str, Tone]:
     return f"{event.reservations} reservations, {event.circuits} circuits, {event.bytes_} bytes relayed", "dim"
 
@@ -121,6 +127,7 @@ _LINES: Final[Mapping[type[Event], Callable[[Any], tuple[str, Tone]]]] = {
         "good" if e.to == "direct" else "warn",
     ),
     events.SessionSwitched: _switched,
+    events.SessionKept: _kept,
     events.HandshakeCompleted: lambda e: (f"handshake with {short(e.peer)} {e.user_agent} over {e.path}", "good"),
     events.FlowStats: lambda e: (
         f"{short(e.peer)} {e.path}: {_total(e.sent)} messages sent, {_total(e.received)} received",

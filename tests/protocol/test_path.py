@@ -20,12 +20,23 @@ def test_unmeasured_paths_are_measured_first() -> None:
     assert decision == Decision(None, "MEASURE", measure=(2,))
 
 
-def test_slower_direct_path_is_left_alone_and_probed_again() -> None:
+def test_slower_direct_path_is_left_alone_and_measured_again_later() -> None:
     keeper = PathKeeper()
     slow = Candidate(2, "direct", 0.200)
-    assert keeper.decide(RELAY, [RELAY, slow], 0.0) == Decision(None, "SLOWER", again=PROBE_AGAIN)
-    assert keeper.decide(RELAY, [RELAY, DIRECT], 10.0) == Decision(None, "SLOWER", again=PROBE_AGAIN - 10)
-    assert keeper.decide(RELAY, [RELAY, DIRECT], PROBE_AGAIN + 1).move_to == 2
+    assert keeper.decide(RELAY, [RELAY, slow], 0.0) == Decision(None, "SLOWER", again=PROBE_AGAIN, instead=2)
+    assert keeper.decide(RELAY, [RELAY, DIRECT], 10.0) == Decision(None, "SLOWER", again=PROBE_AGAIN - 10, instead=2)
+    later = PROBE_AGAIN + 1
+    # What was measured then says nothing about now.
+    assert keeper.decide(RELAY, [RELAY, slow], later) == Decision(None, "MEASURE", measure=(1, 2))
+    assert keeper.decide(RELAY, [RELAY, DIRECT], later) == Decision(2, "DIRECT")
+
+
+def test_direct_path_that_stays_slower_stays_left_alone() -> None:
+    keeper = PathKeeper()
+    slow = Candidate(2, "direct", 0.200)
+    keeper.decide(RELAY, [RELAY, slow], 0.0)
+    assert keeper.decide(RELAY, [RELAY, slow], PROBE_AGAIN).reason == "MEASURE"
+    assert keeper.decide(RELAY, [RELAY, slow], PROBE_AGAIN).again == PROBE_AGAIN
 
 
 def test_direct_is_kept() -> None:

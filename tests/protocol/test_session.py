@@ -60,8 +60,8 @@ class Wires:
     def flush(self, who: str, generation: int) -> None:
         """Hands one end's output on a carrier to the wire."""
         if generation in self.queues:
-            for frame in self.end(who).output(generation, 1 << 20, self.now):
-                self.queues[generation][who] += frame
+            for write in self.end(who).output(generation, 1 << 20, self.now):
+                self.queues[generation][who] += b"".join(write)
             self.note(who, self.end(who).after_output(generation))
 
     def deliver(self, sender: str, generation: int, most: int = 1 << 30) -> bool:

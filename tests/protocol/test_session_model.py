@@ -81,9 +81,9 @@ class Sessions(RuleBasedStateMachine):
         wire = self.wires[generation]
         if wire.closed[who]:
             return
-        for frame in self.ends[who].output(generation, 1 << 18, self.now):
+        for write in self.ends[who].output(generation, 1 << 18, self.now):
             if not wire.cut:
-                wire.way[who] += frame
+                wire.way[who] += b"".join(write)
         self._note(who, self.ends[who].after_output(generation))
 
     def _deliver(self, sender: str, generation: int, most: int) -> bool:

@@ -1,13 +1,14 @@
 """Sessions: one ordered byte stream with two ends that outlives the libp2p streams (carriers) it runs over.
 
-`frames` is the wire form, `outgoing` and `incoming` are the two halves of one end's memory, `machine` the end itself.
-No I/O, no clock of its own, no idea of peers or paths.
+`frames` is the wire form, `writes` packs them, `outgoing` and `incoming` are the two halves of one end's memory,
+`machine` is the end itself. No I/O, no clock of its own, no idea of peers or paths.
 """
 
 from bridge.protocol.session.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
 from bridge.protocol.session.frames import MAX_FRAME, Attach, Refusal
 from bridge.protocol.session.machine import Session
 from bridge.protocol.session.outgoing import Outgoing
+from bridge.protocol.session.writes import Write
 
 __all__ = [
     "MAX_FRAME",
@@ -22,4 +23,5 @@ __all__ = [
     "SessionEvent",
     "Starved",
     "Switched",
+    "Write",
 ]

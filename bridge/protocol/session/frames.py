@@ -133,7 +133,7 @@ class FrameReader:
     def __init__(self) -> None:
         self._kept = b""
 
-    def feed(self, data: bytes) -> list[tuple[Kind, int, memoryview]]:
+    def feed(self, data: bytes | bytearray | memoryview) -> list[tuple[Kind, int, memoryview]]:
         """All frames that are whole now, as (kind, value, payload); payloads stay valid.
 
         Raises ProtocolViolation for an unknown type or an oversized length, before anything is kept for it.
@@ -146,11 +146,12 @@ class FrameReader:
             kind, length, value = HEADER.unpack_from(view, at)
             if length > MAX_PAYLOAD:
                 raise ProtocolViolation(f"a session frame of {length} bytes; {MAX_PAYLOAD} is the most")
-            if not Kind.ATTACH <= kind <= Kind.RESUME:
+            known = _KINDS.get(kind)
+            if known is None:
                 raise ProtocolViolation(f"a session frame of unknown type {kind}")
             if end - at - size < length:
                 break
-            frames.append((_KINDS[kind], value, view[at + size : at + size + length]))
+            frames.append((known, value, view[at + size : at + size + length]))
             at += size + length
         self._kept = bytes(view[at:]) if at < end else b""
         return frames

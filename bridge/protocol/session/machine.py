@@ -34,6 +34,7 @@ from bridge.protocol.session.frames import (
 )
 from bridge.protocol.session.incoming import Incoming
 from bridge.protocol.session.outgoing import Outgoing
+from bridge.protocol.session.writes import Write, Writes
 
 
 class Session:
@@ -147,7 +148,7 @@ class Session:
 
     # --- bytes of carriers ------------------------------------------------------------------------------
 
-    def received(self, generation: int, data: bytes, now: float) -> list[SessionEvent]:
+    def received(self, generation: int, data: bytes | bytearray | memoryview, now: float) -> list[SessionEvent]:
         """Takes bytes of a carrier. A carrier that breaks a rule is released and counts as lost; the session lives."""
         carrier = self._carriers.get(generation)
         if carrier is None or self.over is not None:
@@ -161,7 +162,7 @@ class Session:
                     return events
         except (ProtocolViolation, StructError) as problem:
             return [*events, Released(generation, f"PROTOCOL: {problem}"), *self.lost(generation, "PROTOCOL", now)]
-        return [*events, *self._finished()]
+        return events + self._finished()
 
     def _frame(self, carrier: Carrier, kind: Kind, value: int, payload: memoryview, now: float) -> list[SessionEvent]:
         if not carrier.attached:
@@ -284,28 +285,32 @@ class Session:
 
     # --- output and time --------------------------------------------------------------------------------
 
-    def output(self, generation: int, most: int, now: float, *, room: int | None = None) -> list[bytes]:
-        """Frames to send on a carrier now, at least one if there is any, of about `most` bytes together.
+    def output(self, generation: int, most: int, now: float, *, room: int | None = None) -> list[Write]:
+        """What to send on a carrier now, at least one frame if there is any, of about `most` bytes together.
 
-        `room`: bytes of data that the carrier may still take (a relay's cap); control frames go out all the same.
+        Each write is at most MAX_FRAME bytes in parts. `room`: bytes of data that the carrier may still take (a relay's
+        cap); control frames go out all the same.
         """
         carrier = self._carriers.get(generation)
-        if carrier is None:
+        if carrier is None or not self.wants_output(generation, now):
             return []
-        frames = carrier.control
-        carrier.control = []
-        size = sum(map(len, frames))
+        writes = Writes()
+        if carrier.control:
+            for control in carrier.control:
+                writes.add(len(control), control)
+            carrier.control = []
         if generation == self.active and self.over is None:
-            left = MAX_PAYLOAD if room is None else room
-            while size < most and (frame := self.outgoing.next_frame(min(left, MAX_PAYLOAD))) is not None:
-                frames.append(frame)
-                size += len(frame)
+            outgoing, left = self.outgoing, MAX_PAYLOAD if room is None else room
+            while writes.size < most and (frame := outgoing.next_frame(min(left, MAX_PAYLOAD))) is not None:
+                size = sum(map(len, frame))
+                writes.add(size, *frame)
                 if room is not None:
-                    left -= len(frame)
-            if self._ack_wanted(now, sending=bool(frames)):
-                frames.append(encode(Kind.ACK, self.incoming.have, pack(">Q", self.incoming.edge)))
+                    left -= size
+            if self._ack_wanted(now, sending=writes.size > 0):
+                ack = encode(Kind.ACK, self.incoming.have, pack(">Q", self.incoming.edge))
+                writes.add(len(ack), ack)
                 self._told(now)
-        return frames
+        return writes.packed
 
     def wants_output(self, generation: int, now: float) -> bool:
         """Whether `output` would give anything."""
@@ -314,17 +319,14 @@ class Session:
             return False
         if carrier.control:
             return True
-        return (
-            generation == self.active
-            and self.over is None
-            and (self.outgoing.pending or self._ack_wanted(now, sending=False))
-        )
+        if generation != self.active or self.over is not None:
+            return False
+        return self.outgoing.pending or (self.ack_due is not None and self._ack_wanted(now, sending=False))
 
     def _ack_wanted(self, now: float, *, sending: bool) -> bool:
         if self.ack_due is None:
             return False
-        unacked = self.incoming.have - self._acked
-        return sending or now >= self.ack_due or unacked >= SESSION_ACK_BYTES
+        return sending or now >= self.ack_due or self.incoming.have - self._acked >= SESSION_ACK_BYTES
 
     def _told(self, now: float) -> None:
         self._acked, self._edge_told, self.ack_due = self.incoming.have, self.incoming.edge, None

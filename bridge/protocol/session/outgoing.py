@@ -11,7 +11,9 @@ from collections import deque
 
 from bridge.errors import ProtocolViolation
 from bridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN
-from bridge.protocol.session.frames import MAX_PAYLOAD, Kind, encode
+from bridge.protocol.session.frames import HEADER, MAX_PAYLOAD, Kind, encode
+
+_DATA = int(Kind.DATA)
 
 
 class Outgoing:
@@ -46,7 +48,7 @@ class Outgoing:
     @property
     def pending(self) -> bool:
         """Something could be sent now."""
-        return self.cursor < min(self.written, self.edge) or self._fin_pending
+        return self.written > self.cursor < self.edge or self._fin_pending
 
     @property
     def unreceived(self) -> int:
@@ -71,38 +73,39 @@ class Outgoing:
             self.written += taken
         return taken
 
-    def next_frame(self, room: int = MAX_PAYLOAD) -> bytes | None:
-        """The next DATA or FIN frame, or None when nothing may be sent now. Small writes share a frame.
+    def next_frame(self, room: int = MAX_PAYLOAD) -> list[bytes | memoryview] | None:
+        """The next DATA or FIN frame in parts, its header first; None when nothing may be sent now.
 
-        `room`: payload bytes at most; 0 for a carrier that has none left for data.
+        A frame is filled from as many writes as there are. `room`: payload bytes at most; 0 for a carrier that has none
+        left for data.
         """
         most = min(min(self.written, self.edge) - self.cursor, room)
         if most <= 0:
             if not self._fin_pending:
                 return None
             self.fin_sent = True
-            return encode(Kind.FIN, self.written)
-        payload = self._take(min(most, MAX_PAYLOAD))
-        frame = encode(Kind.DATA, self.cursor, payload)
-        self._sent.append(payload)
+            return [encode(Kind.FIN, self.written)]
+        size = min(most, MAX_PAYLOAD)
+        pieces = self._take(size)
+        frame: list[bytes | memoryview] = [HEADER.pack(_DATA, size, self.cursor), *pieces]
+        self._sent += pieces
         if self.cursor < self._highest:
-            self.replayed += min(self.cursor + len(payload), self._highest) - self.cursor
-        self.cursor += len(payload)
+            self.replayed += min(self.cursor + size, self._highest) - self.cursor
+        self.cursor += size
         self._highest = max(self._highest, self.cursor)
         return frame
 
-    def _take(self, most: int) -> memoryview:
-        first = self._unsent.popleft()
-        if len(first) > most:
-            self._unsent.appendleft(first[most:])
-            return first[:most]
-        if len(first) == most or not self._unsent or len(first) + len(self._unsent[0]) > most:
-            return first
-        pieces, size = [first], len(first)
-        while self._unsent and size + len(self._unsent[0]) <= most:
-            pieces.append(self._unsent.popleft())
-            size += len(pieces[-1])
-        return memoryview(b"".join(pieces))
+    def _take(self, size: int) -> list[memoryview]:
+        unsent, pieces = self._unsent, []
+        while size:
+            piece = unsent.popleft()
+            if len(piece) > size:
+                unsent.appendleft(piece[size:])
+                piece = piece[:size]
+            pieces.append(piece)
+            size -= len(piece)
+        # Many small writes are kept for replay as one: each view costs more than it holds.
+        return pieces if len(pieces) <= 2 else [memoryview(b"".join(pieces))]
 
     def acknowledge(self, received: int, edge: int, now: float, round_trip: float) -> None:
         """Forgets what the peer has; the end counts as one byte more. Old news is ignored.

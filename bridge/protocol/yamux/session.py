@@ -295,12 +295,12 @@ class Yamux:
             stream.taken = True
             self._backlog -= 1
 
-    def data(self, stream: StreamState, payload: bytes | memoryview) -> bytes:
-        """One Data frame; the caller keeps to `send_window` and MAX_FRAME_PAYLOAD."""
-        size = len(payload)
+    def data(self, stream: StreamState, *parts: bytes | bytearray | memoryview) -> bytes:
+        """One Data frame, its payload in parts; the caller keeps to `send_window` and MAX_FRAME_PAYLOAD."""
+        size = sum(map(len, parts))
         stream.send_window -= size
         flags, stream.pending_flags = stream.pending_flags, 0
-        return b"".join((HEADER.pack(VERSION, DATA, flags, stream.id, size), payload))
+        return b"".join((HEADER.pack(VERSION, DATA, flags, stream.id, size), *parts))
 
     def consumed(self, stream: StreamState, now: float) -> bytes:
         """Called after bytes left the inbox: the credit to send, once half a window has been read.

@@ -111,6 +111,12 @@ class StreamState:
         self.buffered -= size
         return b"".join(pieces)
 
+    def take_pieces(self) -> list[bytes | bytearray | memoryview]:
+        """All buffered bytes, in order, as they are kept."""
+        pieces = list(self.inbox)
+        self.drop()
+        return pieces
+
     def put_back(self, data: bytes) -> None:
         """Bytes taken but not used come out first again. They were consumed for the window already."""
         if data:
