@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from foreign.cases import Case, NotOffered
-from foreign.peer import Pool
+from foreign.peer import PeerFailed, Pool
 from foreign.suite import cases
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
@@ -24,7 +24,10 @@ def pool() -> Iterator[Pool]:
 
 
 def _parameter(case: Case) -> object:
-    return pytest.param(case, id=case.name, marks=[pytest.mark.xfail(reason=case.known)] if case.known else [])
+    """A known failure that no longer shows fails the test, so that its reason does not outlive it."""
+    raises = (AssertionError, PeerFailed, OSError)
+    known = pytest.mark.xfail(reason=case.known, raises=raises, strict=not case.sometimes)
+    return pytest.param(case, id=case.name, marks=[known] if case.known else [])
 
 
 @pytest.mark.parametrize("case", [_parameter(case) for case in cases()])

@@ -29,6 +29,8 @@ class Case:
     known: str = ""
     lab: bool = False
     """Needs network namespaces."""
+    sometimes: bool = False
+    """The known failure is a race, which the row may also win."""
 
     @property
     def name(self) -> str:

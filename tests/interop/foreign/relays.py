@@ -204,6 +204,11 @@ KNOWN: dict[tuple[str, str], str] = {
     ("duration limit, idle", "ours at the relay of py"): "py-libp2p's relay looks at the time only when bytes arrive",
 }
 """(row, combination): why it fails on their side."""
+NEWEST_CLOSED = (
+    "py-libp2p's relay keeps one entry for each peer (0.8.1, CircuitV2Protocol._active_relays): when a circuit ends, "
+    "which it notices 0.6 s late, it closes the newest circuit of that dialer instead. A quick row is through by then"
+)
+"""Seen in a trace of its relay: the end of circuit 1 closed the source stream of circuit 7."""
 
 
 def _circuit_case(title: str, row: Row, r: str, listener: str, d: str) -> Case:
@@ -213,7 +218,9 @@ def _circuit_case(title: str, row: Row, r: str, listener: str, d: str) -> Case:
         return row(pool, pool.get(r, part, "-relay"), pool.get(listener, "listener"), pool.get(d, "dialer"))
 
     who = f"{d} → {r} → {listener}"
-    return Case("relay", title, who, tuple({r, listener, d}), run, KNOWN.get((title, who), ""))
+    raced = row is churn and r == "py"
+    known = NEWEST_CLOSED if raced else KNOWN.get((title, who), "")
+    return Case("relay", title, who, tuple({r, listener, d}), run, known, sometimes=raced)
 
 
 def _pair_case(title: str, row: Callable[[Pool, Peer, Peer], str], r: str, c: str) -> Case:
