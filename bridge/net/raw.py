@@ -62,6 +62,7 @@ class InboxStream(RawStream, Protocol):
     """Called in the task that brought bytes, the end or a failure. It must neither block nor raise. While it is set,
     nobody may wait in `receive_some`."""
 
-    def receive_nowait(self, max_bytes: int) -> bytes | None:
-        """What is there, b"" at the end, None when nothing has come yet. Raises as `receive_some`."""
+    def receive_parts(self, max_bytes: int) -> list[Buffer] | None:
+        """What is there, in the pieces that arrived; [] at the end, None when nothing has come yet. Raises as
+        `receive_some`."""
         ...

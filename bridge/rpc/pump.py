@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from bridge.errors import BridgeError
 from bridge.limits.rpc import PUMP_LINGER, PUMP_READ, PUMP_TURNS
 
 if TYPE_CHECKING:
-    from bridge.net.raw import InboxStream
+    from bridge.net.raw import Buffer, InboxStream
 
 __all__ = ["PumpEnd", "Pumped", "pump"]
 
@@ -91,7 +91,7 @@ class _State:
         self.scope = trio.CancelScope()
         self.inbound_ended = trio.Event()
         self._delivering = False
-        self._rest = memoryview(b"")
+        self._rest: list[Buffer] = []
         self._wake = trio.Event()
 
     def fail(self, end: PumpEnd, detail: str, problem: BaseException | None = None) -> None:
@@ -151,9 +151,8 @@ class _State:
             while not self.inbound_ended.is_set():
                 await self._wake.wait()
                 self._wake = trio.Event()
-                await _send_rest(self.local, self._rest)
-                self.outcome.received += len(self._rest)
-                self._rest = memoryview(b"")
+                self.outcome.received += await _send_rest(self.local, self._rest)
+                self._rest = []
                 self._deliver()
         except OSError as problem:
             return self.fail(PumpEnd.LOCAL, f"local socket: {problem.strerror}")
@@ -175,16 +174,16 @@ class _State:
         self._delivering = True
         try:
             for _ in range(PUMP_TURNS):
-                data = self.stream.receive_nowait(PUMP_READ)
-                if data is None:
+                pieces = self.stream.receive_parts(PUMP_READ)
+                if pieces is None:
                     return
-                if not data:
+                if not pieces:
                     self.inbound_ended.set()
                     break
-                sent = _send(self.local, data)
+                sent = _send(self.local, pieces)
                 self.outcome.received += sent
-                if sent < len(data):
-                    self._rest = memoryview(data)[sent:]
+                self._rest = _left(pieces, sent)
+                if self._rest:
                     break
             self._wake.set()
         except OSError as problem:
@@ -195,17 +194,28 @@ class _State:
             self._delivering = False
 
 
-def _send(local: socket.socket, data: bytes | memoryview) -> int:
+def _send(local: socket.socket, pieces: Sequence[Buffer]) -> int:
     try:
-        return local.send(data)
+        # Small pieces are joined before they come here, so PUMP_READ bytes are far fewer than IOV_MAX.
+        return local.send(pieces[0]) if len(pieces) == 1 else local.sendmsg(pieces)
     except BlockingIOError:
         return 0
 
 
-async def _send_rest(local: socket.socket, rest: memoryview) -> None:
-    while rest:
+def _left(pieces: Sequence[Buffer], sent: int) -> list[Buffer]:
+    for number, piece in enumerate(pieces):
+        if sent < len(piece):
+            return [memoryview(piece)[sent:], *pieces[number + 1 :]]
+        sent -= len(piece)
+    return []
+
+
+async def _send_rest(local: socket.socket, pieces: list[Buffer]) -> int:
+    total = sum(map(len, pieces))
+    while pieces:
         await trio.lowlevel.wait_writable(local)
-        rest = rest[_send(local, rest) :]
+        pieces = _left(pieces, _send(local, pieces))
+    return total
 
 
 def _hung_up(local: socket.socket) -> bool:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import trio
 
 from bridge.errors import BridgeError
-from bridge.limits.session import CARRIER_BURST, CARRIER_CAP_USE
+from bridge.limits.session import CARRIER_BURST, CARRIER_CAP_USE, CARRIER_READ
 from bridge.net.raw import Buffer
 from bridge.protocol.session import Session, SessionEvent, Write
 
@@ -148,7 +148,7 @@ class Carrier:
         """Takes all that has arrived, in the task that received it."""
         try:
             while not self._closing:
-                pieces = self.stream.receive_parts()
+                pieces = self.stream.receive_parts(CARRIER_READ)
                 if pieces is None:
                     return
                 if not pieces:

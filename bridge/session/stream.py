@@ -102,12 +102,12 @@ class SessionStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint_if_cancelled()
         self._receiving = True
         try:
-            while (data := self._take(most)) is None:
+            while (pieces := self.receive_parts(most)) is None:
                 await self.live.reading.park()
         finally:
             self._receiving = False
         await trio.lowlevel.cancel_shielded_checkpoint()
-        return data
+        return b"".join(pieces)
 
     @property
     def on_readable(self) -> Callable[[], None] | None:
@@ -118,23 +118,19 @@ class SessionStream(trio.abc.HalfCloseableStream):
     def on_readable(self, callback: Callable[[], None] | None) -> None:
         self.live.on_readable = callback
 
-    def receive_nowait(self, max_bytes: int) -> bytes | None:
-        """What has arrived already, b"" at the peer's end, None when nothing has; raises as `receive_some`."""
-        return self._take(max_bytes)
-
-    def _take(self, most: int) -> bytes | None:
-        """What can be read now; b"" for the end, None for nothing yet."""
+    def receive_parts(self, max_bytes: int) -> list[Buffer] | None:
+        """See InboxStream; raises as `receive_some`."""
         if self._closed:
             self._check()
         machine, now = self._machine, trio.current_time()
-        data = machine.read(most, now)
-        if data:
+        pieces = machine.read(max_bytes, now)
+        if pieces:
             active = machine.active
             if active is not None and machine.wants_output(active, now):
                 self.live.flush()
-            return data
+            return pieces
         if machine.incoming.ended:
-            return b""
+            return []
         self._check()
         return None
 

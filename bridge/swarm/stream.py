@@ -100,14 +100,11 @@ class Stream(trio.abc.HalfCloseableStream):
             raise self.fresh_failure()
         return None
 
-    def receive_parts(self) -> list[bytes | bytearray | memoryview] | None:
-        """All that is there now, in the pieces it came in and not copied; [] at the end, None when a read would wait.
-
-        Raises as `receive_some`.
-        """
+    def receive_parts(self, max_bytes: int) -> list[Buffer] | None:
+        """As `receive_nowait`, in the pieces that arrived, not copied; [] at the end."""
         if self._closed or self.negotiation is not None or not self.state.buffered:
             return None if self.receive_nowait(1) is None else []
-        pieces = self.state.take_pieces()
+        pieces = self.state.take_pieces(max_bytes)
         self._mux.consumed(self.state)
         return pieces
 

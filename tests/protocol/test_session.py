@@ -102,8 +102,8 @@ class Wires:
         return data[13 + len(payload) :]
 
     def read(self, who: str) -> None:
-        while piece := self.end(who).read(1 << 20, self.now):
-            self.got[who] += piece
+        while pieces := self.end(who).read(1 << 20, self.now):
+            self.got[who] += b"".join(pieces)
 
     def settle(self, rounds: int = 4000) -> None:
         """Delivers everything, reading at both ends, until nothing moves and no acknowledgement is due."""

@@ -125,8 +125,8 @@ class Sessions(RuleBasedStateMachine):
         return bytes(wire.opening[13 + len(payload) :])
 
     def _read(self, who: str) -> None:
-        while piece := self.ends[who].read(1 << 20, self.now):
-            self.got[who] += piece
+        while pieces := self.ends[who].read(1 << 20, self.now):
+            self.got[who] += b"".join(pieces)
 
     # --- rules ----------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from bridge.net.raw import Buffer
 from bridge.net.tcp import TcpStream
 from bridge.rpc import pump as pump_module
 from bridge.rpc.pump import Pumped, PumpEnd, pump
@@ -24,11 +25,12 @@ class Inbox(TcpStream):
         self.on_readable: Callable[[], None] | None = None
         self.taken = trio.Event()
 
-    def receive_nowait(self, max_bytes: int) -> bytes | None:
+    def receive_parts(self, max_bytes: int) -> list[Buffer] | None:
         data = self._receive(max_bytes)
         if data is None:
             self.taken.set()
-        return data
+            return None
+        return [data[:7], data[7:]] if len(data) > 7 else [data] if data else []
 
     async def watch(self) -> None:
         while True:

@@ -93,21 +93,19 @@ class Incoming:
             raise ProtocolViolation(f"the stream ends at {length}; bytes beyond it came")
         self.length = length
 
-    def read(self, most: int) -> bytes:
-        """At most `most` bytes in order; b"" when there are none now."""
-        if not self._ready:
-            return b""
-        pieces, size = [], 0
-        while self._ready and size < most:
-            piece = self._ready.popleft()
-            if size + len(piece) > most:
+    def read(self, most: int) -> list[bytes | bytearray | memoryview]:
+        """At most `most` bytes in order, in pieces that are not copied; none when there are none now."""
+        ready, pieces, left = self._ready, [], most
+        while ready and left > 0:
+            piece = ready.popleft()
+            if len(piece) > left:
                 view = memoryview(piece)
-                self._ready.appendleft(view[most - size :])
-                piece = view[: most - size]
+                ready.appendleft(view[left:])
+                piece = view[:left]
             pieces.append(piece)
-            size += len(piece)
-        self.read_to += size
-        return b"".join(pieces)
+            left -= len(piece)
+        self.read_to += most - left
+        return pieces
 
     def grow(self, now: float, round_trip: float) -> None:
         """Doubles the window when half of it was read within two round trips (the reader keeps up)."""

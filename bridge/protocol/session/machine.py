@@ -248,14 +248,14 @@ class Session:
         self._traffic_at = now
         return self.outgoing.write(data)
 
-    def read(self, most: int, now: float) -> bytes:
-        """Bytes in order; b"" when there are none now (`incoming.ended` tells an end)."""
-        data = self.incoming.read(most)
-        if data:
+    def read(self, most: int, now: float) -> list[bytes | bytearray | memoryview]:
+        """At most `most` bytes in order, in pieces; none when there are none now (`incoming.ended` tells an end)."""
+        pieces = self.incoming.read(most)
+        if pieces:
             self.incoming.grow(now, self.round_trip)
             if self.incoming.edge - self._edge_told >= self.incoming.window // 4:
                 self.ack_due = now
-        return data
+        return pieces
 
     def finish(self) -> None:
         """Half-close: nothing more will be written."""

@@ -68,8 +68,14 @@ class Outgoing:
         """Takes what there is room for and returns how much that was."""
         taken = min(len(data), self.room)
         if taken:
-            whole = data if isinstance(data, bytes) else bytes(memoryview(data)[:taken])
-            self._unsent.append(memoryview(whole)[:taken])
+            view = memoryview(data)[:taken]
+            if isinstance(data, bytes):
+                self._unsent.append(view)
+            else:
+                # In pieces of a frame: the allocator gives them warm memory back, and no frame is cut out of two.
+                self._unsent.extend(
+                    memoryview(bytes(view[at : at + MAX_PAYLOAD])) for at in range(0, taken, MAX_PAYLOAD)
+                )
             self.written += taken
         return taken
 
