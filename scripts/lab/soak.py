@@ -47,6 +47,10 @@ class Soak:
     server_options: tuple[str, ...] = ()
     delay: Mapping[str, float] = field(default_factory=lambda: {"relay": 10.0, "a": 5.0, "b": 5.0})
     direct: bool = True
+    server: str = "server.py"
+    client: str = "client.py"
+    needs: Path | None = None
+    """A folder that has to be built first: `scripts/interop build` with its name."""
 
 
 def _flat(memory: Sequence[int]) -> bool:
@@ -92,6 +96,28 @@ def _gaps(result: Data, memory: Data) -> Findings:
     return found
 
 
+OFFICIAL = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "punchbridge" / "interop" / "official"
+
+OFFICIAL_CASES = 14
+"""Those of gRPC 1.51's Python client that need no credentials."""
+
+
+def _official(result: Data, memory: Data) -> Findings:
+    rows, apart = result["cases"], result["ms_between_carriers"]
+    carriers, killed, runs = result["carriers"], result["killed"], sum(row["runs"] for row in rows)
+    return [
+        (f"{len(rows)} cases of the client, run {runs} times, none failed",
+         not result["failures"] and len(rows) >= OFFICIAL_CASES),
+        (f"{carriers} carriers, one every {apart['median']} ms (median; mean {apart['mean']})", apart["mean"] <= 30.0),
+        (f"{killed} of them killed, one in {carriers / max(killed, 1):.1f}", killed >= 0.3 * carriers),
+        (f"each case used {min(row['carriers'] for row in rows)} carriers or more, at least 100",
+         min(row["carriers"] for row in rows) >= 100),
+        (f"{result['by_path']['direct']} of them direct, {result['by_path']['relay']} relayed",
+         min(result["by_path"].values()) >= 0.3 * carriers),
+        *((f"memory of the {who} is flat", _flat(series)) for who, series in memory.items()),
+    ]  # fmt: skip
+
+
 SOAKS = (
     Soak(
         "T-001",
@@ -125,6 +151,21 @@ SOAKS = (
         _gaps,
         delay={"relay": 25.0, "a": 15.0, "b": 15.0},
     ),
+    Soak(
+        "T-004",
+        "t-004-official",
+        "the official gRPC interop client while carriers are switched every 20 ms",
+        "Every case of gRPC's own Python client that needs no credentials, unmodified, through forward and expose; "
+        "every 20 ms its session moves to the other path or, every third time, its connection is killed.",
+        ("--peer", str(OFFICIAL), "--seconds", "5"),
+        400.0,
+        _official,
+        server_options=("--peer", str(OFFICIAL)),
+        delay={"relay": 1.0, "a": 1.0, "b": 1.0},
+        server="official_server.py",
+        client="official.py",
+        needs=OFFICIAL,
+    ),
 )
 
 
@@ -138,6 +179,21 @@ def soak(identifier: str) -> Soak:
 
 class SoakFailed(RuntimeError):
     """The run could not be judged: a program did not start, ended early or took too long."""
+
+
+def _described(one: Soak) -> dict[str, Any]:
+    """Its record holds no path of this machine."""
+    told = {**asdict(one), "judge": None, "needs": None if one.needs is None else one.needs.name}
+    for key in ("arguments", "server_options"):
+        told[key] = [text.replace(str(one.needs), "official") for text in told[key]]
+    return told
+
+
+def unavailable(one: Soak) -> str | None:
+    """Why it cannot be run here, None when it can."""
+    if one.needs is None or (one.needs / "stamp").exists():
+        return None
+    return f"the {one.needs.name} peer is not built; run scripts/interop build {one.needs.name}"
 
 
 def run_soak(one: Soak, logs: Path) -> Path:
@@ -162,7 +218,7 @@ def run_soak(one: Soak, logs: Path) -> Path:
     result = {**result, "direct_trip_ms": 2 * (a + b), "relayed_trip_ms": 2 * (a + 2 * relay + b)}
     found = one.judge(result, memory)
     report = {
-        "soak": {**asdict(one), "judge": None, "delay": dict(one.delay)},
+        "soak": {**_described(one), "delay": dict(one.delay)},
         "environment": environment(REPOSITORY),
         "round_trips_from_dialler_ms": trips,
         "result": dict(result),
@@ -200,13 +256,13 @@ def _conduct(one: Soak, lab: Lab, log: EventLog, folder: Path, state: Path) -> D
         relay_id = await_event("relay.listening", "relay", RELAY_START_SECONDS, ["relay"])["peer_id"]
         relay = f"/ip4/{lab.hosts['relay'].address}/tcp/4001/p2p/{relay_id}"
         programs, public = REPOSITORY / "tests" / "soak", f"/ip4/{lab.hosts['a'].address}/tcp/4101"
-        start("server", "a", [sys.executable, str(programs / "server.py"), "--listen", public, "--relay", relay,
+        start("server", "a", [sys.executable, str(programs / one.server), "--listen", public, "--relay", relay,
                               *one.server_options])  # fmt: skip
         server_id = await_event("ready", "server", RESERVATION_SECONDS, ["relay", "server"])["peer_id"]
         addrs = ["--circuit", f"{relay}/p2p-circuit/p2p/{server_id}"]
         if one.direct:
             addrs += ["--direct", f"{public}/p2p/{server_id}"]
-        start("client", "b", [sys.executable, str(programs / "client.py"), *one.arguments, *addrs])
+        start("client", "b", [sys.executable, str(programs / one.client), *one.arguments, *addrs])
         return await_event("result", "client", one.seconds, ["relay", "server", "client"])
 
 
@@ -216,10 +272,13 @@ def summary(one: Soak, report: Data) -> str:
     lines = [f"# {one.id}: {one.title}", "", f"Verdict **{'PASS' if report['passed'] else 'FAIL'}**. {one.goal}", ""]
     lines += [f"- {'holds' if each['holds'] else '**does not hold**'}: {each['what']}" for each in report["findings"]]
     lines += ["", "## Figures", ""]
-    lines += [f"- {key}: {value}" for key, value in result.items() if key not in ("event", "gaps")]
+    lines += [f"- {key}: {value}" for key, value in result.items() if key not in ("event", "gaps", "cases")]
     for row in result.get("gaps", []):
         lines += [f"- {row['kind']}: median {row['median_ms']} ms, longest {row['longest_ms']} ms, "
                   f"round trip of the path taken {row['round_trip_ms']} ms"]  # fmt: skip
+    for row in result.get("cases", []):
+        lines += [f"- {row['case']}: {row['failure'] or 'passed'}; runs {row['runs']}, carriers {row['carriers']}, "
+                  f"killed {row['killed']}"]  # fmt: skip
     for who, series in report["memory_mib"].items():
         if series:
             lines += [f"- memory of the {who}, MiB: first {series[0]}, largest {max(series)}, last {series[-1]}"]
