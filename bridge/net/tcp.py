@@ -18,7 +18,14 @@ import trio
 
 from bridge.addresses import Endpoint, Multiaddr, endpoint_of, tcp_addr
 from bridge.errors import AddressError, DialTimeout, PortInUse, Unreachable
-from bridge.limits.net import ACCEPT_BACKLOG, MAX_RESOLVED, RESOLVE_TIMEOUT, SEND_UNSENT, TCP_USER_TIMEOUT_MS
+from bridge.limits.net import (
+    ACCEPT_BACKLOG,
+    MAX_RESOLVED,
+    RESOLVE_TIMEOUT,
+    SEND_UNSENT,
+    SYN_ACK_RETRIES,
+    TCP_USER_TIMEOUT_MS,
+)
 from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
 
 _KEEPALIVE_IDLE = 30
@@ -73,6 +80,7 @@ def listen_socket(addr: Multiaddr) -> trio.socket.SocketType:
     except OSError as problem:
         raise _bind_error(addr, problem) from None
     try:
+        sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_SYNCNT, SYN_ACK_RETRIES)
         sock.listen(ACCEPT_BACKLOG)
     except OSError as problem:
         sock.close()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import trio
 import trio.testing
 
 from bridge.addresses import Endpoint, Multiaddr, tcp_addr
-from bridge.net.dial import DialsKept
+from bridge.net.dial import Dial, DialsKept, TupleTaken
 from bridge.net.punch import How, SimultaneousOpen
 from bridge.net.tcp import TcpStream, listen_socket
 from bridge.protocol.verdict import Code, Evidence, judge
@@ -224,7 +225,96 @@ async def test_cancelling_leaves_no_socket() -> None:
             await side.send.send(ours)
             await side.run(nursery)
     theirs.abort()
+    side.kept.close()
     assert {fd for fd, what in open_descriptors().items() if what.startswith("socket")} <= before
+
+
+@contextmanager
+def deaf_listener() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A listener whose queue is full, so that the kernel drops further SYNs; and what it has to accept first."""
+    with socket.socket() as listener, socket.socket() as first:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        first.connect(listener.getsockname())
+        yield listener, first
+
+
+async def test_a_dial_in_the_air_is_the_next_attempts_dial() -> None:
+    """Its SYN is still under way, or its mapping waits for the peer's: the same socket takes the answer."""
+    with deaf_listener() as (listener, _), trio.fail_after(10):
+        here = listener.getsockname()
+        side = Side(free_port(), tcp_addr(*here), takes_all)
+        side.start.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(side.run, nursery)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert (side.evidence.dials, side.evidence.sockets) == (1, 0)
+        [in_the_air] = [kept.dial._socket.fileno() for kept in side.kept._dials.values()]
+        listener.accept()[0].close()  # room again: the SYN's next copy is answered
+        async with trio.open_nursery() as nursery:
+            assert await side.run(nursery) == "connect"
+        assert side.streams[0].socket.fileno() == in_the_air
+        assert side.evidence.errors == side.evidence.local_errors == {}
+        side.close()
+
+
+async def takes_all(_stream: TcpStream, how: How) -> str | None:
+    return how
+
+
+async def test_what_stood_between_two_attempts_is_taken_at_once() -> None:
+    with deaf_listener() as (listener, _), trio.fail_after(10):
+        side = Side(free_port(), tcp_addr(*listener.getsockname()), takes_all)
+        dial = Dial(Endpoint("ip4", *listener.getsockname()), ("127.0.0.1", side.port))
+        side.kept.keep(dial)
+        listener.accept()[0].close()
+        accepted = await trio.to_thread.run_sync(listener.accept)
+        assert dial.stands
+        side.start.set()
+        async with trio.open_nursery() as nursery:
+            assert await side.run(nursery) == "connect"
+        accepted[0].close()
+        side.close()
+
+
+def test_only_dials_that_fit_the_next_attempt_are_kept() -> None:
+    with deaf_listener() as (listener, _), deaf_listener() as (other, _), listening() as open_one:
+        here, there, stands = (Endpoint("ip4", *one.getsockname()) for one in (listener, other, open_one))
+        port = free_port()
+        source = ("127.0.0.1", port)
+        kept = DialsKept()
+        dials = {endpoint: Dial(endpoint, source) for endpoint in (here, there, stands)}
+        for dial in dials.values():
+            kept.keep(dial, plain=True)
+        kept.aim(frozenset({here, stands}))
+        assert kept.take(there, source) is None  # not a candidate any more
+        assert kept.take(stands, source) is None  # its acceptor may have taken it for a plain dial
+        assert kept.take(here, source) is dials[here]
+        kept.keep(dials[here])
+        assert kept.take(here, ("127.0.0.1", port + 1)) is None  # we listen elsewhere now
+        assert all(dial._socket.fileno() == -1 for dial in dials.values())
+
+
+def test_a_4_tuple_that_is_taken_is_told_from_an_address_that_is_missing() -> None:
+    with listening() as listener:
+        there = Endpoint("ip4", *listener.getsockname())
+        source = ("127.0.0.1", free_port())
+        first = Dial(there, source)
+        with pytest.raises(TupleTaken):
+            Dial(there, source)
+        first.close()
+    with pytest.raises(OSError, match="assign") as caught:
+        Dial(there, ("192.0.2.1", 0))  # not an address of this machine
+    assert not isinstance(caught.value, TupleTaken)
+
+
+@contextmanager
+def listening() -> Iterator[socket.socket]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener
 
 
 async def test_errors_of_our_own_machine_are_told_apart() -> None:

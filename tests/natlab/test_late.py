@@ -7,14 +7,22 @@ the listener, whose answer the NAT drops (another sequence number than the dial'
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import select
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab
+from lab import Lab, session
 from natlab_programs import Watched, start_relay
+
+from bridge.addresses import Endpoint, tcp_addr
+from bridge.net.dial import Dial, DialsKept, TupleTaken
+from bridge.net.tcp import listen_socket
 
 pytestmark = [pytest.mark.natlab, pytest.mark.timeout(120)]
 
@@ -50,3 +58,54 @@ def test_a_late_side_s_earlier_dial_takes_the_early_side_s_syn(lab: Lab, tmp_pat
         assert not [
             one for one in program.events if one["event"] == "punch.failed" and "EADDRNOTAVAIL" in str(one["seen"])
         ]
+
+
+def test_a_half_open_entry_of_the_listener_does_not_outlast_two_attempts() -> None:
+    """A SYN came, our SYN-ACK is lost: until the kernel gives the entry up, the 4-tuple cannot be dialled."""
+    with Lab(listener_nat="public", dialer_nat="public") as lab:
+        here, there = (lab.hosts[side].address for side in "ab")
+        with session.inside(lab.namespace("a")):
+            listener = socket.socket(fileno=listen_socket(tcp_addr("0.0.0.0", 5000)).detach())
+        lab.cut_direct(direction="a_b")
+        with listener, lab.socket("b") as peer:
+            peer.bind((there, 6000))
+            peer.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                peer.connect((here, 5000))
+            peer.close()
+            began = time.monotonic()
+            with session.inside(lab.namespace("a")):
+                with pytest.raises(TupleTaken):
+                    Dial(Endpoint("ip4", there, 6000), ("0.0.0.0", 5000))
+                while time.monotonic() - began < 30:
+                    with contextlib.suppress(TupleTaken):
+                        Dial(Endpoint("ip4", there, 6000), ("0.0.0.0", 5000)).close()
+                        break
+                    time.sleep(0.1)  # the kernel tells nobody when it gives up
+            assert 5 < time.monotonic() - began < 9
+
+
+def test_a_dial_that_stays_half_open_is_not_kept() -> None:
+    """The peer's SYN came and our answer never arrives: the next attempt dials anew."""
+    with Lab(listener_nat="public", dialer_nat="public") as lab:
+        here, there = (lab.hosts[side].address for side in "ab")
+        endpoint, source = Endpoint("ip4", there, 6000), ("0.0.0.0", 5000)
+        lab.cut_direct(direction="a_b")
+        with session.inside(lab.namespace("a")):
+            dial = Dial(endpoint, source)
+        kept = DialsKept()
+        kept.keep(dial)
+        assert not dial.half_open
+        with lab.socket("b") as peer:
+            peer.bind((there, 6000))
+            peer.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                peer.connect((here, 5000))
+            assert dial.half_open
+            taken = kept.take(endpoint, source)
+            assert taken is dial  # half-open since a moment ago only
+            kept.keep(dial)
+            lab.heal()
+            assert kept.take(endpoint, source) is None
+            assert select.select([], [peer], [], 5)[1]
+            assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED  # it was told
