@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,12 +11,14 @@ import pytest
 import trio
 
 from bridge.addresses import parse, with_peer
+from bridge.behaviours.dcutr import Dcutr
 from bridge.behaviours.dcutr import attempt as attempt_module
 from bridge.errors import DirectRequired, NegotiationFailed, StreamReset
 from bridge.events import P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
 from bridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
 from bridge.net.tcp import listen_socket
 from bridge.protocol.dcutr import PROTOCOL, encode_connect
+from bridge.protocol.identify import PUSH, encode_info
 from bridge.swarm.connection import Connection
 from bridge.swarm.delimited import read_message, write_message
 from bridge.swarm.stream import Stream
@@ -100,6 +103,29 @@ async def test_a_peer_without_dcutr_is_named_so_and_tried_again_later() -> None:
         with trio.fail_after(5), pytest.raises(DirectRequired) as caught:
             await listener.puncher.wait_direct(dialer.peer)
         assert caught.value.verdict == "PEER_UNSUPPORTED"
+
+
+async def test_a_peer_that_tells_of_dcutr_after_its_refusal_is_punched_at_once() -> None:
+    """go registers the protocol with its first public address, up to 5 s after the circuit, and pushes identify."""
+    async with (
+        open_relay() as relay,
+        open_peer() as listener,
+        open_peer(None) as dialer,
+        trio.open_nursery() as nursery,
+    ):
+        relayed = await over_relay(relay, dialer, listener)
+        assert (await listener.record.wait(PunchFailed)).code == "PEER_UNSUPPORTED"
+        swarm = dialer.host.swarm
+        await nursery.start(Dcutr(swarm, QUICK).run)
+        stream = await relayed.open_stream((PUSH,))
+        protocols = swarm.registry.supported(relayed=True)
+        assert PROTOCOL in protocols
+        info = encode_info(swarm.identity, agent="", protocols=protocols, listen=(), observed=None)
+        await write_message(stream, info)
+        await stream.aclose()
+        with trio.fail_after(10):  # retry_first is 30 s
+            await listener.record.wait(PunchSucceeded)
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_next_run_follows_after_the_pause() -> None:
@@ -244,6 +270,46 @@ async def test_stopping_in_the_middle_leaves_no_socket() -> None:
     [failed] = dialer.record.of(PunchFailed)  # the one that stops first
     assert (failed.code, failed.final) == ("CANCELLED", False)
     assert {name for name, what in open_descriptors().items() if what.startswith("socket")} <= set(before)
+
+
+async def test_the_next_exchange_overtakes_the_one_that_is_still_answered() -> None:
+    """The opener begins another only when the last is over for it: to refuse it would cost its attempt."""
+    async with open_relay() as relay, open_peer(None) as listener, open_peer() as dialer:
+        await over_relay(relay, dialer, listener)
+        [theirs] = [c for c in listener.host.swarm.connections(dialer.peer) if c.path == "relay"]
+        with trio.fail_after(10):
+            stream = await listener.host.swarm.open_stream(theirs, [PROTOCOL])
+            await write_message(stream, encode_connect([parse("/ip4/127.0.0.1/tcp/1")]))
+            await read_message(stream)
+            assert await say_connect(listener, theirs)
+            with pytest.raises(StreamReset):
+                await stream.receive_some()
+        failed = await dialer.record.wait(PunchFailed)
+        assert (failed.code, failed.attempt, failed.final) == ("TIMEOUT", 1, False)
+        assert dialer.puncher.active(listener.peer)
+
+
+async def test_dials_in_the_air_stay_from_attempt_to_attempt_and_end_with_the_last() -> None:
+    with socket.socket() as deaf, socket.socket() as first:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        first.connect(deaf.getsockname())  # its queue is full: the kernel drops further SYNs
+        async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
+            lie(listener, f"/ip4/127.0.0.1/tcp/{deaf.getsockname()[1]}")
+            lie(dialer, "/ip4/127.0.0.2/tcp/1")
+            await over_relay(relay, dialer, listener)
+            grounds = dialer.puncher._context.grounds
+            seen = []
+            with trio.fail_after(20):
+                for attempt in (1, 2):
+                    await dialer.record.wait(PunchFailed, attempt)
+                    seen.append([kept.dial for kept in grounds._idle[listener.peer].dials._dials.values()])
+                await dialer.record.wait(PunchFailed, 3)
+            assert len(seen[0]) == 1
+            assert seen[0] == seen[1]
+            assert grounds._idle == {}
+            assert seen[0][0]._socket.fileno() == -1
+            assert [failed.code for failed in dialer.record.of(PunchFailed)] == ["SYN_FILTERED"] * 3
 
 
 async def say_connect(peer: Peer, connection: Connection) -> bytes:

@@ -16,7 +16,16 @@ from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
 from bridge.behaviours.dcutr.opener import OpenerRun
 from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
 from bridge.errors import DirectRequired
-from bridge.events import ConnectionClosed, ConnectionOpened, Event, ObservedAddress, P2pFallback, P2pUpgrade, Role
+from bridge.events import (
+    ConnectionClosed,
+    ConnectionOpened,
+    Event,
+    Identified,
+    ObservedAddress,
+    P2pFallback,
+    P2pUpgrade,
+    Role,
+)
 from bridge.identity import PeerId, peer_text
 from bridge.limits.punch import (
     DCUTR_EXCHANGES_PER_MINUTE,
@@ -144,6 +153,8 @@ class Dcutr:
                 self._direct_opened(connection)
         elif isinstance(event, ConnectionClosed):
             self._closed(event)
+        elif isinstance(event, Identified):
+            self._identified(event)
         elif isinstance(event, ObservedAddress):
             self._context.observed_news.set()
             self._context.observed_news = trio.Event()
@@ -163,6 +174,17 @@ class Dcutr:
         if self._relayed_to(connection.peer) is not None:
             self._upgraded(connection, 0)
         self._tell()
+
+    def _identified(self, event: Identified) -> None:
+        """Ends the pause of a peer that refused and now tells that it can: go's handler comes with its first public
+        address, up to 5 s after the circuit."""
+        connection = self._swarm.connection(event.connection)
+        if connection is None or connection.path != "relay" or PROTOCOL not in event.protocols:
+            return
+        last = self._outcomes.get(connection.peer)
+        if last is not None and last.code is Code.PEER_UNSUPPORTED:
+            self._holds.pop(connection.peer, None)
+            self._tell()
 
     def _closed(self, event: ConnectionClosed) -> None:
         self._exchanges.pop(event.connection, None)
@@ -238,7 +260,7 @@ class Dcutr:
             self._holds[peer] = (now + (pause if TABLE[code].retry else most), min(2 * pause, most))
 
     async def _pause(self, peer: PeerId, seconds: float) -> None:
-        """Waits before the next run; a change of our observed address or the end of the last circuit ends it."""
+        """Waits before the next run, until the hold goes, our observed address changes or the last circuit ends."""
         before = set(self._swarm.observed.addresses())
         with trio.move_on_after(seconds):
             while self._inbound_from(peer) is not None and self._direct_to(peer) is None:
@@ -247,6 +269,7 @@ class Dcutr:
                     nursery.start_soon(_first, self._context.observed_news, nursery.cancel_scope)
                 if set(self._swarm.observed.addresses()) - before:
                     self._holds.pop(peer, None)
+                if peer not in self._holds:
                     return
 
     async def _open(self, relayed: Connection, retry_in: float) -> PunchOutcome | None:
