@@ -30,9 +30,9 @@ __all__ = ["Host", "HostConfig", "open_host"]
 @dataclass(frozen=True)
 class HostConfig:
     """What a host is made of. `listen`: IP and TCP addresses to listen on; `relays`: relay addresses ending in
-    /p2p/ID where a reservation is kept; `punch`: register and run DCUtR, by `punch_policy`; `autonat`: ask
-    AutoNAT v2 servers about us; `autonat_server`: be one; `allow_private`: announce, and punch to, private and
-    loopback addresses."""
+    /p2p/ID where a reservation is kept; `punch`: register and run DCUtR, by `punch_policy`, else peers on circuits are
+    told no address that they could dial back; `autonat`: ask AutoNAT v2 servers about us; `autonat_server`: be one;
+    `allow_private`: announce, and punch to, private and loopback addresses."""
 
     identity: Identity
     listen: tuple[Multiaddr, ...] = ()
@@ -76,7 +76,8 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
         autonat = None
         if config.autonat or config.autonat_server:
             autonat = Autonat(swarm, client=config.autonat, server=config.autonat_server)
-        host = Host(swarm, IdentifyService(swarm), PingService(swarm), RelayClient(swarm), dcutr, autonat)
+        identify = IdentifyService(swarm, dial_back=config.punch)
+        host = Host(swarm, identify, PingService(swarm), RelayClient(swarm), dcutr, autonat)
         await nursery.start(host.identify.run)
         await nursery.start(host.ping.run)
         await nursery.start(host.relay_client.run)

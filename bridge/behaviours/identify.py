@@ -40,10 +40,14 @@ _Contents = tuple[frozenset[Multiaddr], frozenset[str]]
 
 
 class IdentifyService:
-    """The identify behaviour of a swarm; `run` it in a nursery."""
+    """The identify behaviour of a swarm; `run` it in a nursery.
 
-    def __init__(self, swarm: Swarm) -> None:
+    `dial_back`: tell peers on circuits our direct addresses too. Without, they can only come over a relay.
+    """
+
+    def __init__(self, swarm: Swarm, *, dial_back: bool = True) -> None:
         self._swarm = swarm
+        self._dial_back = dial_back
         self._pushes = trio.CapacityLimiter(MAX_PARALLEL_PUSHES)
         self._nursery: trio.Nursery | None = None
         self._told: dict[int, _Contents] = {}
@@ -163,13 +167,16 @@ class IdentifyService:
 
     def _message(self, connection: Connection) -> bytes:
         relayed = connection.path == "relay"
+        listen = self._swarm.announced()
+        if relayed and not self._dial_back:
+            listen = tuple(addr for addr in listen if is_relayed(addr))
         if connection.id in self._told:  # not closed meanwhile
             self._told[connection.id] = self._contents()
         return encode_info(
             self._swarm.identity,
             agent=self._swarm.config.agent,
             protocols=self._swarm.registry.supported(relayed=relayed),
-            listen=self._swarm.announced(),
+            listen=listen,
             observed=None if relayed else connection.remote,
         )
 

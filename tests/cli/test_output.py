@@ -159,9 +159,10 @@ def test_no_p2p_of_either_side_keeps_the_path_on_the_relay(
     assert listener.stop()[0] == 0
     assert [one for one in dialer.events if one["event"].startswith(("punch.", "p2p_upgrade"))] == []
     told = [one for one in listener.events if one["event"].startswith("punch.")]
-    # A plain dial to the dialer's announced address is no message of a punch; gossip stays on the relay even so.
-    assert [one for one in told if one.get("code") != "PEER_UNSUPPORTED" and one.get("how") != "dial"] == []
-    assert silent == "dial" or told == []
+    assert {one.get("code") for one in told} <= ({"PEER_UNSUPPORTED"} if silent == "dial" else set())
+    peer = dialer.event("node.started")["peer_id"]
+    opened = [one for one in listener.events if one["event"] == "connection.opened" and one["peer"] == peer]
+    assert {one["path"] for one in opened} == {"relay"}
     (flow,) = dialer.events[-1]["detail"]["flows"].values()
     assert flow["received"]["invTransactions"] > 0
     assert dialer.events[-1]["path"] == "relay"

@@ -57,6 +57,18 @@ async def test_the_peer_s_announced_address_is_dialled_before_any_exchange() -> 
         assert listener.record.of(PunchStarted) == []
 
 
+async def test_a_peer_that_does_not_punch_cannot_be_dialled_back() -> None:
+    """--no-p2p on the dialer alone: a listener that punches, whoever made it, is told no address on the circuit."""
+    policy = replace(QUICK, reversal=True)
+    async with open_relay() as relay, open_peer(policy) as listener, open_peer(None) as dialer:
+        await over_relay(relay, dialer, listener)
+        assert (await listener.record.wait(PunchFailed)).code == "PEER_UNSUPPORTED"
+        [theirs] = listener.host.swarm.connections(dialer.peer)
+        assert theirs.path == "relay"
+        assert theirs.identify is not None
+        assert theirs.identify.listen == ()
+
+
 async def test_a_dead_announced_address_does_not_hold_the_punch_up() -> None:
     policy = replace(QUICK, reversal=True)
     async with open_relay() as relay, open_peer(policy) as listener, open_peer() as dialer:

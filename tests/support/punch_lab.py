@@ -62,15 +62,16 @@ async def open_peer(
     hub = EventHub()
     record = Recorder(hub)
     config = HostConfig(
-        identity or Identity.generate(), listen, agent=agent, allow_private=allow_private, punch=False, autonat=False
+        identity or Identity.generate(),
+        listen,
+        agent=agent,
+        allow_private=allow_private,
+        punch=policy is not None,
+        punch_policy=policy or QUICK,
+        autonat=False,
     )
-    async with open_host(config, hub) as host, trio.open_nursery() as nursery:
-        dcutr = None
-        if policy is not None:
-            dcutr = Dcutr(host.swarm, policy)
-            await nursery.start(dcutr.run)
-        yield Peer(host, record, dcutr)
-        nursery.cancel_scope.cancel()
+    async with open_host(config, hub) as host:
+        yield Peer(host, record, host.dcutr)
 
 
 async def over_relay(relay: Multiaddr, dialer: Peer, listener: Peer) -> Connection:
