@@ -103,7 +103,7 @@ class Switcher:
         # To the other path, and to one that is killed there: relayed and direct ones in turn.
         path = "relay" if number % KILLED == 1 or number // KILLED % 2 else "direct"
         live = [one for one in self._host.swarm.connections(self._peer) if one is not active.connection]
-        target = next((one for one in reversed(live) if one.path == path), None)
+        target = next((one for one in reversed(live) if one.path == path), live[-1] if live else None)
         if target is not None and not await self._host.sessions.move(session, target, "TORMENT"):
             self.refused += 1
 
