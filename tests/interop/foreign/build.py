@@ -147,21 +147,33 @@ RECIPES = {
     "h2load": Recipe("h2load", "apt-get", [[sys.executable, "fetch.py"]], "root/usr/bin/h2load", _program),
     "ghz": Recipe("ghz", "go", [["sh", "-c", f'GOBIN="$PWD" go install -trimpath {GHZ}']], "ghz", _program),
 }
-PYTHON = {"ours": "ours.py", "py": "stock.py", "rpc": "rpc.py", "node": "kaspanode.py"}
+PYTHON = {"ours": "ours.py", "py": "stock.py", "rpc": "rpc.py", "node": "kaspanode.py", "grpcio": "plain.py"}
+SECOND = {"grpcjs": ("js", "grpc.js")}
+"""Another program of a recipe's folder."""
+
+
+def _recipe(kind: str) -> tuple[Recipe, Path]:
+    """The recipe that builds a kind, and its program there."""
+    folder, product = SECOND.get(kind, (kind, ""))
+    recipe = RECIPES[folder]
+    return recipe, recipe.home / (product or recipe.product)
 
 
 def unavailable(kind: str) -> str | None:
     """Why a peer of this kind cannot be started now, None when it can."""
-    if kind in PYTHON or RECIPES[kind].ready():
+    if kind in PYTHON:
         return None
-    return RECIPES[kind].missing() or f"the {kind} peer is not built; run scripts/interop build {kind}"
+    recipe, _ = _recipe(kind)
+    if recipe.ready():
+        return None
+    return recipe.missing() or f"the {kind} peer is not built; run scripts/interop build {recipe.folder}"
 
 
 def command(kind: str) -> list[str]:
     """How to start a peer. Raises Missing when it is not built."""
     if kind in PYTHON:
         return [sys.executable, str(SOURCES / "py" / PYTHON[kind])]
-    recipe = RECIPES[kind]
+    recipe, product = _recipe(kind)
     if not recipe.ready():
         raise Missing(unavailable(kind) or "")
-    return recipe.argv(recipe.home / recipe.product)
+    return recipe.argv(product)
