@@ -13,10 +13,10 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from foreign.build import RECIPES
+from foreign.build import RECIPES, REPOSITORY
 from foreign.cases import Case
 from foreign.peer import Pool
-from foreign.tunnel import Program, Tunnel, free_port, listens
+from foreign.tunnel import NO_CAPS, Program, Tunnel, free_port, listens
 
 GROUP = "official grpc"
 CASES = (
@@ -41,6 +41,14 @@ UNSENT = {"cancel_after_begin", "timeout_on_sleeping_server"}
 """Their client may give these calls up before it has connected."""
 CLIENTS = {"": "tests.interop.client", "asyncio, ": "tests_aio.interop.client"}
 CASE_SECONDS = 60
+SOAK = REPOSITORY / "tests" / "soak"
+SWITCHED_SECONDS = 3
+UNLIMITED: tuple[str, ...] = (
+    *NO_CAPS,
+    *("--circuits-per-peer", "0", "--hop-streams-per-peer", "0"),
+    *("--peer-burst", "0", "--address-burst", "0"),
+)
+"""A circuit dies every 60 ms or so, and its peer asks for the next."""
 
 
 def home() -> Path:
@@ -97,6 +105,44 @@ def _case(name: str, module: str, path: str, pool: Pool) -> str:
     return front.check_path(before, idle=name in UNSENT)
 
 
+def _switching(pool: Pool) -> tuple[str, ...]:
+    """What the program that moves sessions has to be told: how to reach the official server directly and relayed."""
+
+    def start() -> tuple[tuple[str, ...], list[Program]]:
+        env = {"PYTHONPATH": str(REPOSITORY)}
+        listen = ("--listen", "/ip4/127.0.0.1/tcp/0", "--lan")
+        relay = Program([sys.executable, "-m", "node.cli", "relay", *listen, "--json", *UNLIMITED], env=env)
+        addr = relay.wait("relay.listening")["addrs"][0]
+        serve = [str(SOAK / "official_server.py"), *listen, "--relay", addr, "--peer", str(home())]
+        exposed = Program([sys.executable, *serve], env=env)
+        ready = exposed.wait("ready")
+        peer = f"/p2p/{ready['peer_id']}"
+        addresses = ("--direct", f"{ready['listen'][0]}{peer}", "--circuit", f"{addr}/p2p-circuit{peer}")
+        return addresses, [exposed, relay]
+
+    def end(made: tuple[tuple[str, ...], list[Program]]) -> None:
+        for program in made[1]:
+            program.close()
+
+    addresses: tuple[str, ...] = pool.keep(("official", "switching"), start, end)[0]
+    return addresses
+
+
+def _switched(name: str, pool: Pool) -> str:
+    """The case once, then again and again, while its session moves every 20 ms and every third carrier is killed."""
+    given = ["--lan", "--peer", str(home()), "--seconds", str(SWITCHED_SECONDS), *_switching(pool), name]
+    program = Program([sys.executable, str(SOAK / "official.py"), *given], env={"PYTHONPATH": str(REPOSITORY)})
+    try:
+        result = program.wait("result", CASE_SECONDS)
+    finally:
+        program.close()
+    row, carriers, killed = result["cases"][0], result["carriers"], result["killed"]
+    assert not row["failure"], row["failure"]
+    assert carriers >= SWITCHED_SECONDS / 0.06, f"only {carriers} carriers in {SWITCHED_SECONDS} s"
+    assert killed >= 0.25 * carriers, f"only {killed} of {carriers} carriers were killed"
+    return f"run {row['runs']} times over {carriers} carriers, {killed} of them killed"
+
+
 def _own_list(pool: Pool) -> str:
     """None of the client's cases is left out but those with credentials."""
     code = "import json; from tests.interop.methods import TestCase; print(json.dumps([one.value for one in TestCase]))"
@@ -112,3 +158,4 @@ def cases() -> Iterator[Case]:
             for path, words in (("direct", "direct"), ("relay", "relayed")):
                 run = partial(_case, name, module, path)
                 yield Case(GROUP, name, f"{who}{words}", ("official",), run)
+        yield Case(GROUP, name, "carriers switched", ("official",), partial(_switched, name))
