@@ -38,7 +38,12 @@ SESSION_KEEPALIVE: Final = 10.0
 
 SESSION_ACK_DELAY: Final = 0.02
 SESSION_ACK_BYTES: Final = 256 * KIB
-"""Received bytes are acknowledged after this time or amount, or with the next data that goes the other way."""
+"""Received bytes are acknowledged after this time or amount (a quarter of the window where that is more), or with the
+next data that goes the other way."""
+
+SESSION_TRIP_LEAST: Final = 0.005
+"""Windows are sized for no shorter a round trip: on a busy machine the two ends answer each other no faster, and each
+acknowledgement costs as much as 64 KiB of data."""
 
 CARRIER_READ: Final = 4 * MAX_FRAME_PAYLOAD
 CARRIER_BURST: Final = 256 * KIB

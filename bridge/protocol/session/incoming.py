@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections import deque
 
 from bridge.errors import ProtocolViolation
-from bridge.limits.session import SESSION_AHEAD_FRAMES, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN
+from bridge.limits.session import (
+    SESSION_ACK_BYTES,
+    SESSION_AHEAD_FRAMES,
+    SESSION_TRIP_LEAST,
+    SESSION_WINDOW_MAX,
+    SESSION_WINDOW_MIN,
+)
 
 _SMALL = 16 * 1024
 
@@ -31,6 +37,11 @@ class Incoming:
     def have(self) -> int:
         """What is acknowledged: bytes in order, and one more when the end came too."""
         return self.received + 1 if self.ended else self.received
+
+    @property
+    def step(self) -> int:
+        """So many bytes are worth an acknowledgement: the peer goes on meanwhile (`Outgoing.acknowledge`)."""
+        return max(SESSION_ACK_BYTES, self.window // 4)
 
     @property
     def gap(self) -> bool:
@@ -112,6 +123,6 @@ class Incoming:
         start, since = self._mark
         if self.read_to - start < self.window // 2:
             return
-        if now - since < 2 * max(round_trip, 0.001):
+        if now - since < 2 * max(round_trip, SESSION_TRIP_LEAST):
             self.window = min(2 * self.window, SESSION_WINDOW_MAX)
         self._mark = (self.read_to, now)

@@ -12,7 +12,6 @@ from struct import pack, unpack
 
 from bridge.errors import ProtocolViolation
 from bridge.limits.session import (
-    SESSION_ACK_BYTES,
     SESSION_ACK_DELAY,
     SESSION_BUSY,
     SESSION_CARRIERS,
@@ -253,7 +252,7 @@ class Session:
         pieces = self.incoming.read(most)
         if pieces:
             self.incoming.grow(now, self.round_trip)
-            if self.incoming.edge - self._edge_told >= self.incoming.window // 4:
+            if self.incoming.edge - self._edge_told >= self.incoming.step:
                 self.ack_due = now
         return pieces
 
@@ -326,7 +325,7 @@ class Session:
     def _ack_wanted(self, now: float, *, sending: bool) -> bool:
         if self.ack_due is None:
             return False
-        return sending or now >= self.ack_due or self.incoming.have - self._acked >= SESSION_ACK_BYTES
+        return sending or now >= self.ack_due or self.incoming.have - self._acked >= self.incoming.step
 
     def _told(self, now: float) -> None:
         self._acked, self._edge_told, self.ack_due = self.incoming.have, self.incoming.edge, None

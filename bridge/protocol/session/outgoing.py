@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from bridge.errors import ProtocolViolation
-from bridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN
+from bridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN, SESSION_TRIP_LEAST
 from bridge.protocol.session.frames import HEADER, MAX_PAYLOAD, Kind, encode
 
 _DATA = int(Kind.DATA)
@@ -123,10 +123,12 @@ class Outgoing:
         if received <= self.acked:
             return
         self._forget(received)
+        # The peer acknowledges a quarter of its window at once; to wait for that would be to stand still.
+        self.capacity = min(max(self.capacity, (self.edge - received) // 2), SESSION_REPLAY_MAX)
         start, since = self._mark
         if self.acked - start >= self.capacity:
             # A whole capacity within four round trips: it was the limit.
-            if now - since < 4 * max(round_trip, 0.001):
+            if now - since < 4 * max(round_trip, SESSION_TRIP_LEAST):
                 self.capacity = min(2 * self.capacity, SESSION_REPLAY_MAX)
             self._mark = (self.acked, now)
 
