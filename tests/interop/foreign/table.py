@@ -21,6 +21,14 @@ Our programs against peers that others wrote, each built from its published pack
 
 `ours` is the library of this repository, `go` is go-libp2p, `rust` is rust-libp2p, `js` is js-libp2p on Node 22,
 `py` is a stock py-libp2p host.
+
+"Official grpc" is gRPC's own Python interop client and server, from the sources of Debian's package `grpc`,
+unmodified: every case of the client that needs no credentials of a cloud, through the programs `forward` and `expose`;
+relayed ones over a relay of stock limits (128 KiB a circuit). In "carriers switched" each case is run once, and again
+and again for three seconds, while its session moves every 20 ms and every third carrier is killed; the lab's long run
+of the same is T-004 in [TEST_SCENARIOS.md](../TEST_SCENARIOS.md). "Load" is h2load (Debian's `nghttp2-client`) and ghz
+against that server; every call is answered with OK, the rates are notes.
+
 **pass** held in full; **fail** did not; *theirs* failed for the reason given, which lies with the other side;
 *not offered*: the other implementation has no such thing; *skip*: not run here, for the reason given.
 """
