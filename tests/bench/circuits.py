@@ -26,8 +26,7 @@ def run(*, rounds: int, mib: int, circuits: int, echoes: int, crowd: int, idle: 
     holding = Table("Relay: memory of what is idle", [RESERVED, CIRCUIT])
     relays = {OURS: program("hop.py")}
     for name, command in foreign(moving.notes).items():
-        if name != "js-libp2p":
-            relays[name] = [*command, *ANY, "--relay", "--reservations", "4096"]
+        relays[name] = [*command, *ANY, "--relay", "--reservations", "4096"]
     moving.base = dict.fromkeys(moving.columns, GO)
     with ExitStack() as stack:
         ways: dict[str, tuple[Peer, Peer, Peer]] = {}
