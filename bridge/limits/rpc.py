@@ -12,6 +12,10 @@ MAX_GRPC_MESSAGE: Final = 1024 * MIB
 PUMP_READ: Final = 256 * KIB
 """One read of the pump; beyond it throughput no longer rises (measured: 64 KiB has half the rate)."""
 
+PUMP_BULK: Final = 64 * KIB
+"""After a read of this much the next one goes into memory of its own, where the stream would keep a copy: it spares
+that copy, at the price of an allocation of PUMP_READ."""
+
 PUMP_TURNS: Final = 2
 """Operations that did not block before a pump lets other tasks run: half a MiB, about 1 ms, which is what a small
 call beside a bulk transfer waits for each task of the bulk."""

@@ -62,6 +62,11 @@ class InboxStream(RawStream, Protocol):
     """Called in the task that brought bytes, the end or a failure. It must neither block nor raise. While it is set,
     nobody may wait in `receive_some`."""
 
+    @property
+    def keeps(self) -> bool:
+        """What is sent is kept for a while: as it is when immutable, else copied."""
+        ...
+
     def receive_parts(self, max_bytes: int) -> list[Buffer] | None:
         """What is there, in the pieces that arrived; [] at the end, None when nothing has come yet. Raises as
         `receive_some`."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from bridge.errors import BridgeError
-from bridge.limits.rpc import PUMP_LINGER, PUMP_READ, PUMP_TURNS
+from bridge.limits.rpc import PUMP_BULK, PUMP_LINGER, PUMP_READ, PUMP_TURNS
 
 if TYPE_CHECKING:
     from bridge.net.raw import Buffer, InboxStream
@@ -105,27 +105,30 @@ class _State:
         local, stream, outcome = self.local, self.stream, self.outcome
         view = memoryview(bytearray(PUMP_READ))
         turns = 0
-        drained = True
+        drained, bulk = True, False
         while True:
             if drained:
                 turns = 0
                 await trio.lowlevel.wait_readable(local)
             try:
-                count = local.recv_into(view)
+                # A stream that keeps what it is given copies it out of `view`; bulk is read into memory of its own.
+                data = memoryview(local.recv(PUMP_READ)) if bulk else view[: local.recv_into(view)]
             except BlockingIOError:
                 drained = True
                 continue
             except OSError as problem:
                 return self.fail(PumpEnd.LOCAL, f"local socket: {problem.strerror}")
+            count = len(data)
             if count == 0:
                 break
+            bulk = stream.keeps and count >= PUMP_BULK
             # A short read emptied the socket: waiting first spares a system call that would fail.
             drained = count < PUMP_READ
             try:
-                taken = stream.send_nowait(view[:count])
+                taken = stream.send_nowait(data)
                 if taken < count:
                     turns = 0
-                    await stream.send_all(view[taken:count])
+                    await stream.send_all(data[taken:])
             except _BROKEN as problem:
                 return self.fail(PumpEnd.REMOTE, str(problem), problem)
             outcome.sent += count

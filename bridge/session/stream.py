@@ -28,6 +28,8 @@ class SessionStream(trio.abc.HalfCloseableStream):
     moves = True
     """The path may change under it."""
 
+    keeps = True
+
     def __init__(self, live: LiveSession) -> None:
         self.live = live
         self._machine = live.machine

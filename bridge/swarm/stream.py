@@ -31,6 +31,8 @@ class Stream(trio.abc.HalfCloseableStream):
     gone, and return b"" only after the peer's FIN. One task may read and one may write at a time.
     """
 
+    keeps = False
+
     def __init__(
         self, connection: Connection, mux: Mux, state: StreamState, negotiation: Initiator | Responder
     ) -> None:

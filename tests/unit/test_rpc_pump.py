@@ -20,6 +20,8 @@ from bridge.rpc.pump import Pumped, PumpEnd, pump
 class Inbox(TcpStream):
     """Calls back when bytes are there, as streams do whose connection is read by somebody else."""
 
+    keeps = True
+
     def __init__(self, sock: trio.socket.SocketType) -> None:
         super().__init__(sock)
         self.on_readable: Callable[[], None] | None = None

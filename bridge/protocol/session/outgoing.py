@@ -69,7 +69,7 @@ class Outgoing:
         taken = min(len(data), self.room)
         if taken:
             view = memoryview(data)[:taken]
-            if isinstance(data, bytes):
+            if isinstance(view.obj, bytes):
                 self._unsent.append(view)
             else:
                 # In pieces of a frame: the allocator gives them warm memory back, and no frame is cut out of two.
