@@ -14,7 +14,7 @@ from foreign.cases import Case, NotOffered
 from foreign.peer import PeerFailed, Pool
 from foreign.suite import cases
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.interop
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,8 @@ def _parameter(case: Case) -> object:
     """A known failure that no longer shows fails the test, so that its reason does not outlive it."""
     raises = (AssertionError, PeerFailed, OSError)
     known = pytest.mark.xfail(reason=case.known, raises=raises, strict=not case.sometimes)
-    return pytest.param(case, id=case.name, marks=[known] if case.known else [])
+    marks = [pytest.mark.timeout(case.seconds), *([known] if case.known else [])]
+    return pytest.param(case, id=case.name, marks=marks)
 
 
 @pytest.mark.parametrize("case", [_parameter(case) for case in cases()])

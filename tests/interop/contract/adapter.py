@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 import trio
-from foreign.peer import Peer, PeerFailed
+from foreign.peer import Event, Peer, PeerFailed
 
 from contract.settings import Meeting, Settings, Unusable, expected_side, log, meeting, own_ip, result, run
 
@@ -47,8 +47,18 @@ async def relay(kind: str, settings: Settings, place: Meeting) -> None:
     await trio.sleep_forever()
 
 
+class Told(list[Event]):
+    """What a peer told; each event goes to the log at once."""
+
+    def append(self, event: Event) -> None:
+        log(f"{event}")
+        super().append(event)
+
+
 def client(kind: str, ip: str) -> Peer:
-    return Peer(kind, "-listen", f"/ip4/{ip}/tcp/0", "-punch", "-observers", "1")
+    peer = Peer(kind, "-listen", f"/ip4/{ip}/tcp/0", "-punch", "-observers", "1")
+    peer.events = Told(peer.events)
+    return peer
 
 
 async def listener(kind: str, settings: Settings, place: Meeting) -> None:

@@ -29,6 +29,8 @@ class Case:
     known: str = ""
     lab: bool = False
     """Needs network namespaces."""
+    seconds: int = 180
+    """More than the row takes on a busy machine."""
     sometimes: bool = False
     """The known failure is a race, which the row may also win."""
 

@@ -25,6 +25,15 @@ DIRECT_MS, TOLERANCE_MS = 200, 20
 DIRECT_BYTES = 2000
 """A handshake and a ping take more."""
 
+KNOWN: dict[tuple[str, str], str] = {
+    ("unified-testing", "go → ours → go"): "without delay go does not punch with go, over the relays of go and rust "
+    "neither: after its unilateral dial has timed out, its listener dials from another port than the one it announced "
+    "(its event names no local address), and the other's router drops that",
+}
+"""(suite, combination): why it fails on their side."""
+KNOWN_SECONDS = 40.0
+"""Three attempts of go; the suite's whole time would show no more."""
+
 _UNIFIED = re.compile(r"latency:\n  handshake_plus_one_rtt: ([\d.]+)\n  ping_rtt: ([\d.]+)\n  unit: ms\n")
 
 
@@ -59,14 +68,25 @@ def judged(suite: str, found: dict[str, Any]) -> str:
 
 
 def _case(suite: str, dialer: str, relay: str, listener: str) -> Case:
+    who = f"{dialer} → {relay} → {listener}"
+    known = KNOWN.get((suite, who), "")
+
     def run(pool: Pool) -> str:
         # go punches only towards addresses that it holds for public; the suites' WAN is 10.0.0.0/8.
         head = 11 if "go" in (dialer, listener) or suite == "test-plans" else 10
-        order = {"suite": suite, "dialer": dialer, "relay": relay, "listener": listener, "wan_head": head}
+        order: dict[str, object] = {
+            "suite": suite,
+            "dialer": dialer,
+            "relay": relay,
+            "listener": listener,
+            "wan_head": head,
+        }
+        if known:
+            order["seconds"] = KNOWN_SECONDS
         return judged(suite, run_lab(pool, "foreign.contractlab", **order))
 
     kinds = tuple(dict.fromkeys(kind.removesuffix(BY_ADAPTER) for kind in (dialer, relay, listener)))
-    return Case("hole-punch suites", suite, f"{dialer} → {relay} → {listener}", kinds, run, lab=True)
+    return Case("hole-punch suites", suite, who, kinds, run, known, lab=True, sometimes=bool(known))
 
 
 def cases() -> Iterator[Case]:

@@ -231,7 +231,9 @@ def conduct(lab: SuiteLab, order: dict[str, Any], folder: Path) -> dict[str, Any
     began = time.monotonic()
     pairs: dict[str, object] = {}
     bound: dict[str, list[str]] = {}
-    while (status := run["b"].process.poll()) is None and time.monotonic() - began < SECONDS[suite]:
+    while (status := run["b"].process.poll()) is None and time.monotonic() - began < order.get(
+        "seconds", SECONDS[suite]
+    ):
         for pair in proof.direct_pairs(lab):
             pairs[str(pair)] = pair.as_json()
         bound = {side: listening(lab, side) or bound.get(side, []) for side in "ab"}

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +16,9 @@ from foreign.base import until
 from foreign.build import REPOSITORY
 from foreign.cases import Case
 from foreign.peer import Peer, PeerFailed, Pool
+from foreign.punches import RELAYED_MOST, run_lab
 
+Then = Callable[[Peer, Peer], str]
 LOCAL = ("--listen", "/ip4/127.0.0.1/tcp/0", "--lan")
 
 
@@ -26,58 +29,140 @@ def free_port() -> int:
         return port
 
 
-def pair(pool: Pool, *kaspa_flags: str) -> tuple[Peer, Peer]:
+def pair(pool: Pool, *kaspa_flags: str, node_flags: tuple[str, ...] = ()) -> tuple[Peer, Peer]:
     """(our node, Kaspa's): fresh for each row, since counters and peers are kept by process."""
     number = len(pool.memory)
     pool.memory["kaspa", number] = True
     flags = [("-serve", f"127.0.0.1:{free_port()}") for _ in range(2)]
-    node = pool.get("node", f"node {number}", *flags[0])
+    if "-ping" not in kaspa_flags:
+        kaspa_flags = (*kaspa_flags, "-ping", "1")
+    node = pool.get("node", f"node {number}", *flags[0], *node_flags)
     return node, pool.get("kaspa", f"kaspa {number}", *flags[1], *kaspa_flags)
 
 
-def talking(node: Peer, kaspa: Peer) -> str:
-    """Both have shaken hands; pings, addresses and inventories pass; the connection stays."""
+def shaken(node: Peer, kaspa: Peer) -> None:
+    """Both have shaken hands and list each other."""
     kaspa.wait("handshake")
     node.wait("handshake")
     until(lambda: kaspa.ask("counts")["active"] == 1, "Kaspa's hub does not list us")
+
+
+def alive(node: Peer, kaspa: Peer) -> None:
+    for one in (node, kaspa):
+        for what in ("ended", "invalid", "unanswered", "rejected"):
+            assert not one.find(what), f"{one.kind}: {one.find(what)}"
+
+
+def received(node: Peer) -> dict[str, int]:
+    found: dict[str, int] = node.ask("counts")["counts"].get("received", {})
+    return found
+
+
+def talking(node: Peer, kaspa: Peer) -> str:
+    """Both have shaken hands; pings and addresses pass both ways; the connection stays."""
+    shaken(node, kaspa)
     kaspa.ask("talk")
 
     def all_heard() -> bool:
-        theirs = kaspa.ask("counts")["counts"]
-        ours = node.ask("counts")["counts"].get("received", {})
-        return theirs.get("Ping", 0) >= 2 and {"Pong", "Addresses"} <= set(theirs) and ours.get("pong", 0) >= 2
+        theirs, ours = kaspa.ask("counts")["counts"], received(node)
+        heard = theirs.get("Ping", 0) >= 2 and {"RequestAddresses", "Addresses"} <= set(theirs)
+        return heard and ours.get("pong", 0) >= 2 and "addresses" in ours and len(kaspa.find("pinged")) >= 2
 
     until(all_heard, "pings or addresses did not pass", 20)
-    assert not node.find("ended"), node.find("ended")
-    assert not kaspa.find("ended"), kaspa.find("ended")
+    alive(node, kaspa)
     return ""
 
 
-def we_dial(pool: Pool) -> str:
+def inventories(node: Peer, kaspa: Peer) -> str:
+    """A transaction and a block of each side reach the other, under the id that the other computes of them."""
+    shaken(node, kaspa)
+    ours, theirs = node.ask("publish"), kaspa.ask("publish")
+
+    def they_have() -> bool:
+        found = kaspa.ask("counts")
+        return all(set(ours[kind]) <= set(found[kind]) for kind in ("transactions", "blocks"))
+
+    until(they_have, "our transaction or block did not reach Kaspa's library")
+    until(lambda: all(node.ask("has", **theirs).values()), "Kaspa's transaction or block did not reach us")
+    until(lambda: "transactionNotFound" in received(node), "no TransactionNotFound for the id that nobody has")
+    alive(node, kaspa)
+    return ""
+
+
+def we_dial(then: Then, pool: Pool) -> str:
     node, kaspa = pair(pool)
     node.ask("connect", addr=kaspa.addr)
-    return talking(node, kaspa)
+    return then(node, kaspa)
 
 
-def they_dial(pool: Pool) -> str:
+def they_dial(then: Then, pool: Pool) -> str:
     node, kaspa = pair(pool)
     kaspa.ask("connect", addr=node.addr)
-    return talking(node, kaspa)
+    return then(node, kaspa)
+
+
+def past_first_ping(pool: Pool) -> str:
+    """Both ways and through the bridge at once: nothing but kaspad's 120 s ping, each side's own, and then more."""
+    slow = ("-ping", PING)
+    pairs = [pair(pool, *slow, node_flags=slow) for _ in range(3)]
+    with tunnel(pairs[2][1].addr) as place:
+        pairs[0][0].ask("connect", addr=pairs[0][1].addr)
+        pairs[1][1].ask("connect", addr=pairs[1][0].addr)
+        pairs[2][0].ask("connect", addr=place)
+        began = time.monotonic()
+        for node, kaspa in pairs:
+            shaken(node, kaspa)
+        for node, kaspa in pairs:
+            kaspa.wait("pinged", PING_SECONDS)
+            until(lambda node=node: "pong" in received(node), "our own ping was not answered", PING_SECONDS)  # type: ignore[misc]
+        seconds = time.monotonic() - began
+        for node, kaspa in pairs:
+            inventories(node, kaspa)
+            assert received(node)["ping"] == 1, received(node)
+    assert seconds > 119, seconds
+    return f"after {seconds:.0f} s; both ways, and through forward and expose"
 
 
 def _rejected(we_dial: bool, words: str, flags: tuple[str, ...], pool: Pool) -> str:
-    """Both sides say why."""
+    """Both refuse, and say why."""
     node, kaspa = pair(pool, *flags)
+    _dial(node, kaspa, we_dial)
+    ours, theirs = node.wait("refused"), kaspa.wait("refused")
+    assert words in ours["error"].lower(), ours
+    assert words in theirs["error"].lower(), theirs
+    return f"ours: {ours['error']}; theirs: {theirs['error']}"
+
+
+def _dial(node: Peer, kaspa: Peer, we_dial: bool) -> None:
     dialer, other = (node, kaspa) if we_dial else (kaspa, node)
     try:
         dialer.ask("connect", addr=other.addr)
     except PeerFailed:
-        pass  # either side may be the first to say so; both are asked below
-    ours, theirs = node.wait("refused"), kaspa.wait("refused")
-    assert words in ours["error"].lower(), ours
-    # Kaspa's router ends all routes when a Reject comes; its reason is only in their log.
-    assert any(word in theirs["error"].lower() for word in (words, "reject", "closed")), theirs
-    return f"ours: {ours['error']}; theirs: {theirs['error']}"
+        return  # expected: either side may be the first to say so; both are asked
+    raise AssertionError("the connection was not refused")
+
+
+def _we_refuse(we_dial: bool, pool: Pool) -> str:
+    """Our reason arrives there as a Reject. Their handshake ends with a closed route, whatever the reason was; the
+    library tells it to its log alone, and the peer tells us of that."""
+    node, kaspa = pair(pool, "-protocol", "5")
+    _dial(node, kaspa, we_dial)
+    ours = node.wait("refused")["error"]
+    assert "version" in ours, ours
+    theirs = kaspa.wait("rejected")["reason"]
+    assert theirs == ours, f"we said {ours!r}, they read {theirs!r}"
+    return f"they read: {theirs}"
+
+
+def _they_refuse(we_dial: bool, pool: Pool) -> str:
+    """Their reason arrives here as a Reject."""
+    node, kaspa = pair(pool, node_flags=("-protocol", "9"))
+    _dial(node, kaspa, we_dial)
+    theirs, ours = kaspa.wait("refused")["error"], node.wait("refused")
+    assert "version mismatch" in theirs, theirs
+    assert ours["error"] == theirs, f"they said {theirs!r}, we read {ours}"
+    assert ours["by"] == "peer", ours
+    return f"we read: {ours['error']}"
 
 
 @contextmanager
@@ -123,41 +208,59 @@ def tunnel(server: str) -> Iterator[str]:
                 program.stdout.close()
 
 
-def exposed_kaspa(pool: Pool) -> str:
+def exposed_kaspa(then: Then, pool: Pool) -> str:
     node, kaspa = pair(pool)
     with tunnel(kaspa.addr) as place:
         node.ask("connect", addr=place)
-        return talking(node, kaspa)
+        return then(node, kaspa)
 
 
-def exposed_node(pool: Pool) -> str:
+def exposed_node(then: Then, pool: Pool) -> str:
     node, kaspa = pair(pool)
     with tunnel(node.addr) as place:
         kaspa.ask("connect", addr=place)
-        return talking(node, kaspa)
+        return then(node, kaspa)
 
 
-WRONG_NETWORK, OLD = ("-network", "kaspa-mainnet"), ("-protocol", "5")
-ROWS: tuple[tuple[str, str, Callable[[Pool], str]], ...] = (
-    ("handshake, pings, addresses", "our node dials kaspa-p2p-lib", we_dial),
-    ("handshake, pings, addresses", "kaspa-p2p-lib dials our node", they_dial),
-    ("handshake, pings, addresses", "our node → forward → expose → kaspa-p2p-lib", exposed_kaspa),
-    ("handshake, pings, addresses", "kaspa-p2p-lib → forward → expose → our node", exposed_node),
-    (
-        "another network: Reject",
-        "our node dials kaspa-p2p-lib",
-        partial(_rejected, True, "network", WRONG_NETWORK),
-    ),
-    (
-        "another network: Reject",
-        "kaspa-p2p-lib dials our node",
-        partial(_rejected, False, "network", WRONG_NETWORK),
-    ),
-    ("protocol 5: Reject", "our node dials kaspa-p2p-lib", partial(_rejected, True, "version", OLD)),
-    ("protocol 5: Reject", "kaspa-p2p-lib dials our node", partial(_rejected, False, "version", OLD)),
+def punched(pool: Pool) -> str:
+    """Kaspa's client behind one home router, Kaspa's server behind another: HTTP/2 of tonic over a punched path."""
+    found = run_lab(pool, "foreign.kaspalab")
+    assert found["sockets"], found
+    assert found["sockets_at_the_end"], found
+    for name in ("talk", "after_kill"):
+        moved = found[name]
+        assert isinstance(moved, dict)
+        assert moved["direct"] > 0, found
+        assert moved["relay"] < RELAYED_MOST * moved["direct"], found
+    assert not found["ended"], found
+    when, pings, after = found["seconds"], found["pings"], found["after"]
+    return f"direct {when} s after the handshake; {pings} pings, {after} after the relay's end"
+
+
+PING, PING_SECONDS = "120", 140.0
+OUT, IN = "our node dials kaspa-p2p-lib", "kaspa-p2p-lib dials our node"
+NETWORK, WE_REFUSE, THEY_REFUSE = "another network: refused", "protocol 5: our Reject", "protocol 9: their Reject"
+WRONG_NETWORK = ("-network", "kaspa-mainnet")
+WAYS: tuple[tuple[str, Callable[[Then, Pool], str]], ...] = (
+    (OUT, we_dial),
+    (IN, they_dial),
+    ("our node → forward → expose → kaspa-p2p-lib", exposed_kaspa),
+    ("kaspa-p2p-lib → forward → expose → our node", exposed_node),
 )
+ROWS: tuple[tuple[str, str, Callable[[Pool], str]], ...] = (
+    *(("handshake, pings, addresses", who, partial(way, talking)) for who, way in WAYS),
+    *(("transactions, blocks", who, partial(way, inventories)) for who, way in WAYS),
+    (NETWORK, OUT, partial(_rejected, True, "network", WRONG_NETWORK)),
+    (NETWORK, IN, partial(_rejected, False, "network", WRONG_NETWORK)),
+    *((WE_REFUSE, who, partial(_we_refuse, who == OUT)) for who in (OUT, IN)),
+    *((THEY_REFUSE, who, partial(_they_refuse, who == OUT)) for who in (OUT, IN)),
+)
+LONG = "past the first ping at 120 s"
 
 
 def cases() -> Iterator[Case]:
     for row, who, run in ROWS:
         yield Case("kaspa", row, who, ("node", "kaspa"), run)
+    yield Case("kaspa", LONG, "our node and kaspa-p2p-lib", ("node", "kaspa"), past_first_ping, seconds=300)
+    who = "kaspa-p2p-lib → forward → punched path → expose → kaspa-p2p-lib"
+    yield Case("kaspa", "tonic end to end behind two NATs", who, ("kaspa",), punched, lab=True)

@@ -17,7 +17,7 @@ from typing import Any
 import grpc.aio
 from wire import say
 
-from node import transport
+from node import gossip, transport
 from node.config import NodeConfig
 from node.events import Event, FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
 from node.node import Node
@@ -31,6 +31,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("-serve", required=True)
     parser.add_argument("-network", default="kaspa-devnet")
     parser.add_argument("-protocol", type=int, default=10)
+    parser.add_argument("-ping", type=float, default=1.0)
     return parser.parse_args()
 
 
@@ -51,6 +52,16 @@ class Peer:
 
     async def do_counts(self, _order: dict[str, Any]) -> dict[str, Any]:
         return {"counts": self._counts, "active": len(self._node.hub.active())}
+
+    async def do_publish(self, _order: dict[str, Any]) -> dict[str, Any]:
+        inventory = self._node.inventory
+        transaction = inventory.publish_transaction(gossip.transaction(200))
+        block = inventory.publish_block(gossip.block(None, 200))
+        return {"transactions": [transaction.hex()], "blocks": [block.hex()]}
+
+    async def do_has(self, order: dict[str, Any]) -> dict[str, Any]:
+        stores = {"transactions": self._node.inventory.transactions, "blocks": self._node.inventory.blocks}
+        return {kind: all(bytes.fromhex(one) in store for one in order[kind]) for kind, store in stores.items()}
 
     async def answer(self, order: dict[str, Any]) -> None:
         try:
@@ -78,7 +89,7 @@ async def main() -> None:
         protocol_version=given.protocol,
         min_protocol_version=given.protocol,
         stats_interval=0.2,
-        ping_interval=1.0,
+        ping_interval=given.ping,
     )
     orders: asyncio.Queue[str] = asyncio.Queue(100)
     loop = asyncio.get_running_loop()
