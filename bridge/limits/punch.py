@@ -49,7 +49,8 @@ DCUTR_REVERSAL_ADDRS: Final = 4
 
 REDIAL_MIN: Final = 0.005
 REDIAL_MAX: Final = 0.060
-"""Pause before a redial on a fresh socket, drawn at random: a fixed one locks both sides' phases (measured)."""
+"""From a dial that was refused to the next, drawn at random: a fixed pause locks both sides' phases (measured). None
+when the refusal took longer: with an ICMP-rejecting NAT each pause would be a trap for the peer's SYN (measured)."""
 
 MAX_PUNCH_DIALS: Final = 400
 """Dials of one attempt, all candidates together: 5 s of redials to two of them, and no tool for a flood of SYNs."""
@@ -80,6 +81,9 @@ DCUTR_HOLDS: Final = 4096
 DCUTR_SETTLE: Final = 0.5
 """From the loss of a direct connection to the fallback event and the next punch: a peer that leaves closes its
 connections one after another, and the relayed one's end needs a trip over the relay."""
+
+DIAL_ROUND_TRIPS: Final = 4
+"""TCP, multistream-select, Noise and the muxer: what a plain dial takes at most until the other side has it."""
 
 DCUTR_LOSER_GRACE: Final = 2.0
 """The responder keeps the connections that the initiator did not choose this long; the initiator closes them."""

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 import trio
 
-from bridge.addresses import parse, with_peer
+from bridge.addresses import decode, parse, with_peer
 from bridge.behaviours.dcutr import Dcutr
 from bridge.behaviours.dcutr import attempt as attempt_module
 from bridge.errors import DirectRequired, NegotiationFailed, StreamReset
 from bridge.events import P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
 from bridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
+from bridge.limits.wire import MAX_MESSAGE
 from bridge.net.tcp import listen_socket
-from bridge.protocol.dcutr import PROTOCOL, encode_connect
+from bridge.protocol.dcutr import PROTOCOL, Answerer, Schedule, encode_connect
 from bridge.protocol.identify import PUSH, encode_info
 from bridge.swarm.connection import Connection
 from bridge.swarm.delimited import read_message, write_message
@@ -171,6 +172,27 @@ async def test_a_peer_with_nothing_to_offer_ends_each_attempt_by_name() -> None:
         assert [failed.final for failed in failures] == [False, False, True]
         theirs = await dialer.record.wait(PunchFailed)
         assert (theirs.code, theirs.side) == ("NO_CANDIDATES", "responder")
+
+
+async def test_a_peer_with_nothing_to_offer_is_asked_to_dial_us_where_we_can_be_reached() -> None:
+    async with open_relay() as relay, open_peer() as listener, open_peer(None) as dialer:
+
+        async def answer(stream: Stream) -> None:
+            machine = Answerer()
+            raw = machine.receive(await read_message(stream, MAX_MESSAGE), trio.current_time())
+            assert isinstance(raw, tuple)
+            await write_message(stream, machine.answer(()))
+            assert isinstance(machine.receive(await read_message(stream, MAX_MESSAGE), trio.current_time()), Schedule)
+            addr = decode(raw[0])
+            assert addr is not None
+            await dialer.host.swarm.dial(with_peer(addr, listener.peer), fresh=True)
+            await stream.aclose()
+
+        await dialer.host.swarm.handle(PROTOCOL, answer, max_streams=1, max_per_peer=1)
+        await over_relay(relay, dialer, listener)
+        done = await listener.record.wait(PunchSucceeded)
+        assert (done.how, done.side) == ("dial", "initiator")
+        assert listener.record.of(PunchFailed) == []
 
 
 async def test_dead_candidates_end_in_resets_after_three_exchanges() -> None:

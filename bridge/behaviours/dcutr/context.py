@@ -124,6 +124,11 @@ class PunchContext:
         raw = tuple(addr.to_bytes() for addr in told.listen if not is_relayed(addr))
         return self.filter(raw[:MAX_CANDIDATES], connection, scope).accepted
 
+    def reachable_at(self, candidates: tuple[Multiaddr, ...]) -> bool:
+        """One of these needs no punch: an interface of this machine has it, or AutoNAT has confirmed it."""
+        announced = set(self.swarm.announced())
+        return any(addr in announced for addr in candidates)
+
     def source(self, endpoint: Endpoint) -> tuple[str, int] | None:
         """The listening (ip, port) to dial an endpoint from (D17)."""
         bound = self.swarm.listen_port(endpoint.ip.version)

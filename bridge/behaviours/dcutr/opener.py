@@ -22,6 +22,8 @@ from bridge.limits.punch import (
     DCUTR_REVERSAL_ADDRS,
     DCUTR_REVERSAL_HEAD_START,
     DCUTR_REVERSAL_TIMEOUT,
+    DCUTR_SETTLE,
+    DIAL_ROUND_TRIPS,
 )
 from bridge.limits.wire import MAX_MESSAGE
 from bridge.net.dial import Dial
@@ -87,7 +89,7 @@ class OpenerRun:
                 stream = await context.swarm.open_stream(relayed, [PROTOCOL])
             try:
                 return await self._exchange(facts, stream)
-            except BaseException:
+            except BaseException:  # failed or cancelled: the peer must not wait for the rest of the exchange
                 stream.reset()
                 raise
 
@@ -104,6 +106,8 @@ class OpenerRun:
         facts.remote = remote.accepted
         if not remote.accepted:
             refused = ", ".join(f"{addr} ({why.value})" for addr, why in remote.refused[:4])
+            if context.reachable_at(facts.local):
+                await self._invite(stream, machine)
             raise Failed(Code.NO_REMOTE_CANDIDATES, f"refused {refused}" if refused else "the list is empty")
         facts.evidence = context.evidence_for(facts.remote)
         agent = relayed.identify.agent if relayed.identify is not None else None
@@ -119,6 +123,21 @@ class OpenerRun:
         if won is None:
             raise Failed(await context.verdict(facts.evidence))
         return won
+
+    async def _invite(self, stream: Stream, machine: Opener) -> None:
+        """SYNC all the same: a peer that offers nothing to dial (js-libp2p at home, which tells of no observed TCP
+        address) reaches us by a plain dial. Its connection cancels this run; the end of its stream means it gave up,
+        or that its dial has only begun."""
+        sync, _ = machine.sync(trio.current_time())
+        with trio.move_on_after(self._context.policy.attempt_timeout):
+            try:
+                await write_message(stream, sync)
+                await stream.send_eof()
+                while await stream.receive_some():
+                    pass
+            except (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # it left the exchange; whether it dials is seen below
+            await trio.sleep(DCUTR_SETTLE + DIAL_ROUND_TRIPS * (machine.rtt or 0.0))
 
     async def _sync(self, stream: Stream, sync: bytes, schedule: Schedule, attempt: Attempt) -> None:
         """Sends SYNC and dials half a round trip later, also when the relay fails meanwhile: it did its part."""
