@@ -184,8 +184,10 @@ class LiveSession:
     def flush(self) -> None:
         """Sends what is to be sent on all carriers, and brings the timer forward where needed."""
         now = trio.current_time()
-        for carrier in tuple(self.carriers.values()):
-            carrier.flush(now)
+        wants = self.machine.wants_output
+        for generation, carrier in tuple(self.carriers.items()):
+            if wants(generation, now):
+                carrier.flush(now)
         ahead = self._armed - now
         if ahead > _TIMER_SLACK:
             # All of the machine's times while there is little traffic; an acknowledgement is what is due soonest.

@@ -122,24 +122,22 @@ class SessionStream(trio.abc.HalfCloseableStream):
 
     def receive_parts(self, max_bytes: int) -> list[Buffer] | None:
         """See InboxStream; raises as `receive_some`."""
-        if self._closed:
+        machine = self._machine
+        if self._closed or not machine.incoming.readable:
             self._check()
-        machine, now = self._machine, trio.current_time()
+            return None
+        now = trio.current_time()
         pieces = machine.read(max_bytes, now)
-        if pieces:
-            active = machine.active
-            if active is not None and machine.wants_output(active, now):
-                self.live.flush()
-            return pieces
-        if machine.incoming.ended:
-            return []
-        self._check()
-        return None
+        if machine.ack_due is not None and machine.ack_due <= now:
+            self.live.flush()
+        return pieces
 
     def send_nowait(self, data: Buffer) -> int:
         """Takes what there is room for and returns how much that was; 0 would block. Raises as `send_all`."""
-        self._check_writable()
-        taken = self._machine.write(data, trio.current_time())
+        machine = self._machine
+        if self._closed or machine.over is not None or machine.outgoing.finished:
+            self._check_writable()
+        taken = machine.write(data, trio.current_time())
         if taken:
             self.live.flush()
         return taken

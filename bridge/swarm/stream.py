@@ -104,10 +104,11 @@ class Stream(trio.abc.HalfCloseableStream):
 
     def receive_parts(self, max_bytes: int) -> list[Buffer] | None:
         """As `receive_nowait`, in the pieces that arrived, not copied; [] at the end."""
-        if self._closed or self.negotiation is not None or not self.state.buffered:
+        state = self.state
+        if self._closed or self.negotiation is not None or not state.buffered:
             return None if self.receive_nowait(1) is None else []
-        pieces = self.state.take_pieces(max_bytes)
-        self._mux.consumed(self.state)
+        pieces = state.take_pieces(max_bytes)
+        self._mux.consumed(state)
         return pieces
 
     def push_back(self, data: bytes) -> None:

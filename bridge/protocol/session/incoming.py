@@ -23,6 +23,8 @@ class Incoming:
         self.received = 0
         self.read_to = 0
         self.window = SESSION_WINDOW_MIN
+        self.step = SESSION_ACK_BYTES
+        """So many bytes are worth an acknowledgement; the peer goes on meanwhile (`Outgoing.acknowledge`)."""
         self.length: int | None = None
         self._ready: deque[bytes | bytearray | memoryview] = deque()
         self._ahead: dict[int, bytes] = {}
@@ -37,11 +39,6 @@ class Incoming:
     def have(self) -> int:
         """What is acknowledged: bytes in order, and one more when the end came too."""
         return self.received + 1 if self.ended else self.received
-
-    @property
-    def step(self) -> int:
-        """So many bytes are worth an acknowledgement: the peer goes on meanwhile (`Outgoing.acknowledge`)."""
-        return max(SESSION_ACK_BYTES, self.window // 4)
 
     @property
     def gap(self) -> bool:
@@ -125,4 +122,5 @@ class Incoming:
             return
         if now - since < 2 * max(round_trip, SESSION_TRIP_LEAST):
             self.window = min(2 * self.window, SESSION_WINDOW_MAX)
+            self.step = max(SESSION_ACK_BYTES, self.window // 4)
         self._mark = (self.read_to, now)

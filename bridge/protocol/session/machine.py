@@ -268,7 +268,7 @@ class Session:
         return self._end("RESET", text) if self.over is None else []
 
     def _finished(self) -> list[SessionEvent]:
-        if self.outgoing.done and self.incoming.ended and self._acked == self.incoming.have:
+        if self.outgoing.fin_acked and self.incoming.ended and self._acked == self.incoming.have:
             return self._end("DONE")
         return []
 
@@ -291,7 +291,7 @@ class Session:
         cap); control frames go out all the same.
         """
         carrier = self._carriers.get(generation)
-        if carrier is None or not self.wants_output(generation, now):
+        if carrier is None:
             return []
         writes = Writes()
         if carrier.control:
@@ -320,12 +320,12 @@ class Session:
             return True
         if generation != self.active or self.over is not None:
             return False
-        return self.outgoing.pending or (self.ack_due is not None and self._ack_wanted(now, sending=False))
+        return self.outgoing.pending or self._ack_wanted(now, sending=False)
 
     def _ack_wanted(self, now: float, *, sending: bool) -> bool:
         if self.ack_due is None:
             return False
-        return sending or now >= self.ack_due or self.incoming.have - self._acked >= self.incoming.step
+        return sending or now >= self.ack_due or self.incoming.received - self._acked >= self.incoming.step
 
     def _told(self, now: float) -> None:
         self._acked, self._edge_told, self.ack_due = self.incoming.have, self.incoming.edge, None
@@ -333,7 +333,7 @@ class Session:
     def after_output(self, generation: int) -> list[SessionEvent]:
         """To be called once what `output` gave was handed to the carrier: a drained one is released, an end noticed."""
         carrier = self._carriers.get(generation)
-        events = self._drained(carrier) if carrier is not None else []
+        events = self._drained(carrier) if carrier is not None and carrier.end_sent else []
         return events if self.over is not None else [*events, *self._finished()]
 
     @property

@@ -48,7 +48,7 @@ class Outgoing:
     @property
     def pending(self) -> bool:
         """Something could be sent now."""
-        return self.written > self.cursor < self.edge or self._fin_pending
+        return self.written > self.cursor < self.edge or (self.finished and self._fin_pending)
 
     @property
     def unreceived(self) -> int:
@@ -71,6 +71,8 @@ class Outgoing:
             view = memoryview(data)[:taken]
             if isinstance(view.obj, bytes):
                 self._unsent.append(view)
+            elif taken <= MAX_PAYLOAD:
+                self._unsent.append(memoryview(bytes(view)))
             else:
                 # In pieces of a frame: the allocator gives them warm memory back, and no frame is cut out of two.
                 self._unsent.extend(
