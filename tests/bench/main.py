@@ -16,23 +16,30 @@ from page import machine, write_page
 PARTS: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
     "stream": (
         "one stream, each stack",
-        {"rounds": 5, "mib": 192, "echoes": 2000},
+        {"rounds": 3, "mib": 192, "echoes": 2000},
         {"rounds": 1, "mib": 4, "echoes": 20},
     ),
-    "rpc": ("gRPC on each path", {"rounds": 5, "calls": 1000, "mib": 96}, {"rounds": 1, "calls": 40, "mib": 2}),
+    "rpc": ("gRPC on each path", {"rounds": 3, "calls": 1000, "mib": 96}, {"rounds": 1, "calls": 40, "mib": 2}),
     "circuits": (
         "relays",
-        {"rounds": 3, "mib": 96, "circuits": 50, "echoes": 1000, "crowd": 1000, "idle": 200},
+        {"rounds": 3, "mib": 64, "circuits": 50, "echoes": 1000, "crowd": 1000, "idle": 200},
         {"rounds": 1, "mib": 4, "circuits": 3, "echoes": 20, "crowd": 10, "idle": 10},
     ),
     "delayed": (
         "set-up and throughput over delayed paths, in the lab",
-        {"rounds": 3, "seconds": 6, "skip": 2},
+        {"rounds": 2, "seconds": 5, "skip": 2},
         {"rounds": 1, "seconds": 1, "skip": 0},
     ),
-    "startup": ("start of the programs", {"rounds": 9}, {"rounds": 1}),
+    "startup": ("start of the programs", {"rounds": 5}, {"rounds": 1}),
 }
 """Name: (what it measures, sizes of a full run, sizes of a quick one)."""
+
+
+ROUNDS = (
+    "rounds of each part; median and range are taken over them (default: "
+    + ", ".join(f"{name} {full['rounds']}" for name, (_, full, _) in PARTS.items())
+    + ", with which everything fits in a quarter of an hour on two idle cores)"
+)
 
 
 def main() -> int:
@@ -42,7 +49,7 @@ def main() -> int:
         epilog="Parts: " + "; ".join(f"{name} ({what})" for name, (what, _, _) in PARTS.items()),
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all when none is named")
-    parser.add_argument("--rounds", type=int, help="rounds of each part (median and range are taken over them)")
+    parser.add_argument("--rounds", type=int, help=ROUNDS)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: shows that everything runs")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of tables")
     parser.add_argument("--write", metavar="FILE", help="also write the page, such as docs/performance.md")

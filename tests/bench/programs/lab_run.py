@@ -6,10 +6,12 @@ Delays are one way per access link; a round trip between two hosts crosses two l
 from __future__ import annotations
 
 import functools
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 from control import say
 from driver import Failed, Peer, program
@@ -19,6 +21,7 @@ from peers import foreign
 SETUP = "Set-up, in round trips of its path"
 PUNCH = "Punch behind two home NATs, from CONNECT to a usable connection"
 FLOW = "One stream over delay, download after the first seconds"
+COUNTED = "rust-libp2p and js-libp2p: as counted by the receiving host's interface, headers included."
 TRIPS = (20, 60, 200)
 FLOW_TRIPS = (20, 100, 200)
 LISTEN = ("--listen", "/ip4/0.0.0.0/tcp/4001")
@@ -103,17 +106,63 @@ def punches(rounds: int) -> None:
 
 
 def flows(rounds: int, seconds: float, skip: float) -> None:
+    notes: list[str] = []
+    commands = {"punchbridge": program("ours.py")} | foreign(notes)
+    for note in [*notes, COUNTED]:
+        say({"table": FLOW, "note": note})
     for trip in FLOW_TRIPS:
-        say({"progress": f"throughput at {trip} ms"})
-        with (
-            lab_of(trip) as lab,
-            start(lab, "a", program("ours.py", *LISTEN)) as server,
-            start(lab, "b", program("ours.py")) as client,
-        ):
-            client.order("dial", addr=addr_of(server), peer=server.peer)
+        with lab_of(trip) as lab, ExitStack() as stack:
+            pairs = {}
+            for at, (name, command) in enumerate(commands.items()):
+                try:
+                    address = f"/ip4/{lab.hosts['a'].address}/tcp/{4001 + at}"
+                    server = stack.enter_context(start(lab, "a", [*command, "--listen", address]))
+                    client = stack.enter_context(start(lab, "b", command))
+                    client.order("dial", addr=addr_of(server), peer=server.peer)
+                    pairs[name] = (client, server)
+                except Failed as problem:
+                    say({"table": FLOW, "note": f"{name}, {trip} ms: not measured ({problem})"})
             for _ in range(rounds):
-                rate = client.order("flow", peer=server.peer, seconds=seconds, skip=skip)["rate"]
-                figure(FLOW, "punchbridge MB/s", f"{trip} ms", rate)
+                for name, (client, server) in list(pairs.items()):
+                    say({"progress": f"throughput at {trip} ms: {name}"})
+                    try:
+                        figure(FLOW, f"{name} MB/s", f"{trip} ms", steady(lab, client, server, seconds, skip))
+                    except Failed as problem:
+                        say({"table": FLOW, "note": f"{name}, {trip} ms: ended early ({problem})"})
+                        del pairs[name]
+
+
+def steady(lab: Lab, client: Peer, server: Peer, seconds: float, skip: float) -> float:
+    """MB/s of one download once it has grown. Of a peer that cannot stop after a time, what its host's interface counts
+    during a download that is long enough."""
+    try:
+        return float(client.order("flow", peer=server.peer, seconds=seconds, skip=skip)["rate"])
+    except Failed as problem:
+        if "unknown order" not in str(problem):
+            raise
+    probe = 16 << 20
+    size = int(min(1 << 30, max(probe, probe / download(client, server, probe) * seconds * 1.5)))
+    with ThreadPoolExecutor(1) as pool:
+        began = time.perf_counter()
+        ending = pool.submit(download, client, server, size)
+        time.sleep(skip)
+        before, at = received(lab), time.perf_counter()
+        took = ending.result()
+    if took < skip + 0.5:
+        return size / 1e6 / took
+    return (received(lab) - before) / 1e6 / (began + took - at)
+
+
+def download(client: Peer, server: Peer, size: int) -> float:
+    return float(client.order("perf", peer=server.peer, up=0, down=size)["seconds"])
+
+
+def received(lab: Lab) -> int:
+    """Bytes that host b's interfaces took in so far, headers included."""
+    found = lab.popen("b", ["cat", "/proc/net/dev"], stdout=subprocess.PIPE, text=True).communicate()[0]
+    return sum(
+        int(line.partition(":")[2].split()[0]) for line in found.splitlines() if ":" in line and "lo:" not in line
+    )
 
 
 def main() -> int:
