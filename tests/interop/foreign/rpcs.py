@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from foreign.cases import Case
 from foreign.peer import Pool
 
+OTHERS = ("go", "rust", "js")
 CHATS = 50
 SIZES = ((5, "5 B"), (1 << 20, "1 MiB"), (64 << 20, "64 MiB"))
 
@@ -30,12 +31,17 @@ def _case(client: str, server: str, size: int, text: str) -> Case:
             pool.memory[key] = one.ask("dial", addr=other.addr)
         return _check(one.ask("grpc", peer=other.id, size=size), size)
 
-    names = {"rpc": "grpcio on ours", "go": "grpc-go on go-libp2p", "rust": "tonic on rust-libp2p"}
+    names = {
+        "rpc": "grpcio on ours",
+        "go": "grpc-go on go-libp2p",
+        "rust": "tonic on rust-libp2p",
+        "js": "grpc-js on js-libp2p",
+    }
     kinds = tuple(kind for kind in (client, server))
     return Case("grpc", f"unary of {text}, status, trailer, chat", f"{names[client]} → {names[server]}", kinds, run)
 
 
 def cases() -> Iterator[Case]:
-    for client, server in (("rpc", "go"), ("go", "rpc"), ("rpc", "rust"), ("rust", "rpc")):
+    for client, server in (pair for kind in OTHERS for pair in (("rpc", kind), (kind, "rpc"))):
         for size, text in SIZES:
             yield _case(client, server, size, text)

@@ -17,6 +17,7 @@ import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
+import { obeyRpc, serveRpc } from './rpc.js'
 import { perform, ping, serve } from './streams.js'
 
 const ORDER_TIMEOUT = 60_000
@@ -236,7 +237,8 @@ async function obey (node, order, signal) {
       return await ping(node, one.remotePeer, open, order.count)
     }
   }
-  return await perform(connection(node, order), order)
+  const one = connection(node, order)
+  return await (order.do.startsWith('grpc') ? obeyRpc(one, order) : perform(one, order))
 }
 
 /** An error with its causes: the status of a relay is deep in it. */
@@ -260,6 +262,7 @@ async function answer (node, order) {
 const node = await start()
 watch(node)
 await serve(node)
+await serveRpc(node)
 const addrs = node.components.transportManager.getAddrs().map((one) => `${one}/p2p/${node.peerId}`)
 say({ event: 'ready', peer: node.peerId.toString(), addrs, version: `js-libp2p ${VERSION}, Node ${process.version.slice(1)}` })
 createInterface({ input: process.stdin }).on('line', (line) => { answer(node, JSON.parse(line)) }).on('close', () => process.exit(0))
