@@ -1,8 +1,8 @@
 """TCP simultaneous open from the listening port: dials that stay outstanding, accepted sockets beside them.
 
 The rules are those of measured kernels and NATs (docs/troubleshooting.md): one dial per candidate stays outstanding,
-beyond the attempt's end (`bridge.net.dial` says why); it is renewed only after an error, on another socket, after a
-random pause; sockets that were accepted meanwhile are tried in parallel; and a socket counts only when its taker says
+beyond the attempt's end (`bridge.net.dial` says why); it is renewed only after an error, on another socket, at random
+intervals; sockets that were accepted meanwhile are tried in parallel; and a socket counts only when its taker says
 so, after a round trip above TCP. What a taker does with a socket (security, roles, peer ids) is unknown here.
 """
 
@@ -29,9 +29,11 @@ How = Literal["connect", "accept"]
 Source = Callable[[Endpoint], tuple[str, int] | None]
 """The local (ip, port) to dial an endpoint from; None means any port."""
 
-_LOCAL = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.EAFNOSUPPORT, errno.EADDRINUSE, errno.EADDRNOTAVAIL}
-_NO_ROUTE = {errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH}
-"""From our own routing table when the request did not leave; from a router's ICMP when it did."""
+_LOCAL = {
+    errno.EACCES, errno.EPERM, errno.EINVAL, errno.EAFNOSUPPORT, errno.EADDRINUSE, errno.EADDRNOTAVAIL,
+    errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH,
+}  # fmt: skip
+"""Why a dial does not leave. Of one that left, a router's ICMP says that there is no way."""
 _LOCAL_PAUSE = 10
 """Redials that failed before a packet left wait this many times longer: nothing out there has changed."""
 
@@ -118,17 +120,20 @@ class SimultaneousOpen(Generic[T]):
         source = self._source(endpoint)
         dial = self._kept.take(endpoint, source)
         while dial is not None or self._dials_left > 0:
-            pause = self._rng.uniform(REDIAL_MIN, REDIAL_MAX)
+            began = trio.current_time()
             try:
                 if dial is None:
                     self._dials_left -= 1
                     dial = Dial(endpoint, source)
                 await self._see_through(dial)
             except OSError as problem:
-                if self._here(problem, left=dial is not None):
-                    pause *= _LOCAL_PAUSE
+                # At once if it was a while under way: after an ICMP error the mapping stays open, and while no dial
+                # is outstanding the peer's SYN comes through to the listener (see bridge.net.dial).
+                again = began + (self._refused(problem) if dial is not None else self._failed_here(problem))
+            else:
+                again = trio.current_time() + self._jitter()
             dial = None
-            await trio.sleep(pause)
+            await trio.sleep_until(again)
 
     async def _see_through(self, dial: Dial) -> None:
         """Until the dial's taker is done. Raises OSError when it failed; it is kept when the attempt ends before."""
@@ -140,24 +145,30 @@ class SimultaneousOpen(Generic[T]):
             raise
         if stream.local == stream.remote:
             stream.abort()
-            raise OSError(errno.EADDRNOTAVAIL, "a simultaneous open with ourselves")
+            self._evidence.local_errors["EADDRNOTAVAIL"] += 1  # a simultaneous open with ourselves
+            return
         self._evidence.dials += 1
         self._evidence.sockets += 1
         await self._hand_over(stream, "connect").wait()
 
-    def _here(self, problem: OSError, *, left: bool) -> bool:
-        """Notes a failed dial; true when it failed on this machine. `left`: the SYN was sent."""
-        number = problem.errno or 0
-        name = errno.errorcode.get(number, "OSError")
+    def _jitter(self) -> float:
+        return self._rng.uniform(REDIAL_MIN, REDIAL_MAX)
+
+    def _refused(self, problem: OSError) -> float:
+        """Notes that a dial was answered by an error; returns how long after its start (s) the next may follow."""
+        self._evidence.dials += 1
+        self._evidence.errors[_name(problem)] += 1
+        return self._jitter()
+
+    def _failed_here(self, problem: OSError) -> float:
+        """The same for a dial that did not leave: what is the matter here will take longer."""
         if isinstance(problem, TupleTaken):
             self._evidence.taken += 1  # our listener has the connection: look at accept()
-            return True
-        if number in _LOCAL or (number in _NO_ROUTE and not left):
-            self._evidence.local_errors[name] += 1
-            return True
-        self._evidence.dials += 1
-        self._evidence.errors[name] += 1
-        return False
+        elif problem.errno in _LOCAL:
+            self._evidence.local_errors[_name(problem)] += 1
+        else:
+            return self._refused(problem)
+        return self._jitter() * _LOCAL_PAUSE
 
     def _hand_over(self, stream: TcpStream, how: How) -> trio.Event:
         """Starts the taker; the event is set when it is done."""
@@ -167,20 +178,23 @@ class SimultaneousOpen(Generic[T]):
         return done
 
     async def _run_taker(self, stream: TcpStream, how: How, scope: trio.CancelScope, done: trio.Event) -> None:
+        judged = False
         try:
             with scope:
                 prize = await self._take(stream, how)
+                judged = True
                 if prize is not None and not self._won.is_set():
                     self._prize = prize
                     self._won.set()
-        except BaseException:
-            stream.abort()
-            raise
         finally:
-            if scope.cancelled_caught:
+            if not judged:
                 stream.abort()
             self._scopes.discard(scope)
             done.set()
+
+
+def _name(problem: OSError) -> str:
+    return errno.errorcode.get(problem.errno or 0, "OSError")
 
 
 def _numeric(addr: Multiaddr) -> Endpoint:

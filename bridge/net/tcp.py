@@ -55,7 +55,7 @@ def _shared_socket(family: int, host: str, port: int) -> trio.socket.SocketType:
             sock.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_V6ONLY, 1)
         sock.bind((host, port))
         return trio.socket.from_stdlib_socket(sock)
-    except BaseException:
+    except BaseException:  # whatever it was, nobody else knows the socket
         sock.close()
         raise
 
@@ -133,7 +133,7 @@ async def connect(
 def _closing_on_failure(sock: trio.socket.SocketType) -> Iterator[None]:
     try:
         yield
-    except BaseException:
+    except BaseException:  # cancellation too: nobody else knows the socket
         sock.close()
         raise
 

@@ -27,6 +27,7 @@ def test_build_and_teardown_leave_nothing() -> None:
     outside = Path(f"/proc/{os.getppid()}/root/run/netns")
     before = set(os.listdir(outside)) if outside.is_dir() else set()
     with Lab("cgnat", "home", delay=DELAY) as lab:
+        # A program that would run for long: the lab's end has to kill it.
         child = lab.popen("a", [sys.executable, "-c", "import time; time.sleep(60)"])
         assert len([name for name in os.listdir(session.NETNS_DIR) if name.startswith(lab.prefix)]) == 8
         during = set(os.listdir(outside)) if outside.is_dir() else set()
@@ -37,6 +38,7 @@ def test_build_and_teardown_leave_nothing() -> None:
         os.waitpid(-1, os.WNOHANG)
 
 
+# The lab and its program would run for long; the kernel has to end them with the process that is killed.
 _KILLED = """
 import os, sys, time
 sys.path.insert(0, {scripts!r})

@@ -44,7 +44,7 @@ async def answer(context: PunchContext, stream: Stream, exchange: int, note: Cal
         facts.detail = failed.detail
         final = attempt >= attempts or failed.code in (Code.NO_CANDIDATES, Code.RELAY_LOST)
         return context.failure(facts, failed.code, final=final)
-    except BaseException:
+    except BaseException:  # cancelled: the peer must not wait for the rest of the exchange
         stream.reset()
         raise
 
