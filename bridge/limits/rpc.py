@@ -16,6 +16,9 @@ PUMP_BULK: Final = 64 * KIB
 """After a read of this much the next one goes into memory of its own, where the stream would keep a copy: it spares
 that copy, at the price of an allocation of PUMP_READ."""
 
+PUMP_PIECES: Final = 32
+"""Received pieces that go to the local socket as they are; IOV_MAX is 1024."""
+
 PUMP_TURNS: Final = 2
 """Operations that did not block before a pump lets other tasks run: half a MiB, about 1 ms, which is what a small
 call beside a bulk transfer waits for each task of the bulk."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from bridge.errors import BridgeError
-from bridge.limits.rpc import PUMP_BULK, PUMP_LINGER, PUMP_READ, PUMP_TURNS
+from bridge.limits.rpc import PUMP_BULK, PUMP_LINGER, PUMP_PIECES, PUMP_READ, PUMP_TURNS
 
 if TYPE_CHECKING:
     from bridge.net.raw import Buffer, InboxStream
@@ -199,8 +199,10 @@ class _State:
 
 def _send(local: socket.socket, pieces: Sequence[Buffer]) -> int:
     try:
-        # Small pieces are joined before they come here, so PUMP_READ bytes are far fewer than IOV_MAX.
-        return local.send(pieces[0]) if len(pieces) == 1 else local.sendmsg(pieces)
+        if len(pieces) == 1:
+            return local.send(pieces[0])
+        # Many small ones are joined: the kernel takes IOV_MAX at most, and each costs more than it holds.
+        return local.sendmsg(pieces) if len(pieces) <= PUMP_PIECES else local.send(b"".join(pieces))
     except BlockingIOError:
         return 0
 
