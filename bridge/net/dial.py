@@ -74,7 +74,10 @@ class Dial:
             self.close()
             raise OSError(code, os.strerror(code))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
-        return TcpStream(trio.socket.from_stdlib_socket(self._socket))
+        try:
+            return TcpStream(trio.socket.from_stdlib_socket(self._socket))
+        except trio.BrokenResourceError as problem:  # reset since
+            raise OSError(errno.ECONNRESET, str(problem)) from None
 
     def close(self) -> None:
         """Gives the request up; what stands already is reset. Safe to call twice."""

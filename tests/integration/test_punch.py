@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -29,16 +30,19 @@ def free_port() -> int:
 
 
 class Watched(Counter[str]):
-    """Errno names, with an event for the third refusal."""
+    """Errno names, with the times of refusals and an event for the third."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.refusals: list[float] = []
         self.refused_thrice = trio.Event()
 
     def __setitem__(self, name: str, count: int) -> None:
         super().__setitem__(name, count)
-        if name == "ECONNREFUSED" and count >= 3:
-            self.refused_thrice.set()
+        if name == "ECONNREFUSED":
+            self.refusals.append(trio.current_time())
+            if count >= 3:
+                self.refused_thrice.set()
 
 
 class Side:
@@ -51,6 +55,7 @@ class Side:
         self.keep_losers = keep_losers
         self.errors = Watched()
         self.evidence = Evidence(errors=self.errors)
+        self.rng = random.Random(1)
         self.start = trio.Event()
         self.taken = trio.Event()
         self.streams: list[TcpStream] = []
@@ -74,7 +79,7 @@ class Side:
             evidence=self.evidence,
             nursery=nursery,
             keep_losers=self.keep_losers,
-            rng=random.Random(1),
+            rng=self.rng,
         )
         return await opening.run(self.accepted, self.start)
 
@@ -259,6 +264,28 @@ async def test_a_dial_in_the_air_is_the_next_attempts_dial() -> None:
         side.close()
 
 
+async def test_a_refusal_that_took_its_time_is_followed_by_the_next_dial_at_once() -> None:
+    """After an ICMP error the mapping stays open: without a dial the peer's SYN would come to the listener."""
+
+    class Slow(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            return 0.4
+
+    with trio.fail_after(10), deaf_listener() as (listener, _):
+        side = Side(free_port(), tcp_addr(*listener.getsockname()), takes_all)
+        side.rng = Slow()
+        side.start.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(side.run, nursery)
+            await trio.testing.wait_all_tasks_blocked()
+            listener.close()  # the SYN's next copy, after a second, is refused
+            await side.errors.refused_thrice.wait()
+            nursery.cancel_scope.cancel()
+        first, second, third = side.errors.refusals[:3]
+        assert second - first < 0.4 <= third - second
+        side.close()
+
+
 async def takes_all(_stream: TcpStream, how: How) -> str | None:
     return how
 
@@ -275,6 +302,20 @@ async def test_what_stood_between_two_attempts_is_taken_at_once() -> None:
         async with trio.open_nursery() as nursery:
             assert await side.run(nursery) == "connect"
         accepted[0].close()
+        side.close()
+
+
+async def test_what_stood_and_was_reset_since_is_dialled_anew() -> None:
+    with listening() as listener, trio.fail_after(10):
+        side = Side(free_port(), tcp_addr(*listener.getsockname()), takes_all)
+        side.kept.keep(Dial(Endpoint("ip4", *listener.getsockname()), ("127.0.0.1", side.port)))
+        accepted, _ = listener.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+        side.start.set()
+        async with trio.open_nursery() as nursery:
+            assert await side.run(nursery) == "connect"
+        assert side.evidence.errors == {"ECONNRESET": 1}
         side.close()
 
 
