@@ -237,8 +237,8 @@ async function obey (node, order, signal) {
       return await ping(node, one.remotePeer, open, order.count)
     }
   }
-  const one = connection(node, order)
-  return await (order.do.startsWith('grpc') ? obeyRpc(one, order) : perform(one, order))
+  if (order.do.startsWith('grpc')) return await obeyRpc(() => connection(node, order), order)
+  return await perform(connection(node, order), order)
 }
 
 /** An error with its causes: the status of a relay is deep in it. */

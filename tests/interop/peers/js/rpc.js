@@ -90,7 +90,7 @@ export async function serveRpc (node) {
 
 /** A client whose every HTTP/2 connection is a stream of this connection. */
 async function clientOver (connection) {
-  const door = createServer(async (socket) => {
+  const door = createServer({ noDelay: true }, async (socket) => {
     try {
       const far = duplex(await connection.newStream(PROTOCOL, LIMITS))
       pipeline(socket, far, () => {})
@@ -212,9 +212,10 @@ const MEASURES = {
   loaded: async ({ count }) => await loaded(count)
 }
 
-export async function obeyRpc (connection, order) {
+/** `connect` gives the connection to the order's peer; the measures use the channels that are open. */
+export async function obeyRpc (connect, order) {
   if (order.do === 'grpc') {
-    const client = await clientOver(connection)
+    const client = await clientOver(connect())
     try {
       return await row(client, order.size)
     } finally {
@@ -222,7 +223,7 @@ export async function obeyRpc (connection, order) {
     }
   }
   if (order.do === 'grpc_channel') {
-    open = [await clientOver(connection), await clientOver(connection)]
+    open = [await clientOver(connect()), await clientOver(connect())]
     return {}
   }
   const measure = MEASURES[order.do.slice('grpc_'.length)]
