@@ -29,6 +29,19 @@ and again for three seconds, while its session moves every 20 ms and every third
 of the same is T-004 in [TEST_SCENARIOS.md](../TEST_SCENARIOS.md). "Load" is h2load (Debian's `nghttp2-client`) and ghz
 against that server; every call is answered with OK, the rates are notes.
 
+"Hole-punch suites" is the contract of libp2p's two published suites,
+[unified-testing](https://github.com/libp2p/unified-testing) (`hole-punch`) and
+[test-plans](https://github.com/libp2p/test-plans) (`hole-punch-interop`): environment, Redis, printed result, exit
+status, nets and router rules, with namespaces in place of containers. `ours` is our entry point
+(`python -m contract.ours` with `tests/interop` and the repository on the path); the others are the peers above, driven
+by an adapter. A row also needs what the suites do not look at: both listen on their LAN address alone, and the
+kernel's socket tables show one connection whose far end is, on both sides, the other's router. In test-plans a round
+trip is 200 ms when direct and 250 ms over the relay. With go as a client the WAN is 11.0.0.0/8: it does not punch
+towards private addresses.
+
+"Kaspa" is kaspa-p2p-lib, the P2P crate of rusty-kaspa, with flows that ping as kaspad does; ids of transactions and
+blocks are computed by its consensus crate on its side and by ours on ours.
+
 **pass** held in full; **fail** did not; *theirs* failed for the reason given, which lies with the other side;
 *not offered*: the other implementation has no such thing; *skip*: not run here, for the reason given.
 """
