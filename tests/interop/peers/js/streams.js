@@ -10,7 +10,8 @@ const PROTOCOLS = {
   count: '/interop/count/1.0.0',
   reset: '/interop/reset/1.0.0',
   slow: '/interop/slow/1.0.0',
-  perf: '/perf/1.0.0'
+  perf: '/perf/1.0.0',
+  flow: '/perf/1.0.0'
 }
 const PING = '/ipfs/ping/1.0.0'
 const PAUSE = 2000
@@ -186,6 +187,21 @@ async function perf (stream, { up, down }) {
   return { down: await back, seconds: (performance.now() - began) / 1000 }
 }
 
+/** Receives for some seconds, and counts what came after the first `skip` of them. */
+async function flow (stream, { seconds, skip }) {
+  stream.send(number(2 ** 40))
+  await stream.close()
+  const began = performance.now()
+  let counted = 0
+  return await new Promise((resolve, reject) => {
+    read(stream, (data) => {
+      const elapsed = (performance.now() - began) / 1000
+      if (elapsed >= skip) counted += data.byteLength
+      if (elapsed >= seconds) resolve({ rate: counted / 1e6 / (seconds - skip) })
+    }).then(() => reject(new Error('the stream ended early')), reject)
+  })
+}
+
 async function reset (stream) {
   const end = drain(stream)
   stream.send(new Uint8Array(4))
@@ -236,6 +252,7 @@ export async function perform (connection, order) {
   try {
     if (order.do === 'echo') return await echo(stream, order.size)
     if (order.do === 'perf') return await perf(stream, order)
+    if (order.do === 'flow') return await flow(stream, order)
     return await (order.do === 'reset' ? reset(stream) : counted(stream, order.size))
   } finally {
     if (stream.status === 'open') stream.abort(new Error('done with it'))
