@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-from common import resident, say
+from common import memory, say
 from gaps import gaps
 from load import caps
 from switches import switches
@@ -44,7 +44,7 @@ class Switches:
 
 def report_memory(over: threading.Event) -> None:
     while not over.wait(1.0):
-        say("memory", resident=resident())
+        say("memory", **memory())
 
 
 def main() -> int:

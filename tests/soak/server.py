@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import trio
-from common import ASK, ECHO, FLOW, SERVICE, TAKE, digest, resident, say
+from common import ASK, ECHO, FLOW, SERVICE, TAKE, digest, memory, say
 
 import bridge
 
@@ -96,7 +96,7 @@ def main() -> None:
         if arguments.torment:
             b._thread.submit(lambda: torment(b, arguments.torment))
         while not over.wait(1.0):
-            say("memory", resident=resident())
+            say("memory", **memory())
         server.stop(0).wait(5.0)
 
 
