@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,12 +17,12 @@ from bridge.events import P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, Pu
 from bridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
 from bridge.limits.wire import MAX_MESSAGE
 from bridge.net.tcp import listen_socket
-from bridge.protocol.dcutr import PROTOCOL, Answerer, Schedule, encode_connect
+from bridge.protocol.dcutr import PROTOCOL, Answerer, Schedule
 from bridge.protocol.identify import PUSH, encode_info
 from bridge.swarm.connection import Connection
 from bridge.swarm.delimited import read_message, write_message
 from bridge.swarm.stream import Stream
-from tests.support.punch_lab import QUICK, Peer, open_peer, open_relay, over_relay
+from tests.support.punch_lab import QUICK, lie, open_peer, open_relay, over_relay, say_connect
 from tests.support.swarms import open_descriptors
 
 
@@ -304,59 +303,6 @@ async def test_stopping_in_the_middle_leaves_no_socket() -> None:
     [failed] = dialer.record.of(PunchFailed)  # the one that stops first
     assert (failed.code, failed.final) == ("CANCELLED", False)
     assert {name for name, what in open_descriptors().items() if what.startswith("socket")} <= set(before)
-
-
-async def test_the_next_exchange_overtakes_the_one_that_is_still_answered() -> None:
-    """The opener begins another only when the last is over for it: to refuse it would cost its attempt."""
-    async with open_relay() as relay, open_peer(None) as listener, open_peer() as dialer:
-        await over_relay(relay, dialer, listener)
-        [theirs] = [c for c in listener.host.swarm.connections(dialer.peer) if c.path == "relay"]
-        with trio.fail_after(10):
-            stream = await listener.host.swarm.open_stream(theirs, [PROTOCOL])
-            await write_message(stream, encode_connect([parse("/ip4/127.0.0.1/tcp/1")]))
-            await read_message(stream)
-            assert await say_connect(listener, theirs)
-            with pytest.raises(StreamReset):
-                await stream.receive_some()
-        failed = await dialer.record.wait(PunchFailed)
-        assert (failed.code, failed.attempt, failed.final) == ("TIMEOUT", 1, False)
-        assert dialer.puncher.active(listener.peer)
-
-
-async def test_dials_in_the_air_stay_from_attempt_to_attempt_and_end_with_the_last() -> None:
-    with socket.socket() as deaf, socket.socket() as first:
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen(0)
-        first.connect(deaf.getsockname())  # its queue is full: the kernel drops further SYNs
-        async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
-            lie(listener, f"/ip4/127.0.0.1/tcp/{deaf.getsockname()[1]}")
-            lie(dialer, "/ip4/127.0.0.2/tcp/1")
-            await over_relay(relay, dialer, listener)
-            grounds = dialer.puncher._context.grounds
-            seen = []
-            with trio.fail_after(20):
-                for attempt in (1, 2):
-                    await dialer.record.wait(PunchFailed, attempt)
-                    seen.append([kept.dial for kept in grounds._idle[listener.peer].dials._dials.values()])
-                await dialer.record.wait(PunchFailed, 3)
-            assert len(seen[0]) == 1
-            assert seen[0] == seen[1]
-            assert grounds._idle == {}
-            assert seen[0][0]._socket.fileno() == -1
-            assert [failed.code for failed in dialer.record.of(PunchFailed)] == ["SYN_FILTERED"] * 3
-
-
-async def say_connect(peer: Peer, connection: Connection) -> bytes:
-    """Opens an exchange and returns the answer."""
-    stream = await peer.host.swarm.open_stream(connection, [PROTOCOL])
-    await write_message(stream, encode_connect([parse("/ip4/127.0.0.1/tcp/1")]))
-    return await read_message(stream)
-
-
-def lie(peer: Peer, *addrs: str) -> None:
-    """Makes this peer offer other addresses than its own."""
-    context = peer.puncher._context
-    context.own_candidates = lambda scope: tuple(map(parse, addrs))  # type: ignore[method-assign]
 
 
 async def test_both_dial_each_other_over_relays_and_one_gives_way() -> None:

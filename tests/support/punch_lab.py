@@ -13,7 +13,9 @@ from bridge.behaviours.dcutr import Dcutr, DcutrPolicy
 from bridge.behaviours.host import Host, HostConfig, open_host
 from bridge.events import EventHub
 from bridge.identity import Identity, PeerId
+from bridge.protocol.dcutr import PROTOCOL, encode_connect
 from bridge.swarm.connection import Connection
+from bridge.swarm.delimited import read_message, write_message
 from relay.limits import RelayLimits
 from relay.service import HopService
 from tests.support.swarms import LOOPBACK, Recorder
@@ -78,3 +80,16 @@ async def over_relay(relay: Multiaddr, dialer: Peer, listener: Peer) -> Connecti
     """Reserves for the listener and dials it from the other peer through the relay."""
     await listener.host.swarm.reserve(relay)
     return await dialer.host.swarm.dial(parse(f"{relay}/p2p-circuit/p2p/{listener.peer.to_base58()}"))
+
+
+async def say_connect(peer: Peer, connection: Connection) -> bytes:
+    """Opens an exchange and returns the answer."""
+    stream = await peer.host.swarm.open_stream(connection, [PROTOCOL])
+    await write_message(stream, encode_connect([parse("/ip4/127.0.0.1/tcp/1")]))
+    return await read_message(stream)
+
+
+def lie(peer: Peer, *addrs: str) -> None:
+    """Makes this peer offer other addresses than its own."""
+    context = peer.puncher._context
+    context.own_candidates = lambda scope: tuple(map(parse, addrs))  # type: ignore[method-assign]

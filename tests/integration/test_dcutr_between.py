@@ -1,0 +1,115 @@
+"""What happens between two attempts of a punch: exchanges that overtake, dials and sockets that wait for the next."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import trio
+
+from bridge.addresses import parse
+from bridge.behaviours.dcutr import ground as ground_module
+from bridge.errors import StreamReset
+from bridge.events import PunchFailed
+from bridge.protocol.dcutr import PROTOCOL, encode_connect, encode_sync
+from bridge.swarm.connection import Connection
+from bridge.swarm.delimited import read_message, write_message
+from tests.support.punch_lab import QUICK, Peer, lie, open_peer, open_relay, over_relay, say_connect
+
+BRIEF = replace(QUICK, attempt_timeout=0.3)
+
+
+@contextmanager
+def deaf_port() -> Iterator[socket.socket]:
+    """A listener whose queue is full: the kernel drops further SYNs, so that a dial stays in the air."""
+    with socket.socket() as listener, socket.socket() as first:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        first.connect(listener.getsockname())
+        yield listener
+
+
+def relayed_from(listener: Peer, dialer: Peer) -> Connection:
+    [connection] = [c for c in listener.host.swarm.connections(dialer.peer) if c.path == "relay"]
+    return connection
+
+
+async def exchange(peer: Peer, connection: Connection, candidate: socket.socket) -> None:
+    """A whole exchange, as the opener, that offers one socket's address."""
+    stream = await peer.host.swarm.open_stream(connection, [PROTOCOL])
+    await write_message(stream, encode_connect([parse(f"/ip4/127.0.0.1/tcp/{candidate.getsockname()[1]}")]))
+    await read_message(stream)
+    await write_message(stream, encode_sync())
+    await stream.aclose()
+
+
+async def test_the_next_exchange_overtakes_the_one_that_is_still_answered() -> None:
+    """The opener begins another only when the last is over for it: to refuse it would cost its attempt."""
+    async with open_relay() as relay, open_peer(None) as listener, open_peer() as dialer:
+        await over_relay(relay, dialer, listener)
+        theirs = relayed_from(listener, dialer)
+        with trio.fail_after(10):
+            stream = await listener.host.swarm.open_stream(theirs, [PROTOCOL])
+            await write_message(stream, encode_connect([parse("/ip4/127.0.0.1/tcp/1")]))
+            await read_message(stream)
+            assert await say_connect(listener, theirs)
+            with pytest.raises(StreamReset):
+                await stream.receive_some()
+        failed = await dialer.record.wait(PunchFailed)
+        assert (failed.code, failed.attempt, failed.final) == ("TIMEOUT", 1, False)
+        assert dialer.puncher.active(listener.peer)
+
+
+async def test_dials_in_the_air_stay_from_attempt_to_attempt_and_end_with_the_last() -> None:
+    async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
+        with deaf_port() as deaf, trio.fail_after(20):
+            lie(listener, f"/ip4/127.0.0.1/tcp/{deaf.getsockname()[1]}")
+            lie(dialer, "/ip4/127.0.0.2/tcp/1")
+            await over_relay(relay, dialer, listener)
+            grounds = dialer.puncher._context.grounds
+            seen = []
+            for attempt in (1, 2):
+                await dialer.record.wait(PunchFailed, attempt)
+                seen.append([kept.dial for kept in grounds._idle[listener.peer].dials._dials.values()])
+            await dialer.record.wait(PunchFailed, 3)
+        assert len(seen[0]) == 1
+        assert seen[0] == seen[1]
+        assert grounds._idle == {}
+        assert seen[0][0]._socket.fileno() == -1
+        assert [failed.code for failed in dialer.record.of(PunchFailed)] == ["SYN_FILTERED"] * 3
+
+
+async def test_a_socket_accepted_between_two_attempts_is_the_next_ones() -> None:
+    """It came from a candidate's exact endpoint: it waits for DCUtR's role instead of an ordinary handshake."""
+    async with open_relay() as relay, open_peer(None) as listener, open_peer(BRIEF) as dialer:
+        await over_relay(relay, dialer, listener)
+        theirs = relayed_from(listener, dialer)
+        [here] = dialer.host.swarm.listen_addrs()
+        with socket.socket() as candidate, trio.fail_after(10):
+            candidate.bind(("127.0.0.1", 0))  # it does not listen: the first attempt's dials are refused
+            await exchange(listener, theirs, candidate)
+            assert (await dialer.record.wait(PunchFailed)).code == "RESET_BY_NAT"
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(candidate))
+            await stream.socket.connect(("127.0.0.1", int(str(here).rsplit("/", 1)[1])))
+            await exchange(listener, theirs, candidate)
+            # Here the dialer takes the initiator's part, as it does on a socket of its own dial.
+            assert (await stream.receive_some(64)).startswith(b"\x13/multistream/1.0.0\n")
+            await stream.aclose()
+
+
+async def test_what_no_attempt_comes_back_for_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ground_module, "DCUTR_KEEP", 0.2)
+    async with open_relay() as relay, open_peer(None) as listener, open_peer(BRIEF) as dialer:
+        await over_relay(relay, dialer, listener)
+        with deaf_port() as deaf, trio.fail_after(10):
+            await exchange(listener, relayed_from(listener, dialer), deaf)
+            await dialer.record.wait(PunchFailed)
+            ground = dialer.puncher._context.grounds._idle[listener.peer]
+            [kept] = ground.dials._dials.values()
+            with pytest.raises((trio.EndOfChannel, trio.ClosedResourceError)):
+                await ground.accepted.receive()
+        assert kept.dial._socket.fileno() == -1
+        assert dialer.puncher._context.grounds._idle == {}
