@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
@@ -14,6 +14,7 @@ from bridge.addresses import parse
 from bridge.behaviours.dcutr import ground as ground_module
 from bridge.errors import StreamReset
 from bridge.events import PunchFailed
+from bridge.limits.swarm import MAX_DIVERTERS
 from bridge.protocol.dcutr import PROTOCOL, encode_connect, encode_sync
 from bridge.swarm.connection import Connection
 from bridge.swarm.delimited import read_message, write_message
@@ -98,6 +99,18 @@ async def test_a_socket_accepted_between_two_attempts_is_the_next_ones() -> None
             # Here the dialer takes the initiator's part, as it does on a socket of its own dial.
             assert (await stream.receive_some(64)).startswith(b"\x13/multistream/1.0.0\n")
             await stream.aclose()
+
+
+async def test_too_many_punches_at_once_end_as_a_failure_with_its_reason() -> None:
+    policy = replace(QUICK, reversal=True)
+    async with open_relay() as relay, open_peer(policy) as listener, open_peer() as dialer:
+        with ExitStack() as others, trio.fail_after(10):
+            for _ in range(MAX_DIVERTERS):
+                others.enter_context(listener.host.swarm.divert(lambda _: False))
+            await over_relay(relay, dialer, listener)
+            failed = await listener.record.wait(PunchFailed)
+        assert failed.code == "UNKNOWN"
+        assert f"{MAX_DIVERTERS} punches are in progress" in failed.message
 
 
 async def test_what_no_attempt_comes_back_for_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

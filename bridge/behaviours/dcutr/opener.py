@@ -15,7 +15,7 @@ from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
 from bridge.behaviours.dcutr.exchange import Failed, sorted_errors
 from bridge.behaviours.dcutr.ground import Ground
 from bridge.behaviours.dcutr.policy import PunchOutcome
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, LimitExceeded
 from bridge.limits.punch import (
     DCUTR_EXCHANGE_TIMEOUT,
     DCUTR_IDENTIFY_TIMEOUT,
@@ -165,7 +165,10 @@ class OpenerRun:
         wins: list[Won] = []
         connected = trio.Event()
         ended = trio.Event()
-        ground = context.grounds.enter(self._relayed.peer)
+        try:
+            ground = context.grounds.enter(self._relayed.peer)
+        except LimitExceeded:
+            return None  # the exchange meets the same limit and tells of it
         try:
             async with trio.open_nursery() as nursery:
 
