@@ -144,7 +144,7 @@ class SimultaneousOpen(Generic[T]):
             self._kept.keep(dial)
             raise
         if stream.local == stream.remote:
-            stream.abort()
+            stream.discard()
             self._evidence.local_errors["EADDRNOTAVAIL"] += 1  # a simultaneous open with ourselves
             return
         self._evidence.dials += 1
@@ -188,7 +188,7 @@ class SimultaneousOpen(Generic[T]):
                     self._won.set()
         finally:
             if not judged:
-                stream.abort()
+                stream.discard()
             self._scopes.discard(scope)
             done.set()
 
