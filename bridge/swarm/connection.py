@@ -154,7 +154,7 @@ class Connection:
         return rtt
 
     async def aclose(self, reason: str = "NORMAL") -> None:
-        """GoAway(0), what is queued leaves (at most CLOSE_FLUSH seconds), then the stream below is closed.
+        """GoAway(0), what is queued leaves, the peer closes, then the stream below is closed: CLOSE_FLUSH at most.
 
         Streams still open end with ConnectionLost. Cancelling closes at once.
         """
@@ -162,13 +162,20 @@ class Connection:
             await trio.lowlevel.checkpoint()
             return
         self._closing_reason = self._closing_reason or reason
+        raw = self.link.raw
         try:
             self._sender.send(self._mux.session.go_away(GoAwayCode.NORMAL))
             with trio.move_on_after(CLOSE_FLUSH):
                 if self._scope is not None:
                     await self._sender.idle.wait()
+                    if isinstance(raw, TcpStream):
+                        # A socket that is closed with bytes unread resets the connection, and what the kernel has not
+                        # sent yet is lost (RFC 1122 4.2.2.13): the read loop goes on until the peer has closed.
+                        self._sender.stop()
+                        await raw.send_eof()
+                        await self.closed.wait()
                 # Not `abort`: over a circuit that would reset the stream below, and lose what the peer has not read.
-                await self.link.raw.aclose()
+                await raw.aclose()
         except LOST:
             pass
         finally:
