@@ -88,7 +88,7 @@ class Mux:
         stream = Stream(self._connection, self, self.session.open(trio.current_time()), negotiation)
         self._adopt(stream)
         self._send(self.session.take_outgoing())
-        stream.send_nowait(negotiation.start())
+        self._say(stream, negotiation.start())
         if lazy:
             stream.protocol = protocols[0]
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -200,7 +200,7 @@ class Mux:
         stream = self._streams.get(state.id)
         if stream is None:
             return
-        if stream.negotiation is not None:
+        if stream.negotiation is not None and not state.reset:
             self._negotiate(stream)
         if stream.negotiation is None:
             stream.wake_reader()
@@ -218,8 +218,8 @@ class Mux:
         assert negotiation is not None
         try:
             reply = negotiation.receive(state.take(state.buffered)) if state.buffered else b""
-            if reply and stream.send_nowait(reply) < len(reply):
-                raise LimitExceeded("the peer does not read our answers")
+            if reply:
+                self._say(stream, reply)
             if negotiation.protocol is None:
                 if state.fin_received and stream.inbound:
                     # A FIN, not a reset: that would overtake the `na` the peer has not read yet.
@@ -246,6 +246,17 @@ class Mux:
             self.on_stream(stream, negotiation.protocol)
         elif stream in self._answers:
             self._answers[stream].set()
+
+    def _say(self, stream: Stream, words: bytes) -> None:
+        """Negotiation goes behind a full queue too: bulk of other streams must not keep this one from being opened.
+
+        SEND_QUEUE_HARD bounds what a peer that does not read can make us queue.
+        """
+        sent = stream.send_nowait(words)
+        if sent < len(words):
+            if stream.state.send_window < len(words) - sent:
+                raise LimitExceeded("the peer does not read our answers")
+            self.write_data(stream.state, words[sent:])
 
     def _refuse(self, stream: Stream, problem: BridgeError) -> None:
         self._send(self.session.reset(stream.state))

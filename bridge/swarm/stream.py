@@ -28,7 +28,8 @@ class Stream(trio.abc.HalfCloseableStream):
     """An ordered byte stream inside a connection.
 
     Reads raise BrokenStream (a StreamReset) after a reset, BrokenConnection (a ConnectionLost) when the connection is
-    gone, and return b"" only after the peer's FIN. One task may read and one may write at a time.
+    gone, each behind what came before it, and return b"" only after the peer's FIN. One task may read and one may write
+    at a time.
     """
 
     keeps = False

@@ -131,11 +131,22 @@ def test_fin_is_applied_behind_a_payload_that_comes_in_pieces() -> None:
     assert stream.take(20) == b"0123456789"
 
 
-def test_reset_drops_unread_data_and_is_no_end_of_stream() -> None:
+def test_a_reset_leaves_what_came_before_and_is_no_end_of_stream() -> None:
     session = server()
     stream = opened(session, 1, b"unread")
     assert session.receive(frame(DATA, RST, 1, 0), 0.0) == [Reset(stream)]
-    assert (stream.reset, stream.fin_received, stream.buffered) == (True, False, 0)
+    assert (stream.reset, stream.fin_received, stream.id in session.streams) == (True, False, False)
+    assert stream.take(10) == b"unread"
+    assert session.consumed(stream, 0.0) == b""
+    assert session.receive(frame(DATA, 0, 1, 4) + b"late", 0.0) == []
+    assert stream.buffered == 0
+
+
+def test_our_own_reset_drops_unread_data() -> None:
+    session = server()
+    stream = opened(session, 1, b"unread")
+    assert session.reset(stream)
+    assert stream.buffered == 0
 
 
 def test_a_reset_may_follow_data_that_was_sent_before_any_ack() -> None:

@@ -182,6 +182,31 @@ async def test_a_reset_wakes_reader_and_writer_on_the_other_side() -> None:
         assert (first.connection.streams, second.connection.streams) == (0, 0)
 
 
+async def test_what_came_before_a_reset_is_read_before_it_is_told() -> None:
+    """rust-libp2p drops its DCUtR stream behind SYNC: on a fast relay both come in one piece."""
+    async with connection_pair() as (first, second):
+        stream, peer = await open_pair(first, second)
+        await peer.send_all(b"last words")
+        peer.reset()
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(StreamReset):
+            await stream.send_all(b"x")
+        assert await stream.receive_some() == b"last words"
+        for _ in range(2):
+            with pytest.raises(StreamReset):
+                await stream.receive_some()
+        assert (first.connection.streams, second.connection.streams) == (0, 0)
+
+
+async def test_a_stream_that_is_proposed_and_reset_in_one_piece_reaches_nobody() -> None:
+    async with scripted() as (side, peer):
+        proposal = HEADER + line(PROTOCOL)
+        await peer.say(header(DATA, SYN, 2, len(proposal)), proposal, header(WINDOW_UPDATE, RST, 2, 0))
+        await peer.say(header(DATA, SYN, 4, len(proposal)), proposal)
+        assert (await side.accept()).id == 4
+        assert await peer.hear(DATA, ACK) == (4, len(proposal))
+
+
 async def test_an_answer_survives_a_close_with_unread_data() -> None:
     async with connection_pair() as (first, second):
         stream, peer = await open_pair(first, second)
@@ -352,6 +377,30 @@ async def test_aclose_says_goodbye_and_flushes() -> None:
         assert await read_to_end(peer) == payload
         with pytest.raises(ConnectionLost):
             await stream.receive_some()
+
+
+@pytest.mark.parametrize("turn", range(30))
+async def test_goodbye_loses_nothing_while_the_peer_still_talks(turn: int) -> None:
+    async with connection_pair() as (first, second):
+        stream, peer = await open_pair(first, second)
+        payload = os.urandom(800_000)
+
+        async def talk() -> None:
+            for value in range(200):
+                second.connection._sender.send(header(PING, SYN, 0, 1000 + value))
+                await trio.lowlevel.checkpoint()
+
+        async def finish() -> None:
+            await stream.send_all(payload)
+            await stream.send_eof()
+            nursery.start_soon(talk)
+            await first.connection.aclose("SHUTDOWN")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(finish)
+            assert await read_to_end(peer) == payload
+        await second.connection.closed.wait()
+        assert (first.connection.close_reason, second.connection.close_reason) == ("SHUTDOWN", "CLOSED_BY_PEER")
 
 
 async def test_a_stream_cut_by_the_end_of_the_connection_is_no_clean_end() -> None:

@@ -30,7 +30,7 @@ class Writable:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The stream was reset, by the peer or by a rule; unread bytes are gone."""
+    """The stream was reset, by the peer or by a rule. What came before it may still be read."""
 
     stream: StreamState
 

@@ -178,9 +178,9 @@ class Yamux:
             stream.acked = True
             self._unacked -= 1
         if flags & RST:
+            # What came before stays readable: rust-libp2p drops its DCUtR stream right behind SYNC.
             self._forget(stream)
             stream.reset = True
-            stream.drop()
             self._events.append(Reset(stream))
             return None
         return stream
