@@ -200,7 +200,7 @@ class Mux:
         stream = self._streams.get(state.id)
         if stream is None:
             return
-        if stream.negotiation is not None:
+        if stream.negotiation is not None and not state.reset:
             self._negotiate(stream)
         if stream.negotiation is None:
             stream.wake_reader()
