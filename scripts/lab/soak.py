@@ -20,6 +20,7 @@ from typing import Any
 from lab.eventlog import EventLog, Program, ProgramEnded
 from lab.lab import Lab
 from lab.limits import RELAY_START_SECONDS, RESERVATION_SECONDS
+from lab.memory import flat, quarters
 from lab.report import environment
 from lab.run import REPOSITORY, program_command
 
@@ -34,7 +35,8 @@ MEMORY_GROWTH = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Soak:
-    """One run. `judge` turns the dialling program's `result` and both memory series into statements, true or not."""
+    """One run. `judge` turns the dialling program's `result` and both programs' memory samples into statements, true
+    or not."""
 
     id: str
     name: str
@@ -53,7 +55,8 @@ class Soak:
     """A folder that has to be built first: `scripts/interop build` with its name."""
 
 
-def _flat(memory: Sequence[int]) -> bool:
+def _flat(samples: Sequence[Data]) -> bool:
+    memory = [one["resident"] for one in samples]
     third = len(memory) // 3
     return third > 0 and max(memory[-third:]) <= MEMORY_GROWTH * max(memory[third : 2 * third])
 
@@ -67,7 +70,7 @@ def _switches(result: Data, memory: Data) -> Findings:
     return [
         _no_failures(result),
         (f"{done} switches, {result['unplanned']} of them after a kill, at least 1000", done >= 1000),
-        *((f"memory of the {who} is flat", _flat(series)) for who, series in memory.items()),
+        *(statement for who, samples in memory.items() for statement in flat(who, samples)),
     ]  # fmt: skip
 
 
@@ -114,7 +117,7 @@ def _official(result: Data, memory: Data) -> Findings:
          min(row["carriers"] for row in rows) >= 100),
         (f"{result['by_path']['direct']} of them direct, {result['by_path']['relay']} relayed",
          min(result["by_path"].values()) >= 0.3 * carriers),
-        *((f"memory of the {who} is flat", _flat(series)) for who, series in memory.items()),
+        *((f"memory of the {who} is flat", _flat(samples)) for who, samples in memory.items()),
     ]  # fmt: skip
 
 
@@ -125,7 +128,7 @@ SOAKS = (
         "sessions moved and cut a thousand times under load",
         "Two echo streams (700 B and 1 MiB messages) and 16 callers on three sessions, while both ends kill "
         "connections and the dialling end moves sessions to fresh and standing ones, direct and relayed, at random.",
-        ("switches", "--count", "1200"),
+        ("switches", "--count", "2400"),
         900.0,
         _switches,
         server_options=("--torment", "0.4"),
@@ -213,7 +216,7 @@ def run_soak(one: Soak, logs: Path) -> Path:
             raise SoakFailed(str(problem)) from problem
         peers = {"a": lab.hosts["a"].address, "relay": lab.hosts["relay"].address}
         trips = {where: round(1000 * (lab.ping("b", str(addr)) or 0.0), 1) for where, addr in peers.items()}
-    memory = {who: [s.event["resident"] for s in log.find("memory", who=who)] for who in ("server", "client")}
+    memory = {who: [s.event for s in log.find("memory", who=who)] for who in ("server", "client")}
     relay, a, b = (one.delay[link] for link in ("relay", "a", "b"))
     result = {**result, "direct_trip_ms": 2 * (a + b), "relayed_trip_ms": 2 * (a + 2 * relay + b)}
     found = one.judge(result, memory)
@@ -222,7 +225,8 @@ def run_soak(one: Soak, logs: Path) -> Path:
         "environment": environment(REPOSITORY),
         "round_trips_from_dialler_ms": trips,
         "result": dict(result),
-        "memory_mib": {who: [round(value / 2**20, 1) for value in series] for who, series in memory.items()},
+        "memory_mib": {who: [round(one["resident"] / 2**20, 1) for one in each] for who, each in memory.items()},
+        "memory_quarters": {who: quarters(samples) for who, samples in memory.items()},
         "findings": [{"what": what, "holds": holds} for what, holds in found],
         "passed": all(holds for _, holds in found),
     }
@@ -282,6 +286,9 @@ def summary(one: Soak, report: Data) -> str:
     for who, series in report["memory_mib"].items():
         if series:
             lines += [f"- memory of the {who}, MiB: first {series[0]}, largest {max(series)}, last {series[-1]}"]
+    for who, kinds in report.get("memory_quarters", {}).items():
+        lines += [f"- {kind} of the {who}, medians of the quarters of the run: {medians}"
+                  for kind, medians in kinds.items() if medians]  # fmt: skip
     lines += ["", "## Environment", "", f"- commit `{env['commit'] or 'unknown'}` (uncommitted changes: "
               f"{env['uncommitted']})", f"- kernel {env['kernel']}, {env['machine']}, Python {env['python']}",
               f"- one-way delays, ms: {report['soak']['delay']}; round trips from the dialler, ms: "
