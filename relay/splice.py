@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from bridge.errors import StreamReset
-from bridge.net.raw import InboxStream
+from bridge.net.raw import Buffer, InboxStream
 from relay.circuits import Circuit, Direction
 from relay.limits import CHUNK, CHUNKS, EOF_TIMEOUT
 
@@ -80,7 +80,7 @@ class _Copy:
         self._circuit, self._direction = circuit, direction
         self._reader, self._writer = reader, writer
         self._delivering = False
-        self._rest = memoryview(b"")
+        self._rest: list[Buffer] = []
         self._ended = False
         self._reason = ""
         self._wake = trio.Event()
@@ -94,9 +94,9 @@ class _Copy:
             while True:
                 await self._wake.wait()
                 self._wake = trio.Event()
-                if self._rest:
-                    await self._writer.send_all(self._rest)
-                    self._rest = memoryview(b"")
+                for piece in self._rest:
+                    await self._writer.send_all(piece)
+                self._rest = []
                 if self._ended:
                     await self._writer.send_eof()
                     return NORMAL
@@ -120,21 +120,21 @@ class _Copy:
         try:
             for _ in range(CHUNKS):
                 try:
-                    data = self._reader.receive_nowait(CHUNK)
+                    pieces = self._reader.receive_parts(CHUNK)
                 except _ENDS:
                     self._reason = f"{reading}_RESET"
                     break
-                if data is None:
+                if pieces is None:
                     return
-                if not data:
+                if not pieces:
                     self._ended = True
                     break
-                size = self._circuit.take(self._direction, len(data))
-                view = memoryview(data)[:size]
-                if size < len(data):
+                total = sum(map(len, pieces))
+                size = self._circuit.take(self._direction, total)
+                if size < total:
                     self._reason = DATA_LIMIT
-                sent = self._writer.send_nowait(view) if size else 0
-                self._rest = view[sent:]
+                    pieces = [memoryview(b"".join(pieces))[:size]]
+                self._send(pieces)
                 if self._rest or self._reason:
                     break
         except _ENDS:
@@ -142,6 +142,13 @@ class _Copy:
         finally:
             self._delivering = False
         self._wake.set()
+
+    def _send(self, pieces: list[Buffer]) -> None:
+        for number, piece in enumerate(pieces):
+            sent = self._writer.send_nowait(piece)
+            if sent < len(piece):
+                self._rest = [memoryview(piece)[sent:], *pieces[number + 1 :]]
+                return
 
 
 async def _close(*streams: InboxStream) -> None:
