@@ -75,7 +75,7 @@ def ghz(calls: int, connections: int, workers: int, size: int, pool: Pool, port:
     argv += ["--call", f"{SERVICE}.UnaryCall", "--data", json.dumps({"response_size": size, "payload": payload})]
     argv += ["--total", str(calls), "--connections", str(connections), "--concurrency", str(workers)]
     told = json.loads(_run([*argv, f"127.0.0.1:{port}"], where))
-    assert told["statusCodeDistribution"] == {"OK": calls}, told["statusCodeDistribution"]
+    assert told["statusCodeDistribution"] == {"OK": calls}, (told["statusCodeDistribution"], told["errorDistribution"])
     assert not told["errorDistribution"], told["errorDistribution"]
     pool.versions["ghz"] = "v0.120.0"
     slowest = next(one["latency"] for one in told["latencyDistribution"] if one["percentage"] == 99)
