@@ -5,15 +5,13 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { Duplex, pipeline } from 'node:stream'
 import grpc from '@grpc/grpc-js'
+import { drained, hold, pausable } from './streams.js'
 
 const PROTOCOL = '/punchbridge/grpc/1.0.0'
 const LIMITS = { maxInboundStreams: 1024, maxOutboundStreams: 1024, runOnLimitedConnection: true }
 const OPTIONS = { 'grpc.max_receive_message_length': -1, 'grpc.max_send_message_length': -1 }
 const CHATS = 50
 const MIB = 1 << 20
-/** Its Yamux grants 16 MiB, but what is paused beyond 4 MiB would reset the stream. */
-const UNREAD = 32 * MIB
-
 const same = (data) => data
 const METHODS = { Echo: [false, false], Chat: [true, true], Up: [true, true], Down: [true, true] }
 const SERVICE = Object.fromEntries(Object.entries(METHODS).map(([name, [requestStream, responseStream]]) => [name, {
@@ -28,13 +26,17 @@ const SERVICE = Object.fromEntries(Object.entries(METHODS).map(([name, [requestS
 const Client = grpc.makeGenericClientConstructor(SERVICE, 'interop.Bytes')
 
 function duplex (stream) {
-  stream.maxReadBufferLength = UNREAD
+  pausable(stream)
+  let full = false
   const made = new Duplex({
-    read () { if (stream.readStatus === 'paused') stream.resume() },
+    read () {
+      full = false
+      if (stream.readStatus === 'paused') stream.resume()
+    },
     write (chunk, _encoding, done) {
       try {
         if (stream.send(chunk)) done()
-        else stream.onDrain().then(() => done(), done)
+        else drained(stream).then(() => done(), done)
       } catch (error) {
         done(error)
       }
@@ -46,7 +48,8 @@ function duplex (stream) {
     }
   })
   stream.addEventListener('message', ({ data }) => {
-    if (!made.push(Buffer.from(data.subarray())) && stream.readStatus === 'readable') stream.pause()
+    full = !made.push(Buffer.from(data.subarray()))
+    if (full) hold(stream, () => full)
   })
   stream.addEventListener('end', () => { if (!made.destroyed) made.push(null) })
   stream.addEventListener('close', ({ error }) => { if (error) made.destroy(error) })

@@ -18,6 +18,17 @@ const PAUSE = 2000
 const BLOCK = 65536
 const MANY = { maxInboundStreams: 1024, maxOutboundStreams: 1024, runOnLimitedConnection: true }
 
+/** Its Yamux grants up to 16 MiB, but a paused stream with more than 4 MiB unread would be reset. */
+export function pausable (stream) {
+  stream.maxReadBufferLength = 32 << 20
+  return stream
+}
+
+/** Pauses while `full()`, but not at once: a pause from within resume() is undone by it (AbstractMessageStream). */
+export function hold (stream, full) {
+  queueMicrotask(() => { if (full() && stream.readStatus === 'readable') stream.pause() })
+}
+
 /** Calls `take` with each piece until the other side's end; rejects when the stream is reset. */
 function read (stream, take) {
   return new Promise((resolve, reject) => {
@@ -75,8 +86,23 @@ async function drain (stream) {
   return total
 }
 
+/** Until the stream takes more. Not its onDrain(): in @libp2p/utils 7.4.1 that waits for the first drain only. */
+export async function drained (stream) {
+  while (stream.writableNeedsDrain) {
+    await new Promise((resolve, reject) => {
+      const done = (event) => {
+        for (const name of ['drain', 'close']) stream.removeEventListener(name, done)
+        // What was queued goes first, in a microtask of its own; then it tells whether that was all.
+        if (event.type === 'drain') setImmediate(resolve)
+        else reject(event.error ?? new Error('the stream was closed'))
+      }
+      for (const name of ['drain', 'close']) stream.addEventListener(name, done)
+    })
+  }
+}
+
 async function write (stream, data) {
-  if (!stream.send(data)) await stream.onDrain()
+  if (!stream.send(data)) await drained(stream)
 }
 
 async function zeros (stream, size, count = () => {}) {
@@ -95,11 +121,10 @@ function number (value) {
 }
 
 async function onEcho (stream) {
-  await read(stream, (data) => {
-    if (!stream.send(data) && stream.readStatus === 'readable') {
-      stream.pause()
-      stream.onDrain().then(() => { if (stream.readStatus === 'paused') stream.resume() }, () => {})
-    }
+  await read(pausable(stream), (data) => {
+    if (stream.send(data)) return
+    hold(stream, () => stream.writableNeedsDrain)
+    drained(stream).then(() => { if (stream.readStatus === 'paused') stream.resume() }, () => {})
   })
   await stream.close()
 }
@@ -111,7 +136,7 @@ async function onCount (stream) {
 }
 
 async function onSlow (stream) {
-  stream.pause()
+  pausable(stream).pause()
   await sleep(PAUSE)
   stream.resume()
   await onCount(stream)
@@ -189,17 +214,18 @@ async function perf (stream, { up, down }) {
 
 /** Receives for some seconds, and counts what came after the first `skip` of them. */
 async function flow (stream, { seconds, skip }) {
-  stream.send(number(2 ** 40))
-  await stream.close()
-  const began = performance.now()
   let counted = 0
-  return await new Promise((resolve, reject) => {
+  const began = performance.now()
+  const over = new Promise((resolve, reject) => {
     read(stream, (data) => {
       const elapsed = (performance.now() - began) / 1000
       if (elapsed >= skip) counted += data.byteLength
       if (elapsed >= seconds) resolve({ rate: counted / 1e6 / (seconds - skip) })
     }).then(() => reject(new Error('the stream ended early')), reject)
   })
+  stream.send(number(2 ** 40))
+  await stream.close()
+  return await over
 }
 
 async function reset (stream) {
