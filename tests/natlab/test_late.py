@@ -60,6 +60,22 @@ def test_a_late_side_s_earlier_dial_takes_the_early_side_s_syn(lab: Lab, tmp_pat
         ]
 
 
+def test_the_plain_dial_before_the_punch_takes_the_syn_of_an_early_peer(tmp_path: Path) -> None:
+    """A firewalled peer announces its address: the listener's plain dial to it opens a mapping, and then comes late."""
+    with Lab(listener_nat="home", dialer_nat="firewall", delay={"relay": 15, "a": 10, "b": 20}) as lab:
+        _, address = start_relay(lab, tmp_path / "r")
+        listener = Watched(lab, "a", tmp_path / "a", "listen", "--relay", address)
+        target = listener.wait("reservation.accepted", 20)["addrs"][0]
+        dialer = Watched(lab, "b", tmp_path / "b", "dial", target, "--timeout", "60")
+        listener.wait("punch.started", 40)
+        time.sleep(0.01)  # its SYNC must leave before it stops; its own dial follows 60 ms later
+        listener.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.3)  # being late is the fault under test
+        listener.process.send_signal(signal.SIGCONT)
+        for program in (listener, dialer):
+            assert program.wait("punch.succeeded", 30)["attempt"] == 1
+
+
 def test_a_half_open_entry_of_the_listener_does_not_outlast_two_attempts() -> None:
     """A SYN came, our SYN-ACK is lost: until the kernel gives the entry up, the 4-tuple cannot be dialled."""
     with Lab(listener_nat="public", dialer_nat="public") as lab:
