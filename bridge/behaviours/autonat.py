@@ -317,8 +317,8 @@ async def _bring(connection: Connection, nonce: int) -> None:
             autonat.decode_dial_back_response(await read_message(stream, AUTONAT_MESSAGE))
             await stream.aclose()
         except StreamReset:
-            # rust-libp2p drops its stream right behind the answer, and a reset overtakes what was not read yet. The
-            # nonce was there; go takes any end for the answer, too. A client trusts an OK only with its nonce (A5).
+            # rust-libp2p drops its stream right behind the answer. The nonce was there; go takes any end for the
+            # answer, too. A client trusts an OK only with its nonce (A5).
             pass
     finally:
         stream.reset()

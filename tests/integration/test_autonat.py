@@ -112,7 +112,7 @@ async def test_the_dial_back_comes_from_another_port_and_another_identity() -> N
 
 @pytest.mark.parametrize("answered", [True, False])
 async def test_a_reset_behind_the_nonce_does_not_spoil_the_answer(answered: bool) -> None:
-    """rust-libp2p drops its stream right behind its answer, so that a reset may overtake the answer."""
+    """rust-libp2p drops its stream right behind its answer; go takes any end of the stream for the answer."""
     async with open_one(server=True) as (server, _), open_one() as (client, _):
         nonces: list[int] = []
 
