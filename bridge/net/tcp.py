@@ -27,6 +27,7 @@ from bridge.limits.net import (
     TCP_USER_TIMEOUT_MS,
 )
 from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
+from bridge.net.turn import Turn
 
 _KEEPALIVE_IDLE = 30
 _KEEPALIVE_INTERVAL = 10
@@ -197,8 +198,8 @@ class TcpStream(trio.abc.HalfCloseableStream):
         """Nothing was heard on it yet: it may be half of a connection only (a punch), and closing it drops it."""
         self._closed = False
         self._eof_sent = False
-        self._sending = False
-        self._receiving = False
+        self._sending = Turn("another task is sending on this socket")
+        self._receiving = Turn("another task is reading this socket")
         self._drained = False
 
     async def receive_some(self, max_bytes: int | None = 262144) -> bytes:
@@ -206,10 +207,7 @@ class TcpStream(trio.abc.HalfCloseableStream):
         size = 262144 if max_bytes is None else index(max_bytes)
         if size < 1:
             raise ValueError("max_bytes must be at least 1")
-        if self._receiving:
-            raise trio.BusyResourceError("another task is reading this socket")
-        self._receiving = True
-        try:
+        with self._receiving:
             if self._drained:
                 data = None
             else:
@@ -221,8 +219,6 @@ class TcpStream(trio.abc.HalfCloseableStream):
                 self._check_open()
                 await trio.lowlevel.wait_readable(self._fd)
                 data = self._receive(size)
-        finally:
-            self._receiving = False
         return data
 
     def _receive(self, size: int) -> bytes | None:
@@ -252,8 +248,7 @@ class TcpStream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: Buffer) -> None:
         """See RawStream."""
-        self._begin_sending()
-        try:
+        with self._sending:
             await trio.lowlevel.checkpoint_if_cancelled()
             with memoryview(data) as view:
                 sent = self.send_nowait(view) if view else 0
@@ -265,22 +260,16 @@ class TcpStream(trio.abc.HalfCloseableStream):
                     await trio.lowlevel.wait_writable(self._fd)
                     with view[sent:] as rest:
                         sent += self.send_nowait(rest)
-        finally:
-            self._sending = False
 
     async def wait_send_all_might_not_block(self) -> None:
         """Returns once the socket takes more bytes."""
-        self._begin_sending()
-        try:
+        with self._sending:
             self._check_open()
             await trio.lowlevel.wait_writable(self._fd)
-        finally:
-            self._sending = False
 
     async def send_eof(self) -> None:
         """See RawStream."""
-        self._begin_sending()
-        try:
+        with self._sending:
             await trio.lowlevel.checkpoint()
             self._check_open()
             if not self._eof_sent:
@@ -289,13 +278,6 @@ class TcpStream(trio.abc.HalfCloseableStream):
                     self._raw.shutdown(stdlib.SHUT_WR)
                 except OSError as problem:
                     raise _broken(problem) from None
-        finally:
-            self._sending = False
-
-    def _begin_sending(self) -> None:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this socket")
-        self._sending = True
 
     async def aclose(self) -> None:
         """See RawStream."""

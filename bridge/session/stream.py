@@ -14,6 +14,7 @@ from bridge.events import Subscriber
 from bridge.identity import PeerId, peer_text
 from bridge.limits.session import SESSION_LINGER
 from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
+from bridge.net.turn import Turn
 from bridge.session.live import LiveSession
 
 __all__ = ["SessionStream"]
@@ -34,8 +35,8 @@ class SessionStream(trio.abc.HalfCloseableStream):
         self.live = live
         self._machine = live.machine
         self._closed = False
-        self._sending = False
-        self._receiving = False
+        self._sending = Turn("another task is writing to this stream")
+        self._receiving = Turn("another task is reading this stream")
 
     def __repr__(self) -> str:
         return f"<SessionStream {self._machine.id.hex()[:8]} {self.service} {peer_text(self.peer)}>"
@@ -99,15 +100,10 @@ class SessionStream(trio.abc.HalfCloseableStream):
         most = 262144 if max_bytes is None else index(max_bytes)
         if most < 1:
             raise ValueError("max_bytes must be at least 1")
-        if self._receiving:
-            raise trio.BusyResourceError("another task is reading this stream")
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._receiving = True
-        try:
+        with self._receiving:
             while (pieces := self.receive_parts(most)) is None:
                 await self.live.reading.park()
-        finally:
-            self._receiving = False
         await trio.lowlevel.cancel_shielded_checkpoint()
         return b"".join(pieces)
 
@@ -154,8 +150,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
 
         Cancelling leaves an unknown part of it sent.
         """
-        self._begin_sending()
-        try:
+        with self._sending:
             await trio.lowlevel.checkpoint()
             self._check_writable()
             view = memoryview(data)
@@ -164,39 +159,26 @@ class SessionStream(trio.abc.HalfCloseableStream):
                 view = view[taken:]
                 if view and not taken:
                     await self.live.writing.park()
-        finally:
-            self._sending = False
-
-    def _begin_sending(self) -> None:
-        if self._sending:
-            raise trio.BusyResourceError("another task is writing to this stream")
-        self._sending = True
 
     async def wait_send_all_might_not_block(self) -> None:
         """Until `send_nowait` would take something, or raise."""
-        self._begin_sending()
-        try:
+        with self._sending:
             await trio.lowlevel.checkpoint()
             self._check_writable()
             while not self._machine.outgoing.room and self._machine.over is None and not self._closed:
                 await self.live.writing.park()
             if self._closed:
                 self._check()
-        finally:
-            self._sending = False
 
     async def send_eof(self) -> None:
         """Ends our half; the peer reads b"" once it has everything. Cancelling leaves the half ended."""
-        self._begin_sending()
-        try:
+        with self._sending:
             await trio.lowlevel.checkpoint()
             if self._machine.outgoing.finished and not self._closed:
                 return
             self._check_writable()
             self._machine.finish()
             self.live.flush()
-        finally:
-            self._sending = False
 
     async def aclose(self) -> None:
         """Ends the stream; the peer reads all that was sent, then b"". Waits until it has it, SESSION_LINGER at most.

@@ -16,6 +16,7 @@ from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_resch
 from bridge.errors import BridgeError, NegotiationFailed, ProtocolViolation
 from bridge.limits.wire import MAX_FRAME_PAYLOAD, SEND_BURST, SEND_QUEUE
 from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
+from bridge.net.turn import Turn
 from bridge.protocol.multistream import Initiator, Responder
 from bridge.protocol.yamux import StreamState
 
@@ -46,8 +47,8 @@ class Stream(trio.abc.HalfCloseableStream):
         self._mux = mux
         self._closed = False
         self._failure: BridgeError | None = None
-        self._sending = False
-        self._receiving = False
+        self._sending = Turn("another task is sending on this stream")
+        self._receiving = Turn("another task is reading this stream")
         self.on_readable: Callable[[], None] | None = None
         """Called where a waiting reader would be woken; what it calls here must not block. For whoever passes the bytes
         on at once, which spares a task switch."""
@@ -70,21 +71,16 @@ class Stream(trio.abc.HalfCloseableStream):
         size = 262144 if max_bytes is None else index(max_bytes)
         if size < 1:
             raise ValueError("max_bytes must be at least 1")
-        if self._receiving:
-            raise trio.BusyResourceError("another task is reading this stream")
         await trio.lowlevel.checkpoint_if_cancelled()
         data = self.receive_nowait(size)
         if data is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return data
-        self._receiving = True
-        try:
+        with self._receiving:
             while data is None:
                 self._reader = current_task()
                 await wait_task_rescheduled(self._abandon_read)
                 data = self.receive_nowait(size)
-        finally:
-            self._receiving = False
         return data
 
     def receive_nowait(self, max_bytes: int = 262144) -> bytes | None:
@@ -151,8 +147,7 @@ class Stream(trio.abc.HalfCloseableStream):
         Raises BrokenStream, BrokenConnection, trio.ClosedResourceError after a close or `send_eof` here,
         trio.BusyResourceError while another task sends. Cancelling leaves an unknown part sent.
         """
-        self._begin_sending()
-        try:
+        with self._sending:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._check_writable()
             sent = self.send_nowait(data) if data else 0
@@ -166,37 +161,24 @@ class Stream(trio.abc.HalfCloseableStream):
                 else:
                     await trio.lowlevel.checkpoint()
                 sent += self.send_nowait(view[sent:])
-        finally:
-            self._sending = False
 
     async def wait_send_all_might_not_block(self) -> None:
         """Returns once the stream takes more bytes. Raises as `send_all`."""
-        self._begin_sending()
-        try:
+        with self._sending:
             await trio.lowlevel.checkpoint()
             self._check_writable()
             while self._would_block():
                 await self._wait_writable()
                 self._check_writable()
-        finally:
-            self._sending = False
 
     async def send_eof(self) -> None:
         """Ends our half (FIN). Raises as `send_all`."""
-        self._begin_sending()
-        try:
+        with self._sending:
             await trio.lowlevel.checkpoint()
             if self.state.fin_sent and not self._closed:
                 return
             self._check_writable()
             self._mux.finish(self.state)
-        finally:
-            self._sending = False
-
-    def _begin_sending(self) -> None:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._sending = True
 
     def _check_writable(self) -> None:
         if self._closed or (self.state.fin_sent and self._failure is None):
