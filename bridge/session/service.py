@@ -20,7 +20,7 @@ from bridge.limits.identify import IDENTIFY_TIMEOUT
 from bridge.limits.session import CARRIER_READ, SESSION_FIRST_FRAME, SESSION_GOODBYE, SESSIONS, SESSIONS_PER_PEER
 from bridge.protocol.path import PathPolicy
 from bridge.protocol.session import Attach, Refusal, Session
-from bridge.protocol.session.frames import HEADER, FrameReader, Kind, refuse
+from bridge.protocol.session.frames import HEADER, FrameReader, Kind, UnknownVersion, refuse
 from bridge.session.carrier import Carrier
 from bridge.session.keeper import Keeper, Route
 from bridge.session.live import LiveSession
@@ -123,6 +123,9 @@ class SessionService:
                 attach, rest = await _first_frame(stream)
         except trio.TooSlowError:
             stream.abort()
+            return
+        except UnknownVersion:
+            await _refuse(stream, Refusal.BAD_VERSION)
             return
         peer = stream.connection.peer
         session = self._accepted.get((peer, attach.session))

@@ -21,7 +21,7 @@ from bridge.limits.session import (
     SESSION_WINDOW_MIN,
     SESSIONS_PER_PEER,
 )
-from bridge.protocol.session.frames import MAX_PAYLOAD, Attach, FrameReader, Kind, Refusal, encode
+from bridge.protocol.session.frames import HEADER, MAX_PAYLOAD, VERSION, Attach, FrameReader, Kind, Refusal, encode
 from bridge.session import SESSION_PROTOCOL, SessionStream
 from bridge.session.host import SessionHost, open_session_host
 from bridge.swarm.stream import Stream
@@ -108,6 +108,31 @@ async def test_wrong_resume_by_the_right_peer(generation: int, received: int, re
         await said(stream, b"after")
 
 
+async def test_attach_of_a_later_version_is_refused_as_such() -> None:
+    async with pair() as both:
+        body = bytes([VERSION + 1]) + b"a later version may say anything else here"
+        stream = await raw(both.dialler, both)
+        await stream.send_all(encode(Kind.ATTACH, 0, body))
+        kind, value, _ = await answer(stream)
+        assert (kind, value) == (Kind.REFUSED, Refusal.BAD_VERSION)
+        assert both.acceptor.sessions.count == 0
+
+
+async def test_peer_of_another_version_is_a_typed_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Attach.encode
+
+    def later(attach: Attach) -> bytes:
+        frame = bytearray(plain(attach))
+        frame[HEADER.size] = VERSION + 1
+        return bytes(frame)
+
+    monkeypatch.setattr(Attach, "encode", later)
+    async with pair() as both:
+        with pytest.raises(NegotiationFailed, match="bad version"):
+            await both.open()
+        await until(lambda: both.dialler.sessions.count == both.acceptor.sessions.count == 0)
+
+
 async def test_finished_session_is_unknown() -> None:
     async with pair() as both:
         stream = await both.open()
@@ -147,7 +172,7 @@ async def test_carrier_that_breaks_a_rule_is_reset_and_its_session_waits(frames:
         assert kind is Kind.ATTACHED
 
 
-@pytest.mark.parametrize("first", [encode(Kind.DATA, 0, b"x"), b"\xff" * 40, encode(Kind.ATTACH, 0, b"short")])
+@pytest.mark.parametrize("first", [encode(Kind.DATA, 0, b"x"), b"\xff" * 40, encode(Kind.ATTACH, 0, b"\x01shor")])
 async def test_carrier_that_does_not_begin_with_an_attach_is_reset(first: bytes) -> None:
     async with pair() as both:
         stream = await raw(both.dialler, both)

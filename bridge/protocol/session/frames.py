@@ -26,6 +26,10 @@ _ATTACH: Final = struct.Struct(">BB16sIIQ")
 _ATTACHED: Final = struct.Struct(">BIQ")
 
 
+class UnknownVersion(ProtocolViolation):
+    """An attach of a later version of these frames; answered with BAD_VERSION."""
+
+
 class Kind(IntEnum):
     ATTACH = 1
     """Dialling end, first frame of a carrier. value: bytes received in order so far."""
@@ -62,6 +66,7 @@ class Refusal(IntEnum):
     """The peer has as many sessions as it may."""
     UNKNOWN_SERVICE = 5
     BAD_VERSION = 6
+    """The other end speaks another version of these frames."""
     PATH_NOT_ALLOWED = 7
     """The service takes no carrier on this path; a session that lives goes on, on another one."""
 
@@ -85,11 +90,11 @@ class Attach:
 
     @classmethod
     def decode(cls, value: int, body: bytes) -> Attach:
+        if body and body[0] != VERSION:
+            raise UnknownVersion(f"session version {body[0]}; this end speaks {VERSION}")
         if len(body) < _ATTACH.size or len(body) > _ATTACH.size + MAX_SERVICE:
             raise ProtocolViolation(f"an attach frame of {len(body)} bytes")
-        version, flags, session, generation, alive, edge = _ATTACH.unpack_from(body)
-        if version != VERSION:
-            raise ProtocolViolation(f"session version {version}; this end speaks {VERSION}")
+        _, flags, session, generation, alive, edge = _ATTACH.unpack_from(body)
         try:
             service = body[_ATTACH.size :].decode("ascii")
         except UnicodeDecodeError:
