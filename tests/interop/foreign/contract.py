@@ -20,8 +20,9 @@ from foreign.punches import run_lab
 
 KINDS = ("ours", "rust", "go")
 SUITES = ("unified-testing", "test-plans")
-DIRECT_MS, TOLERANCE_MS = 200, 20
-"""test-plans: two routers of 100 ms. Over the relay it would be 250; the suite itself only warns beyond 5 ms."""
+DIRECT_MS, TOLERANCE_MS = 200, 40
+"""test-plans: two routers of 100 ms. Over the relay it would be 250; the suite itself only warns beyond 5 ms. A loaded
+machine adds some."""
 DIRECT_BYTES = 2000
 """A handshake and a ping take more."""
 
@@ -72,8 +73,10 @@ def _case(suite: str, dialer: str, relay: str, listener: str) -> Case:
     known = KNOWN.get((suite, who), "")
 
     def run(pool: Pool) -> str:
-        # go punches only towards addresses that it holds for public; the suites' WAN is 10.0.0.0/8.
-        head = 11 if "go" in (dialer, listener) or suite == "test-plans" else 10
+        # go punches only towards addresses that it holds for public, and so do our peer's settings in other groups;
+        # the suites' WAN is 10.0.0.0/8.
+        public = {"go", f"ours{BY_ADAPTER}"} & {dialer, listener}
+        head = 11 if public or suite == "test-plans" else 10
         order: dict[str, object] = {
             "suite": suite,
             "dialer": dialer,
