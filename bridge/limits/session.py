@@ -86,3 +86,7 @@ SPARE_CIRCUITS: Final = 2
 
 SESSION_MEASURE: Final = 3.0
 """A path whose ping is not answered within this long is not moved to."""
+
+SESSION_MEASURES: Final = 3
+"""Round trips of both paths, side by side, before a direct path that is not clearly faster is taken: one alone may be
+half as long again on a busy machine."""

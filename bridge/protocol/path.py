@@ -32,12 +32,14 @@ CAP_LEFT: Final = 0.4
 
 @dataclass(frozen=True)
 class Candidate:
-    """A live connection to the peer. `round_trip`: seconds, None when not measured; `left`: share of a cap."""
+    """A live connection to the peer. `round_trip`: seconds, None when not measured; `left`: share of a cap; `least`:
+    the shortest round trip it ever had (None: `round_trip`). A single one measured on a busy machine says little."""
 
     id: int
     path: Literal["direct", "relay"]
     round_trip: float | None = None
     left: float = 1.0
+    least: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class PathKeeper:
     _failures: list[float] = field(default_factory=list)
     _hold_until: float = 0.0
     _slow: dict[int, float] = field(default_factory=dict)
+    _asked: tuple[int, int] | None = None
 
     def failed(self, path: str, now: float) -> None:
         """The active carrier died on this path."""
@@ -99,13 +102,19 @@ class PathKeeper:
         best = max(direct, key=lambda one: one.id)
         if now < self._hold_until:
             return Decision(None, "HOLD_DOWN", again=self._hold_until - now, instead=best.id)
-        held = self._slow.get(best.id)
-        if held is not None and now < held:
+        held = self._slow.get(best.id, 0.0)
+        if now < held:
             return Decision(None, "SLOWER", again=held - now, instead=best.id)
-        unmeasured = tuple(one.id for one in (active, best) if held is not None or one.round_trip is None)
-        self._slow = {}
-        if unmeasured or active.round_trip is None or best.round_trip is None:
-            return Decision(None, "MEASURE", measure=unmeasured)
+        pair, asked = (active.id, best.id), self._asked
+        least = active.round_trip if active.least is None else active.least
+        if best.round_trip is not None and least is not None and best.round_trip <= least:
+            self._asked = None
+            return Decision(best.id, "DIRECT")
+        if asked != pair or active.round_trip is None or best.round_trip is None:
+            # Not clearly faster: both are measured now, at the same time and several times.
+            self._asked = pair
+            return Decision(None, "MEASURE", measure=pair)
+        self._asked = None
         if best.round_trip > active.round_trip * SLOWER_FACTOR + SLOWER_MARGIN:
             self._slow = {best.id: now + PROBE_AGAIN}
             return Decision(None, "SLOWER", again=PROBE_AGAIN, instead=best.id)

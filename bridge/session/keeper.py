@@ -19,6 +19,7 @@ from bridge.limits.session import (
     RELEASE_GRACE,
     SESSION_DIAL,
     SESSION_MEASURE,
+    SESSION_MEASURES,
     SESSION_RETRY_FIRST,
     SESSION_RETRY_MAX,
     SESSION_SILENCE,
@@ -84,6 +85,7 @@ class Keeper:
         self._releasing: set[int] = set()
         self._pause = SESSION_RETRY_FIRST
         self._kept: tuple[str, int] | None = None
+        self._trips: dict[int, float] = {}
 
     async def run(self) -> None:
         """Until the session is over. Cancelling leaves connections as they are."""
@@ -119,6 +121,7 @@ class Keeper:
         live = {one.id: one for one in self._host.swarm.connections(self._route.peer) if not one.closed.is_set()}
         active = None if carrier is None else self._candidate(carrier.connection, now)
         usable = [self._candidate(one, now) for one in live.values() if now >= self._failed.get(one.id, 0.0)]
+        self._trips.clear()
         decision = self._paths.decide(active, usable, now)
         self._tell(decision, active, live)
         if decision.move_to is not None:
@@ -159,9 +162,9 @@ class Keeper:
             )
         self._kept = kept
 
-    @staticmethod
-    def _candidate(connection: Connection, now: float) -> Candidate:
-        return Candidate(connection.id, connection.path, connection.rtt, cap_left(connection, now))
+    def _candidate(self, connection: Connection, now: float) -> Candidate:
+        measured = self._trips.get(connection.id, connection.rtt)
+        return Candidate(connection.id, connection.path, measured, cap_left(connection, now), connection.rtt_least)
 
     async def _move(self, connection: Connection, reason: str) -> None:
         before = self._session.active
@@ -185,14 +188,23 @@ class Keeper:
         self._pause = min(2 * self._pause, SESSION_RETRY_MAX)
 
     async def _measure(self, connections: list[Connection]) -> None:
-        for connection in connections:
-            with trio.move_on_after(SESSION_MEASURE):
-                try:
-                    await connection.ping()
-                except BROKEN:
-                    continue
-            if connection.rtt is None:
-                self._failed[connection.id] = trio.current_time() + SESSION_RETRY_MAX
+        """The shortest of a few round trips of each, all at the same time: what burdens one burdens the others."""
+        async with trio.open_nursery() as nursery:
+            for connection in connections:
+                nursery.start_soon(self._ping, connection)
+
+    async def _ping(self, connection: Connection) -> None:
+        trips: list[float] = []
+        with trio.move_on_after(SESSION_MEASURE):
+            try:
+                while len(trips) < SESSION_MEASURES:
+                    trips.append(await connection.ping())
+            except BROKEN:
+                pass
+        if trips:
+            self._trips[connection.id] = min(trips)
+        else:
+            self._failed[connection.id] = trio.current_time() + SESSION_RETRY_MAX
 
     async def _find(self) -> None:
         """No connection carries: dials what is known. Failing is no error here; the session's own time-out is."""

@@ -102,6 +102,11 @@ class Connection:
         return self._handshake_rtt if measured is None else measured
 
     @property
+    def rtt_least(self) -> float | None:
+        """The shortest round trip that was measured; None before the first Yamux ping was answered."""
+        return self._mux.session.liveness.floor
+
+    @property
     def streams(self) -> int:
         """Streams that have not ended on both sides."""
         return len(self._mux.session.streams)

@@ -15,14 +15,29 @@ def test_direct_is_taken_when_it_is_no_slower() -> None:
     assert PathKeeper().decide(RELAY, [RELAY, DIRECT], 0.0) == Decision(2, "DIRECT")
 
 
-def test_unmeasured_paths_are_measured_first() -> None:
-    decision = PathKeeper().decide(RELAY, [RELAY, Candidate(2, "direct")], 0.0)
-    assert decision == Decision(None, "MEASURE", measure=(2,))
+def test_what_is_not_clearly_faster_is_measured_first() -> None:
+    keeper = PathKeeper()
+    assert keeper.decide(RELAY, [RELAY, Candidate(2, "direct")], 0.0) == Decision(None, "MEASURE", measure=(1, 2))
+    assert keeper.decide(RELAY, [RELAY, Candidate(2, "direct", 0.125)], 0.0) == Decision(2, "DIRECT")
+
+
+def test_one_long_round_trip_of_the_relay_makes_no_direct_path_faster() -> None:
+    keeper, busy = PathKeeper(), Candidate(1, "relay", 0.300, least=0.110)
+    assert keeper.decide(busy, [busy, Candidate(2, "direct", 0.180)], 0.0).reason == "MEASURE"
+    assert keeper.decide(RELAY, [RELAY, Candidate(2, "direct", 0.180)], 0.0).reason == "SLOWER"
+    assert PathKeeper().decide(busy, [busy, DIRECT], 0.0).move_to == 2
+
+
+def test_each_pair_is_measured_for_itself() -> None:
+    keeper, slow, other = PathKeeper(), Candidate(2, "direct", 0.2), Candidate(3, "direct", 0.2)
+    assert keeper.decide(RELAY, [RELAY, slow], 0.0).measure == (1, 2)
+    assert keeper.decide(RELAY, [RELAY, slow, other], 0.0).measure == (1, 3)
 
 
 def test_slower_direct_path_is_left_alone_and_measured_again_later() -> None:
     keeper = PathKeeper()
     slow = Candidate(2, "direct", 0.200)
+    assert keeper.decide(RELAY, [RELAY, slow], 0.0) == Decision(None, "MEASURE", measure=(1, 2))
     assert keeper.decide(RELAY, [RELAY, slow], 0.0) == Decision(None, "SLOWER", again=PROBE_AGAIN, instead=2)
     assert keeper.decide(RELAY, [RELAY, DIRECT], 10.0) == Decision(None, "SLOWER", again=PROBE_AGAIN - 10, instead=2)
     later = PROBE_AGAIN + 1
@@ -34,9 +49,9 @@ def test_slower_direct_path_is_left_alone_and_measured_again_later() -> None:
 def test_direct_path_that_stays_slower_stays_left_alone() -> None:
     keeper = PathKeeper()
     slow = Candidate(2, "direct", 0.200)
-    keeper.decide(RELAY, [RELAY, slow], 0.0)
-    assert keeper.decide(RELAY, [RELAY, slow], PROBE_AGAIN).reason == "MEASURE"
-    assert keeper.decide(RELAY, [RELAY, slow], PROBE_AGAIN).again == PROBE_AGAIN
+    for now in (0.0, PROBE_AGAIN, 2 * PROBE_AGAIN):
+        assert keeper.decide(RELAY, [RELAY, slow], now).reason == "MEASURE"
+        assert keeper.decide(RELAY, [RELAY, slow], now).again == PROBE_AGAIN
 
 
 def test_direct_is_kept() -> None:
