@@ -116,6 +116,14 @@ ROWS: tuple[Row, ...] = (
         "relay",
         Scenario(name="s-011-relay-restart", p2p=False, trials=True),
     ),
+    Row(
+        "S-012",
+        "home router → home router, the direct path slower than the relay",
+        "The punch succeeds, but direct packets take 60 ms more: the session stays on the relay and says why. Then the "
+        "direct path gets faster and the session moves; then it is cut three times, and held down longer each time.",
+        "direct",
+        Scenario(name="s-012-slower-direct", detour=60.0, listener_options=("--punch-retry", "1")),
+    ),
 )
 
 

@@ -28,6 +28,7 @@ _STEPS = {
     "p2p_fallback": "stays on the relay",
     "path.changed": "traffic moved",
     "session.switched": "session moved",
+    "session.kept": "session stays",
     "circuit.opened": "circuit opened",
     "circuit.closed": "circuit closed",
     "error": "error",
@@ -46,6 +47,9 @@ _FIELDS = (
     "planned",
     "gap_ms",
     "replayed",
+    "again_s",
+    "rtt_ms",
+    "rtt_direct_ms",
     "expires",
     "exit_code",
 )
@@ -134,11 +138,12 @@ def _clean(argv: Sequence[str]) -> list[str]:
 def _traffic(report: Data) -> list[str]:
     lines = ["## Traffic", ""]
     for title, part in (
+        ("while the direct path was slower", report.get("slower")),
         ("watched after the outcome", report["watched"]),
         ("after the relay was killed", report["after_kill"]),
     ):
         if part:
-            numbers = {key: value for key, value in part.items() if not isinstance(value, Mapping)}
+            numbers = {key: value for key, value in part.items() if not isinstance(value, Mapping | list)}
             lines += [f"- {title}: " + ", ".join(f"{key} {value}" for key, value in numbers.items())]
             for who, counts in part["flows_after"].items():
                 before = part["flows_before"][who]
@@ -152,6 +157,13 @@ def _traffic(report: Data) -> list[str]:
         )
         head = ["fault", "what", "s until messages arrive at both ends", "bound", "within", "path then"]
         lines += ["", *_table(head, rows)]
+    if report.get("slower"):
+        flaps = (
+            f"| {one['relayed_after_s']} | {one['held_s'] or 'over before the next punch'} | {one['direct_after_s']} |"
+            for one in report["slower"]["flaps"]
+        )
+        head = ["cut: s until traffic on the relay", "s of hold-down left with a direct connection", "s until direct"]
+        lines += ["", *_table(head, flaps)]
     return [*lines, ""]
 
 

@@ -23,7 +23,7 @@ from lab import commands, icmp, observe, session, wiring
 from lab.behaviours import Behaviour, behaviour
 from lab.faults import Faults
 from lab.limits import LINK_READY_SECONDS, STOP_SECONDS, TCP_WINDOW_BYTES
-from lab.topology import Host, Link, Plan, plan
+from lab.topology import RELAY4, RELAY6, Host, Link, Plan, plan
 
 _OUTSIDE = ((socket.AF_INET, "9.9.9.9"), (socket.AF_INET6, "2620:fe::9"))
 
@@ -186,7 +186,11 @@ class Lab(Faults):
                 sockets += pair
                 delay, loss = self.delay[link.wire] / 1000, self.loss.get(link.wire, 0.0)
                 order.append([link.wire, *(sock.fileno() for sock in pair), delay, loss])
-            self._wire = wiring.start_child("wire.py", [json.dumps({"seed": self.seed, "links": order})], sockets)
+            relays = [
+                socket.inet_pton(socket.AF_INET6 if ":" in one else socket.AF_INET, one) for one in (*RELAY4, *RELAY6)
+            ]
+            start = {"seed": self.seed, "relays": [one.hex() for one in relays], "links": order}
+            self._wire = wiring.start_child("wire.py", [json.dumps(start)], sockets)
         if any(self.loss.values()):
             self._single_segments()
 
@@ -336,7 +340,16 @@ class Lab(Faults):
         delayed = {one.wire for one in self.plan.links if self._is_delayed(one)}
         if self._wire is None or link not in delayed:
             raise ValueError(f"link {link!r} was built without delay or loss")
-        wiring.change_link(self._wire, link, None if delay is None else delay / 1000, loss)
+        wiring.change_link(self._wire, link, delay=None if delay is None else delay / 1000, loss=loss)
+
+    def set_detour(self, extra: float) -> None:
+        """Packets that do not concern the relay take so many milliseconds more, one way, from now on.
+
+        They take them on the dialer's access link, which has to have a delay. Raises ValueError.
+        """
+        if self._wire is None or self.delay["b"] <= 0:
+            raise ValueError("a detour needs a delay on link 'b'")
+        wiring.change_link(self._wire, "b", detour=extra / 1000)
 
     def capture(self, host: str, path: Path, device: str = "eth0") -> None:
         """Record a host's packets (headers only) to a pcap file until the lab closes. Raises OSError."""

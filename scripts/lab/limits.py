@@ -78,3 +78,15 @@ TRIAL_SECONDS: Final = 40.0
 
 TRIAL_SETTLE_SECONDS: Final = 4.0
 """Between two trials, so that each starts from traffic that runs and a circuit that was given back."""
+
+KEPT_SECONDS: Final = 15.0
+"""From a direct connection to the session's word on it: two pings; or from a cut to traffic on the relay."""
+
+HELD_SECONDS: Final = 3.0
+"""Traffic watched while a session stays on the relay beside a direct connection."""
+
+FASTER_SECONDS: Final = 60.0
+"""From a direct path that has become faster to the session on it: it is measured again every 30 s."""
+
+FLAPS: Final = 3
+"""Cuts of the direct path one after the other: the hold-down is 1, 2, then 4 s."""

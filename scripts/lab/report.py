@@ -83,6 +83,7 @@ class Report:
     after_cut: dict[str, Any] = field(default_factory=dict)
     trials: list[dict[str, Any]] = field(default_factory=list)
     after_kill: dict[str, Any] = field(default_factory=dict)
+    slower: dict[str, Any] = field(default_factory=dict)
     punch: dict[str, Any] = field(default_factory=dict)
     times_s: dict[str, float] = field(default_factory=dict)
     events: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -115,6 +116,10 @@ class Report:
             "direct_again": self.after_cut.get("direct_again"),
             "survived_relay_kill": self.after_kill.get("flows_rise"),
             "flowing_after_every_fault": all(one["flowing"] for one in self.trials) if self.trials else None,
+            "stayed_while_direct_was_slower": self.slower.get("stayed"),
+            "moved_once_direct_was_faster": self.slower.get("moved"),
+            "held_down_after_failures": self.slower.get("held_down")
+            and all(one["waited"] and one["direct_after_s"] is not None for one in self.slower["flaps"]),
             "one_stream_throughout": self._one_stream() if direct or self.trials else None,
         }
 
@@ -173,6 +178,7 @@ _TIMELINE = frozenset(
         "p2p_fallback",
         "path.changed",
         "session.switched",
+        "session.kept",
         "handshake.completed",
         "circuit.opened",
         "circuit.closed",

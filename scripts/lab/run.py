@@ -31,7 +31,9 @@ class Scenario:
     `delay`: milliseconds one way per access link. `timeout`: seconds from the dialer's start to the outcome.
     `duration`: seconds of traffic watched after it. `cut_direct`: drop the direct path silently, and heal it once
     traffic runs over the relay. `trials`: the faults of `lab.trials`. `kill_relay`: SIGKILL it once traffic is direct
-    (again), and watch `duration` more. `measure`: classify both NATs first (about 3 s).
+    (again), and watch `duration` more. `detour`: direct
+    packets take so many milliseconds more until the session has shown that it stays on the relay (`lab.slower`).
+    `measure`: classify both NATs first (about 3 s).
     """
 
     listener_nat: str = "home"
@@ -44,6 +46,7 @@ class Scenario:
     cut_direct: bool = False
     trials: bool = False
     kill_relay: bool = False
+    detour: float = 0.0
     measure: bool = False
     capture: bool = False
     ipv6: bool = False

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab import proof, trials
+from lab import proof, slower, trials
 from lab.behaviours import behaviour, check_pair
 from lab.eventlog import EventLog, ProgramEnded, Seen
 from lab.lab import Lab
@@ -252,6 +252,8 @@ def run_scenario(
         )
         try:
             with lab:
+                if scenario.detour:
+                    lab.set_detour(scenario.detour)
                 run = Run(scenario, lab, log, folder, Path(state), command or program_command())
                 report = _conduct(run, called)
         finally:
@@ -276,6 +278,8 @@ def _conduct(run: Run, hooks: Mapping[str, Hook]) -> Report:
         _start_dialer(run)
         report.outcome = _await_outcome(run)
         hooks.get("outcome", _nothing)(run)
+        if run.scenario.detour and report.outcome == "direct":
+            report.slower = slower.conduct(run)
         report.watched = _watch(run, report.outcome)
         report.five_tuples = [pair.as_json() for pair in proof.direct_pairs(run.lab)]
         hooks.get("watched", _nothing)(run)

@@ -1,8 +1,8 @@
 """The wire: a child process that carries Ethernet frames between pairs of sockets with delay and loss.
 
 Runs alone (`python -I -S wire.py`, standard library only). It knows file descriptors, seconds and
-probabilities; no address, no namespace. It ends when its standard input does. Kernel schedulers such as
-netem are not needed, and it works without root.
+probabilities, and the relay's addresses as bytes, by which it tells direct packets; no namespace. It ends
+when its standard input does. Kernel schedulers such as netem are not needed, and it works without root.
 """
 
 from __future__ import annotations
@@ -25,12 +25,18 @@ _VNET_HEADER = 10
 _ETHERTYPE = _VNET_HEADER + 12
 _IPV6_NEXT = _VNET_HEADER + 14 + 6
 _ICMPV6_TYPE = _VNET_HEADER + 14 + 40
+_IPV4 = b"\x08\x00"
+_IPV4_ENDS = slice(_VNET_HEADER + 14 + 12, _VNET_HEADER + 14 + 20)
+_IPV6_ENDS = slice(_VNET_HEADER + 14 + 8, _VNET_HEADER + 14 + 40)
 _ARP = b"\x08\x06"
 _IPV6 = b"\x86\xdd"
 
 
 class Direction:
-    """Frames read from one socket and written to another after `delay` seconds, some of them lost."""
+    """Frames read from one socket and written to another after `delay` seconds, some of them lost.
+
+    Those between two hosts that are no relay take `detour` seconds more, and may be overtaken by the others.
+    """
 
     def __init__(self, name: str, source: socket.socket, sink: socket.socket, delay: float, loss: float) -> None:
         self.name = name
@@ -38,7 +44,8 @@ class Direction:
         self.sink = sink
         self.delay = delay
         self.loss = loss
-        self.last_due = 0.0
+        self.detour = 0.0
+        self.last_due = {False: 0.0, True: 0.0}
         self.queued = 0
 
 
@@ -52,10 +59,21 @@ def is_neighbour_discovery(frame: bytes) -> bool:
     return frame[_IPV6_NEXT] == 58 and 133 <= frame[_ICMPV6_TYPE] <= 137
 
 
+def is_direct(frame: bytes, relays: list[bytes]) -> bool:
+    """An IP packet whose ends are both no relay's address."""
+    kind = frame[_ETHERTYPE : _ETHERTYPE + 2]
+    if kind not in (_IPV4, _IPV6):
+        return False
+    ends = frame[_IPV4_ENDS if kind == _IPV4 else _IPV6_ENDS]
+    half = len(ends) // 2
+    return ends[:half] not in relays and ends[half:] not in relays
+
+
 class Wire:
     """All delayed links of one lab: a heap of due times, one loop."""
 
-    def __init__(self, directions: list[Direction], seed: int) -> None:
+    def __init__(self, directions: list[Direction], seed: int, relays: list[bytes]) -> None:
+        self.relays = relays
         self.by_fd = {one.source.fileno(): one for one in directions}
         self.heap: list[tuple[float, int, Direction, bytes]] = []
         self.serial = 0
@@ -70,10 +88,12 @@ class Wire:
             if is_neighbour_discovery(frame):
                 self.send(one, frame)
             elif one.queued + len(frame) <= QUEUE_BYTES and self.random.random() >= one.loss:
-                one.last_due = max(now + one.delay, one.last_due)  # a shorter delay must not reorder
+                away = one.detour > 0 and is_direct(frame, self.relays)
+                delay = one.delay + one.detour if away else one.delay
+                due = one.last_due[away] = max(now + delay, one.last_due[away])  # a shorter delay must not reorder
                 one.queued += len(frame)
                 self.serial += 1
-                heapq.heappush(self.heap, (one.last_due, self.serial, one, frame))
+                heapq.heappush(self.heap, (due, self.serial, one, frame))
 
     def send(self, one: Direction, frame: bytes) -> None:
         try:
@@ -88,12 +108,13 @@ class Wire:
             self.send(one, frame)
 
     def control(self, line: str) -> None:
-        """`{"link": NAME, "delay": seconds, "loss": probability}`: change a link while it runs."""
+        """`{"link": NAME, "delay": seconds, "loss": probability, "detour": seconds}`: change a link while it runs."""
         order = json.loads(line)
         for one in self.by_fd.values():
             if one.name == order["link"]:
                 one.delay = float(order.get("delay", one.delay))
                 one.loss = float(order.get("loss", one.loss))
+                one.detour = float(order.get("detour", one.detour))
 
     def run(self, control_fd: int) -> None:
         sources = [control_fd, *self.by_fd]
@@ -117,7 +138,10 @@ class Wire:
 
 
 def main() -> None:
-    """First argument: JSON `{"seed": n, "links": [[name, fd, fd, delay, loss], ...]}`. Writes one line when ready."""
+    """First argument: JSON `{"seed": n, "relays": [hex, ...], "links": [[name, fd, fd, delay, loss], ...]}`.
+
+    Writes one line when ready.
+    """
     order = json.loads(sys.argv[1])
     directions: list[Direction] = []
     for name, left_fd, right_fd, delay, loss in order["links"]:
@@ -127,7 +151,8 @@ def main() -> None:
         directions += [Direction(name, left, right, delay, loss), Direction(name, right, left, delay, loss)]
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    Wire(directions, order["seed"]).run(sys.stdin.fileno())
+    relays = [bytes.fromhex(text) for text in order["relays"]]
+    Wire(directions, order["seed"], relays).run(sys.stdin.fileno())
 
 
 if __name__ == "__main__":

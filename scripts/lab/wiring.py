@@ -69,13 +69,10 @@ def end_child(child: subprocess.Popen[str]) -> None:
             stream.close()
 
 
-def change_link(child: subprocess.Popen[str], link: str, delay: float | None, loss: float | None) -> None:
-    """Tell a running wire a new delay (seconds) or loss for one link."""
+def change_link(child: subprocess.Popen[str], link: str, **values: float | None) -> None:
+    """Tell a running wire a new `delay` (seconds), `loss` or `detour` (seconds) for one link."""
     order: dict[str, object] = {"link": link}
-    if delay is not None:
-        order["delay"] = delay
-    if loss is not None:
-        order["loss"] = loss
+    order |= {name: value for name, value in values.items() if value is not None}
     assert child.stdin is not None
     child.stdin.write(json.dumps(order) + "\n")
     child.stdin.flush()

@@ -116,6 +116,18 @@ def test_the_wire_delays_each_access_link() -> None:
             lab.set_link("a", delay=60)
 
 
+def test_a_detour_concerns_direct_packets_only() -> None:
+    with Lab("public", "public", delay=DELAY) as lab:
+        near = _fastest(lab, "b", str(lab.hosts["a"].address))
+        lab.set_detour(40)
+        assert near + 75 <= _fastest(lab, "b", str(lab.hosts["a"].address)) < near + 100
+        assert 70 <= _fastest(lab, "b", "11.0.0.10") < 85
+        lab.set_detour(0)
+        assert _fastest(lab, "b", str(lab.hosts["a"].address)) < near + 15
+    with Lab("public", "public") as lab, pytest.raises(ValueError, match="delay on link"):
+        lab.set_detour(40)
+
+
 def test_address_resolution_is_not_delayed() -> None:
     with Lab("home", "home", delay={"a": 100}) as lab:
         for node in ("router", "nata"):
