@@ -12,7 +12,6 @@ import time
 
 from tests.interop import client
 
-
 PAUSE = 0.005
 """Seconds between two runs: a call that is cancelled before it is sent would otherwise be made 3000 times a second."""
 
