@@ -118,6 +118,10 @@ def _node(product: Path) -> list[str]:
     return [str(brought[0]) if brought else "node", str(product)]
 
 
+KASPA = "kaspa-p2p-lib@2.1.0"
+"""As in peers/kaspa/Cargo.toml; its own two programs are installed unchanged."""
+QUICK = ("--config", "profile.release.opt-level=1", "--config", "profile.release.debug=false")
+"""The same profile, so that both share what is compiled."""
 GHZ = "github.com/bojand/ghz/cmd/ghz@v0.120.0"
 
 RECIPES = {
@@ -139,7 +143,10 @@ RECIPES = {
     "kaspa": Recipe(
         "kaspa",
         "cargo",
-        [["cargo", "build", "--release", "--target-dir", "target"]],
+        [
+            ["cargo", "build", "--release", "--target-dir", "target"],
+            ["cargo", "install", "--root", ".", "--target-dir", "target", *QUICK, KASPA],
+        ],
         "target/release/punchbridge-interop-kaspa",
         _program,
     ),
@@ -148,7 +155,11 @@ RECIPES = {
     "ghz": Recipe("ghz", "go", [["sh", "-c", f'GOBIN="$PWD" go install -trimpath {GHZ}']], "ghz", _program),
 }
 PYTHON = {"ours": "ours.py", "py": "stock.py", "rpc": "rpc.py", "node": "kaspanode.py", "grpcio": "plain.py"}
-SECOND = {"grpcjs": ("js", "grpc.js")}
+SECOND = {
+    "grpcjs": ("js", "grpc.js"),
+    "kaspa_p2p_server": ("kaspa", "bin/kaspa_p2p_server"),
+    "kaspa_p2p_client": ("kaspa", "bin/kaspa_p2p_client"),
+}
 """Another program of a recipe's folder."""
 
 

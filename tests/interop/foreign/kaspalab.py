@@ -1,7 +1,9 @@
 """Kaspa's own client and server behind two home routers, joined by `forward` and `expose` over a punched path.
 
-`python -m foreign.kaspalab '{}'` prints one JSON object. Neither program is changed: each speaks tonic's HTTP/2 over
-TCP on its own loopback. Direct is what the kernel's sockets and counters show, and what outlives the relay.
+`python -m foreign.kaspalab '{"own": false}'` prints one JSON object. With `own` the two programs are those that the
+crate kaspa-p2p-lib brings, unchanged, and meet only once the path is direct and the relay is dead. Both speak tonic's
+HTTP/2 over TCP on their own loopback. Direct is what the kernel's sockets and counters show, and what outlives the
+relay.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from lab import LabUnavailable, proof
 from lab.lab import Lab
 
 from foreign.base import until
+from foreign.build import command
 from foreign.labcase import DELAY, popen
 from foreign.peer import Peer, PeerFailed
 
@@ -93,6 +96,37 @@ def conduct(lab: Lab, folder: Path) -> dict[str, Any]:
     return found
 
 
+OWN = "[::1]:50051"
+"""Where the crate's server listens and its client dials; neither takes an argument."""
+OWN_SECONDS = 45.0
+"""The client stays for 5 s and ends 10 s later; the server first tries 16 s for a peer of its own."""
+
+
+def conduct_own(lab: Lab, folder: Path) -> dict[str, Any]:
+    """Direct path first, then the relay's end, then the whole life of a connection between the crate's programs."""
+    logs = {name: (folder / name) for name in ("kaspa_p2p_server", "kaspa_p2p_client")}
+    relay, relay_addr = program(lab, "relay", folder, "relay", "--listen", RELAY)
+    with logs["kaspa_p2p_server"].open("w") as log:
+        lab.popen("a", command("kaspa_p2p_server"), cwd=folder, stdout=log, stderr=log)
+    _, target = program(lab, "a", folder, "expose", OWN, "--relay", relay_addr, "--listen", LISTEN)
+    program(lab, "b", folder, "forward", target, "--bind", OWN, "--listen", LISTEN)
+    until(lambda: proof.direct_pairs(lab), "the path did not become direct", DIRECT_SECONDS)
+    relay.kill()
+    relay.wait()
+    before = proof.traffic(lab)
+    with logs["kaspa_p2p_client"].open("w") as log:
+        client = lab.popen("b", command("kaspa_p2p_client"), cwd=folder, stdout=log, stderr=log)
+    status = client.wait(OWN_SECONDS)
+    after = proof.traffic(lab)
+    return {
+        "versions": {},
+        "status": status,
+        "sockets": [pair.as_json() for pair in proof.direct_pairs(lab)],
+        "bytes": {path: after[path] - before[path] for path in before},
+        "logs": {name: path.read_text()[-20_000:] for name, path in logs.items()},
+    }
+
+
 def _still(lab: Lab) -> bool:
     """A ping of each side went, and the relay saw next to nothing of it."""
     before = proof.traffic(lab)
@@ -102,11 +136,12 @@ def _still(lab: Lab) -> bool:
 
 
 def main() -> int:
+    order = json.loads(sys.argv[1])
     try:
         with tempfile.TemporaryDirectory(prefix="pbi-") as folder, Lab("home", "home", delay=DELAY) as lab:
             try:
-                found = conduct(lab, Path(folder))
-            except (PeerFailed, AssertionError) as problem:
+                found = (conduct_own if order["own"] else conduct)(lab, Path(folder))
+            except (PeerFailed, AssertionError, subprocess.TimeoutExpired) as problem:
                 found = {"versions": {}, "error": str(problem)}
     except LabUnavailable as problem:
         found = {"unavailable": str(problem)}

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from foreign.base import until
-from foreign.build import REPOSITORY
+from foreign.build import REPOSITORY, command
 from foreign.cases import Case
 from foreign.peer import Peer, PeerFailed, Pool
 from foreign.punches import RELAYED_MOST, run_lab
@@ -224,7 +225,7 @@ def exposed_node(then: Then, pool: Pool) -> str:
 
 def punched(pool: Pool) -> str:
     """Kaspa's client behind one home router, Kaspa's server behind another: HTTP/2 of tonic over a punched path."""
-    found = run_lab(pool, "foreign.kaspalab")
+    found = run_lab(pool, "foreign.kaspalab", own=False)
     assert found["sockets"], found
     assert found["sockets_at_the_end"], found
     for name in ("talk", "after_kill"):
@@ -237,6 +238,85 @@ def punched(pool: Pool) -> str:
     return f"direct {when} s after the handshake; {pings} pings, {after} after the relay's end"
 
 
+def punched_own(pool: Pool) -> str:
+    """The two programs of the crate itself: their whole connection runs after the relay has died."""
+    found = run_lab(pool, "foreign.kaspalab", own=True)
+    assert found["status"] == 0, found
+    assert found["sockets"], found
+    moved, logs = found["bytes"], found["logs"]
+    assert isinstance(moved, dict)
+    assert isinstance(logs, dict)
+    for name, text in logs.items():
+        for said in SHAKEN:
+            assert said in text, f"{name} does not log {said!r}: {text[-1000:]}"
+    assert moved["direct"] > HANDSHAKE_BYTES, moved
+    return f"{moved['direct']} bytes directly, with the relay dead before"
+
+
+SHAKEN = ("accepted version message", "accepted verack_message", "accepted ready message")
+"""What kaspa-p2p-lib logs of a handshake."""
+HANDSHAKE_BYTES = 1000
+
+
+@contextmanager
+def own_program(name: str) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
+    """(a program of the crate itself, what it has logged so far)."""
+    with tempfile.TemporaryDirectory(prefix="pbi-") as folder:
+        path = Path(folder) / name
+        with path.open("w") as log:
+            program = subprocess.Popen(command(name), cwd=folder, stdout=log, stderr=log)
+        try:
+            yield program, path.read_text
+        finally:
+            program.kill()
+            program.wait()
+
+
+def own_node(pool: Pool, *flags: str) -> Peer:
+    """Our node as the crate's programs want it: mainnet and protocol 5, which is all they speak."""
+    pool.memory["own", len(pool.memory)] = True
+    return pool.get("node", f"node {len(pool.memory)}", *flags, "-network", "kaspa-mainnet", "-protocol", "5")
+
+
+def echoed(node: Peer, log: Callable[[], str]) -> str:
+    """They send every message back: a ping, its pong, a question for addresses, its answer."""
+    node.wait("handshake", 20)
+    until(lambda: received(node).get("pong", 0) >= 2, "our pings did not come back")
+    assert {"ping", "requestAddresses", "addresses"} <= set(received(node)), received(node)
+    assert not node.find("ended"), node.find("ended")
+    for said in SHAKEN:
+        assert said in log(), f"no {said!r} in its log: {log()[-1000:]}"
+    return ""
+
+
+def own_server(pool: Pool) -> str:
+    with own_program("kaspa_p2p_server") as (_, log):
+        node = own_node(pool, "-serve", f"127.0.0.1:{free_port()}")
+        until(lambda: _listens(OWN), "kaspa_p2p_server does not listen")
+        node.ask("connect", addr=OWN)
+        return echoed(node, log)
+
+
+def own_client(pool: Pool) -> str:
+    node = own_node(pool, "-serve", OWN)
+    with own_program("kaspa_p2p_client") as (program, log):
+        note = echoed(node, log)
+        assert program.wait(30) == 0
+    node.close()  # its port is the next one's
+    return note
+
+
+def _listens(place: str) -> bool:
+    host, _, port = place.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), 1):
+            return True
+    except OSError:
+        return False
+
+
+OWN = "[::1]:50051"
+"""Where the crate's server listens and its client dials; neither takes an argument."""
 PING, PING_SECONDS = "120", 140.0
 OUT, IN = "our node dials kaspa-p2p-lib", "kaspa-p2p-lib dials our node"
 NETWORK, WE_REFUSE, THEY_REFUSE = "another network: refused", "protocol 5: our Reject", "protocol 9: their Reject"
@@ -264,3 +344,9 @@ def cases() -> Iterator[Case]:
     yield Case("kaspa", LONG, "our node and kaspa-p2p-lib", ("node", "kaspa"), past_first_ping, seconds=300)
     who = "kaspa-p2p-lib → forward → punched path → expose → kaspa-p2p-lib"
     yield Case("kaspa", "tonic end to end behind two NATs", who, ("kaspa",), punched, lab=True)
+    echo = "the crate's own programs: handshake, echo"
+    yield Case("kaspa", echo, "our node dials kaspa_p2p_server", ("node", "kaspa_p2p_server"), own_server)
+    yield Case("kaspa", echo, "kaspa_p2p_client dials our node", ("node", "kaspa_p2p_client"), own_client)
+    own = "kaspa_p2p_client → forward → punched path → expose → kaspa_p2p_server"
+    kinds = ("kaspa_p2p_client", "kaspa_p2p_server")
+    yield Case("kaspa", "tonic end to end behind two NATs", own, kinds, punched_own, lab=True)
