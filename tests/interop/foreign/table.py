@@ -40,7 +40,8 @@ trip is 200 ms when direct and 250 ms over the relay. With go as a client the WA
 towards private addresses.
 
 "Kaspa" is kaspa-p2p-lib, the P2P crate of rusty-kaspa, with flows that ping as kaspad does; ids of transactions and
-blocks are computed by its consensus crate on its side and by ours on ours.
+blocks are computed by its consensus crate on its side and by ours on ours. `kaspa_p2p_server` and `kaspa_p2p_client`
+are the crate's own two programs, unchanged.
 
 **pass** held in full; **fail** did not; *theirs* failed for the reason given, which lies with the other side;
 *not offered*: the other implementation has no such thing; *skip*: not run here, for the reason given.
