@@ -17,9 +17,9 @@ UNAVAILABLE = 77
 """Exit status of the child where no namespaces can be made."""
 
 
-def run(*, rounds: int, seconds: int, skip: int) -> list[Table]:
+def run(*, rounds: int, seconds: int, skip: int, trips: int) -> list[Table]:
     tables: dict[str, Table] = {}
-    command = [sys.executable, str(PROGRAMS / "lab_run.py"), str(rounds), str(seconds), str(skip)]
+    command = [sys.executable, str(PROGRAMS / "lab_run.py"), *map(str, (rounds, seconds, skip, trips))]
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT / 'tests' / 'bench'}"}
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

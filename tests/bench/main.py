@@ -27,8 +27,8 @@ PARTS: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
     ),
     "delayed": (
         "set-up and throughput over delayed paths, in the lab",
-        {"rounds": 2, "seconds": 5, "skip": 2},
-        {"rounds": 1, "seconds": 1, "skip": 0},
+        {"rounds": 2, "seconds": 5, "skip": 2, "trips": 3},
+        {"rounds": 1, "seconds": 1, "skip": 0, "trips": 1},
     ),
     "startup": ("start of the programs", {"rounds": 5}, {"rounds": 1}),
 }
@@ -82,7 +82,8 @@ def main() -> int:
         data: dict[str, Any] = {name: [table.data() for table in tables] for name, tables in results.items()}
         print(json.dumps({"machine": about, "parts": data}))
     if options.write:
-        write_page(options.write, about, results, "scripts/bench " + " ".join(sys.argv[1:]))
+        whole = set(parts) == set(PARTS) and not options.quick
+        write_page(options.write, about, results, "scripts/bench " + " ".join(sys.argv[1:]), whole=whole)
     return 1 if failed else 0
 
 

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from aims import judged
 from driver import ROOT
 from figures import Table
 
+AIMS, END_OF_AIMS = "<!-- aims: written by scripts/bench --write -->", "<!-- end of aims -->"
 PACKAGES = ("trio", "cryptography", "grpcio", "libp2p")
 
 
@@ -37,17 +39,27 @@ def machine() -> dict[str, str]:
     }
 
 
-def write_page(path: str, about: Mapping[str, str], results: Mapping[str, Sequence[Table]], command: str) -> None:
-    """Replaces the figures of the parts that ran; the other parts' figures and the prose stay."""
+def write_page(
+    path: str, about: Mapping[str, str], results: Mapping[str, Sequence[Table]], command: str, *, whole: bool
+) -> None:
+    """Replaces the figures of the parts that ran; the other parts' figures and the prose stay.
+
+    The aims are judged anew when all parts ran: figures of different runs are not to be compared.
+    """
     page = Path(path)
     text = page.read_text() if page.exists() else "# Performance\n"
     for part, tables in results.items():
         begin, end = f"<!-- {part}: written by scripts/bench --write -->", f"<!-- end of {part} -->"
         facts = [f"`{command}`", "", *(f"- {name}: {value}" for name, value in about.items()), ""]
-        block = "\n".join([begin, "", *facts, *(table.markdown() for table in tables)]) + end
-        if begin in text:
-            head, _, rest = text.partition(begin)
-            text = head + block + rest.partition(end)[2]
-        else:
-            text = text.rstrip("\n") + "\n\n" + block + "\n"
+        text = _put(text, begin, end, "\n".join([*facts, *(table.markdown() for table in tables)]))
+    if whole:
+        text = _put(text, AIMS, END_OF_AIMS, judged(results))
     page.write_text(text)
+
+
+def _put(text: str, begin: str, end: str, body: str) -> str:
+    block = f"{begin}\n\n{body}{end}"
+    if begin not in text:
+        return text.rstrip("\n") + "\n\n" + block + "\n"
+    head, _, rest = text.partition(begin)
+    return head + block + rest.partition(end)[2]

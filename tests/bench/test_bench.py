@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aims import FLOW, START, STREAM, judged
+from figures import Table
+from page import write_page
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,3 +57,40 @@ def test_an_unknown_part_is_a_usage_error() -> None:
     done = subprocess.run([ROOT / "scripts" / "bench", "speed"], text=True, capture_output=True)
     assert done.returncode == 2
     assert "no part speed" in done.stderr
+
+
+def tables() -> dict[str, list[Table]]:
+    """A run's tables with two rounds of few figures."""
+    stream = Table(STREAM, ["up MB/s", "down MB/s", "echo p50 µs"])
+    for name, up, echo in (("ChaCha20 framing", 400.0, 60.0), ("punchbridge", 300.0, 90.0), ("raw TCP", 900.0, 40.0)):
+        for load in (1.0, 2.0):
+            stream.add(name, "up MB/s", up / load)
+            stream.add(name, "down MB/s", up / load / 2)
+            stream.add(name, "echo p50 µs", echo * load)
+    flow = Table(FLOW, ["100 ms"])
+    flow.add("punchbridge MB/s", "100 ms", 59.0)
+    return {"stream": [stream], "delayed": [flow], "startup": [Table(START, [])]}
+
+
+def test_aims_are_judged_by_the_ratios_of_a_run() -> None:
+    rows = {line.split(" | ")[0]: line.split(" | ")[1:] for line in judged(tables()).splitlines()[2:]}
+    assert rows["| one stream at least 0.5 of ChaCha20 framing"] == ["0.75, 0.75", "yes |"]
+    assert rows["| 32-byte echo at most 2 times raw TCP"] == ["2.25", "no |"]
+    assert rows["| 60 MB/s at 100 ms"] == ["59 MB/s", "no |"]
+    assert rows["| `punchbridge --help` under 150 ms"] == ["not measured", "– |"]
+
+
+def test_a_page_keeps_its_prose_and_the_parts_that_did_not_run(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Page\n\nbefore\n\n<!-- aims: written by scripts/bench --write -->\n<!-- end of aims -->\n\nafter\n"
+    )
+    write_page(str(page), {"load": "1"}, tables(), "scripts/bench", whole=True)
+    first = page.read_text()
+    assert first.startswith("# Page\n\nbefore\n\n<!-- aims")
+    assert first.index("59 MB/s") < first.index("after") < first.index("ChaCha20 framing | 300")
+    write_page(str(page), {"load": "2"}, {"delayed": tables()["delayed"]}, "scripts/bench delayed", whole=False)
+    second = page.read_text()
+    assert second.count("- load: 1") == 2
+    assert second.count("- load: 2") == 1
+    assert "59 MB/s | no" in second

@@ -1,6 +1,7 @@
-"""Runs the bench's programs in the network lab and prints figures as JSON lines: lab_run.py ROUNDS SECONDS SKIP.
+"""Runs the bench's programs in the network lab and prints figures as JSON lines: lab_run.py ROUNDS SECONDS SKIP TRIPS.
 
-Delays are one way per access link; a round trip between two hosts crosses two links twice.
+TRIPS: how many of the round trips below. Delays are one way per access link; a round trip between two hosts crosses two
+links twice.
 """
 
 from __future__ import annotations
@@ -57,12 +58,12 @@ def first_byte(lab: Lab, server: Peer, command: list[str]) -> float:
         return time.perf_counter() - began
 
 
-def set_up(rounds: int) -> None:
+def set_up(rounds: int, trips: int) -> None:
     notes: list[str] = []
     commands = {"punchbridge": program("ours.py")} | foreign(notes)
     for note in notes:
         say({"table": SETUP, "note": note})
-    for trip in TRIPS:
+    for trip in TRIPS[:trips]:
         say({"progress": f"set-up at {trip} ms"})
         with lab_of(trip) as lab, start(lab, "relay", program("hop.py", *LISTEN)) as relay:
             for name, command in commands.items():
@@ -89,9 +90,9 @@ def _relayed(lab: Lab, relay: Peer, trip: int, rounds: int) -> None:
             figure(SETUP, "punchbridge: circuit to first byte", f"{trip} ms", 1000 * seconds / (2 * trip))
 
 
-def punches(rounds: int) -> None:
+def punches(rounds: int, trips: int) -> None:
     command = [*program("ours.py"), "--punch", *LISTEN]
-    for trip in TRIPS:
+    for trip in TRIPS[:trips]:
         say({"progress": f"punch at {trip} ms"})
         with lab_of(trip, "home") as lab, start(lab, "relay", program("hop.py", *LISTEN)) as relay:
             for _ in range(rounds):
@@ -105,12 +106,12 @@ def punches(rounds: int) -> None:
                     figure(PUNCH, "round trips over the relay", f"{trip} ms", found["ms"] / (2 * trip))
 
 
-def flows(rounds: int, seconds: float, skip: float) -> None:
+def flows(rounds: int, seconds: float, skip: float, trips: int) -> None:
     notes: list[str] = []
     commands = {"punchbridge": program("ours.py")} | foreign(notes)
     for note in [*notes, COUNTED]:
         say({"table": FLOW, "note": note})
-    for trip in FLOW_TRIPS:
+    for trip in FLOW_TRIPS[:trips]:
         with lab_of(trip) as lab, ExitStack() as stack:
             pairs = {}
             for at, (name, command) in enumerate(commands.items()):
@@ -166,12 +167,12 @@ def received(lab: Lab) -> int:
 
 
 def main() -> int:
-    rounds, seconds, skip = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+    rounds, seconds, skip, trips = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
     try:
         for part in (
-            lambda: set_up(rounds),
-            lambda: punches(rounds),
-            lambda: flows(rounds, seconds, skip),
+            lambda: set_up(rounds, trips),
+            lambda: punches(rounds, trips),
+            lambda: flows(rounds, seconds, skip, trips),
         ):
             try:
                 part()
