@@ -58,7 +58,7 @@ def _in_thread(work: Callable[[Future[str]], Awaitable[None]]) -> str:
     def run() -> None:
         try:
             trio.run(work, found)
-        except BaseException as problem:  # noqa: BLE001 - told to the thread that waits
+        except BaseException as problem:  # noqa: ASYNC103, BLE001 - told to the thread that waits
             if not found.done():
                 found.set_exception(problem)
 
