@@ -107,11 +107,14 @@ function relayServer () {
   })
 }
 
+/** It reserves where it is told to, and nowhere else. */
+const NO_DISCOVERY = { has: () => true, add: () => {}, remove: () => {} }
+
 function start () {
-  const stops = { maxInboundStopStreams: 1024, maxOutboundStopStreams: 1024 }
+  const circuits = { maxInboundStopStreams: 1024, maxOutboundStopStreams: 1024, discoveryFilter: NO_DISCOVERY }
   return createLibp2p({
     addresses: { listen: given.listen, appendAnnounce: announced() },
-    transports: [tcp(), circuitRelayTransport(stops)],
+    transports: [tcp(), circuitRelayTransport(circuits)],
     connectionEncrypters: [notedNoise],
     streamMuxers: [yamux()],
     nodeInfo: { name: 'js-libp2p', version: VERSION, userAgent: `js-libp2p/${VERSION}` },
@@ -234,7 +237,7 @@ async function obey (node, order, signal) {
     case 'ping': {
       const one = connection(node, order)
       const open = (protocol) => one.newStream(protocol, { runOnLimitedConnection: true, signal })
-      return await ping(node, one.remotePeer, open, order.count)
+      return await ping(node, one, open, order.count)
     }
   }
   if (order.do.startsWith('grpc')) return await obeyRpc(() => connection(node, order), order)

@@ -248,12 +248,17 @@ async function many (open, count) {
   return { good: results.filter((one) => one.same).length }
 }
 
-/** The first one with the ping service of js-libp2p; the others on one stream, timed finer than its milliseconds. */
-export async function ping (node, peer, open, count) {
+/**
+ * The first one with the ping service of js-libp2p, unless the connection is limited: beside such a one the service
+ * dials the peer anew. The others on one stream, timed finer than its milliseconds.
+ */
+export async function ping (node, connection, open, count) {
   const ms = []
-  const began = performance.now()
-  await node.services.ping.ping(peer)
-  ms.push(performance.now() - began)
+  if (!connection.limits) {
+    const began = performance.now()
+    await node.services.ping.ping(connection.remotePeer)
+    ms.push(performance.now() - began)
+  }
   const stream = await open(PING)
   const front = new Front(stream)
   try {
