@@ -49,6 +49,9 @@ class Soak:
     server_options: tuple[str, ...] = ()
     delay: Mapping[str, float] = field(default_factory=lambda: {"relay": 10.0, "a": 5.0, "b": 5.0})
     direct: bool = True
+    nats: tuple[str, str] = ("public", "home")
+    punch: bool = False
+    """Both ends are behind NATs, and the direct path has to be punched."""
     server: str = "server.py"
     client: str = "client.py"
     needs: Path | None = None
@@ -72,6 +75,15 @@ def _switches(result: Data, memory: Data) -> Findings:
         (f"{done} switches, {result['unplanned']} of them after a kill, at least 1000", done >= 1000),
         *(statement for who, samples in memory.items() for statement in flat(who, samples)),
     ]  # fmt: skip
+
+
+def _punched(result: Data, memory: Data) -> Findings:
+    punched, direct = result["punched"], result["switches_to_direct"]
+    return [
+        *_switches(result, memory),
+        (f"{punched} punches through both NATs, at least 10", punched >= 10),
+        (f"{direct} switches to a punched path, at least 100", direct >= 100),
+    ]
 
 
 def _caps(result: Data, memory: Data) -> Findings:
@@ -169,6 +181,19 @@ SOAKS = (
         client="official.py",
         needs=OFFICIAL,
     ),
+    Soak(
+        "T-005",
+        "t-005-punched",
+        "sessions moved and cut a thousand times between two home routers",
+        "As T-001 with both ends behind NATs: the direct path is punched, and again after each kill, beside circuits.",
+        ("switches", "--count", "1200"),
+        900.0,
+        _punched,
+        server_options=("--torment", "0.8", "--punch"),
+        direct=False,
+        nats=("home", "home"),
+        punch=True,
+    ),
 )
 
 
@@ -204,11 +229,11 @@ def run_soak(one: Soak, logs: Path) -> Path:
     folder = (logs / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{one.name}").resolve()
     folder.mkdir(parents=True)
     log = EventLog(folder / "events.jsonl")
-    # The listener is public: a direct dial stands in for a punch, so that kills and moves can follow closely.
+    # Where the listener is public a direct dial stands in for a punch, so that kills and moves can follow closely.
     with (
         contextlib.closing(log),
         tempfile.TemporaryDirectory(prefix="soak-") as state,
-        Lab("public", "home", delay=one.delay) as lab,
+        Lab(*one.nats, delay=one.delay) as lab,
     ):
         try:
             result = _conduct(one, lab, log, folder, Path(state))
@@ -266,6 +291,8 @@ def _conduct(one: Soak, lab: Lab, log: EventLog, folder: Path, state: Path) -> D
         addrs = ["--circuit", f"{relay}/p2p-circuit/p2p/{server_id}"]
         if one.direct:
             addrs += ["--direct", f"{public}/p2p/{server_id}"]
+        if one.punch:
+            addrs += ["--listen", "/ip4/0.0.0.0/tcp/4102"]
         start("client", "b", [sys.executable, str(programs / one.client), *one.arguments, *addrs])
         return await_event("result", "client", one.seconds, ["relay", "server", "client"])
 

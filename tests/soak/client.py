@@ -18,24 +18,29 @@ from load import caps
 from switches import switches
 
 import bridge
-from bridge.events import Event, SessionSwitched
+from bridge.events import Event, PunchSucceeded, SessionSwitched
 
 
 class Switches:
-    """Counts the moves that sessions report."""
+    """Counts the moves that sessions report, and the punches."""
 
     def __init__(self) -> None:
         self.planned = 0
         self.unplanned = 0
         self.replayed = 0
         self.longest_ms = 0.0
+        self.direct = 0
+        self.punched = 0
 
     def take(self, event: Event) -> None:
         if isinstance(event, SessionSwitched) and event.reason != "OPENED":
             self.planned += event.planned
             self.unplanned += not event.planned
             self.replayed += event.replayed
+            self.direct += event.to == "direct"
             self.longest_ms = max(self.longest_ms, event.gap_ms)
+        elif isinstance(event, PunchSucceeded):
+            self.punched += event.how != "dial"
 
     @property
     def total(self) -> int:
@@ -52,13 +57,15 @@ def main() -> int:
     parser.add_argument("mode", choices=("switches", "caps", "gaps"))
     parser.add_argument("--direct", default="")
     parser.add_argument("--circuit", required=True)
+    parser.add_argument("--listen", default="", help="listens there, and punches")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--bytes", type=int, default=64 << 20)
     arguments = parser.parse_args()
     moves, over = Switches(), threading.Event()
     threading.Thread(target=report_memory, args=(over,), daemon=True).start()
     began = time.monotonic()
-    with bridge.open(listen=[], punch=False, events=moves.take) as b:
+    listen = [arguments.listen] if arguments.listen else []
+    with bridge.open(listen=listen, punch=bool(listen), events=moves.take) as b:
         if arguments.mode == "switches":
             result = switches(b, arguments.circuit, arguments.direct, lambda: moves.total, arguments.count)
         elif arguments.mode == "caps":
@@ -72,6 +79,8 @@ def main() -> int:
         planned=moves.planned,
         unplanned=moves.unplanned,
         replayed=moves.replayed,
+        switches_to_direct=moves.direct,
+        punched=moves.punched,
         longest_without_carrier_ms=moves.longest_ms,
         **result,
     )

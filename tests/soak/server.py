@@ -1,6 +1,6 @@
 """The listening half of a soak run: a grpc server behind the bridge, and a tormentor that kills its connections.
 
-server.py --listen ADDR --relay ADDR --torment SECONDS
+server.py --listen ADDR --relay ADDR --torment SECONDS [--punch]
 """
 
 from __future__ import annotations
@@ -83,12 +83,14 @@ def main() -> None:
     parser.add_argument("--listen", required=True)
     parser.add_argument("--relay", required=True)
     parser.add_argument("--torment", type=float, default=0.0)
+    parser.add_argument("--punch", action="store_true")
     arguments = parser.parse_args()
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     server = grpc.server(ThreadPoolExecutor(HANDLERS), options=bridge.server_options())
     server.add_generic_rpc_handlers((handlers(),))
-    with bridge.open(listen=[arguments.listen], relays=[arguments.relay], punch=False) as b:
+    punch, retry = arguments.punch, 1.0 if arguments.punch else None
+    with bridge.open(listen=[arguments.listen], relays=[arguments.relay], punch=punch, punch_retry=retry) as b:
         b.serve(server)
         server.start()
         b.wait_reservation(20.0)
