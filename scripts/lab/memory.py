@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 RISE = 0.05
-"""From the middle third of a run to its last one. Measured over 340 s with 3000 switches and 165 s with 1200: resident
-+0.8 to +1.8 %, Python's blocks +0.3 to +1.6 %. A hundred bytes kept of each switch and message would be 10 % and more."""
+"""From the middle third of a run to its last one. Measured over 340 s (3000 switches) and 165 s (1200): resident
++0.8 to +1.8 %, Python's blocks +0.3 to +1.6 %. A hundred bytes kept of each message would be 10 % and more."""
 
 SWING = 0.10
 """The same for malloc's bytes in use, which hold what is under way: measured -0.1 to +4.3 %."""
