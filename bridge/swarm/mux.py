@@ -68,28 +68,14 @@ class Mux:
     def feed(self, plaintexts: Sequence[bytes], now: float) -> None:
         """Takes decrypted bytes and wakes whoever waits for them. Raises ProtocolViolation, BrokenConnection."""
         session = self.session
-        arrived: dict[StreamState, None] = {}
-        try:
-            for plaintext in plaintexts:
-                for event in session.receive(plaintext, now):
-                    if type(event) is Readable:
-                        arrived[event.stream] = None  # one waking for all that came with this read
-                        continue
-                    self._wake_readers(arrived)
-                    self._act(event)
-        finally:
-            self._wake_readers(arrived)
+        for plaintext in plaintexts:
+            for event in session.receive(plaintext, now):
+                self._act(event)
         self._send(session.take_outgoing())
         if not self.sender.queued:
             session.flushed()
         if self._openers and session.can_open:
             self._openers.unpark_all()
-
-    def _wake_readers(self, arrived: dict[StreamState, None]) -> None:
-        while arrived:
-            state = next(iter(arrived))
-            del arrived[state]
-            self._readable(state)
 
     async def open(self, protocols: Sequence[str], *, lazy: bool) -> Stream:
         """See Connection.open_stream."""
@@ -186,6 +172,8 @@ class Mux:
 
     def _act(self, event: Event) -> None:
         match event:
+            case Readable(state):
+                self._readable(state)
             case Writable(state):
                 stream = self._streams.get(state.id)
                 if stream is not None:
