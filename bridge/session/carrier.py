@@ -26,7 +26,7 @@ __all__ = ["BROKEN", "Carrier", "cap_left"]
 
 BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, BridgeError)
 
-Notice = Callable[[Sequence[SessionEvent]], None]
+Notice = Callable[[Sequence[SessionEvent], float | None], None]
 
 
 _handed: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
@@ -103,7 +103,7 @@ class Carrier:
             self._broken(problem)
             return
         if handed and (events := self._machine.after_output(self.generation)):
-            self._notice(events)
+            self._notice(events, now)
 
     def _push(self) -> bool:
         """Hands over what waits; False once the stream would block."""
@@ -125,7 +125,7 @@ class Carrier:
             if isinstance(problem, BridgeError):
                 self.problem = problem
             reason = getattr(problem, "code", "CONNECTION_LOST")
-            self._notice(self._machine.lost(self.generation, reason, trio.current_time()))
+            self._notice(self._machine.lost(self.generation, reason, trio.current_time()), None)
             self._wake.set()
             self._scope.cancel()
             self._sent.unpark_all()
@@ -164,7 +164,7 @@ class Carrier:
         received, now, events = self._machine.received, trio.current_time(), []
         for piece in pieces:
             events += received(self.generation, piece, now)
-        self._notice(events)
+        self._notice(events, now)
 
     async def _write(self) -> None:
         try:

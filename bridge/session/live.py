@@ -55,6 +55,8 @@ class LiveSession:
         """Why the last carrier could not be attached."""
         self.on_readable: Callable[[], None] | None = None
         """Called where a waiting reader would be woken; see InboxStream."""
+        self.now = trio.current_time()
+        """The clock when something last happened: near enough for what is read because of it."""
         self.reading = trio.lowlevel.ParkingLot()
         self.writing = trio.lowlevel.ParkingLot()
         self.closing = trio.lowlevel.ParkingLot()
@@ -95,8 +97,9 @@ class LiveSession:
             self.problem = carrier.problem
         return machine.active is not None and machine.active >= carrier.generation
 
-    def handle(self, events: Sequence[SessionEvent]) -> None:
-        """Acts on what the machine says, wakes who waits, and sends what is to be sent."""
+    def handle(self, events: Sequence[SessionEvent], now: float | None = None) -> None:
+        """Acts on what the machine says, wakes who waits, and sends what is to be sent. `now`: the clock, if known."""
+        self.now = trio.current_time() if now is None else now
         for event in events:
             if isinstance(event, Switched):
                 self._switched(event)
@@ -111,7 +114,7 @@ class LiveSession:
             elif isinstance(event, Ended):
                 self._ended()
         self._wake()
-        self.flush()
+        self.flush(self.now)
 
     def _switched(self, event: Switched) -> None:
         before, lost = self.last, self._lost
@@ -181,9 +184,8 @@ class LiveSession:
 
     # --- waking and time --------------------------------------------------------------------------------
 
-    def flush(self) -> None:
+    def flush(self, now: float) -> None:
         """Sends what is to be sent on all carriers, and brings the timer forward where needed."""
-        now = trio.current_time()
         wants = self.machine.wants_output
         for generation, carrier in tuple(self.carriers.items()):
             if wants(generation, now):

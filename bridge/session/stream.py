@@ -122,10 +122,10 @@ class SessionStream(trio.abc.HalfCloseableStream):
         if self._closed or not machine.incoming.readable:
             self._check()
             return None
-        now = trio.current_time()
-        pieces = machine.read(max_bytes, now)
-        if machine.ack_due is not None and machine.ack_due <= now:
-            self.live.flush()
+        live = self.live
+        pieces = machine.read(max_bytes, live.now)
+        if machine.ack_due is not None and machine.ack_due <= live.now:
+            live.flush(trio.current_time())
         return pieces
 
     def send_nowait(self, data: Buffer) -> int:
@@ -133,9 +133,10 @@ class SessionStream(trio.abc.HalfCloseableStream):
         machine = self._machine
         if self._closed or machine.over is not None or machine.outgoing.finished:
             self._check_writable()
-        taken = machine.write(data, trio.current_time())
+        now = trio.current_time()
+        taken = machine.write(data, now)
         if taken:
-            self.live.flush()
+            self.live.flush(now)
         return taken
 
     def _check_writable(self) -> None:
@@ -178,7 +179,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
                 return
             self._check_writable()
             self._machine.finish()
-            self.live.flush()
+            self.live.flush(trio.current_time())
 
     async def aclose(self) -> None:
         """Ends the stream; the peer reads all that was sent, then b"". Waits until it has it, SESSION_LINGER at most.
@@ -193,7 +194,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             if machine.over is None:
                 machine.finish()
-                self.live.flush()
+                self.live.flush(trio.current_time())
                 with trio.move_on_after(SESSION_LINGER):
                     while machine.over is None and not machine.outgoing.done:
                         await self.live.closing.park()

@@ -300,7 +300,10 @@ class Session:
             carrier.control = []
         if generation == self.active and self.over is None:
             outgoing, left = self.outgoing, MAX_PAYLOAD if room is None else room
-            while writes.size < most and (frame := outgoing.next_frame(min(left, MAX_PAYLOAD))) is not None:
+            while writes.size < most and outgoing.pending:
+                frame = outgoing.next_frame(left if left < MAX_PAYLOAD else MAX_PAYLOAD)
+                if frame is None:
+                    break
                 size = sum(map(len, frame))
                 writes.add(size, *frame)
                 if room is not None:
@@ -325,7 +328,9 @@ class Session:
     def _ack_wanted(self, now: float, *, sending: bool) -> bool:
         if self.ack_due is None:
             return False
-        return sending or now >= self.ack_due or self.incoming.received - self._acked >= self.incoming.step
+        # One with each small message would cost as much as the message: it rides along once half its time is over.
+        due = self.ack_due - SESSION_ACK_DELAY / 2 if sending else self.ack_due
+        return now >= due or self.incoming.received - self._acked >= self.incoming.step
 
     def _told(self, now: float) -> None:
         self._acked, self._edge_told, self.ack_due = self.incoming.have, self.incoming.edge, None

@@ -85,22 +85,24 @@ class Outgoing:
         """The next DATA or FIN frame in parts, its header first; None when nothing may be sent now.
 
         A frame is filled from as many writes as there are. `room`: payload bytes at most; 0 for a carrier that has none
-        left for data.
+        left for data, and never more than MAX_PAYLOAD.
         """
-        most = min(min(self.written, self.edge) - self.cursor, room)
-        if most <= 0:
+        size = (self.written if self.written < self.edge else self.edge) - self.cursor
+        if size > room:
+            size = room
+        if size <= 0:
             if not self._fin_pending:
                 return None
             self.fin_sent = True
             return [encode(Kind.FIN, self.written)]
-        size = min(most, MAX_PAYLOAD)
         pieces = self._take(size)
         frame: list[bytes | memoryview] = [HEADER.pack(_DATA, size, self.cursor), *pieces]
         self._sent += pieces
         if self.cursor < self._highest:
             self.replayed += min(self.cursor + size, self._highest) - self.cursor
         self.cursor += size
-        self._highest = max(self._highest, self.cursor)
+        if self.cursor > self._highest:
+            self._highest = self.cursor
         return frame
 
     def _take(self, size: int) -> list[memoryview]:
