@@ -73,7 +73,7 @@ LINGER: Final = 30.0
 RTT_SAMPLES: Final = 4
 """Round trips measured one after another on a fresh connection; the lowest counts for the window growth."""
 
-RTT_LEAST: Final = 0.0005
+RTT_LEAST: Final = 0.002
 """Shorter round trips count as this for the window growth: below it the two processes' turns on the processor decide,
 and a stream whose window follows a loopback's 60 µs stands still whenever the reader has to wait for its turn."""
 

@@ -16,10 +16,10 @@ from page import machine, write_page
 PARTS: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
     "stream": (
         "one stream, each stack",
-        {"rounds": 3, "mib": 192, "echoes": 2000},
+        {"rounds": 5, "mib": 192, "echoes": 2000},
         {"rounds": 1, "mib": 4, "echoes": 20},
     ),
-    "rpc": ("gRPC on each path", {"rounds": 3, "calls": 1000, "mib": 96}, {"rounds": 1, "calls": 40, "mib": 2}),
+    "rpc": ("gRPC on each path", {"rounds": 5, "calls": 1000, "mib": 96}, {"rounds": 1, "calls": 40, "mib": 2}),
     "circuits": (
         "relays",
         {"rounds": 3, "mib": 64, "circuits": 50, "echoes": 1000, "crowd": 1000, "idle": 200},
