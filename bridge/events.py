@@ -1,12 +1,12 @@
-"""What happened, as values: one frozen dataclass for each event, and the hub that hands them to subscribers.
+"""What happened, as values: one frozen dataclass for each event.
 
 The class's `name` and its fields are stable API: `--json`, metrics and the docs are made from this module. Peer
-ids and addresses are text here. Events know nothing of who reads them; the hub opens no file and starts no task.
+ids and addresses are text here. Events know nothing of who reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
@@ -183,19 +183,35 @@ class PunchFailed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class P2pUpgrade(Event):
-    """The peer is now reached directly."""
+class Moved:
+    """How a session changed its path, as in SessionSwitched; all None in news of the peer's connections alone."""
+
+    session: str | None = None
+    from_: Path | None = None
+    to: Path | None = None
+    reason: str | None = None
+    gap_ms: float | None = None
+    replayed: int | None = None
+    rtt_before_ms: float | None = None
+    rtt_after_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class P2pUpgrade(Moved, Event):
+    """The peer is now reached directly (`attempt`: of the punch, 0 when dialled); then one for each session that has
+    moved there."""
 
     name = "p2p_upgrade"
     peer: str
     local: str
     remote: str
-    attempt: int = 0
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class P2pFallback(Event):
-    """The peer stays (or is again) on the relay. `code`: why, from the verdict table."""
+class P2pFallback(Moved, Event):
+    """The peer stays (or is again) on the relay, and one for each session that went back there. `code`: why, from the
+    verdict table."""
 
     name = "p2p_fallback"
     peer: str
@@ -362,33 +378,6 @@ class Summary(Event):
     path: str | None = None
     seconds: float = 0.0
     detail: Mapping[str, Any] = field(default_factory=dict)
-
-
-Subscriber = Callable[[Event], None]
-
-
-class EventHub:
-    """Hands each event to every subscriber, in the order of subscription, in the emitter's thread.
-
-    A subscriber must not block and must not raise; a slow reader puts the event into a bounded queue of its own.
-    """
-
-    def __init__(self) -> None:
-        self._subscribers: list[Subscriber] = []
-
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Adds a subscriber; the value returned removes it (once or more often)."""
-        self._subscribers.append(subscriber)
-
-        def unsubscribe() -> None:
-            if subscriber in self._subscribers:
-                self._subscribers.remove(subscriber)
-
-        return unsubscribe
-
-    def emit(self, event: Event) -> None:
-        for subscriber in tuple(self._subscribers):
-            subscriber(event)
 
 
 def catalogue() -> dict[str, type[Event]]:

@@ -12,7 +12,8 @@ import trio
 
 from bridge.addresses import Multiaddr, with_peer
 from bridge.behaviours.host import HostConfig, open_host
-from bridge.events import EventHub, NodeStarted, RelayListening
+from bridge.eventhub import EventHub
+from bridge.events import NodeStarted, RelayListening
 from bridge.identity import Identity, peer_text
 from bridge.swarm.scopes import flat_nursery
 from relay.access import Access

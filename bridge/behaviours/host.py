@@ -17,7 +17,7 @@ from bridge.behaviours.identify import IdentifyService
 from bridge.behaviours.ping import PingService
 from bridge.behaviours.relay_client import RelayClient
 from bridge.errors import AddressError
-from bridge.events import EventHub
+from bridge.eventhub import EventHub
 from bridge.identity import Identity
 from bridge.swarm.connection import Connection
 from bridge.swarm.scopes import flat_nursery

@@ -17,7 +17,8 @@ from bridge.addresses import Multiaddr, is_relayed, parse, peer_of, with_peer
 from bridge.behaviours.dcutr import DcutrPolicy
 from bridge.behaviours.host import Host, HostConfig, open_host
 from bridge.errors import AddressError, ConfigError, DialTimeout
-from bridge.events import Event, EventHub, ReservationAccepted
+from bridge.eventhub import EventHub
+from bridge.events import Event, ReservationAccepted
 from bridge.identity import Identity, load_or_create, peer_text
 from bridge.limits.punch import DCUTR_RETRY_MAX, DCUTR_RETRY_MIN
 from bridge.protocol.autonat import Reachability

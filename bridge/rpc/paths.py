@@ -20,7 +20,7 @@ from bridge.session.host import SessionHost
 
 if TYPE_CHECKING:
     from bridge.behaviours.host import Host
-    from bridge.events import Subscriber
+    from bridge.eventhub import Subscriber
     from bridge.rpc.target import PathPolicy, Target
     from bridge.swarm.connection import Connection
     from bridge.swarm.stream import Stream

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 
 from bridge.behaviours.host import Host, HostConfig, open_host
-from bridge.events import EventHub
+from bridge.eventhub import EventHub
 from bridge.session.service import SessionService
 from bridge.swarm.scopes import flat_nursery
 

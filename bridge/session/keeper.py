@@ -183,8 +183,12 @@ class Keeper:
             self._let_go(before.connection)
 
     async def _backoff(self) -> None:
+        """Pauses; not while a session that still had a carrier loses it, which no failure before must delay."""
+        session = self._session
+        if session.active is not None and session.starved.is_set():
+            session.starved = trio.Event()  # of a loss that is mended
         with trio.move_on_after(self._pause):
-            await self._session.over.wait()
+            await (session.over if session.active is None else session.starved).wait()
         self._pause = min(2 * self._pause, SESSION_RETRY_MAX)
 
     async def _measure(self, connections: list[Connection]) -> None:

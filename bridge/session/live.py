@@ -7,13 +7,16 @@ affair; reading and writing is the stream's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.events import EventHub, SessionSwitched
+from bridge.eventhub import EventHub
+from bridge.events import Moved, P2pFallback, P2pUpgrade, SessionSwitched
 from bridge.identity import PeerId, peer_text
 from bridge.limits.session import SESSION_ACK_DELAY, SESSION_LINGER, SESSION_PROBE
+from bridge.protocol import verdict
 from bridge.protocol.session import Attached, Ended, Released, Session, SessionEvent, Starved, Switched
 from bridge.session.carrier import Carrier
 from bridge.session.suspicion import Suspicion, verify
@@ -135,6 +138,9 @@ class LiveSession:
         )
         self._events.emit(switched)
         self.changes.emit(switched)
+        news = _path_news(switched, connection)
+        if news is not None:
+            self._events.emit(news)
 
     def moving(self, reason: str) -> None:
         """Why the next switch is made, for its event."""
@@ -229,3 +235,15 @@ def milliseconds(seconds: float | None) -> float | None:
 
 def _nothing() -> None:
     """Nobody listens yet."""
+
+
+def _path_news(switched: SessionSwitched, connection: Connection) -> P2pUpgrade | P2pFallback | None:
+    """The session's part in the peer's way to direct, or back to the relay; None when its path stays of one kind."""
+    moved = {item.name: getattr(switched, item.name) for item in fields(Moved)}
+    if (switched.from_, switched.to) == ("relay", "direct"):
+        local, remote = str(connection.local), str(connection.remote)
+        return P2pUpgrade(peer=switched.peer, local=local, remote=remote, **moved)
+    if (switched.from_, switched.to) == ("direct", "relay"):
+        code = verdict.Code.DIRECT_LOST
+        return P2pFallback(peer=switched.peer, code=code.value, message=verdict.message(code), **moved)
+    return None

@@ -10,7 +10,7 @@ import trio
 
 from bridge.addresses import with_peer
 from bridge.errors import DirectRequired
-from bridge.events import Subscriber
+from bridge.eventhub import Subscriber
 from bridge.identity import PeerId, peer_text
 from bridge.limits.session import SESSION_LINGER
 from bridge.net.raw import BrokenConnection, BrokenStream, Buffer

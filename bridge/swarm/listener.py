@@ -16,7 +16,8 @@ import trio
 
 from bridge.addresses import Endpoint, Multiaddr, endpoint_of, tcp_addr
 from bridge.errors import AddressError, BridgeError, LimitExceeded
-from bridge.events import ErrorEvent, EventHub
+from bridge.eventhub import EventHub
+from bridge.events import ErrorEvent
 from bridge.limits.swarm import ACCEPT_BACKOFF, DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
 from bridge.net.interfaces import expand, is_local
 from bridge.net.tcp import TcpStream, listen_socket

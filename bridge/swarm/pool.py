@@ -15,7 +15,8 @@ import trio
 
 from bridge.addresses import endpoint_of
 from bridge.errors import AddressError, ConnectionLost, DialTimeout, LimitExceeded, ProtocolViolation, RemoteError
-from bridge.events import ConnectionClosed, ConnectionOpened, EventHub
+from bridge.eventhub import EventHub
+from bridge.events import ConnectionClosed, ConnectionOpened
 from bridge.identity import Identity, PeerId, peer_text
 from bridge.limits.swarm import CLOSE_TIMEOUT, UPGRADE_TIMEOUT
 from bridge.net.tcp import TcpStream

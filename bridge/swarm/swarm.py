@@ -14,7 +14,7 @@ from typing import Literal
 import trio
 
 from bridge.addresses import Multiaddr
-from bridge.events import EventHub
+from bridge.eventhub import EventHub
 from bridge.identity import Identity, PeerId
 from bridge.net.tcp import TcpStream
 from bridge.protocol.candidates import ObservedAddresses

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from bridge.errors import BridgeError
-from bridge.events import ErrorEvent, Event, EventHub, Summary
+from bridge.eventhub import EventHub
+from bridge.events import ErrorEvent, Event, Summary
 from bridge.telemetry.console import Console, Tone
 from bridge.telemetry.exits import ErrorTable, Exit, exit_code, leaves
 from bridge.telemetry.jsonl import JsonLines

@@ -12,7 +12,8 @@ import trio
 
 from bridge.addresses import Multiaddr, parse, with_peer
 from bridge.behaviours.relay_client import RelayClient
-from bridge.events import Event, EventHub
+from bridge.eventhub import EventHub
+from bridge.events import Event
 from bridge.identity import Identity, PeerId
 from bridge.protocol.circuit import (
     HOP,

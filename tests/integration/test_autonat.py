@@ -12,7 +12,8 @@ from bridge.addresses import Multiaddr, parse, with_peer
 from bridge.behaviours import autonat as behaviour
 from bridge.behaviours.host import Host, HostConfig, open_host
 from bridge.errors import NegotiationFailed, StreamReset
-from bridge.events import AutonatResult, EventHub
+from bridge.eventhub import EventHub
+from bridge.events import AutonatResult
 from bridge.identity import Identity
 from bridge.protocol import autonat
 from bridge.protocol.autonat import Answer, DataDue

@@ -22,7 +22,8 @@ from bridge.errors import (
     StreamReset,
     Unreachable,
 )
-from bridge.events import ConnectionClosed, ConnectionOpened, EventHub, Identified, ObservedAddress
+from bridge.eventhub import EventHub
+from bridge.events import ConnectionClosed, ConnectionOpened, Identified, ObservedAddress
 from bridge.identity import Identity, peer_text
 from bridge.protocol import varint
 from bridge.protocol.identify import IDENTIFY, PUSH, encode_info

@@ -13,7 +13,8 @@ from multiaddr import Multiaddr
 
 from bridge.addresses import with_peer
 from bridge.behaviours.host import Host, HostConfig, open_host
-from bridge.events import ConnectionOpened, EventHub, Identified
+from bridge.eventhub import EventHub
+from bridge.events import ConnectionOpened, Identified
 from bridge.identity import Identity
 from bridge.protocol.identify import IDENTIFY
 from bridge.protocol.ping import PING

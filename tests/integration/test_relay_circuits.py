@@ -18,14 +18,8 @@ from bridge.errors import (
     StreamReset,
     Unreachable,
 )
-from bridge.events import (
-    CircuitClosed,
-    ConnectionClosed,
-    EventHub,
-    RelayListening,
-    RelayStats,
-    ReservationLost,
-)
+from bridge.eventhub import EventHub
+from bridge.events import CircuitClosed, ConnectionClosed, RelayListening, RelayStats, ReservationLost
 from bridge.identity import Identity
 from bridge.protocol.circuit import (
     HOP,

@@ -8,11 +8,8 @@ import trio.testing
 from relay_lab import ECHO, echo, fake_relay, grant, network
 
 from bridge.addresses import Multiaddr, is_relayed, parse, with_peer
-from bridge.events import (
-    EventHub,
-    ReservationAccepted,
-    ReservationLost,
-)
+from bridge.eventhub import EventHub
+from bridge.events import ReservationAccepted, ReservationLost
 from bridge.identity import Identity, peer_text
 from bridge.protocol.circuit import (
     Status,

@@ -19,9 +19,7 @@ from bridge.errors import (
     SwarmStopped,
     Unreachable,
 )
-from bridge.events import (
-    EventHub,
-)
+from bridge.eventhub import EventHub
 from bridge.identity import Identity
 from bridge.limits.circuit import MAX_RELAYS
 from bridge.protocol.circuit import (

@@ -23,7 +23,7 @@ PROGRAM = """
 import json, sys, trio
 from pathlib import Path
 from bridge.addresses import parse
-from bridge.events import EventHub
+from bridge.eventhub import EventHub
 from bridge.identity import load_or_create
 from relay.program import RelayConfig, run
 

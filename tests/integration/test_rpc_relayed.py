@@ -13,7 +13,7 @@ from rpc_lab import LOOPBACK, Service, method, serving
 
 import bridge
 from bridge.addresses import parse
-from bridge.events import EventHub
+from bridge.eventhub import EventHub
 from bridge.rpc.runtime import NetworkThread
 from relay.program import RelayConfig, run
 from relay.service import HopService

@@ -17,7 +17,8 @@ from bridge import addresses
 from bridge.addresses import Multiaddr, with_peer
 from bridge.behaviours.host import HostConfig
 from bridge.errors import NegotiationFailed, StreamReset
-from bridge.events import Event, EventHub, SessionSwitched
+from bridge.eventhub import EventHub
+from bridge.events import Event, SessionSwitched
 from bridge.identity import Identity, PeerId
 from bridge.protocol.session import Session
 from bridge.protocol.session import carrier as machine_carrier

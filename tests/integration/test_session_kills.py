@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from test_session import pair, read_exactly, until
+import trio
+from test_session import Route, pair, read_exactly, until
 
 from bridge.limits.session import SESSION_RETRY_FIRST
+from bridge.session.keeper import Keeper
 
 KILLS = 8
 
@@ -28,4 +30,28 @@ async def test_a_killed_connection_is_not_tried_again() -> None:
             assert await both.dialler.sessions.move(both.dialler.sessions.opened[0], newest, "NEWEST")
         gaps = [one.gap_ms for one in both.switches() if not one.planned]
         assert min(gaps) < 1000 * SESSION_RETRY_FIRST, gaps
+        stream.abort()
+
+
+async def test_a_carrier_that_dies_while_a_failed_move_is_waited_for_ends_the_wait() -> None:
+    async with pair() as both, trio.open_nursery() as nursery:
+        stream = await both.open()
+        session = both.dialler.sessions.opened[0]
+        route = Route(both.peer, both.addr)
+        keeper = Keeper(both.dialler, session, route, "any", both.dialler.sessions.move, nursery)
+        keeper._pause = 30.0
+        waited = trio.Event()
+
+        async def wait() -> None:
+            await keeper._backoff()
+            waited.set()
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not waited.is_set()
+        active = session.active
+        assert active is not None
+        active.connection.abort("CUT")
+        with trio.fail_after(5):
+            await waited.wait()
         stream.abort()

@@ -12,7 +12,7 @@ from test_rpc_relayed import relayed_pair, who
 from test_session import SERVICE, Route, pair
 
 import bridge
-from bridge.events import SessionSwitched
+from bridge.events import Event, P2pFallback, P2pUpgrade, SessionSwitched
 
 
 def serve(listener: bridge.Bridge, path: str) -> tuple[grpc.Server, Service]:
@@ -106,6 +106,45 @@ def test_both_ends_see_the_path_and_its_round_trip_and_are_told_of_moves() -> No
             for end in ends:
                 end()
                 end()
+        server.stop(None)
+
+
+def test_the_way_to_direct_and_back_is_told_for_each_session_with_what_it_cost() -> None:
+    with relayed_pair(punch=True) as (listener, dialer, circuit):
+        server, _ = serve(listener, "any")
+        told: list[Event] = []
+        came = threading.Condition()
+
+        def note(event: Event) -> None:
+            with came:
+                told.append(event)
+                came.notify()
+
+        def of_session(kind: type[P2pUpgrade | P2pFallback]) -> P2pUpgrade | P2pFallback:
+            def found() -> P2pUpgrade | P2pFallback | None:
+                return next((one for one in told if isinstance(one, kind) and one.session is not None), None)
+
+            with came:
+                assert came.wait_for(lambda: found() is not None, 15), told
+            event = found()
+            assert event is not None
+            return event
+
+        dialer.subscribe(note)
+        with dialer.channel(circuit) as channel:
+            assert method(channel, "Echo")(b"first", timeout=15) == b"first"
+            up = of_session(P2pUpgrade)
+            assert (up.peer, up.from_, up.to, up.reason) == (listener.peer_id, "relay", "direct", "DIRECT")
+            assert (up.gap_ms, up.replayed) == (0.0, 0)
+            assert up.rtt_after_ms is not None
+            swarm = dialer._control.host.swarm
+            dialer._thread.ask(lambda: [one.abort("CUT") for one in swarm.connections() if one.path == "direct"])
+            assert method(channel, "Echo")(b"after", timeout=15) == b"after"
+            down = of_session(P2pFallback)
+            assert isinstance(down, P2pFallback)
+            assert (down.code, down.from_, down.to, down.session) == ("DIRECT_LOST", "direct", "relay", up.session)
+            assert down.gap_ms is not None
+            assert down.gap_ms > 0
         server.stop(None)
 
 

@@ -12,7 +12,7 @@ import trio
 from test_session import SERVICE, Pair, Route, config, pair, read_exactly, until
 
 from bridge.errors import DirectRequired, LimitExceeded, NegotiationFailed, StreamReset
-from bridge.events import EventHub
+from bridge.eventhub import EventHub
 from bridge.limits.session import (
     SESSION_AHEAD_FRAMES,
     SESSION_FIRST_FRAME,

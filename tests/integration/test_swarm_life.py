@@ -24,7 +24,8 @@ from bridge.errors import (
     Unreachable,
     WrongPeer,
 )
-from bridge.events import ConnectionClosed, ConnectionOpened, Event, EventHub
+from bridge.eventhub import EventHub
+from bridge.events import ConnectionClosed, ConnectionOpened, Event
 from bridge.identity import Identity, PeerId, peer_text
 from bridge.limits.swarm import CLOSE_FLUSH, MAILBOX
 from bridge.swarm import actor, pool

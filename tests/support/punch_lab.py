@@ -11,7 +11,7 @@ import trio
 from bridge.addresses import Multiaddr, parse, with_peer
 from bridge.behaviours.dcutr import Dcutr, DcutrPolicy
 from bridge.behaviours.host import Host, HostConfig, open_host
-from bridge.events import EventHub
+from bridge.eventhub import EventHub
 from bridge.identity import Identity, PeerId
 from bridge.protocol.dcutr import PROTOCOL, encode_connect
 from bridge.swarm.connection import Connection

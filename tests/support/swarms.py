@@ -11,7 +11,8 @@ from typing import TypeVar
 import trio
 
 from bridge.addresses import Multiaddr, parse, with_peer
-from bridge.events import Event, EventHub
+from bridge.eventhub import EventHub
+from bridge.events import Event
 from bridge.identity import Identity, PeerId
 from bridge.swarm.stream import Stream
 from bridge.swarm.swarm import Swarm, SwarmConfig, open_swarm

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from bridge.events import Event, EventHub, FlowStats, NodeStarted, PathChanged, catalogue
+from bridge.eventhub import EventHub
+from bridge.events import Event, FlowStats, NodeStarted, PathChanged, catalogue
 
 PROMISED = {
     "node.started", "relay.listening", "reservation.accepted", "reservation.lost", "connection.opened",

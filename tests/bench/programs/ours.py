@@ -19,7 +19,8 @@ from echo import SIZE, echo_times  # noqa: E402
 from bridge.addresses import parse, with_peer  # noqa: E402
 from bridge.behaviours import perf  # noqa: E402
 from bridge.behaviours.host import Host, HostConfig, open_host  # noqa: E402
-from bridge.events import Event, EventHub, PunchFailed, PunchSucceeded  # noqa: E402
+from bridge.eventhub import EventHub  # noqa: E402
+from bridge.events import Event, PunchFailed, PunchSucceeded  # noqa: E402
 from bridge.identity import Identity, parse_peer_id, peer_text  # noqa: E402
 from bridge.protocol.ping import PING  # noqa: E402
 from bridge.swarm.connection import Connection  # noqa: E402

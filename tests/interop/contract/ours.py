@@ -14,7 +14,8 @@ import trio
 from bridge.addresses import endpoint_of, parse, with_peer
 from bridge.behaviours.host import Host, HostConfig, open_host
 from bridge.errors import BridgeError
-from bridge.events import Event, EventHub
+from bridge.eventhub import EventHub
+from bridge.events import Event
 from bridge.identity import Identity, parse_peer_id, peer_text
 from contract.settings import Meeting, Settings, expected_side, log, meeting, own_ip, result, run
 from relay.limits import RelayLimits

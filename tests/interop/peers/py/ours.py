@@ -16,12 +16,12 @@ from wire import PROTOCOLS, Order, options, say, serve_orders
 from bridge.addresses import parse, with_peer
 from bridge.behaviours.host import Host, HostConfig, open_host
 from bridge.errors import StreamReset
+from bridge.eventhub import EventHub
 from bridge.events import (
     AutonatResult,
     ConnectionClosed,
     ConnectionOpened,
     Event,
-    EventHub,
     PunchFailed,
     PunchSucceeded,
     ReservationAccepted,
