@@ -15,8 +15,8 @@ from typing import Any
 
 from foreign.cases import Case
 from foreign.contractlab import BY_ADAPTER
+from foreign.inlab import run_lab
 from foreign.peer import Pool
-from foreign.punches import run_lab
 
 KINDS = ("ours", "rust", "go")
 SUITES = ("unified-testing", "test-plans")

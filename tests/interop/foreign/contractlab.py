@@ -7,7 +7,6 @@ names and router rules as the suites' containers; the lab's own wire instead of 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -18,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import LabUnavailable, commands, observe, proof
+from lab import commands, observe, proof
 from lab.lab import Lab
 from lab.limits import LINK_READY_SECONDS
 from lab.topology import Host, Link, Plan
+
+from foreign.inlab import answer
 
 SECONDS = {"unified-testing": 120.0, "test-plans": 60.0}
 """unified-testing would wait for 180 s; nothing that succeeds takes half of it."""
@@ -257,20 +258,15 @@ def conduct(lab: SuiteLab, order: dict[str, Any], folder: Path) -> dict[str, Any
     return found
 
 
-def main() -> int:
-    order = json.loads(sys.argv[1])
+def in_lab(order: dict[str, Any]) -> dict[str, Any]:
     name = "{dialer} x {listener} (tcp, noise, yamux) [{relay}]".format(**order)
     nets = Nets.of(name, order["wan_head"])
-    try:
-        with tempfile.TemporaryDirectory(prefix="pbi-") as folder, SuiteLab(order["suite"], nets) as lab:
-            named_redis(Path(folder))
-            found = conduct(lab, order, Path(folder))
-            subprocess.run(["umount", "/etc/hosts"], check=False)
-    except LabUnavailable as problem:
-        found = {"unavailable": str(problem)}
-    print(json.dumps(found))
-    return 0
+    with tempfile.TemporaryDirectory(prefix="pbi-") as folder, SuiteLab(order["suite"], nets) as lab:
+        named_redis(Path(folder))
+        found = conduct(lab, order, Path(folder))
+        subprocess.run(["umount", "/etc/hosts"], check=False)
+        return found
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(in_lab))

@@ -8,7 +8,6 @@ relay.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -18,11 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lab import LabUnavailable, proof
+from lab import proof
 from lab.lab import Lab
 
 from foreign.base import until
 from foreign.build import command
+from foreign.inlab import answer
 from foreign.labcase import DELAY, popen
 from foreign.peer import Peer, PeerFailed
 
@@ -135,19 +135,13 @@ def _still(lab: Lab) -> bool:
     return after["direct"] > before["direct"] and after["relay"] - before["relay"] < after["direct"] - before["direct"]
 
 
-def main() -> int:
-    order = json.loads(sys.argv[1])
-    try:
-        with tempfile.TemporaryDirectory(prefix="pbi-") as folder, Lab("home", "home", delay=DELAY) as lab:
-            try:
-                found = (conduct_own if order["own"] else conduct)(lab, Path(folder))
-            except (PeerFailed, AssertionError, subprocess.TimeoutExpired) as problem:
-                found = {"versions": {}, "error": str(problem)}
-    except LabUnavailable as problem:
-        found = {"unavailable": str(problem)}
-    print(json.dumps(found))
-    return 0
+def in_lab(order: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="pbi-") as folder, Lab("home", "home", delay=DELAY) as lab:
+        try:
+            return (conduct_own if order["own"] else conduct)(lab, Path(folder))
+        except (PeerFailed, AssertionError, subprocess.TimeoutExpired) as problem:
+            return {"versions": {}, "error": str(problem)}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(in_lab))

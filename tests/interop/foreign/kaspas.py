@@ -16,8 +16,9 @@ from pathlib import Path
 from foreign.base import until
 from foreign.build import REPOSITORY, command
 from foreign.cases import Case
+from foreign.inlab import run_lab
 from foreign.peer import Peer, PeerFailed, Pool
-from foreign.punches import RELAYED_MOST, run_lab
+from foreign.punches import RELAYED_MOST
 
 Then = Callable[[Peer, Peer], str]
 LOCAL = ("--listen", "/ip4/127.0.0.1/tcp/0", "--lan")

@@ -6,16 +6,16 @@ packet counters show, and what outlives the relay; what the peers say is only re
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from functools import partial
 from typing import Any
 
-from lab import LabUnavailable, proof
+from lab import proof
 from lab.lab import Lab
 
 from foreign.base import until
+from foreign.inlab import answer
 from foreign.peer import Event, Peer, PeerFailed
 
 DELAY = {"relay": 15.0, "a": 10.0, "b": 20.0}
@@ -90,16 +90,10 @@ def conduct(lab: Lab, order: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def main() -> int:
-    order = json.loads(sys.argv[1])
-    try:
-        with Lab(order["listener_nat"], order["dialer_nat"], delay=DELAY) as lab:
-            found = conduct(lab, order)
-    except LabUnavailable as problem:
-        found = {"unavailable": str(problem)}
-    print(json.dumps(found))
-    return 0
+def in_lab(order: dict[str, Any]) -> dict[str, Any]:
+    with Lab(order["listener_nat"], order["dialer_nat"], delay=DELAY) as lab:
+        return conduct(lab, order)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(in_lab))

@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from functools import partial
 from typing import Any
 
-from lab import LabUnavailable
 from lab.lab import Lab
 
+from foreign.inlab import answer
 from foreign.labcase import RELAY, popen
 from foreign.peer import Peer, PeerFailed
 
@@ -59,16 +58,10 @@ def conduct(lab: Lab, order: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def main() -> int:
-    order = json.loads(sys.argv[1])
-    try:
-        with Lab(order["nat"], "home") as lab:
-            found = conduct(lab, order)
-    except LabUnavailable as problem:
-        found = {"unavailable": str(problem)}
-    print(json.dumps(found))
-    return 0
+def in_lab(order: dict[str, Any]) -> dict[str, Any]:
+    with Lab(order["nat"], "home") as lab:
+        return conduct(lab, order)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(in_lab))

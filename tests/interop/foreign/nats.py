@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from foreign.cases import Case, NotOffered
+from foreign.inlab import run_lab
 from foreign.peer import Pool
-from foreign.punches import run_lab
 
 PAIRS = (("ours", "rust"), ("rust", "ours"), ("go", "ours"), ("ours", "go"), ("js", "ours"), ("ours", "js"))
 """(server, client)."""

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
-from foreign.build import REPOSITORY
 from foreign.cases import Case
-from foreign.peer import PeerFailed, Pool
+from foreign.inlab import run_lab
+from foreign.peer import Pool
 
-LAB_SECONDS = 150
 RELAYED_MOST = 0.1
 """Of the echo's bytes that may still touch the relay once the path is direct: pings and leftovers, no payload."""
 FALLBACK_SECONDS = 15.0
@@ -54,28 +49,6 @@ CLOSED_DIAL = (
 )
 RACED: dict[tuple[str, str], str] = {("home-icmp dials home-icmp", "ours → ours → rust"): CLOSED_DIAL}
 """The same for rows that mostly pass."""
-
-
-def run_lab(pool: Pool, module: str, **order: object) -> dict[str, object]:
-    """One lab case. Raises PeerFailed when the lab cannot be had or the run could not be judged."""
-    paths = [str(REPOSITORY / "tests" / "interop"), str(REPOSITORY / "scripts"), str(REPOSITORY)]
-    done = subprocess.run(
-        [sys.executable, "-m", module, json.dumps(order)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        text=True,
-        timeout=LAB_SECONDS,
-    )
-    try:
-        found: dict[str, object] = json.loads(done.stdout)
-    except ValueError:
-        raise PeerFailed(f"the lab ended with {done.returncode}: {done.stderr[-300:]}") from None
-    if "unavailable" in found or "error" in found:
-        raise PeerFailed(str(found.get("unavailable") or found.get("error")))
-    versions = found.get("versions")
-    assert isinstance(versions, dict)
-    pool.versions |= versions
-    return found
 
 
 def direct(pool: Pool, **order: object) -> str:
