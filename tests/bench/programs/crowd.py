@@ -14,7 +14,7 @@ from control import Order, obey_stdin, pinned, ready  # noqa: E402
 
 from bridge.addresses import parse  # noqa: E402
 from bridge.behaviours.host import HostConfig, open_host  # noqa: E402
-from bridge.events import EventHub  # noqa: E402
+from bridge.eventhub import EventHub  # noqa: E402
 from bridge.identity import Identity  # noqa: E402
 
 AT_ONCE = 8
