@@ -1,4 +1,4 @@
-"""The hop service: answers RESERVE and CONNECT, offers circuits to targets, joins the streams.
+"""The hop service: answers RESERVE and CONNECT, has circuits offered to their targets, joins the streams.
 
 The tables decide, this carries out (specs/relay/circuit-v2; rows R1 to R14 of the checklist). It reads no byte of a
 circuit and dials nobody: a target is reached on a connection that the target itself holds (R9).
@@ -14,21 +14,18 @@ from contextlib import contextmanager
 import trio
 
 from bridge.addresses import endpoint_of, is_relayed, with_peer
-from bridge.errors import AddressError, BridgeError, ProtocolViolation
-from bridge.events import CircuitClosed, CircuitOpened, ConnectionClosed, Event, RelayStats
+from bridge.errors import AddressError, ProtocolViolation
+from bridge.events import CircuitClosed, CircuitOpened, ConnectionClosed, ConnectionOpened, Event, RelayStats
 from bridge.identity import PeerId, parse_peer_id, peer_text
 from bridge.protocol.circuit import (
     HOP,
     MAX_RELAY_ADDRS,
-    STOP,
     Connect,
     Grant,
     Status,
     UnexpectedMessage,
     decode_hop_request,
-    decode_stop_answer,
     encode_hop_answer,
-    encode_stop_connect,
 )
 from bridge.protocol.voucher import seal_voucher
 from bridge.swarm.connection import Connection
@@ -43,15 +40,12 @@ from relay.limits import (
     EOF_TIMEOUT,
     MAX_HANDLERS,
     REQUEST_TIMEOUT,
-    STOP_ANSWER_TIMEOUT,
-    STOP_OPEN_TIMEOUT,
     RelayLimits,
 )
-from relay.refusal import Refusal
+from relay.offer import Offers
+from relay.refusal import ENDS, Refusal
 from relay.reservations import ReservationTable
 from relay.splice import End, splice
-
-_ENDS = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 
 
 class HopService:
@@ -66,6 +60,7 @@ class HopService:
         self._swarm = swarm
         self._draining = False
         self._asking: Counter[PeerId] = Counter()
+        self._offers = Offers(self._direct, self.limits.circuit_limit)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled. Started once the hop protocol is registered. Cancelled, it refuses what comes;
@@ -107,11 +102,13 @@ class HopService:
     async def _close(self, connection: Connection) -> None:
         try:
             await self._swarm.close(connection, "RELAY_STOPPED")
-        except _ENDS:
+        except ENDS:
             connection.abort("RELAY_STOPPED")
 
     def _on_event(self, event: Event) -> None:
-        """R5: a reservation ends with the peer's last direct connection."""
+        """R5: a reservation ends with the peer's last direct connection. And offers learn of fresh ones."""
+        if isinstance(event, ConnectionOpened) and event.path == "direct" and self._offers.expected:
+            self._offers.arrived(parse_peer_id(event.peer))
         if not isinstance(event, ConnectionClosed) or event.path != "direct":
             return
         peer = parse_peer_id(event.peer)
@@ -135,7 +132,7 @@ class HopService:
                 request = await self._read(stream)
                 if isinstance(request, Connect):
                     circuit = self._open_circuit(stream, request.peer)
-                    target = await self._offer(circuit)
+                    target = await self._offers.make(circuit)
                     await self._answer(stream, encode_hop_answer(Status.OK, None, self.limits.circuit_limit))
                 else:
                     await self._answer(stream, self._grant(stream))
@@ -207,29 +204,6 @@ class HopService:
             raise Refusal(Status.NO_RESERVATION, "connect_no_reservation")
         return self.circuits.open(source, target, now)
 
-    async def _offer(self, circuit: Circuit) -> Stream:
-        """R10: the stop exchange with the target. Raises Refusal CONNECTION_FAILED."""
-        connections = self._direct(circuit.target)
-        if not connections:
-            raise Refusal(Status.CONNECTION_FAILED, "connect_target_gone")
-        stream: Stream | None = None
-        try:
-            with trio.fail_after(STOP_OPEN_TIMEOUT):
-                stream = await connections[0].open_stream([STOP], lazy=True)
-            with trio.fail_after(STOP_ANSWER_TIMEOUT):
-                await write_message(stream, encode_stop_connect(circuit.source, self.limits.circuit_limit))
-                answer = decode_stop_answer(await read_message(stream))
-        except _ENDS:
-            _abort(stream)
-            raise Refusal(Status.CONNECTION_FAILED, "connect_target_failed") from None
-        except BaseException:
-            _abort(stream)
-            raise
-        if answer.status != Status.OK:
-            stream.abort()
-            raise Refusal(Status.CONNECTION_FAILED, "connect_target_refused")
-        return stream
-
     async def _join(self, circuit: Circuit, source: Stream, target: Stream) -> None:
         self.circuits.join(circuit, trio.current_time())
         names = {"source": peer_text(circuit.source), "target": peer_text(circuit.target)}
@@ -269,16 +243,11 @@ class HopService:
         try:
             await self._answer(stream, encode_hop_answer(status))
             await self._finish(stream)
-        except _ENDS:
+        except ENDS:
             stream.abort()
         except BaseException:
             stream.abort()
             raise
-
-
-def _abort(stream: Stream | None) -> None:
-    if stream is not None:
-        stream.abort()
 
 
 def _ip(connection: Connection) -> Address | None:

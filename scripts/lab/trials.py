@@ -50,6 +50,11 @@ def _cut(run: Run) -> float:
     return run.log.now()
 
 
+def _reset(run: Run) -> float:
+    run.lab.cut_direct(mode="rst")
+    return run.log.now()
+
+
 def _reboot(side: str) -> Callable[[Run], float]:
     def act(run: Run) -> float:
         run.lab.nat_reboot(side)
@@ -75,6 +80,7 @@ def _relay_restart(run: Run) -> float:
 
 DIRECT = (
     Trial("silent-cut", "everything between the two hosts is dropped in silence", 2.0, _cut),
+    Trial("reset-cut", "everything between the two hosts is answered with a reset", 2.0, _reset),
     Trial("nat-reboot-dialer", "the dialer's NAT loses all mappings", 5.0, _reboot("b")),
     Trial("nat-reboot-listener", "the listener's NAT loses all mappings", 5.0, _reboot("a")),
     Trial("address-change", "the dialer's NAT gets another address from its provider", 5.0, _address),

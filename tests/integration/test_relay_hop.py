@@ -32,6 +32,7 @@ from bridge.protocol.circuit import (
     encode_hop_answer,
     encode_hop_connect,
     encode_reserve,
+    encode_stop_answer,
 )
 from bridge.protocol.voucher import open_voucher
 from bridge.swarm.delimited import read_message, write_message
@@ -278,7 +279,7 @@ async def test_r8_a_target_that_refuses_is_reported_as_connection_failed(status:
 
 
 async def test_r8_a_target_that_answers_garbage_or_resets_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.service.STOP_ANSWER_TIMEOUT", 0.05)
+    monkeypatch.setattr("relay.offer.STOP_ANSWER_TIMEOUT", 0.05)
 
     async def garbage(stream: Stream) -> None:
         await write_message(stream, b"\xff\xff")
@@ -297,6 +298,36 @@ async def test_r8_a_target_that_answers_garbage_or_resets_or_nothing(monkeypatch
             _, status = await connect_raw(source, relay, target.node.peer)
             assert status.status == Status.CONNECTION_FAILED
         assert len(relay.service.circuits) == 0
+
+
+async def test_a_target_that_comes_again_is_asked_there_while_its_old_connection_is_silent() -> None:
+    """A NAT that lost its state leaves the newest connection dead for everybody but the peer behind it."""
+    asked: list[int] = []
+
+    async def only_on_the_next(stream: Stream) -> None:
+        asked.append(stream.connection.id)
+        if stream.connection.id != asked[0]:
+            await write_message(stream, encode_stop_answer(Status.OK))
+
+    async with network() as net:
+        relay, source = await net.relay(), await net.node()
+        target = await raw_target(net, relay, answer=only_on_the_next)
+        async with trio.open_nursery() as nursery:
+            answers: list[Status] = []
+
+            async def ask() -> None:
+                _, answer = await connect_raw(source, relay, target.node.peer)
+                answers.append(Status(answer.status))
+
+            nursery.start_soon(ask)
+            with trio.fail_after(5):
+                await target.circuit()
+                assert not answers
+                await target.node.swarm.dial(relay.addr, fresh=True)
+                await target.circuit()
+        assert answers == [Status.OK]
+        assert len(asked) == 2
+        assert not relay.service._offers.expected
 
 
 async def test_a_target_that_speaks_no_stop_is_reported_as_connection_failed() -> None:

@@ -156,11 +156,11 @@ class Peer:
 
         if name == "many":
             return await many(opened, order["count"])
-        stream = await opened()
+        stream = await self._swarm.open_stream(peer, [PROTOCOLS[name]])
         try:
-            return await exercise(name, stream, order)
+            return await exercise(name, Wrapped(stream), order)
         finally:
-            await stream.reset()
+            stream.reset()
 
 
 async def main() -> None:

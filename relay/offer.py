@@ -1,0 +1,117 @@
+"""The stop exchange with the target of a circuit (R10), on the connection to it that is likeliest to be alive.
+
+Knows nothing of slots, limits and reservations: what it is asked to offer has been admitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from bridge.identity import PeerId
+from bridge.protocol.circuit import STOP, CircuitLimit, Status, decode_stop_answer, encode_stop_connect
+from bridge.swarm.connection import Connection
+from bridge.swarm.delimited import read_message, write_message
+from bridge.swarm.stream import Stream
+from relay.circuits import Circuit
+from relay.limits import STOP_ANSWER_TIMEOUT, STOP_OPEN_TIMEOUT
+from relay.refusal import ENDS, Refusal
+
+__all__ = ["Offers"]
+
+
+class Offers:
+    """`direct`: the live direct connections of a peer, newest first. `limit`: what every offer tells."""
+
+    def __init__(self, direct: Callable[[PeerId], Sequence[Connection]], limit: CircuitLimit | None) -> None:
+        self._direct = direct
+        self._limit = limit
+        self._waiting: dict[PeerId, set[trio.Event]] = {}
+
+    def arrived(self, peer: PeerId) -> None:
+        """A direct connection of this peer was opened."""
+        for event in self._waiting.get(peer, ()):
+            event.set()
+
+    @property
+    def expected(self) -> bool:
+        """Whether anybody waits for an answer, so that `arrived` matters."""
+        return bool(self._waiting)
+
+    async def make(self, circuit: Circuit) -> Stream:
+        """The stream on which the target accepted.
+
+        The newest connection is asked. When another one comes while it is silent, that one is: a NAT that lost its
+        state leaves the old ones dead, and the peer notices long before our keepalive does. Raises Refusal
+        CONNECTION_FAILED. Cancelled, the stream is reset.
+        """
+        came = trio.Event()
+        waiting = self._waiting.setdefault(circuit.target, set())
+        waiting.add(came)
+        try:
+            with trio.move_on_after(STOP_OPEN_TIMEOUT + STOP_ANSWER_TIMEOUT):
+                while True:
+                    connections = self._direct(circuit.target)
+                    if not connections:
+                        raise Refusal(Status.CONNECTION_FAILED, "connect_target_gone")
+                    stream = await self._until(came, connections[0], circuit)
+                    if stream is not None:
+                        return stream
+                    waiting.discard(came)
+                    came = trio.Event()
+                    waiting.add(came)
+        finally:
+            waiting.discard(came)
+            if not waiting:
+                self._waiting.pop(circuit.target, None)
+        raise Refusal(Status.CONNECTION_FAILED, "connect_target_failed")
+
+    async def _until(self, came: trio.Event, connection: Connection, circuit: Circuit) -> Stream | None:
+        """The accepted stream, or None as soon as a later connection is there to ask."""
+        found: list[Stream] = []
+        refusal: list[Refusal] = []
+
+        async def ask() -> None:
+            try:
+                found.append(await self._ask(connection, circuit))
+            except Refusal as problem:
+                refusal.append(problem)
+            nursery.cancel_scope.cancel()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                await came.wait()
+                nursery.cancel_scope.cancel()
+        except BaseException:
+            for stream in found:
+                stream.abort()
+            raise
+        if refusal and not came.is_set():
+            raise refusal[0]
+        return found[0] if found else None
+
+    async def _ask(self, connection: Connection, circuit: Circuit) -> Stream:
+        stream: Stream | None = None
+        try:
+            with trio.fail_after(STOP_OPEN_TIMEOUT):
+                stream = await connection.open_stream([STOP], lazy=True)
+            with trio.fail_after(STOP_ANSWER_TIMEOUT):
+                await write_message(stream, encode_stop_connect(circuit.source, self._limit))
+                answer = decode_stop_answer(await read_message(stream))
+        except ENDS:
+            _abort(stream)
+            raise Refusal(Status.CONNECTION_FAILED, "connect_target_failed") from None
+        except BaseException:
+            _abort(stream)
+            raise
+        if answer.status != Status.OK:
+            stream.abort()
+            raise Refusal(Status.CONNECTION_FAILED, "connect_target_refused")
+        return stream
+
+
+def _abort(stream: Stream | None) -> None:
+    if stream is not None:
+        stream.abort()
