@@ -55,7 +55,7 @@ class Recipe:
         return None if shutil.which(self.tool) else f"no {self.tool} on this machine"
 
     def digest(self) -> str:
-        found = hashlib.sha256(repr(self.commands).encode())
+        found = hashlib.sha256(repr(self.commands).replace(sys.executable, "python").encode())
         for path in sorted((SOURCES / self.folder).rglob("*")):
             if path.is_file():
                 found.update(path.name.encode() + b"\0" + path.read_bytes())
