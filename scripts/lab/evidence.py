@@ -237,11 +237,12 @@ def _section(logs: Path, number: int, row: Row) -> list[str]:
 
 
 def _outcome(report: Data) -> str:
-    for event in report["timeline"]:
+    told = [event for event in report["timeline"] if event.get("session") is None]  # of connections, not of sessions
+    for event in told:
         if event["event"] in ("punch.succeeded", "p2p_upgrade") and report["outcome"] == "direct":
             shown = {key: event[key] for key in ("event", "attempt", "elapsed_ms", "local", "remote") if key in event}
             return f"`{json.dumps(shown)}`"
-    for event in report["timeline"]:
+    for event in told:
         if event["event"] == "p2p_fallback":
             return f"`{json.dumps({key: event[key] for key in ('event', 'code', 'message') if key in event})}`"
     return str(report["outcome"])
