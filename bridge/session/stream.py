@@ -196,7 +196,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
                 machine.finish()
                 self.live.flush(trio.current_time())
                 with trio.move_on_after(SESSION_LINGER):
-                    while machine.over is None and not machine.outgoing.done:
+                    while machine.over is None and not machine.outgoing.fin_acked:
                         await self.live.closing.park()
         finally:
             self.abort()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from test_connection import PROTOCOL, Script, scripted
-
 from bridge.limits.wire import MIB, SEND_QUEUE
 from bridge.protocol.multistream import HEADER, line
 from bridge.protocol.yamux.frames import ACK, DATA, SYN, WINDOW_UPDATE, header
 from bridge.swarm.stream import Stream
 from tests.support.pairs import Side
+from tests.support.scripted import PROTOCOL, Script, scripted
 
 PROPOSAL = HEADER + line(PROTOCOL)
 WINDOW = 64 * MIB

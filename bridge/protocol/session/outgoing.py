@@ -28,6 +28,7 @@ class Outgoing:
         self.finished = False
         self.fin_sent = False
         self.fin_acked = False
+        """The stream was ended and the peer has all of it, the end included."""
         self.replayed = 0
         self._highest = 0
         # Views of what was written: a large write is cut into frames without being copied again for each.
@@ -54,11 +55,6 @@ class Outgoing:
     def unreceived(self) -> int:
         """Bytes that were sent before and will be sent again."""
         return self._highest - self.cursor
-
-    @property
-    def done(self) -> bool:
-        """The stream was ended and the peer has all of it, the end included."""
-        return self.fin_acked
 
     @property
     def _fin_pending(self) -> bool:
