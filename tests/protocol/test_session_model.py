@@ -10,12 +10,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bridge.limits.session import SESSION_AHEAD_FRAMES, SESSION_REPLAY_MAX, SESSION_WINDOW_MAX
+from bridge.limits.session import (
+    SESSION_AHEAD_FRAMES,
+    SESSION_REPLAY_MAX,
+    SESSION_RESUME_TIMEOUT,
+    SESSION_WINDOW_MAX,
+)
 from bridge.protocol.session import Attach, Ended, Refusal, Refused, Released, Session, Switched
 from bridge.protocol.session.frames import FrameReader, Kind, refuse
 
 ID = b"0123456789abcdef"
 ENDS = ("dialler", "acceptor")
+SETTLE_SECONDS = 10.0
+"""Enough for anything, once the network is whole."""
 OTHER = {"dialler": "acceptor", "acceptor": "dialler"}
 
 
@@ -179,6 +186,7 @@ class Sessions(RuleBasedStateMachine):
     def attach(self) -> None:
         self._attach()
 
+    @precondition(lambda self: self._patient())
     @rule(who=st.sampled_from(ENDS), seconds=st.sampled_from((0.001, 0.03, 0.4, 1.1)))
     def tick(self, who: str, seconds: float) -> None:
         self.now += seconds
@@ -208,9 +216,14 @@ class Sessions(RuleBasedStateMachine):
                 assert self.got[who] == self.sent[OTHER[who]], f"{who} got {len(self.got[who])}"
                 assert self.ends[who].over == Ended("DONE")
 
+    def _patient(self) -> bool:
+        """No end has been without a carrier for so long that it would expire, rightly, before `_settle` is over."""
+        starved = (end._starved_at for end in self.ends.values() if end._starved_at is not None)
+        return all(self.now - since < SESSION_RESUME_TIMEOUT - SETTLE_SECONDS - 2 for since in starved)
+
     def _settle(self) -> None:
-        """The network is whole for new carriers; those cut or silent stay so. Ten seconds are enough for anything."""
-        until = self.now + 10.0
+        """The network is whole for new carriers; those cut or silent stay so."""
+        until = self.now + SETTLE_SECONDS
         dialler = self.ends["dialler"]
         while self.now < until and any(end.over is None for end in self.ends.values()):
             moved = False
