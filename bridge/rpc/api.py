@@ -76,7 +76,7 @@ class Bridge:
         door = ServerDoor(name)
         try:
             self._thread.call(lambda: self._control.gateway.serve(door, protocol, allowed))
-        except BaseException:
+        except BaseException:  # refused or interrupted: the door is nobody's yet
             door.close()
             raise
 

@@ -73,7 +73,7 @@ async def connect(place: Place) -> socket.socket:
         local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             await connect_unix(local, place.path)
-        except BaseException:
+        except BaseException:  # cancellation too: nobody else knows the socket
             local.close()
             raise
         return local

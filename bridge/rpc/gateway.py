@@ -201,7 +201,7 @@ class Gateway:
                 max_per_peer=MAX_SERVED_STREAMS_PER_PEER,
                 path=path,
             )
-        except BaseException:
+        except BaseException:  # refused or cancelled: the door is nobody's yet
             door.close()
             raise
         self._doors[protocol] = door

@@ -54,7 +54,7 @@ class NetworkThread(Generic[T]):
         except FutureTimeout:
             self.stop()
             raise ConfigError(f"the network thread did not start within {BRIDGE_START_TIMEOUT:g} s") from None
-        except BaseException:
+        except BaseException:  # what opening found, or an interrupt: the thread must not stay
             self.stop()
             raise
 

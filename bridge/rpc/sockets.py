@@ -115,7 +115,7 @@ class ServerDoor:
             self.address = through if os.path.exists(through) else name
             if self.address == through:
                 os.unlink(name)
-        except BaseException:
+        except BaseException:  # whatever it was, nobody else knows the descriptor
             os.close(self._descriptor)
             raise
 

@@ -246,5 +246,19 @@ async def fake_relay(net: Network, *answers: bytes) -> tuple[Node, Multiaddr]:
     return node, with_peer(addr, node.peer)
 
 
+async def mute_relay(net: Network) -> tuple[Node, Multiaddr, trio.Event]:
+    """A peer that takes hop requests and never answers; the event tells of the first."""
+    node = await net.node(client=False)
+    (addr,) = await node.swarm.listen(parse("/ip4/127.0.0.1/tcp/0"))
+    asked = trio.Event()
+
+    async def on_hop(stream: Stream) -> None:
+        asked.set()
+        await trio.sleep_forever()
+
+    await node.swarm.handle(HOP, on_hop, max_streams=4, max_per_peer=4)
+    return node, with_peer(addr, node.peer), asked
+
+
 def grant(expires_in: int, voucher: bytes = b"", addrs: tuple[Multiaddr, ...] = ()) -> bytes:
     return encode_hop_answer(Status.OK, Grant(int(time.time()) + expires_in, addrs, voucher))

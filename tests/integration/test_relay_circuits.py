@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from relay_lab import ECHO, fake_relay, network, read_all
+from relay_lab import ECHO, fake_relay, mute_relay, network, read_all
 
 from bridge.addresses import parse, with_peer
 from bridge.errors import (
@@ -195,17 +195,10 @@ async def _pipe(reader: Stream, writer: Stream) -> None:
 
 async def test_a_cancelled_dial_leaves_no_stream() -> None:
     async with network() as net:
-        mute, node = await net.node(client=False), await net.node()
-        (addr,) = await mute.swarm.listen(parse("/ip4/127.0.0.1/tcp/0"))
-        asked = trio.Event()
-
-        async def on_hop(stream: Stream) -> None:
-            asked.set()
-            await trio.sleep_forever()
-
-        await mute.swarm.handle(HOP, on_hop, max_streams=4, max_per_peer=4)
+        mute, addr, asked = await mute_relay(net)
+        node = await net.node()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(node.swarm.dial, parse(f"{with_peer(addr, mute.peer)}/p2p-circuit/p2p/{STRANGER}"))
+            nursery.start_soon(node.swarm.dial, parse(f"{addr}/p2p-circuit/p2p/{STRANGER}"))
             await asked.wait()
             nursery.cancel_scope.cancel()
         await trio.testing.wait_all_tasks_blocked(0.01)

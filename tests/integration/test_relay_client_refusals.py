@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from relay_lab import fake_relay, grant, network
+from relay_lab import fake_relay, grant, mute_relay, network
 
 from bridge.addresses import parse, with_peer
 from bridge.behaviours.relay_client import RelayClient
@@ -150,17 +150,10 @@ async def test_the_number_of_relays_is_bounded() -> None:
 
 async def test_a_cancelled_reserve_keeps_nothing() -> None:
     async with network() as net:
-        mute, node = await net.node(client=False), await net.node()
-        (addr,) = await mute.swarm.listen(parse("/ip4/127.0.0.1/tcp/0"))
-        asked = trio.Event()
-
-        async def on_hop(stream: Stream) -> None:
-            asked.set()
-            await trio.sleep_forever()
-
-        await mute.swarm.handle(HOP, on_hop, max_streams=4, max_per_peer=4)
+        mute, addr, asked = await mute_relay(net)
+        node = await net.node()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(node.relays.reserve, with_peer(addr, mute.peer))
+            nursery.start_soon(node.relays.reserve, addr)
             await asked.wait()
             nursery.cancel_scope.cancel()
         await trio.testing.wait_all_tasks_blocked(0.01)

@@ -121,7 +121,7 @@ async def _exchange(connection: Connection, ask: Callable[[Stream], Awaitable[T]
         raise NegotiationFailed(
             f"{relay} is no circuit relay (v2): it does not accept {HOP}; give the address that a relay printed"
         ) from None
-    except BaseException:
+    except BaseException:  # cancelled, or a defect: nobody else knows the stream
         _abort(stream)
         raise
     _abort(stream)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from foreign.build import REPOSITORY
-from foreign.peer import PeerFailed
+from foreign.peer import PeerFailed, end
 
 LOCAL = ("--listen", "/ip4/127.0.0.1/tcp/0", "--lan", "--json")
 START_SECONDS = 30.0
@@ -96,16 +96,7 @@ class Program:
     def close(self) -> None:
         """SIGTERM, then SIGKILL."""
         self.process.terminate()
-        try:
-            self.process.wait(12.0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        for thread in self._threads:
-            thread.join(5.0)
-        for stream in (self.process.stdout, self.process.stderr):
-            if stream is not None:
-                stream.close()
+        end(self.process, self._threads, 12.0)
 
 
 class Tunnel(contextlib.ExitStack):
