@@ -161,18 +161,22 @@ class Connection:
     async def aclose(self, reason: str = "NORMAL") -> None:
         """GoAway(0), what is queued leaves, the peer closes, then the stream below is closed: CLOSE_FLUSH at most.
 
-        Streams still open end with ConnectionLost. Cancelling closes at once.
+        Streams still open end with ConnectionLost. Cancelling closes at once, for every task that is closing it.
         """
         if self.closed.is_set():
             await trio.lowlevel.checkpoint()
             return
+        first = self._closing_reason is None
         self._closing_reason = self._closing_reason or reason
         raw = self.link.raw
         try:
+            if not first:
+                await self.closed.wait()  # another task is at it, and ends within CLOSE_FLUSH
+                return
             self._sender.send(self._mux.session.go_away(GoAwayCode.NORMAL))
             with trio.move_on_after(CLOSE_FLUSH):
                 if self._scope is not None:
-                    await self._sender.idle.wait()
+                    await self._sender.flush()
                     if isinstance(raw, TcpStream):
                         # A socket that is closed with bytes unread resets the connection, and what the kernel has not
                         # sent yet is lost (RFC 1122 4.2.2.13): the read loop goes on until the peer has closed.

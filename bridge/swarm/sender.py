@@ -28,14 +28,12 @@ class Sender:
     ) -> None:
         self.queued = 0
         self.bytes_sent = 0
-        self.idle = trio.Event()
-        self.idle.set()
         self._send_nowait, self._send_all, self._seal = raw.send_nowait, raw.send_all, sealer.seal
         self._lost, self._room = lost, room
         self._queue: deque[bytes] = deque()
         self._waiting = 0
         self._unsent = memoryview(b"")
-        self._work = trio.Event()
+        self._work, self._idle = trio.Event(), trio.Event()
         self._stopped = False
 
     def send(self, frames: bytes) -> None:
@@ -59,8 +57,14 @@ class Sender:
         if sent < len(message):
             self._unsent = memoryview(message)[sent:]
             self.queued = len(self._unsent)
-            self.idle = trio.Event()
+            self._idle = trio.Event()
             self._work.set()
+
+    async def flush(self) -> None:
+        """Returns when nothing is queued and the writer task sends nothing, or the sender was stopped."""
+        # Asked again after each wait: between the waking of this task and its turn more may have been queued.
+        while self.queued:
+            await self._idle.wait()
 
     async def run(self) -> None:
         """Drains the queue until the connection ends."""
@@ -68,7 +72,7 @@ class Sender:
             # Stopping may come between the waking of this task and its turn; then there is nothing left to send.
             while not self._stopped:
                 if not self.queued:
-                    self.idle.set()
+                    self._idle.set()
                     self._work = trio.Event()
                     await self._work.wait()
                     continue
@@ -113,4 +117,4 @@ class Sender:
         self._waiting = 0
         self._queue.clear()
         self._unsent = memoryview(b"")
-        self.idle.set()
+        self._idle.set()

@@ -89,6 +89,34 @@ async def test_goodbye_loses_nothing_while_the_peer_still_talks(turn: int) -> No
         assert (first.connection.close_reason, second.connection.close_reason) == ("SHUTDOWN", "CLOSED_BY_PEER")
 
 
+async def test_several_tasks_close_one_connection() -> None:
+    async with connection_pair() as (first, second):
+        stream, peer = await open_pair(first, second)
+        payload = os.urandom(200_000)
+        await stream.send_all(payload)
+        await stream.send_eof()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(first.connection.aclose, "SHUTDOWN")
+            assert await read_to_end(peer) == payload
+        await second.connection.closed.wait()
+        assert (first.connection.close_reason, second.connection.close_reason) == ("SHUTDOWN", "CLOSED_BY_PEER")
+
+
+async def test_a_cancelled_close_cuts_what_another_task_is_closing() -> None:
+    async with scripted() as (side, _peer):  # which does not answer the goodbye, and would be waited for
+        connection = side.connection
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.aclose, "SHUTDOWN")
+            await trio.testing.wait_all_tasks_blocked()
+            assert not connection.closed.is_set()
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await connection.aclose("NORMAL")
+            assert connection.closed.is_set()
+            assert connection.close_reason == "SHUTDOWN"
+
+
 async def test_a_stream_cut_by_the_end_of_the_connection_is_no_clean_end() -> None:
     async with connection_pair() as (first, second):
         stream, peer = await open_pair(first, second)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 import trio.testing
 
@@ -10,18 +11,25 @@ from bridge.swarm.sender import Sender
 
 
 class FullSocket:
-    """A socket that takes nothing for now."""
+    """A socket that takes nothing for now; the writer task's bytes leave once `open` is set."""
+
+    def __init__(self) -> None:
+        self.open = trio.Event()
+        self.sending = False
 
     def send_nowait(self, data: bytes) -> int:
         return 0
 
     async def send_all(self, data: bytes) -> None:
-        raise AssertionError("nothing is to be sent after the end")
+        self.sending = True
+        await self.open.wait()
+        self.sending = False
 
 
 async def test_stopped_between_waking_and_running_ends_quietly() -> None:
     lost: list[BaseException] = []
-    sender = Sender(FullSocket(), Sealer(bytes(32)), lost=lost.append, room=lambda: None)  # type: ignore[arg-type]
+    socket = FullSocket()
+    sender = Sender(socket, Sealer(bytes(32)), lost=lost.append, room=lambda: None)  # type: ignore[arg-type]
     with trio.fail_after(2):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sender.run)
@@ -30,3 +38,37 @@ async def test_stopped_between_waking_and_running_ends_quietly() -> None:
             assert sender.queued
             sender.stop()
     assert not lost
+    assert not socket.sending
+
+
+@pytest.mark.parametrize("turn", range(20))  # trio runs what is due in random order
+async def test_flush_ends_only_when_nothing_is_being_sent(turn: int) -> None:
+    socket = FullSocket()
+    sender = Sender(socket, Sealer(bytes(32)), lost=pytest.fail, room=lambda: None)  # type: ignore[arg-type]
+    flushed = trio.Event()
+
+    async def flush() -> None:
+        await sender.flush()
+        assert not sender.queued
+        assert not socket.sending
+        flushed.set()
+
+    async def answer() -> None:
+        # As the read loop does: in the turn in which the queue has drained, more is sent.
+        while sender.queued:
+            await trio.lowlevel.checkpoint()
+        socket.open = trio.Event()
+        sender.send(b"queued between the waking of the flush and its turn")
+
+    with trio.fail_after(2):
+        sender.send(b"a frame")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sender.run)
+            nursery.start_soon(flush)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(answer)
+            socket.open.set()
+            await trio.testing.wait_all_tasks_blocked()
+            socket.open.set()
+            await flushed.wait()
+            nursery.cancel_scope.cancel()
