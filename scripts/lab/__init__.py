@@ -1,6 +1,6 @@
 """The NAT lab: real kernel NATs in network namespaces, with delay and loss, for the demo and the tests.
 
-`Lab` builds and breaks networks and knows no punchbridge; `lab.scenario` runs the project's programs in it.
+`Lab` builds and breaks networks and knows no punchbridge; `runs.scenario` runs the project's programs in it.
 """
 
 from __future__ import annotations

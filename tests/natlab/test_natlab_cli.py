@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from lab import EXIT_UNAVAILABLE
-from lab.matrix import ALONE, CORE, QUICK, all_pairs, parse_pairs
-from lab.scenario import Scenario, run_scenario
+from runs.matrix import ALONE, CORE, QUICK, all_pairs, parse_pairs
+from runs.scenario import Scenario, run_scenario
 
 pytestmark = pytest.mark.natlab
 

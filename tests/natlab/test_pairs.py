@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from lab.matrix import QUICK
-from lab.scenario import Scenario, run_scenario
+from runs.matrix import QUICK
+from runs.scenario import Scenario, run_scenario
 
 pytestmark = [pytest.mark.natlab, pytest.mark.timeout(150)]
 

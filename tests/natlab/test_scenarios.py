@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from lab import evidence
-from lab.catalogue import ROWS, Row
-from lab.scenario import run_scenario
+from runs import evidence
+from runs.catalogue import ROWS, Row
+from runs.scenario import run_scenario
 
 pytestmark = [pytest.mark.natlab, pytest.mark.timeout(180)]
 

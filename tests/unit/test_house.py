@@ -52,6 +52,14 @@ def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts/lab").glob("*.py")), ids=name_of)
+def test_the_lab_knows_no_program(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        assert not {name.partition(".")[0] for name in names} & {"runs", "bridge", "node", "relay"}
+
+
 def test_tracked_files_name_no_machine_and_no_registry() -> None:
     """A clone works anywhere: no home of a developer, no download address of a package, no lock file with such."""
     words = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lab import evidence
-from lab.catalogue import ROWS
+from runs import evidence
+from runs.catalogue import ROWS
 
 ROOT = Path(__file__).resolve().parents[2]
 

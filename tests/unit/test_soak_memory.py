@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.memory import LEAST, flat, parts, quarters
+from runs.memory import LEAST, flat, parts, quarters
 
 
 def samples(*resident: int) -> list[dict[str, int]]:

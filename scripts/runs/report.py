@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab.eventlog import EventLog, Match, Seen
 from lab.lab import Lab
-from lab.limits import COMMAND_SECONDS, RELAY_STILL_BYTES
+from lab.limits import COMMAND_SECONDS
+
+from runs.eventlog import EventLog, Match, Seen
+from runs.limits import RELAY_STILL_BYTES
 
 BUDGET_EXTRA_MS = 50.0
 """A punch is usable within 1.5 relayed plus 4 direct round trips plus this after CONNECT was sent."""

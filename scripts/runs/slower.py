@@ -8,10 +8,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from lab import proof, trials
-from lab.eventlog import Seen
-from lab.limits import FASTER_SECONDS, FLAPS, HELD_SECONDS, KEPT_SECONDS, RELEASE_SECONDS, RETURN_SECONDS
-from lab.run import Run
+from lab import proof
+
+from runs import trials
+from runs.eventlog import Seen
+from runs.limits import FASTER_SECONDS, FLAPS, HELD_SECONDS, KEPT_SECONDS, RELEASE_SECONDS, RETURN_SECONDS
+from runs.run import Run
 
 ALIVE = ("relay", "listener", "dialer")
 

@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.eventlog import EventLog, Program, ProgramEnded, Seen
-from lab.limits import PROOF_SECONDS, RELAY_START_SECONDS, RESERVATION_SECONDS, SCENARIO_SECONDS, STOP_SECONDS
-from lab.scenario import REPOSITORY, program_command
+from lab.limits import STOP_SECONDS
+
+from runs.eventlog import EventLog, Program, ProgramEnded, Seen
+from runs.limits import PROOF_SECONDS, RELAY_START_SECONDS, RESERVATION_SECONDS, SCENARIO_SECONDS
+from runs.scenario import REPOSITORY, program_command
 
 HOST = "127.0.0.1"
 

@@ -12,14 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from lab import matrix, session
+from lab import session
 from lab.behaviours import BEHAVIOURS, behaviour
 from lab.commands import CommandFailed
-from lab.eventlog import Seen
-from lab.limits import SCENARIO_SECONDS
-from lab.report import Report, environment
-from lab.scenario import REPOSITORY, Scenario, run_scenario
 from lab.verify import Row, verify
+
+from runs import matrix
+from runs.eventlog import Seen
+from runs.limits import SCENARIO_SECONDS
+from runs.report import Report, environment
+from runs.scenario import REPOSITORY, Scenario, run_scenario
 
 USAGE = 2
 INTERRUPTED = 130

@@ -1,7 +1,7 @@
 """The demo: two home routers, three programs, one punched connection; it is cut and comes back; the relay is killed.
 
-Shows a run of `lab.scenario` as it happens and closes with the proof. Where no namespaces can be made the same
-three programs run on loopback (`lab.loopback`). It judges nothing itself.
+Shows a run of `runs.scenario` as it happens and closes with the proof. Where no namespaces can be made the same
+three programs run on loopback (`runs.loopback`). It judges nothing itself.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lab import evidence, loopback, session
+from lab import session
 from lab.behaviours import BEHAVIOURS
-from lab.catalogue import row
-from lab.eventlog import Seen
-from lab.report import Report
-from lab.scenario import REPOSITORY, Run, Scenario, run_scenario
+
+from runs import evidence, loopback
+from runs.catalogue import row
+from runs.eventlog import Seen
+from runs.report import Report
+from runs.scenario import REPOSITORY, Run, Scenario, run_scenario
 
 ROW = row("S-001")
 

@@ -17,12 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab.eventlog import EventLog, Program, ProgramEnded
 from lab.lab import Lab
-from lab.limits import RELAY_START_SECONDS, RESERVATION_SECONDS
-from lab.memory import flat, quarters
-from lab.report import environment
-from lab.run import REPOSITORY, program_command
+
+from runs.eventlog import EventLog, Program, ProgramEnded
+from runs.limits import RELAY_START_SECONDS, RESERVATION_SECONDS
+from runs.memory import flat, quarters
+from runs.report import environment
+from runs.run import REPOSITORY, program_command
 
 Data = Mapping[str, Any]
 Findings = list[tuple[str, bool]]

@@ -15,9 +15,10 @@ from typing import Any
 
 from lab import proof
 from lab.behaviours import behaviour, direct_expected
-from lab.eventlog import EventLog, Program, Seen
 from lab.lab import Lab
-from lab.limits import RELAY_REPORT_SECONDS, SCENARIO_SECONDS
+
+from runs.eventlog import EventLog, Program, Seen
+from runs.limits import RELAY_REPORT_SECONDS, SCENARIO_SECONDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIDE = {"listener": "a", "dialer": "b"}
@@ -30,9 +31,9 @@ class Scenario:
 
     `delay`: milliseconds one way per access link. `timeout`: seconds from the dialer's start to the outcome.
     `duration`: seconds of traffic watched after it. `cut_direct`: drop the direct path silently, and heal it once
-    traffic runs over the relay. `trials`: the faults of `lab.trials`. `kill_relay`: SIGKILL it once traffic is direct
+    traffic runs over the relay. `trials`: the faults of `runs.trials`. `kill_relay`: SIGKILL it once traffic is direct
     (again), and watch `duration` more. `detour`: direct
-    packets take so many milliseconds more until the session has shown that it stays on the relay (`lab.slower`).
+    packets take so many milliseconds more until the session has shown that it stays on the relay (`runs.slower`).
     `measure`: classify both NATs first (about 3 s).
     """
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from lab.lab import Lab
-from lab.limits import EVENT_LINE_BYTES, EVENTS_PER_RUN
+
+from runs.limits import EVENT_LINE_BYTES, EVENTS_PER_RUN
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab import proof, slower, trials
+from lab import proof
 from lab.behaviours import behaviour, check_pair
-from lab.eventlog import EventLog, ProgramEnded, Seen
 from lab.lab import Lab
-from lab.limits import (
+from lab.verify import measure
+
+from runs import slower, trials
+from runs.eventlog import EventLog, ProgramEnded, Seen
+from runs.limits import (
     FAILURE_GRACE_SECONDS,
     PROOF_SECONDS,
     RELAY_START_SECONDS,
@@ -27,9 +30,8 @@ from lab.limits import (
     RESERVATION_SECONDS,
     RETURN_SECONDS,
 )
-from lab.report import Report, environment, path_times
-from lab.run import REPOSITORY, SIDE, Run, Scenario, program_command
-from lab.verify import measure
+from runs.report import Report, environment, path_times
+from runs.run import REPOSITORY, SIDE, Run, Scenario, program_command
 
 __all__ = ["REPOSITORY", "Hook", "Run", "Scenario", "ScenarioFailed", "program_command", "run_scenario"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lab.scenario import Scenario
+from runs.scenario import Scenario
 
 RETRY_SOON = ("--punch-retry", "8")
 """The cadence of later punches, shortened so that a short run shows it (default 30 s, doubling)."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lab.behaviours import BEHAVIOURS, behaviour, check_pair
-from lab.report import Report
-from lab.scenario import Scenario, run_scenario
+
+from runs.report import Report
+from runs.scenario import Scenario, run_scenario
 
 CORE = (
     "public", "firewall", "fullcone", "addr-restricted", "home", "home-rst", "home-icmp", "eimhash", "cgnat",

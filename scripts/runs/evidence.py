@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab import soak
-from lab.catalogue import ROWS, Row
+from runs import soak
+from runs.catalogue import ROWS, Row
 
 Data = Mapping[str, Any]
 

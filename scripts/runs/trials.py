@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lab.limits import RETURN_SECONDS, TRIAL_SECONDS, TRIAL_SETTLE_SECONDS
-from lab.run import SIDE, Run
+from runs.limits import RETURN_SECONDS, TRIAL_SECONDS, TRIAL_SETTLE_SECONDS
+from runs.run import SIDE, Run
 
 ALIVE = ("listener", "dialer")
 
