@@ -33,6 +33,9 @@ SESSION_PROBE: Final = 0.25
 SESSION_BUSY: Final = 5.0
 """Traffic within this long counts as running."""
 
+SESSION_PONGS: Final = 64
+"""Answers to a carrier's pings that wait for its stream; further pings stay unanswered. An honest peer asks for one."""
+
 SESSION_KEEPALIVE: Final = 10.0
 """An idle carrier is pinged this often, so that its silent death shows within KEEPALIVE_INTERVAL."""
 

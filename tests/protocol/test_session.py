@@ -13,6 +13,7 @@ from bridge.errors import ProtocolViolation
 from bridge.limits.session import (
     SESSION_AHEAD_FRAMES,
     SESSION_KEEPALIVE,
+    SESSION_PONGS,
     SESSION_REPLAY_MIN,
     SESSION_RESUME_TIMEOUT,
     SESSION_WINDOW_MIN,
@@ -270,6 +271,10 @@ def test_refusal_ends_the_dialling_end_with_its_name() -> None:
         encode(Kind.ATTACH, 0, b"x" * 30),
         encode(Kind.ATTACHED, 0, b"x" * 13),
         b"".join(encode(Kind.DATA, 2 * i + 1, b"x") for i in range(SESSION_AHEAD_FRAMES + 1)),
+        # Each within the window, each a little further on: what is kept must not be their sum.
+        b"".join(
+            encode(Kind.DATA, i + 1, bytes(MAX_PAYLOAD)) for i in range(2 * SESSION_WINDOW_MIN // MAX_PAYLOAD + 1)
+        ),
     ],
 )
 def test_carrier_that_breaks_a_rule_is_released_and_the_session_goes_on(frames: bytes) -> None:
@@ -278,6 +283,15 @@ def test_carrier_that_breaks_a_rule_is_released_and_the_session_goes_on(frames: 
     assert any(isinstance(event, Released) and event.reason.startswith("PROTOCOL") for event in events)
     assert any(isinstance(event, Starved) for event in events)
     assert wires.acceptor.over is None
+
+
+def test_peer_that_pings_and_does_not_read_makes_no_pile_of_answers() -> None:
+    wires = joined()
+    wires.acceptor.received(1, b"".join(encode(Kind.PING, number) for number in range(10_000)), wires.now)
+    waiting = b"".join(b"".join(write) for write in wires.acceptor.output(1, 1 << 20, wires.now))
+    assert [value for kind, value, _ in FrameReader().feed(waiting) if kind is Kind.PONG] == list(range(SESSION_PONGS))
+    wires.acceptor.received(1, encode(Kind.PING, 7), wires.now)
+    assert wires.acceptor.wants_output(1, wires.now)
 
 
 @given(st.binary(max_size=200), st.booleans())

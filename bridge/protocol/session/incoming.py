@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from heapq import heappop, heappush
 
 from bridge.errors import ProtocolViolation
 from bridge.limits.session import (
@@ -28,6 +29,8 @@ class Incoming:
         self.length: int | None = None
         self._ready: deque[bytes | bytearray | memoryview] = deque()
         self._ahead: dict[int, bytes] = {}
+        self._ahead_order: list[int] = []
+        self._ahead_bytes = 0
         self._mark = (0, 0.0)
 
     @property
@@ -64,15 +67,26 @@ class Incoming:
         if end <= self.received:
             return
         if offset > self.received:
-            known = self._ahead.get(offset)
-            if known is None or len(known) < len(payload):
-                if known is None and len(self._ahead) >= SESSION_AHEAD_FRAMES:
-                    raise ProtocolViolation(f"more than {SESSION_AHEAD_FRAMES} frames ahead of their turn")
-                self._ahead[offset] = bytes(payload)
+            self._keep(offset, payload)
             return
         self._append(payload[self.received - offset :])
         if self._ahead:
             self._join()
+
+    def _keep(self, offset: int, payload: memoryview) -> None:
+        known = self._ahead.get(offset, b"")
+        more = len(payload) - len(known)
+        if more <= 0:
+            return
+        if not known and len(self._ahead) >= SESSION_AHEAD_FRAMES:
+            raise ProtocolViolation(f"more than {SESSION_AHEAD_FRAMES} frames ahead of their turn")
+        # Two carriers may bring the same bytes cut differently, but nobody sends them a third time.
+        if self._ahead_bytes + more > 2 * self.window:
+            raise ProtocolViolation(f"more than twice the window of {self.window} bytes ahead of their turn")
+        if not known:
+            heappush(self._ahead_order, offset)
+        self._ahead[offset] = bytes(payload)
+        self._ahead_bytes += more
 
     def _append(self, piece: memoryview | bytes) -> None:
         self.received += len(piece)
@@ -86,10 +100,11 @@ class Incoming:
             self._ready.append(bytearray(piece))
 
     def _join(self) -> None:
-        for offset in sorted(self._ahead):
-            if offset > self.received:
-                return
+        order = self._ahead_order
+        while order and order[0] <= self.received:
+            offset = heappop(order)
             piece = self._ahead.pop(offset)
+            self._ahead_bytes -= len(piece)
             if offset + len(piece) > self.received:
                 self._append(memoryview(piece)[self.received - offset :])
 
@@ -97,7 +112,7 @@ class Incoming:
         """The peer ended its stream at `length`. Raises ProtocolViolation when that contradicts what came."""
         if self.length not in (None, length) or length < self.received or length > self.edge:
             raise ProtocolViolation(f"the stream ends at {length}; {self.received} bytes came")
-        if any(offset + len(piece) > length for offset, piece in self._ahead.items()):
+        if self.length is None and any(offset + len(piece) > length for offset, piece in self._ahead.items()):
             raise ProtocolViolation(f"the stream ends at {length}; bytes beyond it came")
         self.length = length
 

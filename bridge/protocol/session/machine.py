@@ -16,21 +16,14 @@ from bridge.limits.session import (
     SESSION_BUSY,
     SESSION_CARRIERS,
     SESSION_KEEPALIVE,
+    SESSION_PONGS,
     SESSION_PROBE,
     SESSION_RESUME_TIMEOUT,
     SESSION_SILENCE,
 )
 from bridge.protocol.session.carrier import Carrier
 from bridge.protocol.session.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
-from bridge.protocol.session.frames import (
-    MAX_PAYLOAD,
-    MAX_REASON,
-    Attach,
-    AttachedFrame,
-    Kind,
-    Refusal,
-    encode,
-)
+from bridge.protocol.session.frames import MAX_PAYLOAD, MAX_REASON, Attach, AttachedFrame, Kind, Refusal, encode
 from bridge.protocol.session.incoming import Incoming
 from bridge.protocol.session.outgoing import Outgoing
 from bridge.protocol.session.writes import Write, Writes
@@ -177,7 +170,8 @@ class Session:
                 self._progress = now
             self.outgoing.acknowledge(value, edge, now, self.round_trip)
         elif kind is Kind.PING:
-            carrier.control.append(encode(Kind.PONG, value))
+            if len(carrier.control) < SESSION_PONGS:  # a peer that asks on and never reads
+                carrier.control.append(encode(Kind.PONG, value))
         elif kind is Kind.PONG:
             if carrier.asked_at is not None:
                 self._measured(now - carrier.asked_at)
