@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from bridge.addresses import Multiaddr, is_relayed, peer_of, with_peer
-from bridge.errors import BridgeError, DirectRequired
+from bridge.addresses import Circuit, Multiaddr, circuit_of, endpoint_of, is_relayed, peer_of, with_peer, without_peer
+from bridge.errors import AddressError, BridgeError, DirectRequired
 from bridge.events import ConnectionClosed, ConnectionOpened, Event, SessionKept
 from bridge.identity import PeerId, peer_text
 from bridge.limits.session import (
@@ -26,6 +26,7 @@ from bridge.limits.session import (
     SPARE_BELOW,
     SPARE_CIRCUITS,
 )
+from bridge.protocol.candidates import Scope, filter_remote
 from bridge.protocol.path import CAP_LEFT, Candidate, Decision, PathKeeper, PathPolicy
 from bridge.session.carrier import BROKEN, cap_left
 from bridge.session.live import milliseconds
@@ -51,14 +52,38 @@ class Route(Protocol):
 
 
 def routes(host: Host, route: Route, last: Connection | None) -> tuple[Multiaddr, ...]:
-    """Every address the peer may be found at again: the first one, what it told us, and our own relays."""
+    """Every address the peer may be found at again: the first one, the relays it told us of, and our own relays."""
     known = [route.addr] if route.addr is not None else []
     if last is not None and last.identify is not None:
-        known += [with_peer(addr, route.peer) for addr in last.identify.listen if is_relayed(addr)]
+        known += _told(host, route, last.identify.listen)
     for relay in host.relay_client.kept:
         if peer_of(relay) is not None:
             known.append(with_peer(relay.encapsulate("/p2p-circuit"), route.peer))
     return tuple(dict.fromkeys(known))
+
+
+def _told(host: Host, route: Route, listen: tuple[Multiaddr, ...]) -> list[Multiaddr]:
+    """Circuits of the peer through relays that it names: those we are connected to, and else such as it might have us
+    punch to. It must not aim our dials at this machine, at a LAN or at a crowd of strangers."""
+    swarm = host.swarm
+    circuits = {addr: circuit for addr in listen if (circuit := _circuit(addr)) is not None and circuit.relay_peer}
+    raw = tuple(circuit.relay.to_bytes() for circuit in circuits.values())
+    first = None if route.addr is None else endpoint_of(route.addr)
+    here = first is not None and first.kind in ("ip4", "ip6") and first.ip.is_loopback
+    scope = Scope(swarm.config.allow_private, swarm.config.allow_private and here)
+    allowed = filter_remote(raw, peer=None, own=swarm.listen_addrs(), scope=scope).accepted
+    return [
+        with_peer(addr, route.peer)
+        for addr, circuit in circuits.items()
+        if without_peer(circuit.relay) in allowed or (circuit.relay_peer and swarm.connections(circuit.relay_peer))
+    ]
+
+
+def _circuit(addr: Multiaddr) -> Circuit | None:
+    try:
+        return circuit_of(addr)
+    except AddressError:  # a circuit inside a circuit
+        return None
 
 
 class Keeper:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from struct import pack
 
 import pytest
 import trio
-from test_session import SERVICE, Pair, Route, config, pair, read_exactly, until
+from test_session import SERVICE, Pair, Route, config, echo, pair, read_exactly, until
 
+from bridge.addresses import is_relayed, parse
+from bridge.behaviours.host import HostConfig
 from bridge.errors import DirectRequired, LimitExceeded, NegotiationFailed, StreamReset
 from bridge.eventhub import EventHub
+from bridge.identity import Identity
 from bridge.limits.session import (
     SESSION_AHEAD_FRAMES,
     SESSION_FIRST_FRAME,
@@ -268,3 +272,36 @@ async def test_silent_carrier_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
         stream = await raw(both.dialler, both)
         await stream.send_all(b"\x01")
         await reset_by_peer(stream)
+
+
+async def test_peer_cannot_aim_our_dials_by_the_relays_it_names() -> None:
+    """Without a carrier the keeper looks for the peer at the relays it told of: not on this machine or the LAN."""
+    hub, dials = EventHub(), 0
+    stranger = Identity.generate()
+    listen = HostConfig(Identity.generate(), listen=config().listen, autonat=False, punch=False)
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        trap.settimeout(0.0)
+        async with open_session_host(listen, hub) as dialler, open_session_host(config(), EventHub()) as acceptor:
+            acceptor.sessions.serve(SERVICE, echo)
+            bait = (
+                f"/ip4/127.0.0.1/tcp/{trap.getsockname()[1]}/p2p/{stranger}/p2p-circuit/p2p/{acceptor.swarm.identity}"
+            )
+            acceptor.swarm.set_circuit_addrs(
+                stranger.peer_id, (parse(bait), parse(f"{bait}/p2p-circuit/p2p/{stranger}"))
+            )
+            both = Pair(dialler, acceptor, [])
+            connection = await both.connect()
+            await connection.identified.wait()
+            assert connection.identify is not None
+            assert any(map(is_relayed, connection.identify.listen))
+            route = Route(both.peer, None)
+            stream = await dialler.sessions.open(connection, SERVICE, route=route, policy="any")
+            await said(stream, b"hello")
+            connection.abort("TEST")
+            await trio.sleep(1.0)
+            with suppress(BlockingIOError):
+                while True:
+                    trap.accept()[0].close()
+                    dials += 1
+            stream.abort()
+    assert dials == 0
