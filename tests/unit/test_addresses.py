@@ -45,6 +45,17 @@ def test_truncated_binary_is_not_padded() -> None:
     assert addresses.decode(bytes.fromhex("040b000001060fa1")) == addresses.parse("/ip4/11.0.0.1/tcp/4001")
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(addresses.Multiaddr("/ip6zone/eth0/ip6/fe80::1/tcp/4001/p2p-circuit").to_bytes(), id="ip6zone"),
+        pytest.param(bytes.fromhex("0401020304060fa1a202a503161214" + 20 * "00"), id="not a peer id"),
+    ],
+)
+def test_what_a_stranger_may_send_and_nobody_can_take_apart_is_no_address(raw: bytes) -> None:
+    assert addresses.decode(raw) is None
+
+
 def test_circuit_address_is_split_at_the_circuit() -> None:
     addr = addresses.parse(CIRCUIT)
     circuit = addresses.circuit_of(addr)
