@@ -177,6 +177,8 @@ class Connection:
             with trio.move_on_after(CLOSE_FLUSH):
                 if self._scope is not None:
                     await self._sender.flush()
+                    if self.closed.is_set():
+                        return  # cut meanwhile; the writer task may still hold the socket
                     if isinstance(raw, TcpStream):
                         # A socket that is closed with bytes unread resets the connection, and what the kernel has not
                         # sent yet is lost (RFC 1122 4.2.2.13): the read loop goes on until the peer has closed.

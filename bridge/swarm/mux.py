@@ -87,14 +87,14 @@ class Mux:
         negotiation = Initiator(protocols)
         stream = Stream(self._connection, self, self.session.open(trio.current_time()), negotiation)
         self._adopt(stream)
-        self._send(self.session.take_outgoing())
-        self._say(stream, negotiation.start())
-        if lazy:
-            stream.protocol = protocols[0]
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return stream
-        answered = self._answers[stream] = trio.Event()
+        answered = self._answers[stream] = trio.Event()  # before the first write, which may end the connection
         try:
+            self._send(self.session.take_outgoing())
+            self._say(stream, negotiation.start())
+            if lazy:
+                stream.protocol = protocols[0]
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return stream
             await answered.wait()
             if stream.failure is not None:
                 raise stream.fresh_failure()
@@ -183,7 +183,9 @@ class Mux:
                 if stream is not None:
                     self._fail_stream(stream, BrokenStream("the peer reset the stream"))
             case Opened(state):
-                self._adopt(Stream(self._connection, self, state, Responder(self.supported)))
+                # Not once an answer to an earlier frame has ended the connection: nobody would end the stream.
+                if not self._connection.closed.is_set():
+                    self._adopt(Stream(self._connection, self, state, Responder(self.supported)))
             case Pong(value, rtt):
                 wait = self._pings.get(value)
                 if wait is not None:
@@ -200,7 +202,8 @@ class Mux:
         stream = self._streams.get(state.id)
         if stream is None:
             return
-        if stream.negotiation is not None and not state.reset:
+        # An inbound stream that was reset already is nobody's; of our own, what came before the reset is read first.
+        if stream.negotiation is not None and not (state.reset and stream.inbound):
             self._negotiate(stream)
         if stream.negotiation is None:
             stream.wake_reader()
@@ -218,7 +221,7 @@ class Mux:
         assert negotiation is not None
         try:
             reply = negotiation.receive(state.take(state.buffered)) if state.buffered else b""
-            if reply:
+            if reply and not state.reset:
                 self._say(stream, reply)
             if negotiation.protocol is None:
                 if state.fin_received and stream.inbound:

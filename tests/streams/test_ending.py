@@ -1,0 +1,81 @@
+"""What ends at the same moment as the connection below it: closing tasks, streams being opened, streams being taken."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+import trio
+import trio.testing
+
+from bridge.errors import ConnectionLost, StreamReset
+from bridge.limits.wire import MIB
+from bridge.protocol.multistream import HEADER, line
+from bridge.protocol.yamux.frames import ACK, DATA, RST, SYN, WINDOW_UPDATE, header
+from tests.support.scripted import PROTOCOL, Script, scripted
+
+PROPOSAL = HEADER + line(PROTOCOL)
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+def crash(peer: Script) -> None:
+    """The peer's kernel resets the connection; our side learns of it at its next call of the socket."""
+    peer.raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)  # type: ignore[attr-defined]
+    peer.raw.abort()
+
+
+def said(peer: Script, *frames: bytes) -> None:
+    """As `Script.say`, without a task switch."""
+    message = peer._connection._sender._seal(b"".join(frames))
+    assert peer.raw.send_nowait(message) == len(message)
+
+
+@pytest.mark.parametrize("turn", range(20))  # trio runs what is due in random order
+async def test_a_connection_cut_while_its_goodbye_waits_for_the_socket(turn: int) -> None:
+    async with scripted() as (side, peer):
+        connection = side.connection
+        stream = await connection.open_stream([PROTOCOL], lazy=True)
+        await peer.say(header(WINDOW_UPDATE, ACK, stream.id, 64 * MIB))
+        await stream.wait_send_all_might_not_block()
+        while stream.send_nowait(bytes(65536)):
+            await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.aclose, "SHUTDOWN")
+            await trio.testing.wait_all_tasks_blocked()
+            assert connection._sender.queued
+            connection.abort("CUT")
+        assert connection.close_reason == "SHUTDOWN"
+
+
+async def test_a_stream_whose_proposal_meets_a_dead_socket_is_not_waited_for() -> None:
+    async with scripted() as (side, peer):
+        await trio.testing.wait_all_tasks_blocked()
+        crash(peer)
+        with trio.fail_after(5), pytest.raises(ConnectionLost):
+            await side.connection.open_stream([PROTOCOL])
+
+
+async def test_a_stream_behind_the_frame_whose_answer_ended_the_connection_is_nobodys() -> None:
+    async with scripted() as (side, peer):
+        await trio.testing.wait_all_tasks_blocked()
+        said(peer, *[part for number in (2, 4) for part in (header(DATA, SYN, number, len(PROPOSAL)), PROPOSAL)])
+        crash(peer)
+        await side.connection.closed.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        handed_out = side.accepted.statistics().current_buffer_used
+        assert handed_out
+        for _ in range(handed_out):
+            with trio.fail_after(5), pytest.raises(ConnectionLost):
+                await (await side.accept()).receive_some()
+
+
+async def test_what_came_before_a_reset_is_read_also_when_the_answer_to_the_proposal_came_with_both() -> None:
+    async with scripted() as (side, peer):
+        stream = await side.connection.open_stream([PROTOCOL], lazy=True)
+        answer = PROPOSAL + b"refused, because"
+        await peer.say(header(DATA, ACK, stream.id, len(answer)), answer, header(WINDOW_UPDATE, RST, stream.id, 0))
+        with trio.fail_after(5):
+            assert await stream.receive_some() == b"refused, because"
+            with pytest.raises(StreamReset):
+                await stream.receive_some()
