@@ -141,8 +141,11 @@ class NetworkThread(Generic[T]):
             async with self._open_resource() as resource, trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._opened.set_result(resource)
-                await self._stop_asked.wait()
-                self._nursery = None
+                try:
+                    await self._stop_asked.wait()
+                finally:
+                    # When the resource failed too: a call that comes while it closes has no nursery to run in.
+                    self._nursery = None
                 nursery.cancel_scope.cancel()
 
     def _ask_to_stop(self) -> None:
@@ -181,6 +184,11 @@ class NetworkThread(Generic[T]):
                     raise
                 except Exception as problem:  # noqa: BLE001 - a named supervisor
                     _fail(future, _single(problem))
+                except BaseExceptionGroup as group:  # an error beside a cancellation: only the latter travels on
+                    ordinary, rest = group.split(Exception)
+                    _fail(future, SwarmStopped("the bridge was closed") if ordinary is None else _single(ordinary))
+                    if rest is not None:
+                        raise rest from None
                 else:
                     if future.set_running_or_notify_cancel():
                         future.set_result(result)

@@ -164,3 +164,66 @@ def test_a_forked_child_gets_an_error_and_not_a_hang() -> None:
     with os.fdopen(reader) as told:
         assert "forked" in told.read()
     thread.stop()
+
+
+def test_an_error_beside_a_cancellation_ends_its_call_only() -> None:
+    """A task of the work fails while the work is being cancelled: trio makes one group of both."""
+    thread, _ = make()
+    thread.start()
+    began, ended = threading.Event(), threading.Event()
+
+    async def fail_when_cancelled() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+            raise KeyError("on the way out")
+
+    async def work() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_when_cancelled)
+            nursery.start_soon(trio.sleep_forever)
+            await trio.lowlevel.checkpoint()
+            began.set()
+
+    future = thread.submit(work)
+    assert began.wait(5)
+    assert future.cancel()
+    assert ended.wait(5)
+    assert thread.call(answer) == 42
+    thread.stop()
+
+
+def test_a_call_while_a_failed_resource_still_closes_does_not_break_its_closing() -> None:
+    fail, closing, go_on, closed = (threading.Event() for _ in range(4))
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        async def break_down() -> None:
+            await trio.to_thread.run_sync(fail.wait, abandon_on_cancel=True)
+            raise KeyError("the resource failed")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(break_down)
+            try:
+                yield
+            finally:
+                closing.set()
+                with trio.CancelScope(shield=True):
+                    while not go_on.is_set():
+                        await trio.sleep(0.01)
+                    await trio.sleep(0.05)
+                closed.set()
+
+    thread = NetworkThread(opened)
+    thread.start()
+    fail.set()
+    assert closing.wait(5)
+    try:
+        future = thread.submit(answer)
+    finally:
+        go_on.set()
+    with pytest.raises(SwarmStopped):
+        future.result(5)
+    assert closed.wait(5)
+    thread.stop()
