@@ -210,9 +210,7 @@ def test_a_call_while_a_failed_resource_still_closes_does_not_break_its_closing(
             finally:
                 closing.set()
                 with trio.CancelScope(shield=True):
-                    while not go_on.is_set():
-                        await trio.sleep(0.01)
-                    await trio.sleep(0.05)
+                    await trio.to_thread.run_sync(go_on.wait)
                 closed.set()
 
     thread = NetworkThread(opened)
