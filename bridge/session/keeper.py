@@ -237,20 +237,38 @@ class Keeper:
 
     async def _find(self) -> None:
         """No connection carries: dials what is known. Failing is no error here; the session's own time-out is."""
+        swarm, policy, peer = self._host.swarm, self._paths.policy, self._route.peer
         addrs = routes(self._host, self._route, self._session.last)
-        if self._paths.policy == "direct":
+        if policy == "direct":
             addrs = tuple(sorted(addrs, key=is_relayed))
-        opened = False
-        if self._paths.policy == "direct":
             self._session.problem = self._no_direct()
+        # A direct path may need a circuit first, to punch over; one that stands is enough.
+        path = "any" if policy == "direct" and swarm.best(peer) is None else policy
         with trio.move_on_after(SESSION_DIAL):
-            try:
-                connection = await self._host.swarm.connect(self._route.peer, addrs)
-                opened = self._paths.allows(connection.path) and connection.id not in self._failed
-            except BridgeError:
-                pass
-        if not opened:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._until_usable, nursery.cancel_scope)
+                try:
+                    await swarm.connect(peer, addrs, path=path)
+                except BridgeError:
+                    pass
+                nursery.cancel_scope.cancel()
+        if not self._usable(trio.current_time()):
             await self._backoff()
+
+    async def _until_usable(self, dial: trio.CancelScope) -> None:
+        """Ends a dial that hangs once a connection stands that somebody else made: the peer, or a punch."""
+        while not self._usable(trio.current_time()):
+            self._changed = trio.Event()
+            await self._changed.wait()
+        dial.cancel()
+
+    def _usable(self, now: float) -> list[Connection]:
+        """The live connections that the session may run on, but for those where that has just failed."""
+        return [
+            one
+            for one in self._host.swarm.connections(self._route.peer)
+            if not one.closed.is_set() and self._paths.allows(one.path) and now >= self._failed.get(one.id, 0.0)
+        ]
 
     def _no_direct(self) -> DirectRequired:
         """Why a session that runs on direct paths only fails, should none come back."""

@@ -123,8 +123,8 @@ class Actor:
                 return self._open_stream(target, tuple(protocols))
             case Dial(addr=addr, expected=expected, fresh=fresh):
                 return self._dialer.dial(addr, expected, fresh)
-            case Connect(peer=peer, addrs=addrs):
-                return self._dialer.connect(peer, addrs)
+            case Connect(peer=peer, addrs=addrs, path=path):
+                return self._dialer.connect(peer, addrs, path)
             case Adopt(link=link, role=role, expected=expected):
                 return self._pool.establish(link, role=role, expected=expected)
             case Listen(addr=addr):

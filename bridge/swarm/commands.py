@@ -107,6 +107,7 @@ class Connect(Command["Connection"]):
 
     peer: PeerId
     addrs: tuple[Multiaddr, ...]
+    path: Literal["any", "direct", "relay"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import errno
 import logging
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import trio
 
@@ -99,14 +99,20 @@ class Dialer:
         live = self._live(addr, expected)
         return live or await self._shared((expected, addr), [addr], expected)
 
-    async def connect(self, peer: PeerId, addrs: Sequence[Multiaddr]) -> Connection:
-        """The best live connection to the peer, else a race over `addrs`; concurrent calls share it."""
+    async def connect(
+        self, peer: PeerId, addrs: Sequence[Multiaddr], path: Literal["any", "direct", "relay"]
+    ) -> Connection:
+        """The best live connection to the peer on the path, else a race over `addrs`; concurrent calls share it."""
         if peer == self._pool.identity.peer_id:
             raise AddressError(f"{peer_text(peer)} is this node itself; connect to another peer")
         for addr in addrs:
             expected_peer(addr, peer)
-        live = self._pool.live(peer)
-        return live[0] if live else await self._shared(peer, addrs, peer)
+        live = [one for one in self._pool.live(peer) if path in ("any", one.path)]
+        if live:
+            return live[0]
+        if path != "any":
+            addrs = [addr for addr in addrs if is_relayed(addr) == (path == "relay")]
+        return await self._shared((peer, path), addrs, peer)
 
     def _live(self, addr: Multiaddr, expected: PeerId | None) -> Connection | None:
         """A connection that serves as well as dialling `addr` would: direct, or through the same relay."""

@@ -97,10 +97,12 @@ class Swarm:
         """
         return await self.actor.submit(Dial(addr=addr, expected=expected, fresh=fresh))
 
-    async def connect(self, peer: PeerId, addrs: Sequence[Multiaddr] = ()) -> Connection:
-        """The best live connection to the peer, else the first that stands of a race over `addrs`. Errors as `dial`;
-        Unreachable.attempts has one line for each address."""
-        return await self.actor.submit(Connect(peer=peer, addrs=tuple(addrs)))
+    async def connect(
+        self, peer: PeerId, addrs: Sequence[Multiaddr] = (), *, path: Literal["any", "direct", "relay"] = "any"
+    ) -> Connection:
+        """The best live connection to the peer on the path, else the first that stands of a race over those of `addrs`
+        that lead there. Errors as `dial`; Unreachable.attempts has one line for each address."""
+        return await self.actor.submit(Connect(peer=peer, addrs=tuple(addrs), path=path))
 
     async def open_stream(self, target: PeerId | Connection, protocols: Sequence[str]) -> Stream:
         """Opens a stream on a connection, or on the peer's best one. Raises Unreachable when not connected,
