@@ -77,6 +77,11 @@ class SimultaneousOpen(Generic[T]):
         """A socket stands and its taker has not decided yet."""
         return bool(self._scopes)
 
+    @property
+    def prize(self) -> T | None:
+        """What the first taker returned that had one; also when `run` was cancelled right behind it."""
+        return self._prize
+
     async def run(self, accepted: trio.MemoryReceiveChannel[TcpStream], start: trio.Event) -> T:
         """Takes accepted sockets at once and dials from `start` on, until a taker returns a prize.
 

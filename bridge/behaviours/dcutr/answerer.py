@@ -70,7 +70,7 @@ async def _exchange(context: PunchContext, stream: Stream, facts: Facts, exchang
         raise Failed(Code.NO_REMOTE_CANDIDATES, f"refused {refused}" if refused else "the list is empty")
     facts.evidence = context.evidence_for(facts.remote)
     agent = relayed.identify.agent if relayed.identify is not None else None
-    attempt = Attempt(context, relayed, role_of("responder", exchange, agent), facts.remote, facts.evidence)
+    attempt = Attempt(context, relayed, role_of("responder", exchange, agent), facts)
     context.started(facts)
     failures: list[Failed] = []
     won: Won | None = None

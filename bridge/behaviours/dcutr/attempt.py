@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import trio
 
-from bridge.addresses import Multiaddr, endpoint_of
-from bridge.behaviours.dcutr.context import PunchContext, Won
+from bridge.addresses import endpoint_of
+from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
 from bridge.errors import BridgeError, DialTimeout
 from bridge.events import Role
 from bridge.limits.punch import DCUTR_SOCKET_PATIENCE, DCUTR_UPGRADE_GRACE
 from bridge.net.punch import How, SimultaneousOpen
 from bridge.net.tcp import TcpStream
-from bridge.protocol.verdict import Evidence
 from bridge.swarm.connection import Connection
 from bridge.swarm.link import Link
 from bridge.swarm.scopes import flat_nursery
@@ -32,15 +31,15 @@ class Attempt:
         context: PunchContext,
         relayed: Connection,
         role: Role,
-        remote: tuple[Multiaddr, ...],
-        evidence: Evidence,
+        facts: Facts,
     ) -> None:
         self._context = context
         self._peer = relayed.peer
         self._patience = DCUTR_SOCKET_PATIENCE + 4 * (relayed.rtt or 0.0)
         self._role = role
-        self._remote = remote
-        self._evidence = evidence
+        self._facts = facts
+        self._remote = facts.remote
+        self._evidence = facts.evidence
         self._start = trio.Event()
         self._choosing = trio.Lock()
 
@@ -58,30 +57,31 @@ class Attempt:
         """
         endpoints = frozenset(endpoint for endpoint in map(endpoint_of, self._remote) if endpoint is not None)
         hosts = {endpoint.host for endpoint in endpoints} - self._context.hosts_of_others(self._peer)
-        won: Won | None = None
         ground = self._context.grounds.enter(self._peer)
+        opening: SimultaneousOpen[Won] = SimultaneousOpen(
+            self._remote,
+            source=self._context.source,
+            kept=ground.dials,
+            take=self._take,
+            evidence=self._evidence,
+            nursery=self._context.nursery,
+            keep_losers=self._role == "responder",
+            rng=self._context.rng,
+        )
         try:
             ground.aim(endpoints, frozenset(hosts))
-            opening: SimultaneousOpen[Won] = SimultaneousOpen(
-                self._remote,
-                source=self._context.source,
-                kept=ground.dials,
-                take=self._take,
-                evidence=self._evidence,
-                nursery=self._context.nursery,
-                keep_losers=self._role == "responder",
-                rng=self._context.rng,
-            )
             async with flat_nursery() as nursery:
                 nursery.start_soon(self._expire, opening, nursery.cancel_scope)
-                won = await opening.run(ground.accepted, self._start)
+                await opening.run(ground.accepted, self._start)
                 nursery.cancel_scope.cancel()
         finally:
-            if won is None:
+            # Asked for here, since the deadline or a cancellation may come between the win and the end of `run`.
+            self._facts.won = opening.prize
+            if opening.prize is None:
                 self._context.grounds.leave(ground)
             else:
                 ground.close()
-        return won
+        return opening.prize
 
     async def _expire(self, opening: SimultaneousOpen[Won], scope: trio.CancelScope) -> None:
         await self._start.wait()

@@ -55,6 +55,8 @@ class Facts:
     remote: tuple[Multiaddr, ...] = ()
     relay_rtt: float | None = None
     evidence: Evidence = field(default_factory=Evidence)
+    won: Won | None = None
+    """Known here first: what is done behind a win may be cancelled, the connection stands."""
     detail: str = ""
 
 

@@ -112,7 +112,7 @@ class OpenerRun:
         facts.evidence = context.evidence_for(facts.remote)
         agent = relayed.identify.agent if relayed.identify is not None else None
         role = role_of("initiator", facts.attempt, agent)
-        attempt = Attempt(context, relayed, role, facts.remote, facts.evidence)
+        attempt = Attempt(context, relayed, role, facts)
         context.started(facts)
         won: Won | None = None
         async with flat_nursery() as nursery:
@@ -206,7 +206,11 @@ class OpenerRun:
             connected.set()
             link = Link(raw=stream, local=stream.local, remote=stream.remote, path="direct", inbound=False)
             connection = await context.adopt(link, "initiator", self._relayed.peer)
-            wins.append(Won(connection, "dial", await connection.ping()))
+            try:
+                wins.append(Won(connection, "dial", await connection.ping()))
+            except BaseException:  # nobody will tell of a connection that did not win
+                connection.abort("NO_ROUND_TRIP")
+                raise
             scope.cancel()
         except (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the exchange follows; its verdict counts

@@ -15,7 +15,7 @@ from bridge.behaviours.dcutr.answerer import answer
 from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
 from bridge.behaviours.dcutr.opener import OpenerRun
 from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
-from bridge.errors import DirectRequired
+from bridge.errors import ConnectionLost, DirectRequired
 from bridge.events import (
     ConnectionClosed,
     ConnectionOpened,
@@ -95,25 +95,26 @@ class Dcutr:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled; then every punch, socket and handler of it has ended."""
-        unsubscribe = None
-        try:
-            async with trio.open_nursery() as nursery:
-                self._context.nursery = self._context.observer.nursery = self._context.grounds.nursery = nursery
-                await self._swarm.handle(
-                    PROTOCOL, self._serve, max_streams=DCUTR_MAX_STREAMS, max_per_peer=DCUTR_MAX_STREAMS_PER_PEER
-                )
-                unsubscribe = self._swarm.events.subscribe(self._on_event)
-                task_status.started()
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    self._stopped = True
-                    self._context.grounds.stop()
-                    for punch in self._active.values():  # those that answer run in the swarm's tasks
-                        punch.scope.cancel()
-        finally:
-            if unsubscribe is not None:
+        async with trio.open_nursery() as nursery:
+            self._context.nursery = self._context.observer.nursery = self._context.grounds.nursery = nursery
+            await self._swarm.handle(
+                PROTOCOL, self._serve, max_streams=DCUTR_MAX_STREAMS, max_per_peer=DCUTR_MAX_STREAMS_PER_PEER
+            )
+            unsubscribe = self._swarm.events.subscribe(self._on_event)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._stopped = True
                 unsubscribe()
+                self._context.grounds.stop()
+                # Those that answer run in the swarm's tasks, and start tasks in this nursery until they have ended.
+                active = tuple(self._active.values())
+                for punch in active:
+                    punch.scope.cancel()
+                with trio.CancelScope(shield=True):
+                    for punch in active:
+                        await punch.done.wait()
 
     # --- questions ----------------------------------------------------------------------------------------
 
@@ -215,9 +216,9 @@ class Dcutr:
         return next((c for c in self._swarm.connections(peer) if c.path == "direct" and not c.closed.is_set()), None)
 
     def _inbound_from(self, peer: PeerId) -> Connection | None:
-        """The newest live circuit that the peer opened to us: the one to punch over."""
+        """The newest circuit that the peer opened to us and that takes a stream: the one to punch over."""
         circuits = (c for c in self._swarm.connections(peer) if c.path == "relay" and c.inbound)
-        return max((c for c in circuits if not c.closed.is_set()), key=lambda c: c.id, default=None)
+        return max((c for c in circuits if _takes_streams(c)), key=lambda c: c.id, default=None)
 
     def _relayed_to(self, peer: PeerId) -> Connection | None:
         return next((c for c in self._swarm.connections(peer) if c.path == "relay" and not c.closed.is_set()), None)
@@ -339,7 +340,9 @@ class Dcutr:
         punch.done.set()
 
     def _interrupted(self, peer: PeerId, punch: _Punch, began: float) -> PunchOutcome | None:
-        """The outcome of a punch that was cancelled: a success when another direct connection was the reason."""
+        """The outcome of a punch that was cancelled: a success when a direct connection stands all the same."""
+        if punch.facts is not None and punch.facts.won is not None:
+            return self._context.succeeded(punch.facts, punch.facts.won)
         if punch.direct is not None:
             facts = Facts(peer, punch.side, 0, began)
             return self._context.succeeded(facts, Won(punch.direct, "dial", punch.direct.rtt))
@@ -379,6 +382,15 @@ class Dcutr:
                 attempt=attempt,
             )
         )
+
+
+def _takes_streams(connection: Connection) -> bool:
+    """False also while its peer has said goodbye and lingers."""
+    try:
+        connection.check_alive()
+    except ConnectionLost:
+        return False
+    return True
 
 
 async def _first(event: trio.Event, scope: trio.CancelScope) -> None:

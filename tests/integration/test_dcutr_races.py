@@ -1,0 +1,129 @@
+"""Punches that race: with the end of their circuit, of the host, of the attempt; and what else comes at that moment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from bridge.behaviours.dcutr import answerer as answerer_module
+from bridge.behaviours.dcutr.attempt import Attempt
+from bridge.events import ConnectionOpened, P2pUpgrade, PunchFailed, PunchSucceeded
+from bridge.protocol.yamux import GoAwayCode
+from bridge.swarm.connection import Connection
+from bridge.swarm.stream import Stream
+from tests.support.punch_lab import QUICK, Peer, open_peer, open_relay, over_relay
+
+
+async def upgraded(peer: Peer) -> None:
+    """The one outcome of a punch that made its connection: nothing failed, and the upgrade was told."""
+    await peer.record.wait(PunchSucceeded)
+    await peer.record.wait(P2pUpgrade)
+    assert peer.record.of(PunchFailed) == []
+
+
+async def test_a_circuit_whose_peer_says_goodbye_and_lingers_is_not_punched_over() -> None:
+    """Other stacks may keep a connection long after its GoAway, when no stream can be opened on it any more."""
+    async with open_relay() as relay, open_peer() as listener, open_peer(None) as dialer:
+        relayed = await over_relay(relay, dialer, listener)
+        await listener.record.wait(PunchFailed)  # PEER_UNSUPPORTED: the next run is half a minute away
+        relayed._sender.send(relayed._mux.session.go_away(GoAwayCode.NORMAL))
+        [theirs] = listener.host.swarm.connections(dialer.peer)
+        with trio.fail_after(5):
+            while not theirs._mux.session.remote_gone:
+                await relayed.ping()
+        listener.puncher._holds.clear()
+        listener.puncher._tell()  # the pause is over
+        with trio.fail_after(5):
+            while dialer.peer in listener.puncher._keepers:
+                await relayed.ping()
+        assert not theirs.closed.is_set()
+        assert len(listener.record.of(PunchFailed)) == 1
+
+
+async def test_a_cancellation_behind_the_win_leaves_it_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
+
+        async def close(stream: Stream) -> None:
+            dialer.puncher._active[listener.peer].scope.cancel()
+            await trio.sleep_forever()
+
+        monkeypatch.setattr(answerer_module, "_close", close)
+        await over_relay(relay, dialer, listener)
+        await upgraded(dialer)
+
+
+@pytest.mark.parametrize("side", ["initiator", "responder"])
+async def test_a_cancellation_at_the_very_moment_of_the_win_leaves_it_a_success(
+    monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    real = Attempt._take
+    async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
+        one, other = (dialer, listener) if side == "responder" else (listener, dialer)
+
+        async def take(self: Attempt, *args: Any) -> Any:
+            won = await real(self, *args)
+            if won is not None and self._context is one.puncher._context:
+                one.puncher._active[other.peer].scope.cancel()
+            return won
+
+        monkeypatch.setattr(Attempt, "_take", take)
+        await over_relay(relay, dialer, listener)
+        await upgraded(one)
+
+
+async def test_a_dial_before_the_punch_that_answers_nothing_leaves_no_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Noise stood, then not a word: the exchange follows, and no half-dead connection passes for a direct one."""
+    monkeypatch.setattr("bridge.behaviours.dcutr.opener.DCUTR_REVERSAL_TIMEOUT", 0.3)
+    real = Connection.ping
+
+    async def ping(self: Connection) -> float:
+        if self.path == "direct" and self.role == "initiator" and not self.link.punched and self.relay is None:
+            asked.append(self)
+            await trio.sleep_forever()
+        return await real(self)
+
+    asked: list[Connection] = []
+    policy = replace(QUICK, reversal=True)
+    async with open_relay() as relay, open_peer(policy) as listener, open_peer() as dialer:
+        monkeypatch.setattr(Connection, "ping", ping)
+        await over_relay(relay, dialer, listener)
+        assert (await listener.record.wait(PunchSucceeded)).attempt >= 1
+        assert asked
+        assert all(connection.closed.is_set() for connection in asked)
+
+
+async def test_a_circuit_that_comes_while_the_behaviour_ends_finds_it_gone() -> None:
+    """Its last task has ended and its nursery takes no more, but the task that runs it has not had its turn yet."""
+    raised: list[RuntimeError] = []
+    exited: list[trio.lowlevel.Task] = []
+
+    class OnExit(trio.abc.Instrument):
+        def task_exited(self, task: trio.lowlevel.Task) -> None:
+            if task.name == "last":
+                exited.append(task)
+                try:
+                    listener.host.swarm.events.emit(opened)
+                except RuntimeError as problem:
+                    raised.append(problem)
+
+    async def last() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+
+    async with open_relay() as relay, open_peer() as dialer, open_peer() as listener:
+        await over_relay(relay, dialer, listener)
+        await listener.record.wait(P2pUpgrade)
+        [opened] = [e for e in listener.record.of(ConnectionOpened) if e.path == "relay" and e.inbound]
+        listener.puncher._context.nursery.start_soon(last, name="last")
+        trio.lowlevel.add_instrument(OnExit())
+    assert len(exited) == 1
+    assert raised == []
