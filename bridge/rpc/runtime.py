@@ -7,6 +7,7 @@ ends.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
@@ -49,6 +50,8 @@ class NetworkThread(Generic[T]):
     def start(self) -> T:
         """Starts the thread and waits for the resource. Raises what opening it raised, ConfigError at the time-out."""
         self._thread.start()
+        # A program that ends without closing: peers are told, and the private directory goes, all the same.
+        atexit.register(self.stop)
         try:
             return self._opened.result(BRIDGE_START_TIMEOUT)
         except FutureTimeout:
@@ -61,6 +64,7 @@ class NetworkThread(Generic[T]):
     def stop(self) -> None:
         """Closes the resource and joins the thread, for at most BRIDGE_STOP_TIMEOUT. Idempotent."""
         self._stopping = True
+        atexit.unregister(self.stop)
         if self._pid != os.getpid():
             return
         token = self._token

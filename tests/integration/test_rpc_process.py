@@ -46,8 +46,26 @@ def test_an_interrupt_ends_a_blocking_call_and_the_bridge(tmp_path: Path, wait: 
         assert not os.path.exists(directory)
 
 
-def test_a_program_that_ends_without_closing_does_not_hang(tmp_path: Path) -> None:
-    body = f"keep = {OPEN}\nb = keep.__enter__()\nannounce(b)\nsys.exit(7)\n"
+IN_A_THREAD = """
+import threading, time
+ready = threading.Event()
+def work():
+    with OPEN as b:
+        announce(b)
+        ready.set()
+        time.sleep(60)
+threading.Thread(target=work, daemon=True).start()
+ready.wait()
+sys.exit(7)
+""".replace("OPEN", OPEN)
+
+
+@pytest.mark.parametrize(
+    "body", [f"keep = {OPEN}\nb = keep.__enter__()\nannounce(b)\nsys.exit(7)\n", IN_A_THREAD], ids=["main", "thread"]
+)
+def test_a_program_that_ends_without_closing_does_not_hang_and_leaves_nothing(tmp_path: Path, body: str) -> None:
     with start(body, tmp_path) as process:
-        _, told = process.communicate(timeout=20)
+        out, told = process.communicate(timeout=20)
     assert process.returncode == 7, told
+    assert told == ""
+    assert not os.path.exists(out.strip())
