@@ -54,13 +54,13 @@ class RelayClient:
             max_per_peer=MAX_INBOUND_CIRCUITS_PER_RELAY,
             relayed=False,
         )
-        try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                task_status.started()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            try:
                 await trio.sleep_forever()
-        finally:
-            self._nursery = None
+            finally:
+                self._nursery = None  # before it is closed and takes no more tasks
 
     # --- reservations ---------------------------------------------------------------------------------------
 
@@ -71,7 +71,7 @@ class RelayClient:
     @property
     def kept(self) -> tuple[Multiaddr, ...]:
         """The addresses of all relays that are kept."""
-        return tuple(addr for keeper in self._keepers for addr in keeper.addrs)
+        return tuple(addr for keeper in self._live() for addr in keeper.addrs)
 
     def keep(self, relays: Sequence[Multiaddr]) -> None:
         """Keeps a reservation at each relay from now on, trying again for ever; events tell how it goes.
@@ -82,27 +82,27 @@ class RelayClient:
         for relay in map(_relay_part, relays):
             keeper = self._keeper_of(relay)
             if keeper is None:
-                self._start(relay, once=False)
-            elif relay not in keeper.addrs and len(keeper.addrs) < MAX_RELAY_ADDRS:
+                keeper = self._start(relay)
+            keeper.kept = True
+            if relay not in keeper.addrs and len(keeper.addrs) < MAX_RELAY_ADDRS:
                 keeper.addrs.append(relay)
 
     async def reserve(self, relay: Multiaddr) -> Reservation:
         """Returns once the relay accepted; the reservation is then kept until `release`.
 
         Raises RelayRefused, Unreachable, AddressError, NegotiationFailed and so on when the first try fails; then
-        nothing is kept. So it is when this call is cancelled, unless the relay was kept before.
+        nothing is kept. So it is when this call is cancelled, unless others asked for this relay too.
         """
         relay = _relay_part(relay)
-        keeper = self._keeper_of(relay)
-        mine = keeper is None
-        if keeper is None:
-            keeper = self._start(relay, once=True)
+        keeper = self._keeper_of(relay) or self._start(relay)
+        keeper.waiters += 1
         try:
             await keeper.settled.wait()
-        except trio.Cancelled:
-            if mine:
+            keeper.kept = keeper.kept or keeper.reservation is not None
+        finally:
+            keeper.waiters -= 1
+            if not keeper.waiters and not keeper.kept:
                 keeper.scope.cancel()
-            raise
         if keeper.reservation is not None:
             return keeper.reservation
         if keeper.error is not None:
@@ -116,27 +116,31 @@ class RelayClient:
             if keeper.peer == relay:
                 keeper.scope.cancel()
 
+    def _live(self) -> list[Keeper]:
+        """Those that were not let go; they need a moment to end."""
+        return [keeper for keeper in self._keepers if not keeper.scope.cancel_called]
+
     def _keeper_of(self, relay: Multiaddr) -> Keeper | None:
         """The one at work for that relay: by peer id where it is known, else by address."""
         peer = peer_of(relay)
-        for keeper in self._keepers:
+        for keeper in self._live():
             if relay in keeper.addrs or (peer is not None and keeper.peer == peer):
                 return keeper
         return None
 
-    def _start(self, relay: Multiaddr, *, once: bool) -> Keeper:
+    def _start(self, relay: Multiaddr) -> Keeper:
         if self._nursery is None:
             raise SwarmStopped("the relay client is not running")
-        if len(self._keepers) >= MAX_RELAYS:
+        if len(self._live()) >= MAX_RELAYS:
             raise LimitExceeded(f"{MAX_RELAYS} relays are kept already; release one first")
         keeper = Keeper(self._swarm, relay, self._held)
         self._keepers.append(keeper)
-        self._nursery.start_soon(self._run_keeper, keeper, once)
+        self._nursery.start_soon(self._run_keeper, keeper)
         return keeper
 
-    async def _run_keeper(self, keeper: Keeper, once: bool) -> None:
+    async def _run_keeper(self, keeper: Keeper) -> None:
         try:
-            await keeper.run(once=once)
+            await keeper.run()
         finally:
             self._keepers.remove(keeper)
 
@@ -214,6 +218,9 @@ class RelayClient:
         status: Status = Status.CONNECTION_FAILED
         try:
             request = decode_stop_request(await read_message(stream))
+            for keeper in self._live():
+                if keeper.asking == stream.connection.peer and keeper.asking not in self._held:
+                    await keeper.answered.wait()  # its grant may have come along with this offer
             # R12: only a relay that we asked may offer circuits, and nobody can offer us to ourselves.
             if stream.connection.peer in self._held and request.peer != self._swarm.peer:
                 return request

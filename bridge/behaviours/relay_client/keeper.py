@@ -32,13 +32,19 @@ class Keeper:
 
     `addrs`: the relay's addresses that we were given, all of one relay; more may be added at any time.
 
-    `settled` is set once the first try ended: then `reservation` or `error` tells how.
+    `settled` is set once the first try has ended, and the first after a loss: then `reservation` or `error` tells how.
+    Unless it is `kept`, it ends, with `error` set, when that try fails. `waiters`: the calls that wait for `settled`.
     """
 
     def __init__(self, swarm: Swarm, relay: Multiaddr, held: dict[PeerId, Reservation]) -> None:
         self.addrs = [relay]
         self.scope = trio.CancelScope()
         self.settled = trio.Event()
+        self.kept = False
+        self.waiters = 0
+        self.asking: PeerId | None = None
+        """The relay whose answer is awaited, and the event of its end."""
+        self.answered = trio.Event()
         self.reservation: Reservation | None = None
         self.error: BaseException | None = None
         self._swarm = swarm
@@ -52,12 +58,12 @@ class Keeper:
         """The relay's id; None until it answered when the address does not tell it."""
         return self._peer
 
-    async def run(self, *, once: bool) -> None:
-        """Runs until `scope` is cancelled. `once`: end, with `error` set, when the very first try fails."""
+    async def run(self) -> None:
+        """Runs until `scope` is cancelled, or the first try of one that is not kept fails."""
         with self.scope:
             try:
                 while True:
-                    connection = await self._acquire(once and not self.settled.is_set())
+                    connection = await self._acquire()
                     if connection is None:
                         return
                     await self._hold(connection)
@@ -65,7 +71,7 @@ class Keeper:
                 self._drop()
                 self.settled.set()
 
-    async def _acquire(self, once: bool) -> Connection | None:
+    async def _acquire(self) -> Connection | None:
         """Tries until the relay accepts. None: it failed and was to be tried once."""
         while True:
             try:
@@ -74,7 +80,7 @@ class Keeper:
                 return connection
             except _FAILURES as problem:
                 self.error = problem
-                if once:
+                if not self.kept and not self.settled.is_set():
                     return None
                 wait = self._wait_after(problem)
                 self._report(problem, wait)
@@ -100,6 +106,7 @@ class Keeper:
                 if connection.closed.is_set() or trio.current_time() + pause >= self._until:
                     break
         self._drop()
+        self.settled = trio.Event()  # who asks now is told how the next try ends
         if trio.current_time() - since >= RESERVE_STABLE:
             self._backoff.reset()
             pause = self._wait_after(lost)
@@ -137,6 +144,14 @@ class Keeper:
         return connection
 
     async def _reserve(self, connection: Connection, *, renewed: bool) -> None:
+        self.asking, self.answered = connection.peer, trio.Event()
+        try:
+            await self._ask(connection, renewed=renewed)
+        finally:
+            self.asking = None
+            self.answered.set()
+
+    async def _ask(self, connection: Connection, *, renewed: bool) -> None:
         swarm = self._swarm
         reservation = await request_reservation(
             connection, swarm.peer, self.addrs, allow_private=swarm.config.allow_private
@@ -160,10 +175,10 @@ class Keeper:
         self.settled.set()
 
     def _drop(self) -> None:
-        if self.reservation is not None:
-            self._held.pop(self.reservation.relay, None)
-            self._swarm.set_circuit_addrs(self.reservation.relay, ())
-            self.reservation = None
+        mine, self.reservation = self.reservation, None
+        if mine is not None and self._held.get(mine.relay) is mine:  # else another keeper of this relay has renewed it
+            del self._held[mine.relay]
+            self._swarm.set_circuit_addrs(mine.relay, ())
 
     def _wait_after(self, problem: BaseException) -> float:
         return self._backoff.next(random.random(), RESERVE_REFUSED_WAIT if isinstance(problem, RelayRefused) else 0.0)
