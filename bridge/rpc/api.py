@@ -20,7 +20,7 @@ from bridge.identity import peer_text
 from bridge.limits.rpc import DIRECT_WAIT, OPEN_PATH_TIMEOUT
 from bridge.rpc.channel import ReasonedChannel
 from bridge.rpc.control import ConnectionInfo, Control, Key, Status, host_config, open_control
-from bridge.rpc.gateway import Endpoint, EndpointKey
+from bridge.rpc.gateway import EndpointKey, EndpointUse
 from bridge.rpc.options import Options, channel_options
 from bridge.rpc.runtime import NetworkThread
 from bridge.rpc.sockets import ServerDoor
@@ -142,7 +142,7 @@ class Bridge:
 
     def _endpoint(
         self, target: str | Multiaddr, protocol: str, path: str, direct_wait: float, wait_direct: float
-    ) -> Endpoint:
+    ) -> EndpointUse:
         if not 0 < direct_wait < OPEN_PATH_TIMEOUT:
             raise ConfigError(f"direct_wait={direct_wait} is not between 0 and {OPEN_PATH_TIMEOUT:g} seconds")
         if not 0 <= wait_direct < OPEN_PATH_TIMEOUT:
@@ -203,7 +203,7 @@ class Bridge:
         self._thread.stop()
 
 
-def _authority(endpoint: Endpoint) -> str:
+def _authority(endpoint: EndpointUse) -> str:
     return peer_text(endpoint.key.target.peer)
 
 

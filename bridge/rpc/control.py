@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
@@ -27,6 +27,9 @@ from bridge.rpc.paths import wait_direct
 from bridge.rpc.supervised import supervised
 from bridge.rpc.target import Target
 from bridge.session.host import open_session_host
+
+if TYPE_CHECKING:
+    from bridge.swarm.connection import Connection
 
 __all__ = ["ConnectionInfo", "Control", "Key", "Status", "host_config", "open_control"]
 
@@ -128,28 +131,10 @@ class Control:
     async def connect(self, target: Target) -> ConnectionInfo:
         """The best connection to the target, dialled if there is none. Raises as `Swarm.connect` does."""
         addrs = () if target.addr is None else (target.addr,)
-        connection = await self.host.swarm.connect(target.peer, addrs)
-        return next(info for info in self.connections() if info.id == connection.id)
+        return _snapshot(await self.host.swarm.connect(target.peer, addrs))
 
     def connections(self) -> tuple[ConnectionInfo, ...]:
-        return tuple(
-            ConnectionInfo(
-                id=one.id,
-                peer_id=peer_text(one.peer),
-                path=one.path,
-                local=str(one.local),
-                remote=str(one.remote),
-                role=one.role,
-                inbound=one.inbound,
-                relay=None if one.relay is None else peer_text(one.relay),
-                punched=one.link.punched,
-                rtt=one.rtt,
-                streams=one.streams,
-                bytes_sent=one.bytes_sent,
-                bytes_received=one.bytes_received,
-            )
-            for one in self.host.swarm.connections()
-        )
+        return tuple(_snapshot(one) for one in self.host.swarm.connections())
 
     def status(self) -> Status:
         host = self.host
@@ -163,8 +148,7 @@ class Control:
 
     async def wait_direct(self, target: Target, wait: float) -> ConnectionInfo:
         """See `paths.wait_direct`."""
-        connection = await wait_direct(self.host, target.peer, wait)
-        return next(info for info in self.connections() if info.id == connection.id)
+        return _snapshot(await wait_direct(self.host, target.peer, wait))
 
     async def wait_reservation(self, wait: float) -> tuple[str, ...]:
         """Our circuit addresses, as soon as a relay has accepted a reservation. Raises DialTimeout after `wait` s."""
@@ -190,6 +174,24 @@ class Control:
     def _circuits(self) -> tuple[str, ...]:
         swarm = self.host.swarm
         return tuple(str(with_peer(addr, swarm.peer)) for addr in swarm.announced() if is_relayed(addr))
+
+
+def _snapshot(connection: Connection) -> ConnectionInfo:
+    return ConnectionInfo(
+        id=connection.id,
+        peer_id=peer_text(connection.peer),
+        path=connection.path,
+        local=str(connection.local),
+        remote=str(connection.remote),
+        role=connection.role,
+        inbound=connection.inbound,
+        relay=None if connection.relay is None else peer_text(connection.relay),
+        punched=connection.link.punched,
+        rtt=connection.rtt,
+        streams=connection.streams,
+        bytes_sent=connection.bytes_sent,
+        bytes_received=connection.bytes_received,
+    )
 
 
 @asynccontextmanager

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.errors import BridgeError, ConfigError, DialTimeout, PortInUse
+from bridge.errors import BridgeError, ConfigError, ConnectionLost, DialTimeout, PortInUse
 from bridge.events import ErrorEvent
 from bridge.limits.rpc import ACCEPT_PAUSE, DIRECT_WAIT, MAX_FORWARDED, OPEN_PATH_TIMEOUT
 from bridge.rpc.paths import open_on_path
 from bridge.rpc.places import Place, parse_place
 from bridge.rpc.pump import pump
 from bridge.rpc.target import GRPC_PROTOCOL, PathPolicy, Target, check_protocol, parse_target
+from bridge.swarm.supervise import supervise
 
 if TYPE_CHECKING:
     from bridge.behaviours.host import Host
@@ -64,6 +65,9 @@ async def run(
                 except BridgeError as problem:
                     tell(problem)
                     return
+                except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as problem:
+                    tell(ConnectionLost(f"the connection broke under an opening stream: {problem}"))
+                    return
                 outcome = await pump(local, stream)
                 if outcome.problem is not None and outcome.received == 0:
                     tell(outcome.problem)
@@ -74,7 +78,8 @@ async def run(
 
             async def carry_in_slot(local: socket.socket, slot: object) -> None:
                 try:
-                    await carry(local)
+                    # A fault in one connection costs that connection, not the listener.
+                    await supervise("a forwarded connection", lambda: carry(local), lambda _: None)
                 finally:
                     local.close()
                     slots.release_on_behalf_of(slot)

@@ -7,10 +7,12 @@ own. It moves no byte itself (pump), picks no path itself (paths) and does not i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import socket
+import weakref
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.errors import BridgeError, DialTimeout, LimitExceeded
+from bridge.errors import BridgeError, ConnectionLost, DialTimeout, LimitExceeded
 from bridge.identity import PeerId, peer_text
 from bridge.limits.rpc import (
     ACCEPT_PAUSE,
@@ -37,13 +39,14 @@ from bridge.rpc.peer import TABLE, ConnectInfo
 from bridge.rpc.pump import Pumped, pump
 from bridge.rpc.sockets import ServerDoor, SocketDirectory, peer_process
 from bridge.rpc.target import PathPolicy, Target
+from bridge.swarm.supervise import supervise
 
 if TYPE_CHECKING:
     from bridge.behaviours.host import Host
     from bridge.session import SessionStream
     from bridge.swarm.stream import Stream
 
-__all__ = ["Endpoint", "EndpointKey", "Gateway", "connect_unix", "open_gateway"]
+__all__ = ["Endpoint", "EndpointKey", "EndpointUse", "Gateway", "connect_unix", "open_gateway"]
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +72,28 @@ class Endpoint:
     error: BridgeError | None = None
     streams: int = 0
     infos: dict[int, ConnectInfo] = field(default_factory=dict)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    uses: weakref.WeakSet[EndpointUse] = field(default_factory=weakref.WeakSet)
+
+
+class EndpointUse:
+    """A channel's hold on an endpoint, which stays while a hold lives: channels are often dropped unclosed."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.key = endpoint.key
+        self.name = endpoint.name
+        endpoint.uses.add(self)
+
+    @property
+    def error(self) -> BridgeError | None:
+        """Why the last stream could not be opened; None after one could."""
+        return self._endpoint.error
 
     @property
     def info(self) -> ConnectInfo | None:
         """The peer on the newest live stream of this endpoint."""
-        return next(reversed(self.infos.values()), None)
+        return next(reversed(self._endpoint.infos.values()), None)
 
 
 class Gateway:
@@ -93,21 +113,31 @@ class Gateway:
 
     # --- channels -----------------------------------------------------------------------------------------
 
-    def endpoint(self, key: EndpointKey) -> Endpoint:
+    def endpoint(self, key: EndpointKey) -> EndpointUse:
         """The listener for a key, made at its first use. Raises LimitExceeded beyond MAX_CHANNEL_ENDPOINTS."""
         known = self._endpoints.get(key)
         if known is not None:
-            return known
+            return EndpointUse(known)
+        self._retire()
         if len(self._endpoints) >= MAX_CHANNEL_ENDPOINTS:
-            raise LimitExceeded(f"channels to {MAX_CHANNEL_ENDPOINTS} different targets are open; open fewer")
+            raise LimitExceeded(f"channels to {MAX_CHANNEL_ENDPOINTS} different targets are open; close some")
         listener, name = self.directory.listen()
         endpoint = self._endpoints[key] = Endpoint(key, name, listener)
         self._nursery.start_soon(self._accept, endpoint)
-        return endpoint
+        return EndpointUse(endpoint)
+
+    def _retire(self) -> None:
+        """Closes the listeners whose channels are all gone: else a long life with many peers runs out of places."""
+        for endpoint in tuple(self._endpoints.values()):
+            if not endpoint.uses and not endpoint.streams:
+                del self._endpoints[endpoint.key]
+                endpoint.scope.cancel()
+                with contextlib.suppress(OSError):
+                    os.unlink(endpoint.name)
 
     async def _accept(self, endpoint: Endpoint) -> None:
         listener = trio.socket.from_stdlib_socket(endpoint.listener)
-        with listener:
+        with listener, endpoint.scope:
             while True:
                 try:
                     accepted, _ = await listener.accept()
@@ -127,7 +157,11 @@ class Gateway:
                     local.close()
                 else:
                     endpoint.streams += 1
-                    self._nursery.start_soon(self._carry, endpoint, local)
+                    self._nursery.start_soon(self._carry_supervised, endpoint, local)
+
+    async def _carry_supervised(self, endpoint: Endpoint, local: socket.socket) -> None:
+        """A fault in one connection costs that connection, not the bridge."""
+        await supervise("a connection of a channel", lambda: self._carry(endpoint, local), lambda _: None)
 
     async def _carry(self, endpoint: Endpoint, local: socket.socket) -> None:
         try:
@@ -135,6 +169,9 @@ class Gateway:
                 stream = await self._open(endpoint.key)
             except BridgeError as problem:
                 self._remember(endpoint, problem)
+                return
+            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as problem:
+                self._remember(endpoint, ConnectionLost(f"the connection broke under an opening stream: {problem}"))
                 return
             self._remember(endpoint, None)
             key = endpoint.key

@@ -82,26 +82,31 @@ class Acceptor:
         self._limits = (max_streams, max_per_peer)
         self._path = path
         self._send, self._receive = trio.open_memory_channel[BridgeStream](_ACCEPT_QUEUE)
+        self._starting = trio.Lock()
         self._taking = False
+        self._over = False
 
     async def __aenter__(self) -> Acceptor:
-        if not self._taking:
-            total, per_peer = self._limits
-            await accept_streams(
-                self._host,
-                self._protocol,
-                self._take,
-                max_streams=total,
-                max_per_peer=per_peer,
-                path=self._path,
-            )
-            self._taking = True
+        async with self._starting:
+            if not self._taking and not self._over:
+                total, per_peer = self._limits
+                await accept_streams(
+                    self._host,
+                    self._protocol,
+                    self._take,
+                    max_streams=total,
+                    max_per_peer=per_peer,
+                    path=self._path,
+                )
+                self._taking = True
         return self
 
     async def __aexit__(self, *failure: object) -> None:
-        with trio.CancelScope(shield=True):
-            await refuse_streams(self._host, self._protocol)
-        self._taking = False
+        self._over = True
+        if self._taking:
+            self._taking = False
+            with trio.CancelScope(shield=True):
+                await refuse_streams(self._host, self._protocol)
         try:
             while True:
                 self._receive.receive_nowait().reset()

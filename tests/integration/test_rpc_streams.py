@@ -7,6 +7,7 @@ import stat
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,11 @@ from rpc_lab import BIG, LOOPBACK, Service, method
 import bridge
 from bridge.errors import ConfigError, PortInUse
 from bridge.rpc import expose, forward
+from bridge.rpc.gateway import EndpointKey, open_gateway
 from bridge.rpc.places import Place
+from bridge.rpc.target import parse_target
+from bridge.session.host import SessionHost
+from bridge.session.service import SessionService
 
 ECHO = "/test/echo/1"
 
@@ -94,6 +99,85 @@ async def test_leaving_the_block_resets_what_nobody_took() -> None:
             (await incoming.__anext__()).reset()
             with pytest.raises(bridge.StreamReset):
                 await stream.receive_some()
+
+
+async def test_two_tasks_may_take_from_one_acceptor() -> None:
+    async with trio_pair() as (server, client):
+        incoming = server.accept_stream(ECHO)
+        taken: list[bytes] = []
+
+        async def take_one() -> None:
+            async with await incoming.__anext__() as stream:
+                taken.append(await stream.receive_some())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_one)
+            nursery.start_soon(take_one)
+            await trio.testing.wait_all_tasks_blocked()
+            for word in (b"one", b"two"):
+                async with await client.dial_stream(server.addrs[0], ECHO) as stream:
+                    await stream.send_all(word)
+        assert sorted(taken) == [b"one", b"two"]
+
+
+async def test_an_acceptor_that_was_left_takes_no_more() -> None:
+    async with trio_pair() as (server, client):
+        async with server.accept_stream(ECHO) as incoming:
+            pass
+        assert [stream async for stream in incoming] == []
+        with pytest.raises(bridge.NegotiationFailed):
+            await client.dial_stream(server.addrs[0], ECHO)
+        async with incoming:
+            pass
+        async with server.accept_stream(ECHO):
+            await (await client.dial_stream(server.addrs[0], ECHO)).aclose()
+
+
+async def test_a_connection_that_is_cut_as_it_stands_is_told_all_the_same() -> None:
+    async with trio_pair() as (server, client):
+        swarm = client.host.swarm
+
+        def cut(event: bridge.Event) -> None:
+            if isinstance(event, bridge.events.ConnectionOpened):
+                for one in swarm.connections():
+                    one.abort("CUT")
+
+        swarm.events.subscribe(cut)
+        for _ in range(5):
+            try:
+                info = await client.connect(server.addrs[0])
+            except bridge.BridgeError:
+                continue
+            assert info.peer_id == server.peer_id
+
+
+async def connected(place: Place) -> trio.SocketStream:
+    if place.path is not None:
+        return await trio.open_unix_socket(place.path)
+    return await trio.open_tcp_stream(place.host, place.port)
+
+
+async def test_a_fault_of_ours_costs_one_connection_only(caplog: pytest.LogCaptureFixture) -> None:
+    """A session service that does not run stands for any defect below: what it raises is no BridgeError."""
+    async with trio_pair() as (server, client), server.accept_stream(ECHO) as incoming:
+        assert isinstance(client.host, SessionHost)
+        broken = replace(client.host, sessions=SessionService(client.host))
+        async with open_gateway(broken) as gateway, trio.open_nursery() as nursery:
+            forwarding = partial(forward.run, protocol=ECHO)
+            bound = await nursery.start(forwarding, broken, server.addrs[0], "127.0.0.1:0")
+            channel = gateway.endpoint(EndpointKey(parse_target(server.addrs[0]), ECHO, "any"))
+            places = (bound, Place(path=channel.name))
+            for place in places:
+                async with await connected(place) as local:
+                    assert await local.receive_some() == b""
+            object.__setattr__(broken, "sessions", client.host.sessions)
+            for place in places:
+                async with await connected(place) as local:
+                    await local.send_all(b"now")
+                    async with await incoming.__anext__() as stream:
+                        assert await stream.receive_some() == b"now"
+            nursery.cancel_scope.cancel()
+    assert "the session service does not run" in caplog.text
 
 
 async def accept(listener: socket.socket) -> trio.SocketStream:

@@ -6,14 +6,16 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from rpc_lab import BIG, Service, method, open_pair, serving
+from rpc_lab import BIG, LOOPBACK, Service, method, open_pair, serving
 
 import bridge
 from bridge._pb.protowire import p2p_pb2, p2p_pb2_grpc
+from bridge.limits.rpc import MAX_CHANNEL_ENDPOINTS
 from bridge.rpc.peer import TABLE
 
 
@@ -228,3 +230,19 @@ def eventually(holds: object, seconds: float = 10) -> None:
     while not holds():  # type: ignore[operator]
         assert time.monotonic() < limit, "it never came true"
         time.sleep(0.01)
+
+
+def test_channels_that_are_gone_leave_no_listener_behind() -> None:
+    """A program that meets many peers in its life must not run out of places for channels."""
+    peer = bridge.Identity.generate()
+    with bridge.open(listen=LOOPBACK, allow_private=True) as b:
+        sockets = Path(b._control.gateway.directory.path)
+        kept = method(b.channel(f"/ip4/127.0.0.1/tcp/1/p2p/{peer}"), "Echo")
+        for number in range(MAX_CHANNEL_ENDPOINTS + 50):
+            b.channel(f"/ip4/127.0.0.1/tcp/{2 + number}/p2p/{peer}").close()
+        assert len(list(sockets.iterdir())) < 10
+        with pytest.raises(grpc.RpcError, match="UNREACHABLE"):
+            kept(b"", timeout=10)
+        held = [b.channel(f"/ip4/127.0.0.2/tcp/{2 + number}/p2p/{peer}") for number in range(20)]
+        assert len(list(sockets.iterdir())) > 20
+        assert len(held) == 20
