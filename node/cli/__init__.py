@@ -6,6 +6,8 @@ package names `relay.cli` without importing it. Nothing here knows what a comman
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -32,6 +34,7 @@ _EPILOGUE: Final = (
     "6 relay refused, 130 interrupted."
 )
 USAGE_ERROR: Final = 2
+INTERRUPTED: Final = 130
 
 
 def version() -> str:
@@ -83,21 +86,32 @@ def _usage(arguments: Sequence[str], problem: Exception) -> int:
     return int(report.end(report.fail(ConfigError(f"{text} {hint}"))))
 
 
+def _program(*arguments: str) -> int:
+    """Runs a command line as a process of its own.
+
+    Until the command has opened something (and takes the signal itself) SIGINT ends the process at once: an interrupt
+    in the middle of an import would be a traceback, or be swallowed there.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+    return run(arguments)
+
+
 def main() -> int:
     """`punchbridge COMMAND ...`"""
-    return run(sys.argv[1:])
+    return _program(*sys.argv[1:])
 
 
 def relay_main() -> int:
     """`punchbridge-relay ...` is `punchbridge relay ...`"""
-    return run(["relay", *sys.argv[1:]])
+    return _program("relay", *sys.argv[1:])
 
 
 def listener_main() -> int:
     """`punchbridge-listener ...` is `punchbridge listen ...`"""
-    return run(["listen", *sys.argv[1:]])
+    return _program("listen", *sys.argv[1:])
 
 
 def dialer_main() -> int:
     """`punchbridge-dialer ...` is `punchbridge dial ...`"""
-    return run(["dial", *sys.argv[1:]])
+    return _program("dial", *sys.argv[1:])

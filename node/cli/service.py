@@ -99,12 +99,13 @@ def serve(
     SIGTERM and SIGHUP cancel the work, which gets DRAIN_TIMEOUT to end in good order, and give 0; SIGINT likewise
     gives 130. A second signal ends the process at once. Raises what `bridge.open` and the work raise.
     """
-    import bridge
+    # Before interruptions can be raised: one inside an import is easily swallowed.
+    from bridge import open as open_bridge
 
     gate = Gate(report.emit)
     with (
         _until_closed(),
-        bridge.open(
+        open_bridge(
             key=None if key is None else str(key),
             listen=checked_listen(endpoint.listen),
             relays=checked_relays(relays),
@@ -159,14 +160,16 @@ def _bare(addr: str) -> str:
 
 @contextlib.contextmanager
 def _until_closed() -> Iterator[None]:
-    """SIGTERM while the bridge opens: as an interruption, so that what was opened is closed again."""
+    """Signals while the bridge opens: as an interruption, so that what was opened is closed again."""
 
     def interrupt(number: int, frame: object) -> None:
         raise SystemExit(int(SIGNALS[number]))
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    handlers = {signal.SIGTERM: interrupt, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is interrupt:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, before[number])
