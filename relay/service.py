@@ -45,7 +45,7 @@ from relay.limits import (
 from relay.offer import Offers
 from relay.refusal import ENDS, Refusal
 from relay.reservations import ReservationTable
-from relay.splice import End, splice
+from relay.splice import splice
 
 
 class HopService:
@@ -186,8 +186,14 @@ class HopService:
         return request
 
     def _grant(self, stream: Stream) -> bytes:
-        """The answer to RESERVE: for the peer that the connection authenticated (R12)."""
+        """The answer to RESERVE: for the peer that the connection authenticated (R12).
+
+        Refused when it has gone meanwhile: what it sent can still be read, but the end of its last connection, which
+        ends its reservation (R5), has been told already.
+        """
         peer = stream.connection.peer
+        if not self._direct(peer):
+            raise Refusal(Status.RESERVATION_REFUSED, "reserve_gone")
         held = self.reservations.reserve(peer, _ip(stream.connection), trio.current_time(), time.time())
         me = self._swarm.peer
         addrs = [with_peer(addr, me) for addr in self._swarm.announced() if not is_relayed(addr)]
@@ -210,8 +216,7 @@ class HopService:
         self._swarm.events.emit(CircuitOpened(circuit=circuit.id, **names))
         reason = "CANCELLED"
         try:
-            near, far = (End(stream, stream.connection.closed) for stream in (source, target))
-            reason = await splice(circuit, near, far, seconds=self.limits.circuit_seconds)
+            reason = await splice(circuit, source, target, seconds=self.limits.circuit_seconds)
         finally:
             self.circuits.close(circuit)
             to_target, to_source = circuit.passed.values()

@@ -5,12 +5,11 @@ Each circuit owns its own two streams and touches no other (specs/relay/circuit-
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import trio
 
-from bridge.errors import StreamReset
+from bridge.errors import ConnectionLost, StreamReset
 from bridge.net.raw import Buffer, InboxStream
 from relay.circuits import Circuit, Direction
 from relay.limits import CHUNK, CHUNKS, EOF_TIMEOUT
@@ -20,19 +19,11 @@ DATA_LIMIT: Final = "DATA_LIMIT"
 DURATION_LIMIT: Final = "DURATION_LIMIT"
 CONNECTION_LOST: Final = "CONNECTION_LOST"
 
-_ENDS: Final = (StreamReset, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+_ENDS: Final = (StreamReset, ConnectionLost, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 _SIDES: Final = {Direction.TO_TARGET: ("SOURCE", "TARGET"), Direction.TO_SOURCE: ("TARGET", "SOURCE")}
 
 
-@dataclass
-class End:
-    """One end of a circuit: its stream, and the event that its connection is gone (None: there is none to watch)."""
-
-    stream: InboxStream
-    lost: trio.Event | None = None
-
-
-async def splice(circuit: Circuit, source: End, target: End, *, seconds: int) -> str:
+async def splice(circuit: Circuit, source: InboxStream, target: InboxStream, *, seconds: int) -> str:
     """Copies both ways until both directions ended; returns why the circuit ended.
 
     NORMAL, DURATION_LIMIT (after `seconds`, idle or not; 0: never), DATA_LIMIT (what fits was delivered),
@@ -45,15 +36,14 @@ async def splice(circuit: Circuit, source: End, target: End, *, seconds: int) ->
         with trio.move_on_after(seconds) if seconds else trio.CancelScope() as duration:
             async with trio.open_nursery() as nursery:
 
-                async def run(direction: Direction, reader: End, writer: End) -> None:
+                async def run(direction: Direction, reader: InboxStream, writer: InboxStream) -> None:
                     nonlocal running
-                    reason = await _Copy(circuit, direction, reader.stream, writer.stream).run()
+                    reason = await _Copy(circuit, direction, reader, writer).run()
                     running -= 1
-                    if reason == NORMAL and running and reader.lost is not None:
+                    if reason == NORMAL and running:
                         # What it sent is delivered, and nobody reads from it any more: so nobody else would notice
                         # its death while the other direction is idle.
-                        await reader.lost.wait()
-                        reason = CONNECTION_LOST
+                        reason = await _death(direction, reader)
                     if reason != NORMAL:
                         reasons.append(reason)
                     if reasons or not running:
@@ -64,13 +54,13 @@ async def splice(circuit: Circuit, source: End, target: End, *, seconds: int) ->
         if duration.cancelled_caught and not reasons:
             reasons.append(DURATION_LIMIT)
         if not reasons:
-            await _close(source.stream, target.stream)
+            await _close(source, target)
             return NORMAL
         return reasons[0]
     finally:
         # A stream that ended in good order ignores this; every other way out must reach both ends as a reset.
-        source.stream.abort()
-        target.stream.abort()
+        source.abort()
+        target.abort()
 
 
 class _Copy:
@@ -149,6 +139,27 @@ class _Copy:
             if sent < len(piece):
                 self._rest = [memoryview(piece)[sent:], *pieces[number + 1 :]]
                 return
+
+
+async def _death(direction: Direction, reader: InboxStream) -> str:
+    """Waits until a stream that has ended in good order is reset all the same, or its connection is gone."""
+    reasons: list[str] = []
+    gone = trio.Event()
+
+    def look() -> None:
+        try:
+            reader.send_nowait(b"")  # says whether the stream is alive
+        except _ENDS as problem:
+            reasons.append(CONNECTION_LOST if isinstance(problem, ConnectionLost) else f"{_SIDES[direction][0]}_RESET")
+            gone.set()
+
+    reader.on_readable = look
+    try:
+        look()  # it may have happened already
+        await gone.wait()
+        return reasons[0]
+    finally:
+        reader.on_readable = None
 
 
 async def _close(*streams: InboxStream) -> None:
