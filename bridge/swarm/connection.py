@@ -239,6 +239,8 @@ class Connection:
         try:
             self._mux.feed((self._early,) if self._early else (), trio.current_time())
             self._take(b"")  # what arrived with the handshake
+            while self._behind:
+                self._mux.feed((), trio.current_time())
             if isinstance(raw, Stream):
                 # A circuit: the relay's connection reads, and what it brings is taken there, without a task switch.
                 raw.on_readable = self._arrived
@@ -246,6 +248,9 @@ class Connection:
                 await self.closed.wait()
             while not self.closed.is_set():
                 self._take(await raw.receive_some(RECEIVE_SIZE) or None)
+                while self._behind:
+                    await trio.lowlevel.checkpoint()
+                    self._mux.feed((), trio.current_time())
         except LOST as problem:
             self._read_failed(problem)
         finally:
@@ -262,10 +267,16 @@ class Connection:
         try:
             while not self.closed.is_set() and (data := raw.receive_nowait(RECEIVE_SIZE)) is not None:
                 self._take(data or None)
+                while self._behind:
+                    self._mux.feed((), trio.current_time())
         except LOST as problem:
             self._read_failed(problem)
         finally:
             self._taking = False
+
+    @property
+    def _behind(self) -> bool:
+        return self._mux.session.behind and not self.closed.is_set()
 
     def _take(self, data: bytes | None) -> None:
         """Bytes of the stream below; None is its end. Raises what ends the connection (LOST)."""

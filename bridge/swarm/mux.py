@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from bridge.errors import BridgeError, LimitExceeded, NegotiationFailed
-from bridge.limits.swarm import NEGOTIATE_TIMEOUT
+from bridge.limits.swarm import NEGOTIATE_TIMEOUT, TURN_FRAMES
 from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
 from bridge.protocol.multistream import Initiator, Responder
 from bridge.protocol.yamux import (
@@ -66,11 +66,20 @@ class Mux:
     # --- for the connection -----------------------------------------------------------------------------
 
     def feed(self, plaintexts: Sequence[bytes], now: float) -> None:
-        """Takes decrypted bytes and wakes whoever waits for them. Raises ProtocolViolation, BrokenConnection."""
+        """Takes decrypted bytes and wakes whoever waits for them. Raises ProtocolViolation, BrokenConnection.
+
+        After TURN_FRAMES frames the session is `behind`: call again, without bytes, before giving it more.
+        """
         session = self.session
-        for plaintext in plaintexts:
-            for event in session.receive(plaintext, now):
+        if session.behind:
+            plaintexts = (b"", *plaintexts)
+        session.turn = TURN_FRAMES
+        for number, plaintext in enumerate(plaintexts):
+            over = not session.turn
+            for event in session.receive(b"".join(plaintexts[number:]) if over else plaintext, now):
                 self._act(event)
+            if over:
+                break
         self._send(session.take_outgoing())
         if not self.sender.queued:
             session.flushed()

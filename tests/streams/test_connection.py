@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 
 import pytest
 import trio
 import trio.testing
 
 from bridge.errors import ConnectionLost
-from bridge.limits.swarm import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT
+from bridge.limits.swarm import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, TURN_FRAMES
 from bridge.limits.wire import RTT_SAMPLES, SEND_QUEUE
 from bridge.protocol.multistream import HEADER, line
 from bridge.protocol.yamux.frames import ACK, DATA, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, header
@@ -226,3 +227,29 @@ async def test_inbound_streams_beyond_the_backlog_are_reset() -> None:
         assert await peer.hear(WINDOW_UPDATE, RST) == (2 * 257, 0)
         await peer.say(header(DATA, 0, 2, len(HEADER + line(PROTOCOL))), HEADER, line(PROTOCOL))
         assert (await side.accept()).id == 2
+
+
+# --- turns --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("messages", [1, 50])
+async def test_a_read_full_of_small_frames_leaves_the_others_their_turn(messages: int) -> None:
+    """A thousand streams come with one read, each costs work: other tasks run in between."""
+    async with scripted() as (side, peer):
+        hello = HEADER + line(PROTOCOL)
+        frames = [header(DATA, SYN, 2 * number, len(hello)) + hello for number in range(1, 1001)]
+        size = len(frames) // messages
+        sealed = (peer._connection._sender._seal(b"".join(frames[at : at + size])) for at in range(0, 1000, size))
+        turns = [0]
+
+        async def others() -> None:
+            while turns[-1] < 1000:
+                turns.append(side.accepted.statistics().current_buffer_used)
+                await trio.lowlevel.checkpoint()
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                await peer.raw.send_all(b"".join(sealed))
+                nursery.start_soon(others)
+        steps = [after - before for before, after in pairwise(turns)]
+        assert max(steps) <= 2 * TURN_FRAMES  # the order of two tasks changes from step to step

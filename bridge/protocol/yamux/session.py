@@ -46,21 +46,17 @@ class Yamux:
 
     def __init__(self, *, client: bool, now: float) -> None:
         self.streams: dict[int, StreamState] = {}
-        self.remote_gone = False
-        self.local_gone = False
-        self._faulted = False
+        self.remote_gone = self.local_gone = self._faulted = False
         self._client = client
         self._next_id = 1 if client else 2
-        self._unacked = 0
-        self._backlog = 0
-        self._granted = 0
+        self._unacked = self._backlog = self._granted = self._refusals = 0
         self._outgoing = bytearray()
-        self._refusals = 0
         self._events: list[Event] = []
         self._partial = b""
-        self._body = 0
+        self.turn = MAX_ID
+        """Frames that `receive` takes before it only keeps what comes."""
+        self._body, self._body_flags = 0, 0
         self._body_stream: StreamState | None = None
-        self._body_flags = 0
         self.liveness = Liveness(now)
         self._lingering: dict[int, float] = {}
 
@@ -68,6 +64,11 @@ class Yamux:
     def rtt(self) -> float | None:
         """The round trip measured last, in seconds."""
         return self.liveness.rtt
+
+    @property
+    def behind(self) -> bool:
+        """Frames that came are kept for the next turn."""
+        return not self.turn and bool(self._partial)
 
     # --- receiving --------------------------------------------------------------------------------------
 
@@ -101,9 +102,10 @@ class Yamux:
                 if not self._body and stream is not None and self._body_flags & FIN:
                     self._fin_received(stream)
                 continue
-            if size - position < HEADER_SIZE:
+            if size - position < HEADER_SIZE or not self.turn:
                 self._partial = bytes(view[position:])
                 return
+            self.turn -= 1
             version, kind, flags, stream_id, length = HEADER.unpack_from(data, position)
             position += HEADER_SIZE
             if version != VERSION:
