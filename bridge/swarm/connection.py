@@ -239,7 +239,7 @@ class Connection:
         try:
             self._mux.feed((self._early,) if self._early else (), trio.current_time())
             self._take(b"")  # what arrived with the handshake
-            while self._behind:
+            while self._behind():
                 self._mux.feed((), trio.current_time())
             if isinstance(raw, Stream):
                 # A circuit: the relay's connection reads, and what it brings is taken there, without a task switch.
@@ -248,7 +248,7 @@ class Connection:
                 await self.closed.wait()
             while not self.closed.is_set():
                 self._take(await raw.receive_some(RECEIVE_SIZE) or None)
-                while self._behind:
+                while self._behind():
                     await trio.lowlevel.checkpoint()
                     self._mux.feed((), trio.current_time())
         except LOST as problem:
@@ -267,7 +267,7 @@ class Connection:
         try:
             while not self.closed.is_set() and (data := raw.receive_nowait(RECEIVE_SIZE)) is not None:
                 self._take(data or None)
-                while self._behind:
+                while self._behind():
                     self._mux.feed((), trio.current_time())
         except LOST as problem:
             self._read_failed(problem)
