@@ -274,7 +274,6 @@ class Connection:
         finally:
             self._taking = False
 
-    @property
     def _behind(self) -> bool:
         return self._mux.session.behind and not self.closed.is_set()
 
