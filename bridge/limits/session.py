@@ -11,6 +11,9 @@ SESSION_REPLAY_MIN: Final = 512 * KIB
 SESSION_REPLAY_MAX: Final = 16 * MIB
 """Bytes written and not yet received by the peer: 16 MiB is 160 MB/s at 100 ms round trip (go's Yamux window)."""
 
+SESSION_PIECES: Final = 4096
+"""Writes that are kept one by one; more are joined, since each costs some 300 bytes beside its own."""
+
 SESSION_WINDOW_MIN: Final = 1 * MIB
 SESSION_WINDOW_MAX: Final = 16 * MIB
 """Bytes received and not yet read by the application, those ahead of their turn included."""

@@ -97,7 +97,15 @@ class Session:
         self._told(now)
         events = self._activate(carrier, attach.received, alive, now)
         self._established = True
-        return None, [Attached(carrier.generation, None), *events]
+        return None, [Attached(carrier.generation, None), *events, *self._crowded_out(now)]
+
+    def _crowded_out(self, now: float) -> list[SessionEvent]:
+        """The oldest make place: a peer that ends none of them, or has lost some that still look alive here."""
+        events: list[SessionEvent] = []
+        while len(self._carriers) > SESSION_CARRIERS:
+            oldest = min(self._carriers)
+            events += [Released(oldest, "CROWDED_OUT"), *self.lost(oldest, "CROWDED_OUT", now)]
+        return events
 
     def lost(self, generation: int, reason: str, now: float) -> list[SessionEvent]:
         """The carrier is gone. Unknown generations are ignored."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from bridge.errors import ProtocolViolation
-from bridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN, SESSION_TRIP_LEAST
+from bridge.limits.session import SESSION_PIECES, SESSION_REPLAY_MAX, SESSION_REPLAY_MIN, SESSION_TRIP_LEAST
 from bridge.protocol.session.frames import HEADER, MAX_PAYLOAD, Kind, encode
 
 _DATA = int(Kind.DATA)
@@ -74,6 +74,8 @@ class Outgoing:
                 self._unsent.extend(
                     memoryview(bytes(view[at : at + MAX_PAYLOAD])) for at in range(0, taken, MAX_PAYLOAD)
                 )
+            if len(self._unsent) > SESSION_PIECES:
+                self._unsent = _joined(self._unsent)
             self.written += taken
         return taken
 
@@ -94,6 +96,8 @@ class Outgoing:
         pieces = self._take(size)
         frame: list[bytes | memoryview] = [HEADER.pack(_DATA, size, self.cursor), *pieces]
         self._sent += pieces
+        if len(self._sent) > SESSION_PIECES:
+            self._sent = _joined(self._sent)
         if self.cursor < self._highest:
             self.replayed += min(self.cursor + size, self._highest) - self.cursor
         self.cursor += size
@@ -116,10 +120,10 @@ class Outgoing:
     def acknowledge(self, received: int, edge: int, now: float, round_trip: float) -> None:
         """Forgets what the peer has; the end counts as one byte more. Old news is ignored.
 
-        Raises ProtocolViolation for bytes never sent.
+        Raises ProtocolViolation for bytes never sent, before anything is changed.
         """
-        self.edge = max(self.edge, edge)
         received = self._without_end(received)
+        self.edge = max(self.edge, edge)
         if received <= self.acked:
             return
         self._forget(received)
@@ -162,3 +166,7 @@ class Outgoing:
         self.cursor = self.acked
         self._forget(received)
         self.fin_sent = self.fin_acked
+
+
+def _joined(pieces: deque[memoryview]) -> deque[memoryview]:
+    return deque((memoryview(b"".join(pieces)),))
