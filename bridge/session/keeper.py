@@ -165,7 +165,8 @@ class Keeper:
         if active.left < 1.0 and active.path == "relay":
             self._keep_spare(decision, usable, active)
             return CARRIER_CAP_POLL
-        return min(60.0, decision.again or 60.0)
+        retries = [at - now for one in live if (at := self._failed.get(one, 0.0)) > now]
+        return min(60.0, decision.again or 60.0, *retries)
 
     def _tell(self, decision: Decision, active: Candidate | None, live: dict[int, Connection]) -> None:
         """Says, once for each reason and connection, that a direct path is left alone."""

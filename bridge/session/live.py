@@ -17,7 +17,7 @@ from bridge.events import Moved, P2pFallback, P2pUpgrade, SessionSwitched
 from bridge.identity import PeerId, peer_text
 from bridge.limits.session import SESSION_ACK_DELAY, SESSION_LINGER, SESSION_PROBE
 from bridge.protocol import verdict
-from bridge.protocol.session import Attached, Ended, Released, Session, SessionEvent, Starved, Switched
+from bridge.protocol.session import Attached, Ended, Refused, Released, Session, SessionEvent, Starved, Switched
 from bridge.session.carrier import Carrier
 from bridge.session.suspicion import Suspicion, verify
 
@@ -108,6 +108,8 @@ class LiveSession:
                 self._switched(event)
             elif isinstance(event, Released):
                 self._released(event)
+            elif isinstance(event, Refused):
+                self._refused(event)
             elif isinstance(event, Starved):
                 self._lost = (trio.current_time(), event.reason)
                 self.starved.set()
@@ -163,6 +165,12 @@ class LiveSession:
         elif event.reason == "REPLACED":
             # The peer gave the connection up. If it is dead, it is closed now and not at the keepalive's leisure.
             self._nursery.start_soon(verify, connection)
+
+    def _refused(self, event: Refused) -> None:
+        # Not left to the peer, which may never end the stream: an attach is being waited for.
+        carrier = self.carriers.pop(event.generation, None)
+        if carrier is not None:
+            carrier.drop()
 
     async def _leave(self, carrier: Carrier) -> None:
         with trio.move_on_after(SESSION_LINGER):

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -128,20 +129,22 @@ class SessionService:
             await _refuse(stream, Refusal.BAD_VERSION)
             return
         peer = stream.connection.peer
-        session = self._accepted.get((peer, attach.session))
-        if session is None:
+        known = self._accepted.get((peer, attach.session))
+        if known is None:
             refusal = self._may_open(peer, attach, stream.connection.path)
             if refusal is not None:
                 await _refuse(stream, refusal)
                 return
-            session = self._make(peer, attach)
-        elif session.allowed not in ("any", stream.connection.path):
+        elif known.allowed not in ("any", stream.connection.path):
             await _refuse(stream, Refusal.PATH_NOT_ALLOWED)
             return
+        session = known or self._make(peer, attach)
         refused, events = session.machine.attached_by(attach, trio.current_time())
         if refused is not None:
             await _refuse(stream, refused)
             return
+        if known is None:
+            self._begin(session)
         carrier = session.adopt(stream, attach.generation)
         session.handle(events)
         await self._carry(session, carrier, rest)
@@ -159,15 +162,20 @@ class SessionService:
         return None
 
     def _make(self, peer: PeerId, attach: Attach) -> LiveSession:
-        nursery = self._running()
         machine = Session(attach.session, attach.service, dialling=False, now=trio.current_time())
-        session = LiveSession(machine, peer, self._host.swarm.events, nursery, self._suspicion)
-        service = self._services[attach.service]
-        session.allowed = service.path
-        self._accepted[(peer, attach.session)] = session
-        self._per_peer[peer] += 1
-        nursery.start_soon(self._serve, session, service.handler)
+        session = LiveSession(machine, peer, self._host.swarm.events, self._running(), self._suspicion)
+        session.allowed = self._services[attach.service].path
         return session
+
+    def _begin(self, session: LiveSession) -> None:
+        handler = self._services[session.machine.service].handler
+        self._accepted[(session.peer, session.machine.id)] = session
+        self._per_peer[session.peer] += 1
+        self._start("an accepted session", partial(self._serve, session, handler))
+
+    def _start(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """A task of one session, whose failure must not end the others."""
+        self._running().start_soon(supervise, what, work, _let_be)
 
     async def _serve(self, session: LiveSession, handler: Handler) -> None:
         """Runs the handler of one accepted session, and its timer, until both have ended."""
@@ -203,9 +211,8 @@ class SessionService:
         """
         if len(self._opened) >= SESSIONS:
             raise LimitExceeded(f"{SESSIONS} sessions are open; close some")
-        nursery = self._running()
         machine = Session(os.urandom(16), service, dialling=True, now=trio.current_time())
-        session = LiveSession(machine, route.peer, self._host.swarm.events, nursery, self._suspicion)
+        session = LiveSession(machine, route.peer, self._host.swarm.events, self._running(), self._suspicion)
         stream = SessionStream(session)
         try:
             if not await self.move(session, connection, "OPENED"):
@@ -214,14 +221,14 @@ class SessionService:
             stream.abort()
             raise
         self._opened.add(session)
-        nursery.start_soon(self._keep, session, route, policy)
+        self._start("a session's keeper", partial(self._keep, session, route, policy))
         return stream
 
     async def _keep(self, session: LiveSession, route: Route, policy: PathPolicy) -> None:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.run_timer)
-                nursery.start_soon(Keeper(self._host, session, route, policy, self.move, self._running()).run)
+                nursery.start_soon(Keeper(self._host, session, route, policy, self.move, nursery).run)
                 await session.over.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -242,11 +249,14 @@ class SessionService:
         except BridgeError as problem:
             session.problem = problem
             return False
+        if machine.crowded or session.over.is_set():  # since the stream was asked for
+            stream.abort()
+            return False
         generation = machine.attach(trio.current_time())
         carrier = session.adopt(stream, generation)
         session.moving(reason)
         ended = trio.Event()
-        self._running().start_soon(self._carry, session, carrier, b"", ended)
+        self._start("a carrier", partial(self._carry, session, carrier, b"", ended))
         carrier.flush(trio.current_time())
         try:
             return await session.attached(carrier, ended)
@@ -281,6 +291,10 @@ def _why(session: LiveSession, service: str) -> BridgeError:
         text = over.text or over.code
         return NegotiationFailed(f"{peer_text(session.peer)} does not serve {service}: {text}")
     return session.problem or NegotiationFailed(f"{peer_text(session.peer)} did not answer for {service}")
+
+
+def _let_be(_reason: str) -> None:
+    """The task's own clean-up has done what there is to do."""
 
 
 async def _refuse(stream: Stream, refusal: Refusal) -> None:

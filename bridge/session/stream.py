@@ -166,7 +166,8 @@ class SessionStream(trio.abc.HalfCloseableStream):
         with self._sending:
             await trio.lowlevel.checkpoint()
             self._check_writable()
-            while not self._machine.outgoing.room and self._machine.over is None and not self._closed:
+            outgoing = self._machine.outgoing
+            while not outgoing.room and not outgoing.finished and self._machine.over is None and not self._closed:
                 await self.live.writing.park()
             if self._closed:
                 self._check()
@@ -194,6 +195,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             if machine.over is None:
                 machine.finish()
+                self.live.writing.unpark_all()  # another task's send ends now, and not with the session
                 self.live.flush(trio.current_time())
                 with trio.move_on_after(SESSION_LINGER):
                     while machine.over is None and not machine.outgoing.fin_acked:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 from relay_lab import network
 from test_session import SERVICE, Route, config, echo, pair, read_exactly, until
+from test_session_refusals import attach
 
 from bridge.addresses import Multiaddr, is_relayed, with_peer
 from bridge.behaviours.host import HostConfig
+from bridge.errors import NegotiationFailed, StreamReset
 from bridge.eventhub import EventHub
 from bridge.identity import Identity
+from bridge.limits.session import SESSION_CARRIERS, SESSION_RETRY_MAX
 from bridge.protocol.path import PathPolicy
-from bridge.session import SessionStream
+from bridge.protocol.session import Session
+from bridge.protocol.session.frames import Attach, Kind, Refusal, refuse
+from bridge.session import SESSION_PROTOCOL, SessionStream
 from bridge.session.host import SessionHost, open_session_host
+from bridge.session.keeper import Keeper
+from bridge.swarm.connection import Connection
+from bridge.swarm.stream import Stream
 
 
 async def said(stream: SessionStream, text: bytes) -> None:
@@ -29,7 +39,7 @@ async def said(stream: SessionStream, text: bytes) -> None:
 async def relayed() -> AsyncIterator[tuple[SessionHost, SessionHost, Multiaddr, Multiaddr]]:
     """(dialler, acceptor, its circuit address, its direct address); nobody punches."""
     async with network() as net:
-        relay = await net.relay()
+        relay = await net.relay(circuit_seconds=0, circuit_bytes=0)  # no caps, so no polling of them
         listen = (Multiaddr("/ip4/127.0.0.1/tcp/0"),)
         kept = HostConfig(
             Identity.generate(), listen=listen, relays=(relay.addr,), allow_private=True, autonat=False, punch=False
@@ -75,3 +85,165 @@ async def test_a_dial_that_hangs_does_not_keep_a_session_from_a_connection_that_
             await said(stream, b"after")
         await accepted.aclose()
         await listeners[0].aclose()
+
+
+@pytest.mark.parametrize(
+    ("generation", "received", "refusal"), [(0, 0, Refusal.STALE_GENERATION), (1, 9, Refusal.BAD_OFFSET)]
+)
+async def test_first_attach_that_is_refused_opens_no_session(generation: int, received: int, refusal: Refusal) -> None:
+    async with pair() as both:
+        called: list[SessionStream] = []
+
+        async def handler(stream: SessionStream) -> None:
+            called.append(stream)
+            await stream.receive_some()
+
+        both.acceptor.sessions.serve("/test/called", handler)
+        wrong = Attach(os.urandom(16), generation, received, 1 << 20, True, 0, "/test/called")
+        kind, value, _ = await attach(both.dialler, both, wrong)
+        assert (kind, value) == (Kind.REFUSED, refusal)
+        await trio.testing.wait_all_tasks_blocked()
+        assert both.acceptor.sessions.count == 0
+        assert not called
+
+
+async def test_a_fault_in_one_session_s_keeper_ends_that_session_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with pair() as both:
+        stays, falls = await both.open(), await both.open()
+        await said(stays, b"both")
+        await said(falls, b"both")
+
+        def faulty(keeper: Keeper, before: object = Keeper._step) -> object:
+            if keeper._session is falls.live:
+                raise ZeroDivisionError("a defect of ours")
+            assert callable(before)
+            return before(keeper)
+
+        monkeypatch.setattr(Keeper, "_step", faulty)
+        for connection in both.dialler.swarm.connections(both.peer):
+            connection.abort("CUT")
+        with trio.fail_after(10), pytest.raises(StreamReset):
+            await falls.receive_some()
+        await said(stays, b"and this one goes on")
+        assert both.dialler.sessions.opened == (stays.live,)
+        assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_session_that_ends_while_a_stream_is_opened_for_it_takes_no_carrier(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with pair() as both:
+        stream, target = await both.open(), await both.connect()
+        await said(stream, b"begin")
+        plain = target.open_stream
+
+        async def late(protocols: Sequence[str], *, lazy: bool) -> Stream:
+            opened = await plain(protocols, lazy=lazy)
+            stream.abort()
+            return opened
+
+        monkeypatch.setattr(target, "open_stream", late)
+        with trio.fail_after(5):
+            assert not await both.dialler.sessions.move(stream.live, target, "TRIED")
+        assert target.streams == 0
+        assert all(one.connection is not target for one in stream.live.carriers.values())
+
+
+async def test_many_moves_at_once_keep_to_the_bound_of_carriers(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, most = Session.attach, 0
+
+    def noting(machine: Session, now: float) -> int:
+        nonlocal most
+        generation = plain(machine, now)
+        most = max(most, len(machine.carriers))
+        return generation
+
+    monkeypatch.setattr(Session, "attach", noting)
+    async with pair() as both:
+        stream = await both.open()
+        await said(stream, b"begin")
+        targets = [await both.connect() for _ in range(2 * SESSION_CARRIERS)]
+        outcomes: list[bool] = []
+
+        async def move(to: Connection) -> None:
+            outcomes.append(await both.dialler.sessions.move(stream.live, to, "TRIED"))
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                for target in targets:
+                    nursery.start_soon(move, target)
+        assert True in outcomes
+        assert most == SESSION_CARRIERS
+        await said(stream, b"after all of them")
+        await until(lambda: len(stream.live.machine.carriers) == 1)
+
+
+async def test_peer_that_refuses_and_keeps_the_stream_open_is_not_waited_for() -> None:
+    async with pair() as both:
+        await both.acceptor.swarm.unhandle(SESSION_PROTOCOL)
+
+        async def mute(stream: Stream) -> None:
+            await stream.receive_some()
+            await stream.send_all(refuse(Refusal.STALE_GENERATION, "no"))
+            await trio.sleep_forever()
+
+        await both.acceptor.swarm.handle(SESSION_PROTOCOL, mute, max_streams=9, max_per_peer=9)
+        with trio.fail_after(3), pytest.raises(NegotiationFailed):
+            await both.open()
+        assert both.dialler.sessions.count == 0
+
+
+@pytest.mark.parametrize("waiting", ["send_all", "wait_send_all_might_not_block"])
+async def test_closing_wakes_the_task_that_waits_to_send(waiting: str) -> None:
+    async with pair() as both:
+
+        async def deaf(_stream: SessionStream) -> None:
+            await trio.sleep_forever()
+
+        both.acceptor.sessions.serve("/test/deaf", deaf)
+        stream = await both.open("/test/deaf")
+        with trio.move_on_after(0.5):
+            while True:
+                await stream.send_all(bytes(1 << 16))
+        woken = trio.Event()
+
+        async def send() -> None:
+            try:
+                if waiting == "send_all":
+                    await stream.send_all(bytes(1 << 25))
+                else:
+                    await stream.wait_send_all_might_not_block()
+            except trio.ClosedResourceError:
+                pass
+            woken.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await until(lambda: bool(stream.live.writing))
+            nursery.start_soon(stream.aclose)
+            with trio.fail_after(1):
+                await woken.wait()
+            stream.abort()
+
+
+async def test_a_direct_path_that_did_not_answer_once_is_measured_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.session.keeper.SESSION_MEASURE", 0.1)
+    monkeypatch.setattr(Connection, "rtt", property(lambda _: None))  # nothing is known of either path
+    asked: list[Connection] = []
+    plain = Connection.ping
+
+    async def ping(connection: Connection) -> float:
+        asked.append(connection)
+        if connection.path == "direct" and sum(one is connection for one in asked) == 1:
+            await trio.sleep_forever()
+        return await plain(connection)
+
+    async with relayed() as (dialler, acceptor, circuit, direct):
+        route = Route(acceptor.swarm.peer, circuit)
+        stream = await dialler.sessions.open(await dialler.swarm.dial(circuit), SERVICE, route=route, policy="any")
+        await said(stream, b"relayed")
+        monkeypatch.setattr(Connection, "ping", ping)
+        await dialler.swarm.dial(direct)
+        await until(lambda: stream.path == "direct", SESSION_RETRY_MAX + 3)
