@@ -137,12 +137,13 @@ class Pool:
     def _on_stream(self, stream: Stream, protocol: str) -> None:
         relayed = stream.connection.path == "relay"
         registration = self.registry.find(protocol, relayed=relayed)
-        if registration is None or self._stopping or not registration.enter(stream.connection.peer):
+        origin = self.table.origin(stream.connection.id)
+        if registration is None or self._stopping or not registration.enter(stream.connection.peer, origin):
             stream.reset()
             return
-        self.nursery.start_soon(self._serve, registration, stream)
+        self.nursery.start_soon(self._serve, registration, stream, origin)
 
-    async def _serve(self, registration: Registration, stream: Stream) -> None:
+    async def _serve(self, registration: Registration, stream: Stream, origin: str | None) -> None:
         """Runs a handler. The handler owns the stream and closes it; on an error it is reset here."""
 
         def failed(_reason: str) -> None:
@@ -151,7 +152,7 @@ class Pool:
         try:
             await supervise(f"the handler of {registration.protocol}", partial(registration.handler, stream), failed)
         finally:
-            registration.leave(stream.connection.peer)
+            registration.leave(stream.connection.peer, origin)
 
     async def open_stream(self, connections: tuple[Connection, ...], protocols: tuple[str, ...]) -> Stream:
         """Opens a stream on the first connection that is still alive; `connections` has at least one element."""

@@ -20,7 +20,10 @@ Handler = Callable[["Stream"], Awaitable[None]]
 
 @dataclass(eq=False)
 class Registration:
-    """One protocol. `active` counts the streams whose handler runs, for each peer."""
+    """One protocol. `active` counts the streams whose handler runs, for each peer, `origins` for each address.
+
+    Peer ids cost nothing, so no single address gets more than half of all places.
+    """
 
     protocol: str
     handler: Handler
@@ -28,24 +31,33 @@ class Registration:
     max_per_peer: int
     relayed: bool
     active: Counter[PeerId] = field(default_factory=Counter)
+    origins: Counter[str] = field(default_factory=Counter)
     total: int = 0
     refused: int = 0
 
-    def enter(self, peer: PeerId) -> bool:
-        """Takes a place for one stream; False when there is none (then it is counted as refused)."""
-        if self.total >= self.max_streams or self.active[peer] >= self.max_per_peer:
+    def enter(self, peer: PeerId, origin: str | None = None) -> bool:
+        """Takes a place for one stream; False when there is none (then it is counted as refused). `origin`: the
+        address that the peer came from, None when we dialled it and over a relay."""
+        full = self.total >= self.max_streams or self.active[peer] >= self.max_per_peer
+        if full or (origin is not None and self.origins[origin] >= max(self.max_per_peer, self.max_streams // 2)):
             self.refused += 1
             return False
         self.active[peer] += 1
         self.total += 1
+        if origin is not None:
+            self.origins[origin] += 1
         return True
 
-    def leave(self, peer: PeerId) -> None:
+    def leave(self, peer: PeerId, origin: str | None = None) -> None:
         """Gives back the place of one stream."""
         self.total -= 1
         self.active[peer] -= 1
         if not self.active[peer]:
             del self.active[peer]
+        if origin is not None:
+            self.origins[origin] -= 1
+            if not self.origins[origin]:
+                del self.origins[origin]
 
 
 class Registry:

@@ -169,6 +169,11 @@ class ConnectionTable(Generic[C]):
         """The member of that id, or None."""
         return self._members.get(connection)
 
+    def origin(self, connection: int) -> str | None:
+        """The address group that the member of that id came from; None when it came from none, or is gone."""
+        ticket = self._tickets.get(connection)
+        return None if ticket is None else ticket.group
+
     def members(self, peer: PeerId | None = None) -> tuple[C, ...]:
         """A snapshot in the order of opening; of one peer, or of all."""
         return tuple((self._members if peer is None else self._peers.get(peer, {})).values())

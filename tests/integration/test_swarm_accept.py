@@ -7,18 +7,20 @@ import resource
 import socket
 import subprocess
 import sys
-from contextlib import AsyncExitStack, ExitStack, closing
+from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from functools import partial
 
 import pytest
 import trio
 
 from bridge.addresses import Multiaddr, endpoint_of, parse
-from bridge.errors import AddressError, LimitExceeded, PortInUse
+from bridge.errors import AddressError, LimitExceeded, PortInUse, StreamReset
 from bridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent
+from bridge.identity import PeerId
 from bridge.limits.swarm import DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
 from bridge.net.interfaces import interface_addresses
 from bridge.swarm import pool
+from bridge.swarm.stream import Stream
 from bridge.swarm.table import ConnectionLimits
 from tests.support.swarms import LOOPBACK, Node, open_descriptors, open_node
 
@@ -262,3 +264,21 @@ async def test_peers_that_leave_in_the_middle_of_the_handshake_are_forgotten() -
         connection = await b.swarm.dial(a.addr)
         await trio.testing.wait_all_tasks_blocked()
         assert [one.remote for one in a.swarm.connections()] == [connection.local]
+
+
+async def test_one_address_with_many_ids_does_not_take_all_places_of_a_handler() -> None:
+    held: list[PeerId] = []
+
+    async def hold(stream: Stream) -> None:
+        held.append(stream.connection.peer)
+        await stream.receive_some()
+
+    async with open_node() as server, open_node() as first, open_node() as second:
+        await server.swarm.handle("/hold", hold, max_streams=4, max_per_peer=2)
+        for node in (first, second):
+            connection = await node.swarm.dial(server.addr)
+            for _ in range(2):
+                with suppress(StreamReset):
+                    await connection.open_stream(["/hold"])
+            await connection.ping()
+        assert held == [first.peer, first.peer]

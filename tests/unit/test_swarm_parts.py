@@ -33,6 +33,17 @@ def test_the_registry_bounds_streams_in_all_and_for_each_peer() -> None:
     assert registration.refused == 2
 
 
+def test_one_address_with_many_ids_leaves_half_of_the_places_to_others() -> None:
+    registration = Registration("/x", nothing, max_streams=8, max_per_peer=2, relayed=True)
+    crowd = [Identity.generate().peer_id for _ in range(5)]
+    taken = [peer for peer in crowd for _ in range(2) if registration.enter(peer, "192.0.2.1")]
+    assert len(taken) == 4
+    assert registration.enter(ME, "192.0.2.2")
+    assert registration.enter(OTHER)
+    registration.leave(taken[0], "192.0.2.1")
+    assert registration.enter(crowd[4], "192.0.2.1")
+
+
 def test_a_protocol_not_offered_over_circuits_is_neither_told_nor_found_there() -> None:
     changes: list[int] = []
     registry = Registry(lambda: changes.append(1))
