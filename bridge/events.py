@@ -323,7 +323,7 @@ class CircuitClosed(Event):
 @dataclass(frozen=True, kw_only=True)
 class AutonatResult(Event):
     """What AutoNAT v2 found for one of our addresses. `reachability`: public, private or unknown. `status`: the
-    server's DialStatus, or NO_ANSWER when it dropped the request after the time of a dial."""
+    server's DialStatus, or NO_ANSWER when it dropped the request after the time of a dial, and answers others."""
 
     name = "autonat.result"
     addr: str

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bridge.addresses import Multiaddr, endpoint_of, is_relayed
+from bridge.addresses import Multiaddr, endpoint_of, is_relayed, parse
 from bridge.errors import BridgeError, ConnectionLost, ProtocolViolation, StreamReset
 from bridge.events import AutonatResult, ConnectionClosed, Event, Identified, ObservedAddress
 from bridge.identity import Identity, PeerId, peer_text
 from bridge.limits.autonat import (
     AUTONAT_BOOT_DELAY,
+    AUTONAT_CONTROL_TIMEOUT,
     AUTONAT_DATA_CHUNK,
     AUTONAT_DIAL_BACK_TIMEOUT,
     AUTONAT_DIAL_TIMEOUT,
@@ -50,6 +51,8 @@ from bridge.swarm.upgrade import upgrade
 __all__ = ["Autonat"]
 
 _log = logging.getLogger(__name__)
+_NOWHERE = parse("/ip4/192.0.2.1/tcp/1")
+"""For documentation only (RFC 5737): refused, or dial data asked for, before anybody would dial it."""
 _NETWORK = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 
 
@@ -141,18 +144,23 @@ class Autonat:
         return Scope(self._swarm.config.allow_private, self._swarm.config.allow_private and loopback)
 
     async def _round(self) -> None:
-        """Asks each server about each address, unless it was asked lately."""
+        """Asks each server about each address, unless it was asked lately; forgets what is no address of ours now."""
         servers = {peer: self._swarm.connection(number) for number, peer in self._servers.items()}
+        ours: set[Multiaddr] = set()
         for peer, connection in list(servers.items())[:AUTONAT_MAX_SERVERS]:
             if connection is None or connection.closed.is_set():
                 continue
-            for addr in self._addresses(connection)[:AUTONAT_MAX_PROBES]:
+            addrs = self._addresses(connection)
+            ours.update(addrs)
+            for addr in addrs[:AUTONAT_MAX_PROBES]:
                 now = trio.current_time()
                 due = AUTONAT_REFRESH if self._tally.reachability(addr)[0] != "unknown" else AUTONAT_RETRY
                 if now - self._asked.get((peer, str(addr)), -due) < due:
                     continue
                 self._asked[peer, str(addr)] = now
                 await self._probe(connection, addr)
+        for addr in self._tally.keep(ours) if ours else ():
+            self._swarm.set_external(addr, False)
         horizon = trio.current_time() - AUTONAT_REFRESH
         self._asked = {key: at for key, at in self._asked.items() if at > horizon}
 
@@ -175,7 +183,7 @@ class Autonat:
                 await stream.aclose()
         except _NETWORK as problem:
             _log.debug("AutoNAT at %s failed: %r", peer_text(server.peer), problem)
-            if not _fell_silent(server, probe, problem):
+            if not _fell_silent(server, probe, problem) or not await self._answers(server):
                 return
             answer = autonat.SILENCE
         finally:
@@ -183,6 +191,23 @@ class Autonat:
             if stream is not None:
                 stream.reset()
         self._judge(server.peer, addr, answer, probe.seen.is_set())
+
+    async def _answers(self, server: Connection) -> bool:
+        """Whether a server that fell silent answers where there is nothing to dial. If not, it is overloaded or broken,
+        and its silence says nothing about our address."""
+        stream: Stream | None = None
+        try:
+            with trio.fail_after(AUTONAT_CONTROL_TIMEOUT):
+                stream = await self._swarm.open_stream(server, [autonat.DIAL_REQUEST])
+                await write_message(stream, autonat.encode_request([_NOWHERE], secrets.randbits(64)))
+                autonat.decode_for_client(await read_message(stream, AUTONAT_MESSAGE))
+        except _NETWORK as problem:
+            _log.debug("AutoNAT at %s: no answer to a plain question either: %r", peer_text(server.peer), problem)
+            return False
+        finally:
+            if stream is not None:
+                stream.reset()
+        return True
 
     async def _ask(self, stream: Stream, probe: _Probe, nonce: int) -> Answer:
         await write_message(stream, autonat.encode_request([probe.addr], nonce))

@@ -19,6 +19,9 @@ AUTONAT_STREAM_TIMEOUT: Final = 20.0
 AUTONAT_SILENCE: Final = 5.0
 """A server that ends a request without an answer after this long has tried a dial; sooner, it says nothing."""
 
+AUTONAT_CONTROL_TIMEOUT: Final = 5.0
+"""A question that costs no dial is answered within this by a server that is there and not overloaded."""
+
 AUTONAT_DIAL_TIMEOUT: Final = 5.0
 AUTONAT_DIAL_BACK_TIMEOUT: Final = 5.0
 AUTONAT_REQUESTS_PER_MINUTE: Final = 60
@@ -36,6 +39,9 @@ AUTONAT_BOOT_DELAY: Final = 2.0
 
 AUTONAT_REFRESH: Final = 900.0
 AUTONAT_RETRY: Final = 90.0
+AUTONAT_STALE: Final = 2400.0
+"""A server that is still there is asked again each AUTONAT_REFRESH: a word older than this is of one that has gone."""
+
 AUTONAT_MAX_SERVERS: Final = 4
 AUTONAT_MAX_PROBES: Final = 4
 """Servers asked in one round, and addresses asked about at each."""

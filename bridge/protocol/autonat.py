@@ -29,6 +29,7 @@ from bridge.limits.autonat import (
     AUTONAT_MIN_DATA,
     AUTONAT_REQUESTS_PER_MINUTE,
     AUTONAT_REQUESTS_PER_PEER,
+    AUTONAT_STALE,
 )
 from bridge.protocol.candidates import Scope
 from bridge.protocol.nat import endpoint_key
@@ -263,7 +264,8 @@ class _Score:
 
 
 class Tally:
-    """What servers found out about each of our addresses: the newest answer of each server counts (A9)."""
+    """What servers found out about each of our addresses: the newest answer of each server counts (A9), until it is
+    AUTONAT_STALE seconds old and others speak."""
 
     def __init__(self) -> None:
         self._scores: dict[str, _Score] = {}
@@ -273,12 +275,14 @@ class Tally:
 
         OK counts only when our nonce came back (A5), so a server cannot make us public by its word alone. SILENCE
         counts as a dial in vain: rust-libp2p's server allows a whole request the 10 s that a dial into a black hole
-        takes, and then drops the request without an answer. The word of a server weighs no more than that either.
+        takes, and then drops the request without an answer. But it is nobody's word, and says nothing against that of
+        another server which has reached us.
         """
         if answer == SILENCE:
-            answer = Answer("OK", 0, "E_DIAL_ERROR")
-            if nonce_seen:
+            known = self._scores.get(str(addr))
+            if nonce_seen or (known is not None and known.public.keys() - {server}):
                 return False
+            answer = Answer("OK", 0, "E_DIAL_ERROR")
         if answer.status != "OK":
             return False
         if answer.dial == "OK" and nonce_seen:
@@ -294,6 +298,8 @@ class Tally:
         (score.private if good else score.public).pop(server, None)
         (score.public if good else score.private)[server] = now
         for side in (score.public, score.private):
+            for stale in [one for one, at in side.items() if now - at > AUTONAT_STALE]:
+                del side[stale]
             while len(side) > AUTONAT_CONFIRMATIONS:
                 del side[next(iter(side))]
         return True
@@ -319,9 +325,13 @@ class Tally:
     def _verdict(self, addr: str) -> Reachability:
         return self.reachability(Multiaddr(addr))[0]
 
-    def forget(self) -> None:
-        """Our network changed: ask again."""
-        self._scores.clear()
+    def keep(self, addrs: Collection[Multiaddr]) -> tuple[Multiaddr, ...]:
+        """Forgets all other addresses, since they are no longer ours (our network changed); returns those."""
+        ours = {str(addr) for addr in addrs}
+        gone = tuple(addr for addr in self._scores if addr not in ours)
+        for addr in gone:
+            del self._scores[addr]
+        return tuple(map(Multiaddr, gone))
 
 
 def _bounded(data: bytes) -> bytes:

@@ -16,7 +16,7 @@ from bridge.eventhub import EventHub
 from bridge.events import AutonatResult
 from bridge.identity import Identity
 from bridge.protocol import autonat
-from bridge.protocol.autonat import Answer, DataDue
+from bridge.protocol.autonat import Answer, DataDue, Request
 from bridge.rpc.trio_api import open_trio
 from bridge.swarm.delimited import read_message, write_message
 from bridge.swarm.stream import Stream
@@ -131,13 +131,18 @@ async def test_a_reset_behind_the_nonce_does_not_spoil_the_answer(answered: bool
 
 
 async def test_a_server_that_drops_the_request_late_has_dialled_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """rust-libp2p's server gives no answer when its dial takes as long as the request may: behind most NATs."""
+    """rust-libp2p's server gives no answer when its dial takes as long as the request may: behind most NATs. Where the
+    address is not the one it sees, it asks for dial data first."""
     monkeypatch.setattr(behaviour, "AUTONAT_BOOT_DELAY", 0.05)
     monkeypatch.setattr(behaviour, "AUTONAT_SILENCE", 0.0)
     async with open_one() as (server, _), open_one(client=True) as (client, record):
 
         async def drop(stream: Stream) -> None:
-            await read_message(stream, 8192)
+            request = autonat.decode_for_server(await read_message(stream, 8192))
+            assert isinstance(request, Request)
+            if request.addrs != tuple(addr.to_bytes() for addr in client.swarm.listen_addrs()):
+                await write_message(stream, autonat.encode_data_due(DataDue(0, 30_000)))
+                await stream.receive_some()  # a reset
             stream.reset()
 
         await server.swarm.handle(autonat.DIAL_REQUEST, drop, max_streams=4, max_per_peer=4)
@@ -146,6 +151,49 @@ async def test_a_server_that_drops_the_request_late_has_dialled_in_vain(monkeypa
         assert (found.reachability, found.status, found.confirmations) == ("private", "NO_ANSWER", 1)
         assert client.autonat is not None
         assert client.autonat.reachability == "private"
+
+
+async def test_a_server_that_drops_every_request_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An overloaded one lets requests die too, but then also those where there is nothing to dial."""
+    monkeypatch.setattr(behaviour, "AUTONAT_BOOT_DELAY", 0.05)
+    monkeypatch.setattr(behaviour, "AUTONAT_RETRY", 0.05)
+    monkeypatch.setattr(behaviour, "AUTONAT_SILENCE", 0.0)
+    async with open_one() as (server, _), open_one(client=True) as (client, record):
+        requests = 0
+
+        async def recover_at_last(stream: Stream) -> None:
+            nonlocal requests
+            await read_message(stream, 8192)
+            requests += 1
+            if requests > 4:
+                await write_message(stream, autonat.encode_answer(Answer("OK", 0, "E_DIAL_ERROR")))
+                await stream.aclose()
+            stream.reset()
+
+        await server.swarm.handle(autonat.DIAL_REQUEST, recover_at_last, max_streams=4, max_per_peer=4)
+        await client.swarm.dial(addr_of(server))
+        found = await record.wait(AutonatResult)
+        assert (found.status, requests) == ("E_DIAL_ERROR", 5)
+
+
+async def test_an_address_that_is_no_longer_ours_is_neither_announced_nor_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("AUTONAT_BOOT_DELAY", "AUTONAT_REFRESH", "AUTONAT_RETRY"):
+        monkeypatch.setattr(behaviour, name, 0.05)
+    async with open_one(server=True) as (server, _), open_one(client=True) as (client, record):
+        assert client.autonat is not None
+        await client.swarm.dial(addr_of(server))
+        found = await record.wait(AutonatResult)
+        assert found.reachability == "public"
+        # The network changed: another address, at which nobody answers.
+        elsewhere = parse("/ip4/127.0.0.1/tcp/1")
+        monkeypatch.setattr(client.autonat, "_addresses", lambda _server: (elsewhere,))
+        with trio.fail_after(10):
+            while client.autonat.reachability != "private":
+                await record.wait(AutonatResult, len(record.of(AutonatResult)) + 1)
+        assert client.autonat.reachability_of(parse(found.addr)) == ("unknown", 0)
+        assert client.swarm.announcements.addresses(()) == ()
 
 
 async def test_a_server_that_drops_the_request_at_once_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

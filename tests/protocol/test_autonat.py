@@ -18,6 +18,7 @@ from bridge.limits.autonat import (
     AUTONAT_MIN_DATA,
     AUTONAT_REQUESTS_PER_MINUTE,
     AUTONAT_REQUESTS_PER_PEER,
+    AUTONAT_STALE,
 )
 from bridge.protocol import autonat
 from bridge.protocol.autonat import SILENCE, Answer, Choice, DataDue, DataMeter, Quota, Refused, Request, Tally, choose
@@ -136,8 +137,32 @@ def test_tally_trusts_the_nonce_and_the_majority() -> None:
     assert tally.overall() == "private"
     assert tally.record(PUBLIC, PEERS[0], bad, nonce_seen=False, now=1.0)
     assert tally.reachability(PUBLIC) == ("private", 3)
-    tally.forget()
+    other = parse("/ip4/11.0.0.9/tcp/4001")
+    assert tally.record(other, PEERS[0], good, nonce_seen=True, now=1.0)
+    assert tally.overall() == "public"
+    assert tally.keep([PUBLIC]) == (other,)
+    assert tally.overall() == "private"
+    assert tally.keep([]) == (PUBLIC,)
     assert tally.overall() == "unknown"
+
+
+def test_the_word_of_a_server_that_has_gone_does_not_hold_for_ever() -> None:
+    tally = Tally()
+    good, bad = Answer("OK", 0, "OK"), Answer("OK", 0, "E_DIAL_ERROR")
+    assert tally.record(PUBLIC, PEERS[0], good, nonce_seen=True, now=0.0)
+    assert tally.record(PUBLIC, PEERS[1], bad, nonce_seen=False, now=AUTONAT_STALE)
+    assert tally.reachability(PUBLIC) == ("unknown", 0)
+    assert tally.record(PUBLIC, PEERS[1], bad, nonce_seen=False, now=AUTONAT_STALE + 1.0)
+    assert tally.reachability(PUBLIC) == ("private", 1)
+
+
+def test_silence_says_nothing_against_the_word_of_another_server() -> None:
+    tally = Tally()
+    assert tally.record(PUBLIC, PEERS[0], Answer("OK", 0, "OK"), nonce_seen=True, now=0.0)
+    assert not tally.record(PUBLIC, PEERS[1], SILENCE, nonce_seen=False, now=1.0)
+    assert tally.reachability(PUBLIC) == ("public", 1)
+    assert tally.record(PUBLIC, PEERS[0], SILENCE, nonce_seen=False, now=2.0)
+    assert tally.reachability(PUBLIC) == ("private", 1)
 
 
 @pytest.mark.parametrize(
