@@ -5,26 +5,37 @@ It reads them afresh at each call, since interfaces come and go. It knows nothin
 
 from __future__ import annotations
 
+import logging
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import ifaddr
 
 __all__ = ["expand", "interface_addresses", "is_local"]
 
+_log = logging.getLogger(__name__)
+_last: tuple[IPv4Address | IPv6Address, ...] = ()
+
 
 def interface_addresses(version: int | None = None) -> tuple[IPv4Address | IPv6Address, ...]:
     """All unicast addresses of the interfaces that are up, loopback last, link-local ones left out (no zone ids).
 
-    `version`: 4, 6 or None for both.
+    `version`: 4, 6 or None for both. Asking takes a descriptor: when none is left, what was read last is told again.
     """
-    found: dict[IPv4Address | IPv6Address, None] = {}
-    for adapter in ifaddr.get_adapters():
-        for entry in adapter.ips:
-            host = entry.ip if isinstance(entry.ip, str) else entry.ip[0]
-            ip = ip_address(host.partition("%")[0])
-            if not ip.is_link_local and version in (None, ip.version):
-                found[ip] = None
-    return tuple(sorted(found, key=lambda ip: (ip.is_loopback, ip.version)))
+    global _last
+    try:
+        adapters = ifaddr.get_adapters()
+    except OSError:
+        _log.debug("the interfaces cannot be read; going on with what was read last", exc_info=True)
+    else:
+        found: dict[IPv4Address | IPv6Address, None] = {}
+        for adapter in adapters:
+            for entry in adapter.ips:
+                host = entry.ip if isinstance(entry.ip, str) else entry.ip[0]
+                ip = ip_address(host.partition("%")[0])
+                if not ip.is_link_local:
+                    found[ip] = None
+        _last = tuple(sorted(found, key=lambda ip: (ip.is_loopback, ip.version)))
+    return tuple(ip for ip in _last if version in (None, ip.version))
 
 
 def expand(ip: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:

@@ -35,7 +35,7 @@ from bridge.swarm.listener import Listeners
 from bridge.swarm.pool import Pool
 from bridge.swarm.registry import Registration
 from bridge.swarm.stream import Stream
-from bridge.swarm.supervise import EXPECTED
+from bridge.swarm.supervise import EXPECTED, report
 from bridge.swarm.transport import Reservation, ReservingTransport, Transport
 
 __all__ = ["Actor"]
@@ -52,7 +52,7 @@ class Actor:
         self._dialer = dialer
         self._transports = transports
         self._send, self._receive = trio.open_memory_channel[Command[Any]](MAILBOX)
-        self._pending: set[Reply[Any]] = set()
+        self._pending: dict[Reply[Any], Command[Any]] = {}
         self._stopped = False
 
     async def submit(self, command: Command[T]) -> T:
@@ -66,7 +66,7 @@ class Actor:
             raise SwarmStopped("the swarm has stopped; open another one")
         if len(self._pending) >= MAX_COMMANDS:
             raise LimitExceeded(f"{MAX_COMMANDS} commands are in progress; wait for some to end")
-        self._pending.add(reply)
+        self._pending[reply] = command
         try:
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await self._send.send(command)
@@ -77,7 +77,7 @@ class Actor:
             _undo(reply.abandoned())
             raise
         finally:
-            self._pending.discard(reply)
+            del self._pending[reply]
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """The actor task. Ends when cancelled; then all that it started has ended as well."""
@@ -100,9 +100,10 @@ class Actor:
         """Ends every pending command with SwarmStopped and takes no more."""
         self._stopped = True
         self._send.close()
-        for reply in tuple(self._pending):
+        for reply, command in tuple(self._pending.items()):
             reply.fail(SwarmStopped("the swarm stopped before the command ended"))
-            reply.scope.cancel()
+            if not isinstance(command, Close):  # what it is flushing is not to be lost by stopping; `Pool.stop` waits
+                reply.scope.cancel()
 
     async def _perform(self, command: Command[Any]) -> None:
         reply = command.reply
@@ -113,6 +114,9 @@ class Actor:
                     _undo(value)
                 reply.succeed(value)
         except EXPECTED as problem:
+            reply.fail(problem)
+        except Exception as problem:  # noqa: BLE001 - the named supervisor: a command's defect ends that command
+            report(f"the command {type(command).__name__}", problem)
             reply.fail(problem)
         finally:
             reply.fail(SwarmStopped("the swarm stopped before the command ended"))

@@ -111,6 +111,12 @@ class Connection:
         """Streams that have not ended on both sides."""
         return len(self._mux.session.streams)
 
+    @property
+    def closing(self) -> bool:
+        """It takes no more streams: closed, or one of the two sides has said goodbye."""
+        session = self._mux.session
+        return self.closed.is_set() or session.local_gone or session.remote_gone
+
     async def run(
         self,
         on_stream: OnStream,

@@ -57,7 +57,9 @@ class _Race:
         self.running = 0
         self.failures: list[tuple[Multiaddr, BridgeError]] = []
         self.winner: Connection | None = None
-        self.error: BridgeError | None = None
+        self.error: Exception | None = None
+        self.lost = False
+        """Every address was tried in vain; those of a later caller would not be."""
 
     def add(self, addrs: Sequence[Multiaddr]) -> None:
         self.plan.add(addrs)
@@ -128,7 +130,7 @@ class Dialer:
 
     async def _shared(self, key: object, addrs: Sequence[Multiaddr], expected: PeerId | None) -> Connection:
         race = self._races.get(key)
-        if race is None:
+        if race is None or race.lost:
             race = self._races[key] = _Race(addrs)
             self._pool.nursery.start_soon(self._run_shared, key, race, expected)
         else:
@@ -151,7 +153,7 @@ class Dialer:
         try:
             with race.scope:
                 await self._race(race, expected, fresh=False)
-        except BridgeError as problem:
+        except Exception as problem:  # noqa: BLE001 - handed on: every caller raises it
             race.error = problem
         finally:
             self._forget(key, race)
@@ -182,6 +184,7 @@ class Dialer:
                 if addr is not None:
                     nursery.start_soon(attempt, addr)
                 elif not race.running:
+                    race.lost = True
                     break
                 more = race.plan.waiting and race.running < MAX_PARALLEL_DIALS
                 with trio.move_on_after(DIAL_STAGGER if more else math.inf):
@@ -259,7 +262,7 @@ class Dialer:
 
     def _same_endpoint(self, target: Multiaddr, expected: PeerId | None) -> Connection | None:
         for connection in self._pool.table.members(expected):
-            if connection.path == "direct" and connection.remote == target and not connection.closed.is_set():
+            if connection.path == "direct" and connection.remote == target and not connection.closing:
                 return connection
         return None
 

@@ -89,8 +89,7 @@ class Mux:
     async def open(self, protocols: Sequence[str], *, lazy: bool) -> Stream:
         """See Connection.open_stream."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        closed = self._connection.closed
-        while not closed.is_set() and not self.session.remote_gone and not self.session.can_open:
+        while not self._connection.closing and not self.session.can_open:
             await self._openers.park()
         self._connection.check_alive()
         negotiation = Initiator(protocols)

@@ -14,7 +14,15 @@ from typing import Literal
 import trio
 
 from bridge.addresses import endpoint_of
-from bridge.errors import AddressError, ConnectionLost, DialTimeout, LimitExceeded, ProtocolViolation, RemoteError
+from bridge.errors import (
+    AddressError,
+    ConnectionLost,
+    DialTimeout,
+    LimitExceeded,
+    ProtocolViolation,
+    RemoteError,
+    SwarmStopped,
+)
 from bridge.eventhub import EventHub
 from bridge.events import ConnectionClosed, ConnectionOpened
 from bridge.identity import Identity, PeerId, peer_text
@@ -48,7 +56,7 @@ class Pool:
 
     def live(self, peer: PeerId) -> tuple[Connection, ...]:
         """The peer's connections that are not closing down, best first."""
-        return tuple(one for one in self.table.ranked(peer) if not one.closed.is_set())
+        return tuple(one for one in self.table.ranked(peer) if not one.closing)
 
     def accepted(self, socket: TcpStream) -> None:
         """Takes over a socket from a listener: refused at once when a limit is reached, else upgraded in a task."""
@@ -84,7 +92,7 @@ class Pool:
         """Upgrades a link and enters it in the table; the connection runs when this returns.
 
         Raises what `upgrade` raises, DialTimeout after UPGRADE_TIMEOUT seconds, AddressError when we met ourselves,
-        LimitExceeded when the table refuses. On failure and on cancellation the link is cut.
+        LimitExceeded when the table refuses, SwarmStopped. On failure and on cancellation the link is cut.
         """
         try:
             with trio.move_on_after(UPGRADE_TIMEOUT) as deadline:
@@ -104,6 +112,9 @@ class Pool:
         if connection.peer == self.identity.peer_id:
             connection.abort("SELF")
             raise AddressError(f"{link.remote} leads back to ourselves; dial another peer")
+        if self._stopping:
+            connection.abort("STOPPED")
+            raise SwarmStopped(f"the swarm is stopping; {link.remote} was not taken in")
         admission = self.table.add(connection, ticket)
         if admission.refused is not None:
             connection.abort("LIMIT")
@@ -155,20 +166,16 @@ class Pool:
             registration.leave(stream.connection.peer, origin)
 
     async def open_stream(self, connections: tuple[Connection, ...], protocols: tuple[str, ...]) -> Stream:
-        """Opens a stream on the first connection that is still alive; `connections` has at least one element."""
-        problem: Exception | None = None
+        """Opens a stream on the first connection that is not closing down."""
+        problem: RemoteError = ConnectionLost("the connection closed before the stream was opened; connect again")
         for connection in connections:
-            if connection.closed.is_set():
-                continue
             try:
                 return await connection.open_stream(protocols)
             except RemoteError as error:
-                if not connection.closed.is_set():
+                if not connection.closing:
                     raise
                 problem = error
-        if problem is not None:
-            raise problem
-        raise ConnectionLost("the connection closed before the stream was opened; connect again")
+        raise problem
 
     async def close(self, connections: tuple[Connection, ...], reason: str) -> None:
         """GoAway and flush, at most CLOSE_TIMEOUT seconds together, then cut. Cancellation cuts at once. When this

@@ -107,6 +107,8 @@ class Swarm:
     async def open_stream(self, target: PeerId | Connection, protocols: Sequence[str]) -> Stream:
         """Opens a stream on a connection, or on the peer's best one. Raises Unreachable when not connected,
         NegotiationFailed when the peer speaks none of the protocols, ConnectionLost. Cancellation resets the stream."""
+        if not protocols:
+            raise ValueError("a stream needs a protocol to propose")
         return await self.actor.submit(OpenStream(target=target, protocols=tuple(protocols)))
 
     async def handle(

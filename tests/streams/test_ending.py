@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from bridge.errors import ConnectionLost, StreamReset
-from bridge.limits.wire import MIB
+from bridge.limits import MIB
 from bridge.protocol.multistream import HEADER, line
 from bridge.protocol.yamux.frames import ACK, DATA, RST, SYN, WINDOW_UPDATE, header
 from tests.support.scripted import PROTOCOL, Script, scripted
