@@ -62,6 +62,10 @@ flight, for Noise and Yamux, and for goodbyes."""
 
 SESSIONS_PER_PEER: Final = 64
 SESSIONS: Final = 1024
+SESSIONS_PER_ADDRESS: Final = SESSIONS // 2
+"""Accepted from one IPv4 address or IPv6 /64 over direct connections: peer ids cost nothing, and a session that lost
+its carrier is kept for SESSION_RESUME_TIMEOUT, so one address could hold all places for ever."""
+
 SESSION_FIRST_FRAME: Final = 10.0
 """Seconds an inbound carrier has to say which session it is for."""
 

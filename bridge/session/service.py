@@ -11,14 +11,22 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from bridge.addresses import endpoint_of
 from bridge.errors import BridgeError, DirectRequired, LimitExceeded, NegotiationFailed, ProtocolViolation
 from bridge.identity import PeerId, peer_text
 from bridge.limits.identify import IDENTIFY_TIMEOUT
-from bridge.limits.session import CARRIER_READ, SESSION_FIRST_FRAME, SESSION_GOODBYE, SESSIONS, SESSIONS_PER_PEER
+from bridge.limits.session import (
+    CARRIER_READ,
+    SESSION_FIRST_FRAME,
+    SESSION_GOODBYE,
+    SESSIONS,
+    SESSIONS_PER_ADDRESS,
+    SESSIONS_PER_PEER,
+)
 from bridge.protocol.path import PathPolicy
 from bridge.protocol.session import Attach, Refusal, Session
 from bridge.protocol.session.frames import HEADER, FrameReader, Kind, UnknownVersion, refuse
@@ -28,6 +36,7 @@ from bridge.session.live import LiveSession
 from bridge.session.stream import SessionStream
 from bridge.session.suspicion import Suspicion
 from bridge.swarm.supervise import supervise
+from bridge.swarm.table import address_group
 
 if TYPE_CHECKING:
     from bridge.behaviours.host import Host
@@ -38,6 +47,7 @@ __all__ = ["SESSION_PROTOCOL", "SessionService"]
 
 SESSION_PROTOCOL = "/punchbridge/session/1.0.0"
 
+T = TypeVar("T")
 Handler = Callable[[SessionStream], Awaitable[None]]
 
 
@@ -56,6 +66,7 @@ class SessionService:
         self._services: dict[str, _Service] = {}
         self._accepted: dict[tuple[PeerId, bytes], LiveSession] = {}
         self._per_peer: Counter[PeerId] = Counter()
+        self._per_origin: Counter[str] = Counter()
         self._opened: set[LiveSession] = set()
         self._nursery: trio.Nursery | None = None
 
@@ -131,7 +142,7 @@ class SessionService:
         peer = stream.connection.peer
         known = self._accepted.get((peer, attach.session))
         if known is None:
-            refusal = self._may_open(peer, attach, stream.connection.path)
+            refusal = self._may_open(peer, attach, stream.connection)
             if refusal is not None:
                 await _refuse(stream, refusal)
                 return
@@ -144,20 +155,22 @@ class SessionService:
             await _refuse(stream, refused)
             return
         if known is None:
-            self._begin(session)
+            self._begin(session, _origin(stream.connection))
         carrier = session.adopt(stream, attach.generation)
         session.handle(events)
         await self._carry(session, carrier, rest)
 
-    def _may_open(self, peer: PeerId, attach: Attach, path: str) -> Refusal | None:
+    def _may_open(self, peer: PeerId, attach: Attach, connection: Connection) -> Refusal | None:
         if not attach.fresh:
             return Refusal.UNKNOWN_SESSION
         service = self._services.get(attach.service)
         if service is None:
             return Refusal.UNKNOWN_SERVICE
-        if service.path not in ("any", path):
+        if service.path not in ("any", connection.path):
             return Refusal.PATH_NOT_ALLOWED
         if self._per_peer[peer] >= SESSIONS_PER_PEER or self.count >= SESSIONS:
+            return Refusal.TOO_MANY
+        if self._per_origin[_origin(connection)] >= SESSIONS_PER_ADDRESS:
             return Refusal.TOO_MANY
         return None
 
@@ -167,17 +180,18 @@ class SessionService:
         session.allowed = self._services[attach.service].path
         return session
 
-    def _begin(self, session: LiveSession) -> None:
+    def _begin(self, session: LiveSession, origin: str) -> None:
         handler = self._services[session.machine.service].handler
         self._accepted[(session.peer, session.machine.id)] = session
         self._per_peer[session.peer] += 1
-        self._start("an accepted session", partial(self._serve, session, handler))
+        self._per_origin[origin] += 1
+        self._start("an accepted session", partial(self._serve, session, handler, origin))
 
     def _start(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         """A task of one session, whose failure must not end the others."""
         self._running().start_soon(supervise, what, work, _let_be)
 
-    async def _serve(self, session: LiveSession, handler: Handler) -> None:
+    async def _serve(self, session: LiveSession, handler: Handler, origin: str) -> None:
         """Runs the handler of one accepted session, and its timer, until both have ended."""
         key = (session.peer, session.machine.id)
         stream = SessionStream(session)
@@ -190,9 +204,8 @@ class SessionService:
         finally:
             stream.abort()
             del self._accepted[key]
-            self._per_peer[session.peer] -= 1
-            if not self._per_peer[session.peer]:
-                del self._per_peer[session.peer]
+            _take_one(self._per_peer, session.peer)
+            _take_one(self._per_origin, origin)
 
     # --- opening ----------------------------------------------------------------------------------------
 
@@ -297,10 +310,25 @@ def _let_be(_reason: str) -> None:
     """The task's own clean-up has done what there is to do."""
 
 
+def _origin(connection: Connection) -> str:
+    """What counts as one origin of sessions: an address; over a relay, where none is seen, the peer itself."""
+    endpoint = endpoint_of(connection.remote) if connection.path == "direct" else None
+    return peer_text(connection.peer) if endpoint is None else address_group(endpoint.host)
+
+
+def _take_one(counts: Counter[T], key: T) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
+
+
 async def _refuse(stream: Stream, refusal: Refusal) -> None:
-    await stream.send_all(refuse(refusal, refusal.name.lower().replace("_", " ")))
-    await stream.send_eof()
-    await stream.aclose()
+    with trio.move_on_after(SESSION_FIRST_FRAME):  # a peer that does not read must not keep the place of the stream
+        await stream.send_all(refuse(refusal, refusal.name.lower().replace("_", " ")))
+        await stream.send_eof()
+        await stream.aclose()
+        return
+    stream.abort()
 
 
 async def _first_frame(stream: Stream) -> tuple[Attach, bytes]:

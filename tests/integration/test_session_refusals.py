@@ -26,7 +26,7 @@ from bridge.limits.session import (
     SESSIONS_PER_PEER,
 )
 from bridge.protocol.session.frames import HEADER, MAX_PAYLOAD, VERSION, Attach, FrameReader, Kind, Refusal, encode
-from bridge.session import SESSION_PROTOCOL, SessionStream
+from bridge.session import SESSION_PROTOCOL, SessionStream, service
 from bridge.session.host import SessionHost, open_session_host
 from bridge.swarm.stream import Stream
 
@@ -305,3 +305,19 @@ async def test_peer_cannot_aim_our_dials_by_the_relays_it_names() -> None:
                     dials += 1
             stream.abort()
     assert dials == 0
+
+
+async def test_one_address_with_many_ids_leaves_sessions_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "SESSIONS_PER_ADDRESS", 3)
+    async with pair() as both, stranger() as same_machine:
+        connection = await both.connect()
+        route = Route(both.peer, both.addr)
+        for _ in range(2):
+            await both.dialler.sessions.open(connection, SERVICE, route=route, policy="any")
+        connection = await same_machine.swarm.dial(both.addr)
+        first = await same_machine.sessions.open(connection, SERVICE, route=route, policy="any")
+        with pytest.raises(LimitExceeded):
+            await same_machine.sessions.open(connection, SERVICE, route=route, policy="any")
+        await first.aclose()
+        await until(lambda: both.acceptor.sessions.count < 3)
+        await said(await same_machine.sessions.open(connection, SERVICE, route=route, policy="any"), b"a place again")
