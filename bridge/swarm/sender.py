@@ -63,7 +63,7 @@ class Sender:
     async def flush(self) -> None:
         """Returns when nothing is queued and the writer task sends nothing, or the sender was stopped."""
         # Asked again after each wait: between the waking of this task and its turn more may have been queued.
-        while self.queued:
+        while self.queued and not self._stopped:
             await self._idle.wait()
 
     async def run(self) -> None:

@@ -72,3 +72,17 @@ async def test_flush_ends_only_when_nothing_is_being_sent(turn: int) -> None:
             socket.open.set()
             await flushed.wait()
             nursery.cancel_scope.cancel()
+
+
+async def test_stopped_by_its_own_send_nothing_is_waited_for() -> None:
+    """As over a circuit: the bytes end the connection below, which ends the one above while it is sending."""
+
+    class DyingSocket(FullSocket):
+        def send_nowait(self, data: bytes) -> int:
+            sender.stop()
+            return 1
+
+    sender = Sender(DyingSocket(), Sealer(bytes(32)), lost=pytest.fail, room=lambda: None)  # type: ignore[arg-type]
+    sender.send(b"a frame")
+    with trio.fail_after(2):
+        await sender.flush()
