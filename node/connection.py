@@ -41,12 +41,12 @@ class Inbox:
         while not self.route.queue:
             self._filled.clear()
             await self._filled.wait()
-        return self.route.queue.popleft()
+        return self.route.take()
 
     async def answer(self, seconds: float, what: str) -> pb.KaspadMessage:
         """The next message, which the peer owes us. Raises AnswerTimeout after `seconds`."""
         if self.route.queue:
-            return self.route.queue.popleft()
+            return self.route.take()
         try:
             async with asyncio.timeout(seconds):
                 return await self.get()
@@ -55,9 +55,7 @@ class Inbox:
 
     def drain(self) -> list[pb.KaspadMessage]:
         """Take what waits here, without waiting."""
-        waiting = list(self.route.queue)
-        self.route.queue.clear()
-        return waiting
+        return [self.route.take() for _ in range(len(self.route.queue))]
 
 
 class Connection:
@@ -226,7 +224,7 @@ class Connection:
             if self.ending is not None:
                 continue  # to the peer's end: a half-read stream would be reset and lose our last messages
             msg = wire.parse(data)
-            outcome = self.table.route(msg)
+            outcome = self.table.route(msg, len(data))
             self.received[msg.WhichOneof("payload") or ""] += 1
             if outcome not in (Outcome.DELIVERED, Outcome.DROPPED):
                 self.end(ending_for(outcome, msg))

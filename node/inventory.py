@@ -80,13 +80,19 @@ class Inventory:
     # --- taking in ---
 
     def want(self, items: Iterable[bytes], connection: Connection) -> list[bytes]:
-        """Those of `items` to request on this connection: not had, not asked for elsewhere. They count as asked."""
+        """Those of `items` to request on this connection: not had, not asked for elsewhere. They count as asked.
+
+        Beyond the bound the oldest request is forgotten, and its item may be asked for twice: peers that announce much
+        and answer nothing must not keep us from asking others.
+        """
         wanted = []
         for item in items:
-            if item in self._seen or item in self._requested or len(self._requested) >= limits.REQUESTED_IDS:
+            if item in self._seen or item in self._requested:
                 continue
             self._requested[item] = connection
             wanted.append(item)
+            if len(self._requested) > limits.REQUESTED_IDS:
+                del self._requested[next(iter(self._requested))]
         return wanted
 
     def answered(self, item: bytes) -> None:

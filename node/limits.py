@@ -29,6 +29,8 @@ USER_AGENT_BYTES = 256
 REJECT_REASON_CHARS = 2048
 # Peers between the first byte and Ready. A handshake is short, so more at once is a flood.
 MAX_HANDSHAKES = 64
+# Of one peer id, or of one IP address over plain TCP: whoever begins many and says nothing keeps nobody else out.
+MAX_HANDSHAKES_PER_PEER = 8
 # Peers we keep at once, both directions; kaspad's default is 117 inbound and 8 outbound.
 MAX_PEERS = 128
 
@@ -39,6 +41,9 @@ ROUTE_CAPACITY = 256
 INV_TRANSACTIONS_CAPACITY = 4096
 TRANSACTION_CAPACITY = 131_072
 INV_RELAY_BLOCK_CAPACITY_PER_BPS = 256
+# Bytes of a peer's messages that wait in all its routes: seven full inventories. The wire's capacities count messages
+# only, and 4096 full inventories are 18 GB.
+WAITING_BYTES = 32 << 20
 # Wire: 2^17 answers to one full request, and 256 others. A full outgoing queue ends the connection.
 OUTGOING_CAPACITY = (1 << 17) + 256
 # Waiting bytes at which answers wait for room, so that a slow reader of large blocks costs us this and no more.

@@ -173,6 +173,9 @@ class Node:
             info = identify(context)
         except NotIdentified as error:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+        begun = sum(one.record is None and one.info.peer_key == info.peer_key for one in self._sessions)
+        if begun >= limits.MAX_HANDSHAKES_PER_PEER:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many handshakes of one peer at once")
         await self._run(Session(self._shared, Connection(ServerStream(context)), info))
 
     async def _run(self, session: Session) -> None:

@@ -46,12 +46,27 @@ class Route:
         self.id = _next_route_id()
         self.capacity = capacity
         self.queue: deque[pb.KaspadMessage] = deque()
+        self.waiting = 0  # bytes in the queue, as they came over the wire
+        self._sizes: deque[int] = deque()
         self.on_message: Callable[[], None] | None = None
 
     @property
     def full(self) -> bool:
         """Whether another message would overflow it."""
         return len(self.queue) >= self.capacity
+
+    def put(self, msg: pb.KaspadMessage, size: int) -> None:
+        """Append a message of `size` bytes and wake the reader."""
+        self.queue.append(msg)
+        self._sizes.append(size)
+        self.waiting += size
+        if self.on_message is not None:
+            self.on_message()
+
+    def take(self) -> pb.KaspadMessage:
+        """The oldest message; there must be one."""
+        self.waiting -= self._sizes.popleft()
+        return self.queue.popleft()
 
 
 class RouteTable:
@@ -86,8 +101,9 @@ class RouteTable:
         for item in [name for name, target in self._by_type.items() if target is route]:
             del self._by_type[item]
 
-    def route(self, msg: pb.KaspadMessage) -> Outcome:
-        """Put one incoming message where it belongs."""
+    def route(self, msg: pb.KaspadMessage, size: int = 0) -> Outcome:
+        """Put one incoming message of `size` bytes where it belongs. In all routes together at most
+        `limits.WAITING_BYTES` wait, or one message."""
         payload = wire.payload_type(msg)
         if payload is None:
             return Outcome.EMPTY
@@ -96,9 +112,8 @@ class RouteTable:
         route = self._by_id.get(msg.responseId) if msg.responseId else self._by_type.get(payload)
         if route is None:
             return Outcome.NO_ROUTE
-        if route.full:
+        waiting = sum(one.waiting for one in self._by_id.values())
+        if route.full or (waiting and waiting + size > limits.WAITING_BYTES):
             return Outcome.DROPPED if payload in DROPPED_WHEN_FULL else Outcome.FULL
-        route.queue.append(msg)
-        if route.on_message is not None:
-            route.on_message()
+        route.put(msg, size)
         return Outcome.DELIVERED

@@ -11,7 +11,7 @@ import pytest
 from node_lab import RawPeer, Recorder, at, channel_to, pair, quick, raw_server, raw_to, run, serving, version
 
 from bridge._pb.protowire import p2p_pb2 as pb
-from node import wire
+from node import limits, wire
 from node.config import HandshakeTimes, NodeConfig
 from node.errors import HandshakeError, HandshakeFailure
 from node.events import FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
@@ -272,6 +272,23 @@ def test_too_many_handshakes_at_once_are_turned_away():
             refused = [result.code() for result in results if isinstance(result, grpc.aio.AioRpcError)]
             assert refused == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 4
             assert server._handshakes == 2
+
+    run(main)
+
+
+def test_one_peer_leaves_handshakes_to_others():
+    async def main() -> None:
+        async with pair() as (server, _, port, there, _), AsyncExitStack() as stack:
+            peers = [await stack.enter_async_context(raw_to(port)) for _ in range(limits.MAX_HANDSHAKES_PER_PEER + 2)]
+            results = await asyncio.gather(*(peer.expect(wire.VERSION) for peer in peers), return_exceptions=True)
+            refused = [result.code() for result in results if isinstance(result, grpc.aio.AioRpcError)]
+            assert refused == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
+            admitted = next(peer for peer, got in zip(peers, results, strict=True) if not isinstance(got, Exception))
+            admitted.call.cancel()
+            await there.until(HandshakeRefused)
+            async with raw_to(port) as again:
+                await again.expect(wire.VERSION)
+            assert server.hub.active() == []
 
     run(main)
 

@@ -258,10 +258,18 @@ def test_an_item_is_wanted_from_one_peer_only_and_never_again_once_had():
     assert inventory.want([item], link(a)) == []
 
 
-def test_the_number_of_open_requests_is_bounded(monkeypatch: pytest.MonkeyPatch):
+def test_open_requests_are_bounded_and_a_peer_that_never_answers_keeps_nobody_from_asking(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr(limits, "REQUESTED_IDS", 3)
-    inventory, _, (a,), _ = stage(1)
-    assert len(inventory.want([os.urandom(32) for _ in range(9)], link(a))) == 3
+    inventory, _, (silent, honest), _ = stage(2)
+    announced = [os.urandom(32) for _ in range(9)]
+    assert inventory.want(announced, link(silent)) == announced
+    assert len(inventory._requested) == 3
+    item = os.urandom(32)
+    assert inventory.want([item], link(honest)) == [item]
+    assert inventory.want([item], link(silent)) == []
+    assert len(inventory._requested) == 3
 
 
 def test_a_block_goes_to_all_but_its_source_and_those_that_know_it():

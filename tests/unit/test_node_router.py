@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from bridge._pb.protowire import p2p_pb2 as pb
-from node import wire
+from node import limits, wire
 from node.connection import ending_for
 from node.errors import DisconnectReason
 from node.router import DROPPED_WHEN_FULL, Outcome, Route, RouteTable
@@ -22,6 +22,21 @@ def empty_of(kind: wire.PayloadType, response_id: int = 0) -> pb.KaspadMessage:
     msg = pb.KaspadMessage(responseId=response_id)
     getattr(msg, kind).SetInParent()
     return msg
+
+
+def test_what_waits_is_bounded_in_bytes_over_all_routes():
+    table = RouteTable()
+    invs, txs = table.subscribe([wire.INV_TRANSACTIONS], 4096), table.subscribe([wire.TRANSACTION], 4096)
+    most, tx = limits.WAITING_BYTES, empty_of(wire.TRANSACTION)
+    assert table.route(INV, most // 2) is Outcome.DELIVERED
+    assert table.route(tx, most // 2) is Outcome.DELIVERED
+    assert table.route(INV, most // 2) is Outcome.DROPPED
+    assert table.route(tx, 1) is Outcome.FULL
+    assert invs.take() == INV
+    assert table.route(tx, most // 2) is Outcome.DELIVERED
+    assert [txs.take(), txs.take()] == [tx, tx]
+    assert table.route(tx, 20 * most) is Outcome.DELIVERED  # one message may be as large as the wire allows
+    assert table.route(PING, 0) is Outcome.NO_ROUTE
 
 
 def test_a_message_goes_by_type_and_wakes_the_reader():
