@@ -70,6 +70,12 @@ class NotBridged(LocalError):
     code = "NOT_BRIDGED"
 
 
+class ServerDown(LocalError):
+    """The program behind `expose` or `serve` takes no connection; the peer's stream was reset."""
+
+    code = "SERVER_DOWN"
+
+
 class Unreachable(BridgeError):
     """No address of the peer answered. `attempts` holds one line for each address tried."""
 

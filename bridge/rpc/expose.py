@@ -6,12 +6,14 @@ Carries bytes only; the server behind it sees a plain local connection and needs
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, ServerDown
+from bridge.events import ErrorEvent
 from bridge.limits.rpc import LOCAL_CONNECT_TIMEOUT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER
 from bridge.rpc.gateway import connect_unix
 from bridge.rpc.paths import accept_streams, refuse_streams
@@ -40,9 +42,9 @@ async def run(
 ) -> None:
     """Splices each inbound stream of `protocol` to a connection of its own to `place` (HOST:PORT or unix:PATH).
 
-    Runs until cancelled; reports the place once streams are taken. While the server is down, streams are reset and the
-    next one tries again. Cancellation takes no more streams; those under way end with the host. Raises ConfigError
-    for a malformed place, LocalError when the protocol is handled already.
+    Runs until cancelled; reports the place once streams are taken. While the server is down, streams are reset, each
+    with an `error` event, and the next one tries again. Cancellation takes no more streams; those under way end with
+    the host. Raises ConfigError for a malformed place, LocalError when the protocol is handled already.
     """
     behind = parse_place(place)
     if behind.path is None and behind.port == 0:
@@ -53,7 +55,9 @@ async def run(
         try:
             local = await connect(behind)
         except OSError as problem:
-            log.warning("cannot reach %s: %s", behind, problem.strerror or problem)
+            text = f"cannot reach the server at {behind}: {problem.strerror or problem}; does it run there?"
+            log.info("%s", text)
+            host.swarm.events.emit(ErrorEvent(code=ServerDown.code, message=text))
             stream.abort()
             return
         await pump(local, stream)
@@ -82,8 +86,13 @@ async def connect(place: Place) -> socket.socket:
             stream = await trio.open_tcp_stream(place.host, place.port)
     except trio.TooSlowError:
         raise TimeoutError(None, f"no answer within {LOCAL_CONNECT_TIMEOUT:g} s") from None
-    except ExceptionGroup as group:
-        raise OSError(f"no address of {place.host} answered: {group.exceptions[0]}") from None
+    except OSError as problem:
+        group = problem.__cause__
+        # Several addresses (localhost has two): the last one's reason stands for all.
+        last = group.exceptions[-1] if isinstance(group, ExceptionGroup) else problem
+        if isinstance(last, OSError) and last.errno is not None and last.errno > 0:
+            raise OSError(last.errno, os.strerror(last.errno)) from None
+        raise
     taken = socket.socket(fileno=stream.socket.detach())
     taken.setblocking(False)
     taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.errors import BridgeError, ConfigError, ConnectionLost, DialTimeout, PortInUse
+from bridge.errors import BridgeError, ConfigError, ConnectionLost, DialTimeout, PortInUse, StreamReset
 from bridge.events import ErrorEvent
 from bridge.limits.rpc import ACCEPT_PAUSE, DIRECT_WAIT, MAX_FORWARDED, OPEN_PATH_TIMEOUT
 from bridge.rpc.paths import open_on_path
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 log = logging.getLogger(__name__)
+
+_AT_ONCE = "; nothing came back: does the server behind the other side run?"
 
 
 async def run(
@@ -70,11 +72,11 @@ async def run(
                     return
                 outcome = await pump(local, stream)
                 if outcome.problem is not None and outcome.received == 0:
-                    tell(outcome.problem)
+                    tell(outcome.problem, _AT_ONCE if outcome.problem.code == StreamReset.code else "")
 
-            def tell(problem: BridgeError) -> None:
+            def tell(problem: BridgeError, hint: str = "") -> None:
                 log.info("no stream to %s: %s", peer.text, problem)
-                host.swarm.events.emit(ErrorEvent(code=problem.code, message=str(problem)))
+                host.swarm.events.emit(ErrorEvent(code=problem.code, message=f"{problem}{hint}"))
 
             async def carry_in_slot(local: socket.socket, slot: object) -> None:
                 try:
@@ -136,7 +138,7 @@ def _tcp_listener(place: Place) -> socket.socket:
         found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         raw = socket.socket(found[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as problem:
-        raise ConfigError(f"cannot listen on {place}: {problem.strerror}") from None
+        raise _cannot(place, problem) from None
     try:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         raw.bind(found[4])
@@ -145,7 +147,7 @@ def _tcp_listener(place: Place) -> socket.socket:
         raw.close()
         if problem.errno == errno.EADDRINUSE:
             raise PortInUse(f"another program listens on {place}; choose another port, or 0 for any") from None
-        raise ConfigError(f"cannot listen on {place}: {problem.strerror}") from None
+        raise _cannot(place, problem) from None
     return raw
 
 
@@ -161,8 +163,15 @@ def _unix_listener(path: str) -> socket.socket:
         raw.close()
         if problem.errno == errno.EADDRINUSE:
             raise PortInUse(f"another program listens on unix:{path}, or a file is there; choose another") from None
-        raise ConfigError(f"cannot listen on unix:{path}: {problem.strerror}") from None
+        raise _cannot(Place(path=path), problem) from None
     return raw
+
+
+def _cannot(place: Place, problem: OSError) -> ConfigError:
+    what = "a path in a folder that you may write to" if place.path is not None else "an address of this machine"
+    if problem.errno in (errno.EACCES, errno.EPERM) and place.path is None:
+        what = "a port above 1023"
+    return ConfigError(f"cannot listen on {place}: {problem.strerror}; choose {what}")
 
 
 def _clear_dead(path: str) -> None:

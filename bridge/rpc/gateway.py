@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.errors import BridgeError, ConnectionLost, DialTimeout, LimitExceeded
+from bridge.errors import BridgeError, ConnectionLost, DialTimeout, LimitExceeded, ServerDown
+from bridge.events import ErrorEvent
 from bridge.identity import PeerId, peer_text
 from bridge.limits.rpc import (
     ACCEPT_PAUSE,
@@ -265,7 +266,9 @@ class Gateway:
             await connect_unix(local, door.address)
             await pump(local, stream)
         except OSError as problem:
-            log.warning("the server of %s does not accept: %s", protocol, problem.strerror)
+            text = f"the server of {protocol} takes no connection: {problem.strerror}; was it started, and not stopped?"
+            log.info("%s", text)
+            self.host.swarm.events.emit(ErrorEvent(code=ServerDown.code, message=text))
             stream.abort()
         finally:
             TABLE.remove(name)

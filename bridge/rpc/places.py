@@ -37,4 +37,8 @@ def parse_place(text: str) -> Place:
         raise ConfigError(f"{text!r} is not HOST:PORT, [IPV6]:PORT or unix:PATH; for example 127.0.0.1:50051")
     if int(port) > 65535:
         raise ConfigError(f"{text!r}: a port is at most 65535")
+    try:
+        bare.encode("idna")
+    except UnicodeError as problem:
+        raise ConfigError(f"{text!r}: {bare!r} is no host name ({problem})") from None
     return Place(bare, int(port))

@@ -13,7 +13,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from bridge.errors import AuthenticationFailed, BridgeError, DirectRequired, Unreachable
+from bridge.errors import (
+    AuthenticationFailed,
+    BridgeError,
+    DialTimeout,
+    DirectRequired,
+    NegotiationFailed,
+    Unreachable,
+)
 from bridge.events import (
     ConnectionOpened,
     Event,
@@ -45,6 +52,9 @@ if TYPE_CHECKING:
 
 _UPGRADE_WAIT: Final = 5.0
 """Seconds for the direct connection to appear in the swarm once its punch was told: it is there already, or lost."""
+
+_LOOK: Final = 0.25
+"""How often it is looked whether the first stream was refused, while gRPC still tries."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +118,23 @@ class Keeper:
     async def _first(self) -> None:
         """The first connection: a definite refusal ends the program, silence ends it at the time-out."""
         self.report.progress("connecting")
+        deadline = time.monotonic() + self.goal.timeout
         info = await self.bridge.aio_connect(self.goal.target, self.goal.timeout)
-        await self._open(self._allowed(info.path), "connected")
+        opening = asyncio.create_task(self._open(self._allowed(info.path), "connected"))
+        try:
+            while not opening.done():
+                left = deadline - time.monotonic()
+                cause = self.bridge.last_error(self.goal.peer)
+                if isinstance(cause, NegotiationFailed):
+                    # gRPC would ask again and again; who does not serve the node now is somebody else.
+                    raise NegotiationFailed(f"{cause}; is TARGET the whole line that the listener printed?")
+                if left <= 0:
+                    raise cause or DialTimeout(f"no handshake with {self.goal.peer} within {self.goal.timeout:g} s")
+                await asyncio.wait({opening}, timeout=min(left, _LOOK))
+            opening.result()
+        finally:
+            opening.cancel()
+            await asyncio.wait({opening})
         self._await_punch()
 
     def _allowed(self, path: Literal["direct", "relay"]) -> Literal["direct", "relay"]:

@@ -147,6 +147,8 @@ def checked_target(text: str) -> str:
     from bridge.errors import AddressError
     from bridge.identity import peer_text
 
+    if not text.startswith("/"):
+        raise AddressError(f"{text!r} is no address; copy the whole line that the listener printed, /ip4/…/p2p/ID")
     addr = parse(text)
     peer = peer_of(addr)
     circuit = circuit_of(addr)
@@ -160,5 +162,5 @@ def checked_target(text: str) -> str:
 def positive(**values: float) -> None:
     """Raises ConfigError for the first value that is negative (0 means none or for ever)."""
     for name, value in values.items():
-        if value < 0:
+        if not value >= 0:
             raise ConfigError(f"--{name.replace('_', '-')} must not be negative: {value:g}")

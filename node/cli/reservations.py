@@ -10,14 +10,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.addresses import parse, peer_of
-from bridge.errors import AuthenticationFailed, BridgeError, DialTimeout, RelayRefused, Unreachable, WrongPeer
+from bridge.errors import (
+    AddressError,
+    AuthenticationFailed,
+    BridgeError,
+    DialTimeout,
+    RelayRefused,
+    Unreachable,
+    WrongPeer,
+)
 from bridge.events import Event, ReservationAccepted, ReservationLost
 from bridge.identity import peer_text
 
 if TYPE_CHECKING:
     from bridge.telemetry.report import Reporter
 
-_HOPELESS = (RelayRefused, AuthenticationFailed)
+_HOPELESS = (RelayRefused, AuthenticationFailed, AddressError)
 """Asking again in the next seconds gets the same answer."""
 
 
@@ -28,6 +36,8 @@ def failure_of(lost: ReservationLost) -> BridgeError:
         return WrongPeer(f"{text}; check the /p2p/ID at the end of --relay")
     if lost.code == AuthenticationFailed.code:
         return AuthenticationFailed(text)
+    if lost.code == AddressError.code:
+        return AddressError(text)
     if lost.code in ("UNREACHABLE", "TIMEOUT", "CONNECTION_LOST", "RESET", "EXPIRED", "STOPPED", "NORMAL"):
         return Unreachable(text if text.endswith("?") else f"{text}; is the relay running, and is its address right?")
     return RelayRefused(text, lost.code)

@@ -54,11 +54,15 @@ def expose(
         import trio
 
         from bridge.rpc import expose as exposing
+        from bridge.rpc.places import parse_place
+        from bridge.rpc.target import check_protocol
 
         from .reservations import Reservations
         from .trio_service import direct_addrs, serve
 
         positive(timeout=timeout)
+        parse_place(server)
+        check_protocol(protocol)
 
         async def work(bridge: TrioBridge, feed: TrioFeed) -> Exit:
             reservations = Reservations(report, relay, hint="punchbridge forward --bind 127.0.0.1:50051")
@@ -111,12 +115,16 @@ def forward(
 
         from bridge.errors import DialTimeout
         from bridge.rpc import forward as forwarding
+        from bridge.rpc.places import parse_place
+        from bridge.rpc.target import check_protocol
         from bridge.telemetry.exits import Exit
 
         from .trio_service import serve
 
         positive(timeout=timeout)
         checked_target(target)
+        parse_place(bind)
+        check_protocol(protocol)
 
         async def work(bridge: TrioBridge, feed: TrioFeed) -> Exit:
             report.progress("connecting")

@@ -45,6 +45,20 @@ def test_a_peer_that_is_no_relay_is_named_so(run: Run, listener: tuple[Program, 
     failed(run("dial", f"{listener[1]}/p2p-circuit/p2p/{SOMEBODY}", *LOCAL), 1, "no circuit relay")
 
 
+def test_a_relay_that_is_this_node_itself_is_a_bad_address(run: Run, tmp_path: Path) -> None:
+    key = ("--key", str(tmp_path / "key"))
+    code, peer, _ = run("key", "new", *key)
+    assert code == 0
+    relay = f"/ip4/127.0.0.1/tcp/1/p2p/{peer.splitlines()[0]}"
+    failed(run("listen", "--relay", relay, *LOCAL, *key), 2, "BAD_ADDRESS", "this node itself")
+
+
+def test_the_address_of_the_relay_is_no_target(run: Run, relay: tuple[Program, str]) -> None:
+    began = time.monotonic()
+    failed(run("dial", relay[1], *LOCAL), 1, "UNSUPPORTED", "the whole line that the listener printed")
+    assert time.monotonic() - began < 10
+
+
 def test_an_unknown_relay_cannot_be_reached(run: Run) -> None:
     relay = f"tcp/4001/p2p/{SOMEBODY}/p2p-circuit/p2p/{Identity.generate()}"
     failed(run("dial", f"/dns4/relay.invalid/{relay}", *LOCAL, "--timeout", "5"), 3, "relay.invalid")

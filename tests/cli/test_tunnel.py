@@ -70,8 +70,26 @@ def test_server_that_is_down_is_an_error_of_the_call(start: Start, relay: tuple[
         with pytest.raises(grpc.RpcError) as failure:
             shouted(forwarded.line(), b"anybody?")
         assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+        exposed.wait_for(lambda: [one for one in exposed.stderr if "SERVER_DOWN" in one], "error of the exposing side")
+        assert "Connection refused; does it run there?" in "".join(exposed.stderr)
+        assert "does the server behind the other side run?" in "".join(forwarded.stderr)
         assert forwarded.process.poll() is None
         assert exposed.process.poll() is None
+
+
+def test_places_are_checked_before_anything_starts(run: Run) -> None:
+    nobody = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
+    for command in (
+        ("expose", "a..b:50051"),
+        ("expose", "50051"),
+        ("expose", "localhost:1", "--protocol", "x"),
+        ("forward", nobody, "--bind", "a..b:1"),
+        ("forward", nobody, "--bind", "127.0.0.1:70000"),
+        ("forward", nobody, "--protocol", "x"),
+    ):
+        code, stdout, stderr = run(*command, *LOCAL)
+        assert (code, stdout, stderr.count("\n")) == (2, "", 0), stderr
+        assert stderr.startswith("error CONFIG: "), stderr
 
 
 def test_forward_on_a_taken_port_ends_with_2(run: Run, start: Start, relay: tuple[Program, str], server: str) -> None:
