@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from foreign.cases import Case, NotOffered
+from foreign.cases import Case, Known, NotOffered
 from foreign.peer import Peer, Pool
 
 MIB = 1024 * 1024
@@ -175,7 +175,7 @@ def _connected(pool: Pool, first: str, second: str) -> tuple[Peer, Peer]:
     return dialer, acceptor
 
 
-def _case(title: str, row: Row, first: str, second: str, known: str) -> Case:
+def _case(title: str, row: Row, first: str, second: str, known: Known | None) -> Case:
     def run(pool: Pool) -> str:
         return row(*_connected(pool, first, second))
 
@@ -183,10 +183,15 @@ def _case(title: str, row: Row, first: str, second: str, known: str) -> Case:
     return Case("base", title, f"{first} dials {second}", kinds, run, known)
 
 
-KNOWN: dict[tuple[str, str], str] = {
-    ("our reset is seen as reset", "rust"): "rust-yamux gives a reader whose stream was reset an end of stream "
-    "(0.14.1, Stream::poll_read); only a write then fails",
-    ("our reset is seen as reset", "py"): "py-libp2p gives a reader whose stream was reset an end of stream",
+KNOWN: dict[tuple[str, str], Known] = {
+    ("our reset is seen as reset", "rust"): Known(
+        "rust-yamux gives a reader whose stream was reset an end of stream (0.14.1, Stream::poll_read); "
+        "only a write then fails",
+        "rust saw 'end'",
+    ),
+    ("our reset is seen as reset", "py"): Known(
+        "py-libp2p gives a reader whose stream was reset an end of stream", "py saw 'end'"
+    ),
 }
 """(row, other kind): why it fails on their side."""
 
@@ -195,4 +200,4 @@ def cases(others: tuple[str, ...]) -> Iterator[Case]:
     for other in others:
         for first, second in (("ours", other), (other, "ours")):
             for title, row in ROWS:
-                yield _case(title, row, first, second, KNOWN.get((title, other), ""))
+                yield _case(title, row, first, second, KNOWN.get((title, other)))

@@ -18,25 +18,39 @@ Run = Callable[[Pool], str]
 
 
 @dataclass(frozen=True)
+class Known:
+    """An expected failure that is theirs. `shows`: words of it, so that no other failure passes for it."""
+
+    why: str
+    shows: str
+    sometimes: bool = False
+    """A race, which the row may also win."""
+
+
+@dataclass(frozen=True)
 class Case:
-    """One row for one combination of peers. `known`: the reason when a failure is theirs and expected."""
+    """One row for one combination of peers."""
 
     group: str
     row: str
     combination: str
     kinds: tuple[str, ...]
     run: Run
-    known: str = ""
+    known: Known | None = None
     lab: bool = False
     """Needs network namespaces."""
     seconds: int = 180
     """More than the row takes on a busy machine."""
-    sometimes: bool = False
-    """The known failure is a race, which the row may also win."""
+    ahead: Callable[[Pool], object] | None = None
+    """Begins what then only needs time, so that it passes while other rows run. `run` alone does it, too."""
 
     @property
     def name(self) -> str:
         return f"{self.group}: {self.row}: {self.combination}"
+
+    def theirs(self, problem: Exception) -> str | None:
+        """Why this failure is theirs, None when it is not the known one."""
+        return self.known.why if self.known and self.known.shows in str(problem) else None
 
     def unavailable(self) -> str | None:
         """Why it cannot be run on this machine."""

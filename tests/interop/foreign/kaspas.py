@@ -15,7 +15,7 @@ from pathlib import Path
 
 from foreign.base import until
 from foreign.build import REPOSITORY, command
-from foreign.cases import Case
+from foreign.cases import Case, Known
 from foreign.inlab import run_lab
 from foreign.peer import Peer, PeerFailed, Pool
 from foreign.punches import RELAYED_MOST
@@ -339,18 +339,21 @@ ROWS: tuple[tuple[str, str, Callable[[Pool], str]], ...] = (
 LONG = "past the first ping at 120 s"
 
 
-RACED = {
-    (THEY_REFUSE, IN): "tonic's client resets the HTTP/2 stream right behind its Reject: in some runs the Reject never "
-    "leaves, in others gRPC's core hands out the reset in place of it (both seen in the frames between the two); our "
-    "node then says that the peer closed"
+KNOWN = {
+    (THEY_REFUSE, IN): Known(
+        "tonic's client resets the HTTP/2 stream right behind its Reject: in some runs the Reject never leaves, in "
+        "others gRPC's core hands out the reset in place of it (both seen in the frames between the two); our node "
+        "then says that the peer closed",
+        "they said",
+        sometimes=True,
+    )
 }
-"""(row, combination): why it fails at times, on their side."""
+"""(row, combination): why it fails on their side."""
 
 
 def cases() -> Iterator[Case]:
     for row, who, run in ROWS:
-        raced = RACED.get((row, who), "")
-        yield Case("kaspa", row, who, ("node", "kaspa"), run, raced, sometimes=bool(raced))
+        yield Case("kaspa", row, who, ("node", "kaspa"), run, KNOWN.get((row, who)))
     yield Case("kaspa", LONG, "our node and kaspa-p2p-lib", ("node", "kaspa"), past_first_ping, seconds=300)
     who = "kaspa-p2p-lib → forward → punched path → expose → kaspa-p2p-lib"
     yield Case("kaspa", "tonic end to end behind two NATs", who, ("kaspa",), punched, lab=True)

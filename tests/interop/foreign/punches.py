@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from foreign.cases import Case
+from foreign.cases import Case, Known
 from foreign.inlab import run_lab
 from foreign.peer import Pool
 
@@ -32,29 +32,32 @@ FALLBACK = (("symmetric", "home"), ("home", "symmetric"))
 ONE_SIDED = (("home", "public"), ("public", "home"))
 """Pairs that a plain dial of either side makes direct: js-libp2p over TCP has no other, it dials from a new port."""
 
-_TRANSLATED = (
+_STAYED = "stayed relayed"
+_TRANSLATED = Known(
     "rust-libp2p (libp2p-identify 0.48.0, emit_new_external_addr_candidate_event) replaces an observed port by its "
     "listening port: the relay sees and tells 11.2.0.2:33877, its CONNECT names 11.2.0.2:4102; right only where the "
-    "NAT keeps ports"
+    "NAT keeps ports",
+    _STAYED,
 )
-KNOWN: dict[tuple[str, str], str] = {
-    ("eimhash dials eimhash", "rust → ours → ours"): _TRANSLATED,
-    ("eimhash dials eimhash", "ours → ours → rust"): _TRANSLATED,
-}
-"""(row, combination): why it fails on their side."""
-CLOSED_DIAL = (
+_CLOSED_DIAL = Known(
     "rust-libp2p gives its dial up at the NAT's first ICMP error; then its listener answers our SYN with another "
     "sequence number, which its own NAT drops, and its next dials leave from other ports. Seen when our SYN was late "
-    "by more than a one-way delay (loaded machine)"
+    "by more than a one-way delay (loaded machine)",
+    _STAYED,
+    sometimes=True,
 )
-RACED: dict[tuple[str, str], str] = {("home-icmp dials home-icmp", "ours → ours → rust"): CLOSED_DIAL}
-"""The same for rows that mostly pass."""
+KNOWN: dict[tuple[str, str], Known] = {
+    ("eimhash dials eimhash", "rust → ours → ours"): _TRANSLATED,
+    ("eimhash dials eimhash", "ours → ours → rust"): _TRANSLATED,
+    ("home-icmp dials home-icmp", "ours → ours → rust"): _CLOSED_DIAL,
+}
+"""(row, combination): why it fails on their side."""
 
 
 def direct(pool: Pool, **order: object) -> str:
     """Direct by the kernel's sockets on both sides, by packet counters, and by outliving the relay."""
     found = run_lab(pool, "foreign.labcase", **order)
-    assert found["direct"], f"stayed relayed; ours: {found['ours']}; theirs: {found['theirs']}"
+    assert found["direct"], f"{_STAYED}; ours: {found['ours']}; theirs: {found['theirs']}"
     assert found["sockets"], found
     for name in ("echo", "after_kill"):
         moved = found[name]
@@ -91,9 +94,8 @@ def _case(pair: tuple[str, str], relay: str, listener: str, dialer: str) -> Case
 
     row = f"{pair[1]} dials {pair[0]}" + (" (stays relayed)" if stays else "")
     who = f"{dialer} → {relay} → {listener}"
-    known, raced = KNOWN.get((row, who), ""), RACED.get((row, who), "")
     kinds = tuple({relay, listener, dialer})
-    return Case("dcutr", row, who, kinds, run, known or raced, lab=True, sometimes=bool(raced))
+    return Case("dcutr", row, who, kinds, run, KNOWN.get((row, who)), lab=True)
 
 
 def cases(others: tuple[str, ...]) -> Iterator[Case]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from foreign import base, contract, grpcjs, kaspas, load, nats, official, punches, relays, rpcs
+from foreign import base, contract, grpcjs, hops, kaspas, load, nats, official, punches, relays, rpcs
 from foreign.cases import Case, NotOffered
 from foreign.peer import PeerFailed, Pool
 
@@ -17,6 +17,7 @@ MAX_NOTE = 300
 def cases() -> Iterator[Case]:
     yield from base.cases(OTHERS)
     yield from relays.cases(OTHERS)
+    yield from hops.cases(OTHERS)
     yield from punches.cases(OTHERS)
     yield from nats.cases()
     yield from contract.cases()
@@ -56,6 +57,7 @@ def run_case(case: Case, pool: Pool) -> Result:
         except NotOffered as problem:
             outcome, note = "not offered", str(problem)
         except (AssertionError, PeerFailed, OSError) as problem:
-            outcome, note = ("theirs", case.known) if case.known else ("fail", str(problem) or repr(problem))
+            why = case.theirs(problem)
+            outcome, note = ("theirs", why) if why else ("fail", str(problem) or repr(problem))
     note = " ".join(note.split())[:MAX_NOTE]
     return Result(case.group, case.row, case.combination, outcome, note, round(time.monotonic() - began, 2))

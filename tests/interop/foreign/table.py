@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,12 @@ Our programs against peers that others wrote, each built from its published pack
 
 `ours` is the library of this repository, `go` is go-libp2p, `rust` is rust-libp2p, `js` is js-libp2p on Node 22,
 `py` is a stock py-libp2p host.
+
+"Relay" and "Relay without ours" have a line for each dialer and listener and a column for each relay. A cell stands for
+all rows named above the table: **pass** when each of them held, else those that did not. "Relay requests" is what one
+client asks of one relay: each refusal is judged by the status that the client reports, and a renewal by the client's
+word and by a dial through the relay after the reservation's first end (90 s). go's reservations are AutoRelay's there.
+The tables without ours tell which failures are between the others alone.
 
 "Official grpc" is gRPC's own Python interop client and server, from the sources of Debian's package `grpc`,
 unmodified: every case of the client that needs no credentials of a cloud, through the programs `forward` and `expose`;
@@ -50,8 +56,12 @@ MACHINE = f"Linux {platform.release().split('-')[0]}, Python {platform.python_ve
 MARKS = {"pass": "pass", "fail": "**FAIL**", "theirs": "*theirs*", "not offered": "*not offered*", "skip": "*skip*"}
 
 
-def record(folder: Path, results: Sequence[Result], versions: Mapping[str, str]) -> None:
-    """Keeps the newest result of each case, with its date and commit, in a file for each group."""
+CUBES = ("relay", "relay without ours")
+"""Groups of so many combinations (dialer → relay → listener) that one line for each would not be read."""
+
+
+def record(folder: Path, results: Sequence[Result], versions: Mapping[str, str], names: Collection[str]) -> None:
+    """Keeps the newest result of each case of these names, with its date and commit, in a file for each group."""
     folder.mkdir(parents=True, exist_ok=True)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False
@@ -63,14 +73,15 @@ def record(folder: Path, results: Sequence[Result], versions: Mapping[str, str])
         if path.exists():
             kept = json.loads(path.read_text())
         fresh = {(one.row, one.combination): {**asdict(one), **run} for one in results if one.group == group}
-        older = {(one["row"], one["combination"]): one for one in kept["results"]}
+        older = {(one["row"], one["combination"]): one for one in kept["results"] if _name(one) in names}
         merged = {"group": group, "versions": {**kept["versions"], **versions}}
         path.write_text(json.dumps({**merged, "results": list((older | fresh).values())}, indent=1) + "\n")
 
 
 def page(folder: Path, names: Sequence[str]) -> str:
     """The whole page, from the records of the cases with these names."""
-    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    records.sort(key=lambda one: one["group"])
     versions: dict[str, str] = {}
     for one in records:
         versions |= one["versions"]
@@ -102,10 +113,13 @@ def _section(group: str, results: Sequence[dict[str, Any]]) -> list[str]:
         f"{passed} of {len(results)} passed; run between {times[0]} and {times[-1]} on {machines}.",
         "",
     ]
-    if len(columns) > len(rows):
-        lines += _grid([(column, [cells.get((row, column)) for row in rows]) for column in columns], "who", rows)
+    marks = {place: MARKS[item["outcome"]] for place, item in cells.items()}
+    if group in CUBES:
+        lines += [f"Rows: {'; '.join(rows)}.", "", *_cube(results)]
+    elif len(columns) > len(rows):
+        lines += _grid([(column, [marks.get((row, column), "") for row in rows]) for column in columns], "who", rows)
     else:
-        lines += _grid([(row, [cells.get((row, column)) for column in columns]) for row in rows], "row", columns)
+        lines += _grid([(row, [marks.get((row, column), "") for column in columns]) for row in rows], "row", columns)
     notes: dict[tuple[str, str, str], list[str]] = {}
     for item in results:
         if item["note"]:
@@ -115,9 +129,25 @@ def _section(group: str, results: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _grid(lines: Sequence[tuple[str, Sequence[dict[str, Any] | None]]], corner: str, heads: Sequence[str]) -> list[str]:
+def _cube(results: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each dialer and listener, a column for each relay, all rows of the three in one cell."""
+    cells: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for item in results:
+        dialer, relay, listener = item["combination"].split(" → ")
+        cells.setdefault(f"{dialer} dials {listener}", {}).setdefault(relay, []).append(item)
+    relays = list(dict.fromkeys(item["combination"].split(" → ")[1] for item in results))
+    lines = [(pair, [_together(over.get(relay, [])) for relay in relays]) for pair, over in cells.items()]
+    return _grid(lines, "who", [f"over {relay}" for relay in relays])
+
+
+def _together(items: Sequence[dict[str, Any]]) -> str:
+    others = [item for item in items if item["outcome"] != "pass"]
+    if items and not others:
+        return MARKS["pass"]
+    return "; ".join(f"{item['row']} {MARKS[item['outcome']]}" for item in others)
+
+
+def _grid(lines: Sequence[tuple[str, Sequence[str]]], corner: str, heads: Sequence[str]) -> list[str]:
     made = [f"| {corner} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-    for name, cells in lines:
-        texts = [MARKS[cell["outcome"]] if cell else "" for cell in cells]
-        made.append(f"| {name} | " + " | ".join(texts) + " |")
+    made += [f"| {name} | " + " | ".join(texts) + " |" for name, texts in lines]
     return [*made, ""]

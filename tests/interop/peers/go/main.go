@@ -22,6 +22,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	"github.com/libp2p/go-libp2p/p2p/host/observedaddrs"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
@@ -66,6 +67,18 @@ func (tracer) Trace(e *holepunch.Event) {
 	say(object{"event": "punch", "peer": e.Remote.String(), "kind": e.Type, "detail": e.Evt})
 }
 
+// renewals tells of AutoRelay's reservations: only its metrics know.
+type renewals struct {
+	autorelay.MetricsTracer
+	at peer.ID
+}
+
+func (r renewals) ReservationRequestFinished(isRefresh bool, err error) {
+	if err == nil {
+		say(object{"event": "reservation", "relay": r.at.String(), "renewal": isRefresh})
+	}
+}
+
 func main() {
 	var listen many
 	flag.Var(&listen, "listen", "multiaddr to listen on")
@@ -74,6 +87,8 @@ func main() {
 	seconds := flag.Int("limit-seconds", 0, "duration limit of a circuit, 0: none")
 	reservations := flag.Int("reservations", 128, "reservations given at most")
 	ttl := flag.Int("ttl", 3600, "seconds of a reservation")
+	circuits := flag.Int("circuits", 16, "circuits of one peer at most")
+	keeper := flag.String("autorelay", "", "relay at which AutoRelay keeps a reservation")
 	punch := flag.Bool("punch", false, "run DCUtR")
 	nat := flag.Bool("autonat", false, "run AutoNAT v2, client and server")
 	observers := flag.Int("observers", 4, "observers needed before an observed address counts")
@@ -97,12 +112,18 @@ func main() {
 	if *nat {
 		options = append(options, libp2p.EnableAutoNATv2())
 	}
+	if *keeper != "" {
+		at, err := peer.AddrInfoFromString(*keeper)
+		die(err)
+		traced := autorelay.WithMetricsTracer(renewals{autorelay.NewMetricsTracer(), at.ID})
+		options = append(options, libp2p.EnableAutoRelayWithStaticRelays([]peer.AddrInfo{*at}, traced), libp2p.ForceReachabilityPrivate())
+	}
 	h, err := libp2p.New(options...)
 	die(err)
 	if *serve {
 		resources := relay.DefaultResources()
 		resources.MaxReservations, resources.MaxReservationsPerIP, resources.MaxReservationsPerASN = *reservations, 1000, 1000
-		resources.ReservationTTL = time.Duration(*ttl) * time.Second
+		resources.ReservationTTL, resources.MaxCircuits = time.Duration(*ttl)*time.Second, *circuits
 		// To it a limit of 0 is none left, so what is unlimited gets a large figure.
 		resources.Limit = &relay.RelayLimit{Data: cmp.Or(*bytes, 1<<40), Duration: time.Second * time.Duration(cmp.Or(*seconds, 86400))}
 		_, err = relay.New(h, relay.WithResources(resources), relay.WithReservationAddressFilter(everything))

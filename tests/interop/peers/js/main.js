@@ -42,6 +42,7 @@ function flags () {
       'limit-bytes': text('0'),
       'limit-seconds': text('0'),
       reservations: text('128'),
+      circuits: text('0'),
       ttl: text('3600'),
       observers: text('4')
     }

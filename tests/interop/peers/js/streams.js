@@ -89,6 +89,7 @@ async function drain (stream) {
 /** Until the stream takes more. Not its onDrain(): in @libp2p/utils 7.4.1 that waits for the first drain only. */
 export async function drained (stream) {
   while (stream.writableNeedsDrain) {
+    if (stream.writeStatus === 'closed') throw new Error('the stream was closed') // and will not tell again
     await new Promise((resolve, reject) => {
       const done = (event) => {
         for (const name of ['drain', 'close']) stream.removeEventListener(name, done)

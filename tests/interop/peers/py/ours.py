@@ -181,6 +181,7 @@ async def main() -> None:
                 reservations=given.reservations,
                 reservations_per_address=0,
                 reservation_ttl=given.ttl,
+                circuits=given.circuits,
                 circuit_bytes=given.limit_bytes,
                 circuit_seconds=given.limit_seconds,
             )

@@ -5,6 +5,7 @@ Orders are carried out with its own circuit client, the way its documentation do
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -68,13 +69,33 @@ def serving(handler: Handler) -> Callable[[Any], Awaitable[None]]:
     return serve
 
 
+class CircuitLog(logging.Handler):
+    """What its circuit client logs: it tells of a refusal's status and of renewals nowhere else."""
+
+    last = "nothing was logged"
+
+    def __init__(self) -> None:
+        super().__init__()
+        logger = logging.getLogger("libp2p.relay.circuit_v2.transport")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(self)
+        logger.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last = record.getMessage()
+        if self.last.startswith("Refreshed reservation for relay "):
+            say({"event": "reservation", "relay": self.last.rpartition(" ")[2], "renewal": True})
+
+
 class Peer:
     """Carries out orders on one host."""
 
-    def __init__(self, host: Any, circuits: CircuitV2Transport) -> None:
+    def __init__(self, host: Any, circuits: CircuitV2Transport, nursery: trio.Nursery) -> None:
         self._host = host
         self._network = host.get_network()
         self._circuits = circuits
+        self._nursery = nursery
+        self._said = CircuitLog()
 
     async def obey(self, order: Order) -> dict[str, Any]:
         name = order["do"]
@@ -91,6 +112,8 @@ class Peer:
             return {"peer": str(info.peer_id)}
         relay, _, target = text.partition("/p2p-circuit/p2p/")
         peer = ID.from_base58(target)
+        with suppress(PeerStoreError):  # or it takes the way of an earlier dial
+            self._host.get_peerstore().clear_addrs(peer)
         raw = await self._circuits.dial_peer_info(
             PeerInfo(peer, [Multiaddr(text)]), relay_info=info_from_p2p_addr(Multiaddr(relay))
         )
@@ -101,8 +124,8 @@ class Peer:
         info = info_from_p2p_addr(Multiaddr(order["addr"]))
         await self._host.connect(info)
         stream = await self._host.new_stream(info.peer_id, [HOP])
-        if not await self._circuits._make_reservation(stream, info.peer_id):
-            raise RuntimeError("the relay refused")
+        if not await self._circuits.reserve(stream, info.peer_id, self._nursery):
+            raise RuntimeError(self._said.last)
         return {"addrs": [f"{order['addr']}/p2p-circuit/p2p/{self._host.get_id()}"]}
 
     async def do_conns(self, order: Order) -> dict[str, Any]:
@@ -165,8 +188,9 @@ async def main() -> None:
     limits = RelayLimits(
         duration=given.limit_seconds or 86400,
         data=given.limit_bytes or 1 << 40,
-        max_circuit_conns=100,
+        max_circuit_conns=given.circuits or 100,
         max_reservations=given.reservations,
+        reservation_ttl=given.ttl,
     )
     protocol = CircuitV2Protocol(host, limits=limits, allow_hop=given.relay)
     circuits = CircuitV2Transport(
@@ -182,7 +206,9 @@ async def main() -> None:
         await protocol.event_started.wait()
         addrs = [str(addr) for addr in host.get_addrs()]
         say({"event": "ready", "peer": str(host.get_id()), "addrs": addrs, "version": f"py-libp2p {version('libp2p')}"})
-        await serve_orders(Peer(host, circuits).obey)
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        await serve_orders(Peer(host, circuits, nursery).obey)
+        nursery.cancel_scope.cancel()
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("-listen", action="append", default=[])
     for name in ("relay", "punch", "autonat"):
         parser.add_argument(f"-{name}", action="store_true")
-    for name, default in (("limit-bytes", 0), ("limit-seconds", 0), ("reservations", 128), ("ttl", 3600)):
+    numbers = {"limit-bytes": 0, "limit-seconds": 0, "reservations": 128, "circuits": 0, "ttl": 3600}
+    for name, default in numbers.items():
         parser.add_argument(f"-{name}", type=int, default=default)
     parser.add_argument("-observers", type=int, default=4)
     return parser.parse_args()

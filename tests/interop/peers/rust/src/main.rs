@@ -57,7 +57,7 @@ fn version(of: &str) -> String {
 fn relay_config() -> relay::Config {
     let mut config = relay::Config::default();
     config.max_reservations = number("reservations", 128) as usize;
-    config.max_circuits = 1000;
+    config.max_circuits = number("circuits", 1000) as usize;
     config.max_circuits_per_peer = 1000;
     config.reservation_duration = Duration::from_secs(number("ttl", 3600));
     config.reservation_rate_limiters.clear();
