@@ -61,11 +61,15 @@ class Bridge:
 
         The server needs no change; inside its handlers `bridge.peer(context)` tells who calls. It gets a unix socket
         that no other process can open, see `bridge.guard` for the strictest form. path: peers on another path are
-        refused, and a session of theirs waits for an allowed path when it loses its own. Raises LocalError when the
-        protocol is served already, ConfigError when grpc cannot bind.
+        refused, and a session of theirs waits for an allowed path when it loses its own. Raises ConfigError when the
+        protocol is served already, when grpc cannot bind, and when a sync server was started before.
         """
         check_protocol(protocol)
         allowed = check_policy(path)
+        if _runs(server):
+            raise ConfigError(
+                "the grpc server runs already and would never take a call of ours; serve() before start()"
+            )
         name = self._control.gateway.directory.name("s")
         try:
             bound = server.add_insecure_port(f"unix:{name}")
@@ -201,6 +205,13 @@ class Bridge:
     def close(self) -> None:
         """Closes connections, sockets and the thread; idempotent. The context manager does it."""
         self._thread.stop()
+
+
+def _runs(server: object) -> bool:
+    """Whether a sync grpc server was started. It would bind our socket all the same and never accept there, so that
+    every call would hang; nothing public tells. Of a grpc.aio server nothing at all does."""
+    stage = getattr(getattr(server, "_state", None), "stage", None)
+    return getattr(stage, "name", None) == "STARTED" or getattr(stage, "value", None) == "started"
 
 
 def _authority(endpoint: EndpointUse) -> str:

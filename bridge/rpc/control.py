@@ -81,6 +81,9 @@ def host_config(
     punch_retry: float | None = None,
 ) -> HostConfig:
     """Reads what the caller gave. Raises AddressError, ConfigError and IdentityError with what to do."""
+    for name, addrs in (("listen", listen), ("relays", relays)):
+        if isinstance(addrs, str | Multiaddr):
+            raise ConfigError(f"{name} takes several addresses: write {name}=[{str(addrs)!r}]")
     identity = Identity.generate() if key is None else key if isinstance(key, Identity) else load_or_create(Path(key))
     relay_addrs = tuple(_multiaddr(addr) for addr in relays)
     for addr in relay_addrs:
@@ -151,7 +154,10 @@ class Control:
         return _snapshot(await wait_direct(self.host, target.peer, wait))
 
     async def wait_reservation(self, wait: float) -> tuple[str, ...]:
-        """Our circuit addresses, as soon as a relay has accepted a reservation. Raises DialTimeout after `wait` s."""
+        """Our circuit addresses, as soon as a relay has accepted a reservation. Raises DialTimeout after `wait` s,
+        ConfigError when the bridge keeps no relay."""
+        if not self.host.relay_client.kept:
+            raise ConfigError("this bridge was given no relay; open it with relays=[…]")
         accepted = trio.Event()
         told: list[str] = []
 

@@ -214,8 +214,8 @@ async def wait_direct(host: Host, peer: PeerId, wait: float) -> Connection:
     """The direct connection to a connected peer, awaited for at most `wait` seconds.
 
     Raises DirectRequired: with the verdict as soon as a whole run of punches has failed, at the time-out with the code
-    of the last attempt (TIMEOUT when none has ended), DISABLED at once when punching is off here. Cancellation leaves
-    nothing behind.
+    of the last attempt (TIMEOUT when none has ended, NO_RELAY when the peer is not connected), DISABLED at once when
+    punching is off here. Cancellation leaves nothing behind.
     """
     standing = _live(host, peer, "direct")
     if standing is not None:
@@ -225,6 +225,8 @@ async def wait_direct(host: Host, peer: PeerId, wait: float) -> Connection:
         raise DirectRequired(f"no direct path to {text}, and punching is switched off here", "DISABLED")
     with trio.move_on_after(wait):
         return await host.dcutr.wait_direct(peer)
+    if not host.swarm.connections(peer):
+        raise DirectRequired(f"no direct path to {text}: it is not connected at all; connect to it first", "NO_RELAY")
     outcome = host.dcutr.last_outcome(peer)
     code = "TIMEOUT" if outcome is None or outcome.code is None else outcome.code.value
     raise DirectRequired(f"no direct path to {text} within {wait:g} s: {code}", code)

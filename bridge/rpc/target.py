@@ -39,6 +39,8 @@ def parse_target(target: str | Multiaddr | PeerId | Target) -> Target:
         return Target(target)
     if isinstance(target, str) and not target.strip().startswith("/"):
         return Target(parse_peer_id(target))
+    if not isinstance(target, str | Multiaddr):
+        raise AddressError(f"a target is a peer id or a multiaddr, not {type(target).__name__}: {target!r}")
     addr = parse(target.strip()) if isinstance(target, str) else target
     peer = peer_of(addr)
     if peer is None:

@@ -13,6 +13,7 @@ from rpc_lab import LOOPBACK, Service, method, open_pair, serving
 from test_rpc_sync import eventually
 
 import bridge
+from bridge.addresses import Multiaddr
 from bridge.events import ConnectionClosed, Event
 from bridge.rpc.channel import DialFailed
 
@@ -117,6 +118,30 @@ def test_bad_arguments_raise_at_once(dialer: bridge.Bridge) -> None:
     for wrong in ({"path": "fast"}, {"protocol": "x"}, {"direct_wait": 0}, {"direct_wait": 1000.0}):
         with pytest.raises(bridge.ConfigError):
             dialer.channel(target, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_server_that_runs_already_is_refused() -> None:
+    """grpc would bind the socket and never accept on it: every call would wait for its deadline."""
+    with bridge.open(listen=LOOPBACK, allow_private=True) as listener, serving(listener, Service()) as server:
+        with pytest.raises(bridge.ConfigError, match="before start"):
+            listener.serve(server, "/test/late/1")
+        assert "/test/late/1" not in listener._control.host.swarm.registry.supported(relayed=False)
+
+
+def test_what_is_asked_for_in_vain_is_told_at_once(dialer: bridge.Bridge) -> None:
+    with pytest.raises(bridge.ConfigError, match=r"relays=\[…\]"):
+        dialer.wait_reservation(20)
+    for wrong in (None, b"/ip4/127.0.0.1/tcp/1", 7):
+        with pytest.raises(bridge.AddressError, match="peer id or a multiaddr"):
+            dialer.channel(wrong)  # type: ignore[arg-type]
+    with pytest.raises(bridge.DirectRequired, match="not connected at all") as caught:
+        dialer.wait_direct(stranger(), 0.1)
+    assert caught.value.verdict == "NO_RELAY"
+    for wrong in ("/ip4/127.0.0.1/tcp/0", Multiaddr("/ip4/127.0.0.1/tcp/0")):
+        with pytest.raises(bridge.ConfigError, match=r"write listen=\["), bridge.open(listen=wrong):  # type: ignore[arg-type]
+            pass
+        with pytest.raises(bridge.ConfigError, match=r"write relays=\["), bridge.open(relays=wrong):  # type: ignore[arg-type]
+            pass
 
 
 def test_a_vanished_peer_ends_the_call_and_the_next_one_dials_again() -> None:
