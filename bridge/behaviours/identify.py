@@ -51,6 +51,8 @@ class IdentifyService:
         self._pushes = trio.CapacityLimiter(MAX_PARALLEL_PUSHES)
         self._nursery: trio.Nursery | None = None
         self._told: dict[int, _Contents] = {}
+        self._waiting: set[int] = set()
+        """Connections with a push whose message is not made yet: it will tell later changes too."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Connections that stand already are asked too."""
@@ -199,7 +201,8 @@ class IdentifyService:
                 if self._told.get(connection.id) == contents or connection.path != "direct":
                     continue
                 self._told[connection.id] = contents
-                if self._wants_push(connection):
+                if self._wants_push(connection) and connection.id not in self._waiting:
+                    self._waiting.add(connection.id)
                     nursery.start_soon(self._push, connection)
 
     def _contents(self) -> _Contents:
@@ -211,17 +214,19 @@ class IdentifyService:
 
     async def _push(self, connection: Connection) -> None:
         stream: Stream | None = None
-        async with self._pushes:
-            try:
+        try:
+            async with self._pushes:
                 with trio.fail_after(IDENTIFY_TIMEOUT):
                     stream = await connection.open_stream((PUSH,))
+                    self._waiting.discard(connection.id)
                     await write_message(stream, self._message(connection))
                     await stream.aclose()
-            except EXPECTED as problem:
-                _log.debug("push to %s failed: %s", peer_text(connection.peer), problem)
-            finally:
-                if stream is not None:
-                    stream.reset()
+        except EXPECTED as problem:
+            _log.debug("push to %s failed: %s", peer_text(connection.peer), problem)
+        finally:
+            self._waiting.discard(connection.id)
+            if stream is not None:
+                stream.reset()
 
 
 def _host(addr: Multiaddr) -> str | None:

@@ -9,7 +9,9 @@ import pytest
 import trio
 import trio.testing
 
+from bridge.addresses import with_peer
 from bridge.behaviours.dcutr import answerer as answerer_module
+from bridge.behaviours.dcutr import observer as observer_module
 from bridge.behaviours.dcutr.attempt import Attempt
 from bridge.events import ConnectionOpened, P2pUpgrade, PunchFailed, PunchSucceeded
 from bridge.protocol.yamux import GoAwayCode
@@ -127,3 +129,22 @@ async def test_a_circuit_that_comes_while_the_behaviour_ends_finds_it_gone() -> 
         trio.lowlevel.add_instrument(OnExit())
     assert len(exited) == 1
     assert raised == []
+
+
+@pytest.mark.parametrize("others", [True, False])
+async def test_a_second_observer_s_connection_is_given_up_only_beside_another(
+    monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    """A reservation may have moved to it meanwhile; that ends with the last direct connection, and shows no stream."""
+    monkeypatch.setattr(observer_module, "OBSERVER_HOLD", 0.0)
+    async with open_peer() as peer, open_peer(None) as server:
+        addr = with_peer(server.host.swarm.listen_addrs()[0], server.peer)
+        held = await peer.host.swarm.dial(addr)
+        if others:
+            await peer.host.swarm.dial(addr, fresh=True)
+        with trio.fail_after(5):
+            await held.identified.wait()
+            while held.streams:
+                await held.ping()
+            await peer.puncher._context.observer._hold(held, str(addr))
+        assert held.closed.is_set() is others

@@ -133,6 +133,27 @@ async def test_a_change_that_was_taken_back_is_not_pushed(monkeypatch: pytest.Mo
         assert len(a.record.of(Identified)) == 2
 
 
+async def test_changes_that_come_faster_than_pushes_leave_wait_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identify, "IDENTIFY_PUSH_DELAY", 0.0)
+    async with open_party() as a, open_party() as b:
+        connection = await identified(await a.host.dial(b.addr))
+        await identified(b.host.swarm.connections()[0])
+        service = b.host.identify
+        nursery = service._nursery
+        assert nursery is not None
+        monkeypatch.setattr(service, "_pushes", trio.CapacityLimiter(1))
+        await trio.testing.wait_all_tasks_blocked()
+        before = len(nursery.child_tasks)
+        async with service._pushes:  # every other push is slow
+            for number in range(1, 6):
+                b.host.swarm.set_external(parse(f"/ip4/11.0.0.{number}/tcp/1"), True)
+                await trio.testing.wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == before + 1
+        assert (await a.record.wait(Identified, 2)).push
+        assert connection.identify is not None
+        assert parse("/ip4/11.0.0.5/tcp/1") in connection.identify.listen
+
+
 async def test_nothing_is_pushed_and_nothing_observed_on_a_relayed_connection() -> None:
     relay = parse(f"/ip4/127.0.0.1/tcp/1/p2p/{peer_text(Identity.generate().peer_id)}/p2p-circuit")
     async with open_party() as a, open_party() as b, tcp_pair() as (mine, theirs), trio.open_nursery() as nursery:

@@ -64,11 +64,16 @@ class SecondObserver:
         await connection.identified.wait()
 
     async def _hold(self, connection: Connection, addr: str) -> None:
-        """Keeps the connection while it is useful; one that others have begun to use is theirs."""
+        """Keeps the connection while it is useful; one that others have begun to use, or need, is theirs."""
         try:
             with trio.move_on_after(OBSERVER_HOLD):
                 await connection.closed.wait()
-            if connection.streams == 0:
+            if connection.streams == 0 and self._spare(connection):
                 await connection.aclose()
         finally:
             self._held.discard(addr)
+
+    def _spare(self, connection: Connection) -> bool:
+        """Another direct connection to the peer stands: a reservation ends with the last one, and shows no stream."""
+        others = (one for one in self._swarm.connections(connection.peer) if one is not connection)
+        return any(one.path == "direct" and not one.closed.is_set() for one in others)
