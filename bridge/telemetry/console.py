@@ -33,6 +33,14 @@ def spot(address: str) -> str:
     return f"[{parts[2]}]:{parts[4]}" if parts[1] == "ip6" else f"{parts[2]}:{parts[4]}"
 
 
+def harmless(text: str) -> str:
+    """The text with what could move a cursor, fake a line or turn the writing round made visible as escapes.
+
+    Peers choose some of it: user agents, reasons, addresses.
+    """
+    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def _soon(seconds: float | None) -> str:
     return f"; next try in {seconds:.1f} s" if seconds else ""
 
@@ -177,6 +185,8 @@ class Console:
         self.line(*rendered)
 
     def line(self, text: str, tone: Tone = "plain") -> None:
+        """One line, whatever is in the text."""
+        text = harmless(text)
         if self._color and tone != "plain":
             text = f"\x1b[{_SGR[tone]}m{text}\x1b[0m"
         with self._lock:
@@ -184,6 +194,7 @@ class Console:
 
     def progress(self, text: str | None) -> None:
         """Shows what the program waits for; None: it waits no more. The same text again keeps its clock."""
+        text = None if text is None else harmless(text)
         with self._lock:
             if text == (self._progress[0] if self._progress else None):
                 return

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from bridge.errors import BridgeError
 from bridge.eventhub import EventHub
 from bridge.events import ErrorEvent, Event, Summary
-from bridge.telemetry.console import Console, Tone
+from bridge.telemetry.console import Console, Tone, harmless
 from bridge.telemetry.exits import ErrorTable, Exit, exit_code, leaves
 from bridge.telemetry.jsonl import JsonLines
 
@@ -65,7 +65,7 @@ class Reporter:
         if self.json:
             return
         try:
-            print(text, file=self._stdout, flush=True)
+            print(harmless(text), file=self._stdout, flush=True)
         except OSError as problem:
             self._broken(problem)
 

@@ -15,6 +15,7 @@ from bridge.events import (
     ErrorEvent,
     Event,
     FlowStats,
+    HandshakeCompleted,
     Identified,
     PathChanged,
     PunchSucceeded,
@@ -242,3 +243,15 @@ def test_short_forms() -> None:
     assert spot("/ip4/192.0.2.1/tcp/4001/p2p/X/p2p-circuit") == "192.0.2.1:4001"
     assert spot("/ip6/2001:db8::1/tcp/4001") == "[2001:db8::1]:4001"
     assert spot("/p2p-circuit") == "/p2p-circuit"
+
+
+def test_what_a_peer_says_moves_no_cursor() -> None:
+    stderr, stdout = io.StringIO(), io.StringIO()
+    report = Reporter(stdout=stdout, stderr=stderr)
+    evil = "kaspad\x1b[2J\x1b]0;owned\x07\rerror\nfaked line\x9b31m\u202egnp"
+    report.emit(HandshakeCompleted(peer="12D3KooWpeer", path="direct", user_agent=evil))
+    report.data(f"listen {evil}")
+    for text in (stderr.getvalue(), stdout.getvalue()):
+        assert text.count("\n") == 1
+        assert text.rstrip("\n").isprintable()
+        assert "kaspad" in text
