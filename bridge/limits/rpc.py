@@ -35,12 +35,13 @@ DIRECT_WAIT: Final = 10.0
 MAX_CHANNEL_ENDPOINTS: Final = 1024
 """Unix listeners of channels, one for each target, protocol and path; they live as long as the bridge."""
 
-MAX_ENDPOINT_STREAMS: Final = 64
-"""Connections that gRPC holds at once through one endpoint: one for each channel with its own subchannel pool."""
-
 MAX_SERVED_STREAMS: Final = 1024
-MAX_SERVED_STREAMS_PER_PEER: Final = 64
-"""Inbound streams handed to one server, each a connection of it: in all, and from one peer."""
+MAX_SERVED_STREAMS_PER_PEER: Final = 256
+"""Inbound streams handed to one server, each a connection of it: in all, and from one peer. As many as a peer may have
+sessions; peer ids cost nothing, so what bounds memory is the number in all."""
+
+MAX_ENDPOINT_STREAMS: Final = MAX_SERVED_STREAMS_PER_PEER
+"""Connections that gRPC holds at once through one endpoint: one for each channel with its own subchannel pool."""
 
 MAX_FORWARDED: Final = 512
 """Connections through one `forward` listener at once; each is one stream."""

@@ -60,8 +60,11 @@ CARRIER_CAP_USE: Final = 0.12
 """A carrier over a relay sends nothing more when less than this share of the cap is left: the rest is for what is in
 flight, for Noise and Yamux, and for goodbyes."""
 
-SESSIONS_PER_PEER: Final = 64
 SESSIONS: Final = 1024
+SESSIONS_PER_PEER: Final = SESSIONS // 4
+"""Each is one connection of gRPC: so many client programs (or h2load's -c) behind one `forward`. When they all move at
+once their carriers, the old and the next ones, still fit into one connection's streams."""
+
 SESSIONS_PER_ADDRESS: Final = SESSIONS // 2
 """Accepted from one IPv4 address or IPv6 /64 over direct connections: peer ids cost nothing, and a session that lost
 its carrier is kept for SESSION_RESUME_TIMEOUT, so one address could hold all places for ever."""

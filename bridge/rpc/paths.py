@@ -106,7 +106,7 @@ async def accept_streams(
 
     await host.swarm.handle(protocol, plain, max_streams=max_streams, max_per_peer=max_per_peer)
     if isinstance(host, SessionHost):
-        host.sessions.serve(protocol, handler, path)
+        host.sessions.serve(protocol, handler, path, max_sessions=max_streams, max_per_peer=max_per_peer)
 
 
 async def refuse_streams(host: Host, protocol: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -55,6 +55,13 @@ Handler = Callable[[SessionStream], Awaitable[None]]
 class _Service:
     handler: Handler
     path: PathPolicy
+    max_sessions: int
+    max_per_peer: int
+    active: Counter[PeerId] = field(default_factory=Counter)
+
+    @property
+    def full(self) -> bool:
+        return self.active.total() >= self.max_sessions
 
 
 class SessionService:
@@ -116,12 +123,21 @@ class SessionService:
         """The sessions that peers opened here and that live."""
         return tuple(self._accepted.values())
 
-    def serve(self, service: str, handler: Handler, path: PathPolicy = "any") -> None:
+    def serve(
+        self,
+        service: str,
+        handler: Handler,
+        path: PathPolicy = "any",
+        *,
+        max_sessions: int = SESSIONS,
+        max_per_peer: int = SESSIONS_PER_PEER,
+    ) -> None:
         """`handler` gets each session that a peer opens for `service`; the session ends when it returns.
 
-        path: carriers on another path are refused, the first one and all later ones.
+        path: carriers on another path are refused, the first one and all later ones. Beyond the two limits sessions are
+        refused with TOO_MANY, and beyond SESSIONS_PER_PEER and SESSIONS whatever the limits say.
         """
-        self._services[service] = _Service(handler, path)
+        self._services[service] = _Service(handler, path, max_sessions, max_per_peer)
 
     def unserve(self, service: str) -> None:
         """Sessions that run go on. Idempotent."""
@@ -170,6 +186,8 @@ class SessionService:
             return Refusal.PATH_NOT_ALLOWED
         if self._per_peer[peer] >= SESSIONS_PER_PEER or self.count >= SESSIONS:
             return Refusal.TOO_MANY
+        if service.active[peer] >= service.max_per_peer or service.full:
+            return Refusal.TOO_MANY
         if self._per_origin[_origin(connection)] >= SESSIONS_PER_ADDRESS:
             return Refusal.TOO_MANY
         return None
@@ -181,29 +199,33 @@ class SessionService:
         return session
 
     def _begin(self, session: LiveSession, origin: str) -> None:
-        handler = self._services[session.machine.service].handler
+        service = self._services[session.machine.service]
+        service.active[session.peer] += 1
         self._accepted[(session.peer, session.machine.id)] = session
         self._per_peer[session.peer] += 1
         self._per_origin[origin] += 1
-        self._start("an accepted session", partial(self._serve, session, handler, origin))
+        self._start("an accepted session", partial(self._serve, session, service, origin))
 
     def _start(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         """A task of one session, whose failure must not end the others."""
         self._running().start_soon(supervise, what, work, _let_be)
 
-    async def _serve(self, session: LiveSession, handler: Handler, origin: str) -> None:
+    async def _serve(self, session: LiveSession, service: _Service, origin: str) -> None:
         """Runs the handler of one accepted session, and its timer, until both have ended."""
         key = (session.peer, session.machine.id)
         stream = SessionStream(session)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.run_timer)
-                await supervise(f"the handler of {stream.service}", lambda: handler(stream), lambda _: stream.abort())
+                await supervise(
+                    f"the handler of {stream.service}", lambda: service.handler(stream), lambda _: stream.abort()
+                )
                 await stream.aclose()
                 nursery.cancel_scope.cancel()
         finally:
             stream.abort()
             del self._accepted[key]
+            _take_one(service.active, session.peer)
             _take_one(self._per_peer, session.peer)
             _take_one(self._per_origin, origin)
 
@@ -299,7 +321,8 @@ def _why(session: LiveSession, service: str) -> BridgeError:
     if over is not None and over.code == Refusal.PATH_NOT_ALLOWED.name:
         return DirectRequired(f"{peer_text(session.peer)} does not take {service} on this path", over.code)
     if over is not None and over.code == Refusal.TOO_MANY.name:
-        return LimitExceeded(f"{peer_text(session.peer)} holds as many sessions of ours as it takes; close some")
+        advice = "close some, or spread them: a second bridge (or `punchbridge forward`) is another peer"
+        return LimitExceeded(f"{peer_text(session.peer)} holds as many sessions of ours as it takes; {advice}")
     if over is not None:
         text = over.text or over.code
         return NegotiationFailed(f"{peer_text(session.peer)} does not serve {service}: {text}")

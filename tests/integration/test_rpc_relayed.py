@@ -151,5 +151,5 @@ def test_no_reservation_is_told_with_its_own_code() -> None:
             method(channel, "Echo")(b"", timeout=15)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert "NO_RESERVATION" in caught.value.details()
-        with pytest.raises(bridge.DialTimeout, match="no relay accepted"):
+        with pytest.raises(bridge.ConfigError, match="given no relay"):
             dialer.wait_reservation(0.1)

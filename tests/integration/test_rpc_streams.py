@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import stat
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from rpc_lab import BIG, LOOPBACK, Service, method
 
 import bridge
 from bridge.errors import ConfigError, PortInUse
+from bridge.limits.rpc import MAX_SERVED_STREAMS_PER_PEER
 from bridge.rpc import expose, forward
 from bridge.rpc.gateway import EndpointKey, open_gateway
 from bridge.rpc.places import Place
@@ -131,6 +133,60 @@ async def test_an_acceptor_that_was_left_takes_no_more() -> None:
             pass
         async with server.accept_stream(ECHO):
             await (await client.dial_stream(server.addrs[0], ECHO)).aclose()
+
+
+@pytest.mark.parametrize("sessions", [True, False])
+async def test_an_acceptor_keeps_its_limits(sessions: bool) -> None:
+    async with (
+        bridge.open_trio(listen=LOOPBACK, allow_private=True, sessions=sessions) as server,
+        bridge.open_trio(listen=LOOPBACK, allow_private=True) as client,
+        server.accept_stream(ECHO, max_per_peer=2) as incoming,
+    ):
+        first, _second = [await client.dial_stream(server.addrs[0], ECHO) for _ in range(2)]
+        with pytest.raises((bridge.LimitExceeded, bridge.StreamReset)):
+            await (await client.dial_stream(server.addrs[0], ECHO)).receive_some()
+        async with await incoming.__anext__() as taken:
+            await taken.send_all(b"those that stand go on")
+        assert await first.receive_some() == b"those that stand go on"
+        await first.aclose()
+        with trio.fail_after(10):
+            while True:
+                try:
+                    return await (await client.dial_stream(server.addrs[0], ECHO)).aclose()
+                except (bridge.LimitExceeded, bridge.StreamReset):
+                    await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_crowd_behind_one_forward() -> None:
+    """As many as one peer may have are carried; one more is told what to do, and the others go on."""
+    told: list[bridge.events.ErrorEvent] = []
+    async with trio_pair() as (server, client), trio.open_nursery() as nursery:
+        client.host.swarm.events.subscribe(
+            lambda event: told.append(event) if isinstance(event, bridge.events.ErrorEvent) else None
+        )
+
+        async def echo(stream: trio.SocketStream) -> None:
+            async for data in stream:
+                await stream.send_all(data)
+
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, echo, [listener])
+        await nursery.start(expose.run, server.host, f"127.0.0.1:{listener.socket.getsockname()[1]}")
+        bound = await nursery.start(forward.run, client.host, server.addrs[0], "127.0.0.1:0")
+        crowd = [await connected(bound) for _ in range(MAX_SERVED_STREAMS_PER_PEER)]
+        for number, one in enumerate(crowd):
+            await one.send_all(b"%d" % number)
+            assert await one.receive_some() == b"%d" % number
+        async with await connected(bound) as too_many:
+            with contextlib.suppress(trio.BrokenResourceError):
+                assert await too_many.receive_some() == b""
+        assert [one.code for one in told] == ["LIMIT"]
+        assert "a second bridge" in told[0].message
+        await crowd[0].send_all(b"still here")
+        assert await crowd[0].receive_some() == b"still here"
+        nursery.cancel_scope.cancel()
+    for one in crowd:
+        await one.aclose()
 
 
 async def test_a_connection_that_is_cut_as_it_stands_is_told_all_the_same() -> None:
