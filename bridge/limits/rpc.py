@@ -23,6 +23,12 @@ PUMP_TURNS: Final = 2
 """Operations that did not block before a pump lets other tasks run: half a MiB, about 1 ms, which is what a small
 call beside a bulk transfer waits for each task of the bulk."""
 
+COALESCE_MOST: Final = 0.004
+COALESCE_PAUSE: Final = 0.03
+"""Seconds. Threads that write calls let the processor go within 2 ms, but one that computes in Python keeps the
+interpreter lock for 5 ms (`sys.getswitchinterval`): to give way to it before each read made calls last three times as
+long."""
+
 PUMP_LINGER: Final = 5.0
 """The local program is gone: the remote side may still end its direction cleanly this long, then it is reset."""
 

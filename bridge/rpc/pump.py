@@ -19,6 +19,7 @@ import trio
 
 from bridge.errors import BridgeError
 from bridge.limits.rpc import PUMP_BULK, PUMP_LINGER, PUMP_PIECES, PUMP_READ, PUMP_TURNS
+from bridge.rpc.coalesce import Coalescer
 
 if TYPE_CHECKING:
     from bridge.net.raw import Buffer, InboxStream
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["PumpEnd", "Pumped", "pump"]
 
 _BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, BridgeError)
+
+_coalescer = Coalescer()
+"""All pumps run in the one network thread."""
 
 
 class PumpEnd(Enum):
@@ -110,6 +114,7 @@ class _State:
             if drained:
                 turns = 0
                 await trio.lowlevel.wait_readable(local)
+                _coalescer.before_read()
             try:
                 # A stream that keeps what it is given copies it out of `view`; bulk is read into memory of its own.
                 data = memoryview(local.recv(PUMP_READ)) if bulk else view[: local.recv_into(view)]
