@@ -5,6 +5,7 @@ Pure: it is told of bytes and clocks and says how many may pass; it owns no stre
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -33,6 +34,7 @@ class Circuit:
     target: PeerId
     opened_at: float
     max_bytes: int
+    origin: str = ""
     joined: bool = False
     passed: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(Direction, 0))
 
@@ -58,6 +60,8 @@ class CircuitTable:
         self._table: dict[int, Circuit] = {}
         self._sources: dict[PeerId, int] = {}
         self._targets: dict[PeerId, int] = {}
+        self._origins: Counter[object] = Counter()
+        """Circuits asked for from an address, in all and (with the target in the key) to one target."""
         self._closed_bytes = 0
         self.total = 0
         self._peer_rate = TokenBuckets(limits.peer_burst, limits.peer_interval, MAX_RATE_KEYS)
@@ -79,9 +83,13 @@ class CircuitTable:
         if source == target:
             raise Refusal(Status.PERMISSION_DENIED, "connect_self")
 
-    def open(self, source: PeerId, target: PeerId, now: float) -> Circuit:
-        """Takes a slot. Raises Refusal RESOURCE_LIMIT_EXCEEDED when there is none (R8)."""
-        limits = self._limits
+    def open(self, source: PeerId, target: PeerId, now: float, ip: Address | None = None) -> Circuit:
+        """Takes a slot. Raises Refusal RESOURCE_LIMIT_EXCEEDED when there is none (R8).
+
+        Peer ids cost nothing, so one address gets at most three quarters of all slots, and of those of one target: it
+        cannot shut a listener off from everybody else.
+        """
+        limits, origin = self._limits, address_key(ip)
         if limits.circuits and len(self._table) >= limits.circuits:
             raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full")
         if limits.circuits_per_peer:
@@ -89,11 +97,15 @@ class CircuitTable:
                 raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full_source")
             if self._targets.get(target, 0) >= limits.circuits_per_peer:
                 raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full_target")
-        circuit = Circuit(self._next_id, source, target, now, limits.circuit_bytes)
+        for most, key in ((limits.circuits, origin), (limits.circuits_per_peer, (origin, target))):
+            if ip is not None and most and self._origins[key] >= most - most // 4:
+                raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full_address")
+        circuit = Circuit(self._next_id, source, target, now, limits.circuit_bytes, origin)
         self._next_id += 1
         self._table[circuit.id] = circuit
         self._sources[source] = self._sources.get(source, 0) + 1
         self._targets[target] = self._targets.get(target, 0) + 1
+        self._origins.update((origin, (origin, target)))
         return circuit
 
     def join(self, circuit: Circuit, now: float) -> None:
@@ -111,6 +123,10 @@ class CircuitTable:
             counts[peer] -= 1
             if not counts[peer]:
                 del counts[peer]
+        for key in (circuit.origin, (circuit.origin, circuit.target)):
+            self._origins[key] -= 1
+            if not self._origins[key]:
+                del self._origins[key]
 
     @property
     def bytes(self) -> int:

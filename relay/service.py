@@ -208,7 +208,7 @@ class HopService:
         self.circuits.admit(source, target, _ip(stream.connection), now)
         if not self.reservations.holds(target, now):
             raise Refusal(Status.NO_RESERVATION, "connect_no_reservation")
-        return self.circuits.open(source, target, now)
+        return self.circuits.open(source, target, now, _ip(stream.connection))
 
     async def _join(self, circuit: Circuit, source: Stream, target: Stream) -> None:
         self.circuits.join(circuit, trio.current_time())

@@ -245,6 +245,26 @@ def test_r8_too_many_circuits() -> None:
     table.open(C, B, 0.0)
 
 
+def test_one_address_with_many_ids_does_not_shut_a_target_off() -> None:
+    table = circuits(circuits=100, circuits_per_peer=8)
+    crowd = [table.open(peer, B, 0.0, IP) for peer in PEERS[3:9]]
+    with refused(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full_address"):
+        table.open(A, B, 0.0, IP)
+    table.open(A, C, 0.0, IP)
+    table.open(A, B, 0.0, ip_address("192.0.2.77"))
+    table.close(crowd[0])
+    table.open(A, B, 0.0, IP)
+
+
+def test_one_address_with_many_ids_does_not_take_all_circuits() -> None:
+    table = circuits(circuits=4, circuits_per_peer=2)
+    for target in PEERS[1:4]:
+        table.open(A if target is B else B, target, 0.0, IP)
+    with refused(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full_address"):
+        table.open(C, PEERS[5], 0.0, IP)
+    table.open(C, PEERS[5], 0.0, ip_address("192.0.2.77"))
+
+
 def test_two_circuits_of_one_pair_are_two_records() -> None:
     table = circuits()
     first, second = table.open(A, B, 0.0), table.open(A, B, 0.0)
