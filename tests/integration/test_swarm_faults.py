@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 
@@ -74,7 +74,7 @@ class FaultyTransport:
     """A transport with a defect."""
 
     def handles(self, addr: Multiaddr) -> bool:
-        return addr.protocols()[0].name == "dns6"
+        return str(addr).startswith("/dns6/")
 
     async def dial(self, addr: Multiaddr) -> Link:
         await trio.lowlevel.checkpoint()
@@ -89,7 +89,7 @@ async def test_a_defect_in_a_command_is_told_to_its_caller(command: str) -> None
     addr = parse("/dns6/example.org/tcp/1")
     async with open_node() as a, open_node() as b:
         a.swarm.add_transport(FaultyTransport())
-        calls = {
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
             "dial": partial(a.swarm.dial, addr),
             "fresh": partial(a.swarm.dial, addr, fresh=True),
             "connect": partial(a.swarm.connect, STRANGER.peer_id, [addr]),

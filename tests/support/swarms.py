@@ -49,23 +49,20 @@ class Recorder:
 
 @dataclass
 class Node:
-    """A swarm that listens on loopback, with its events."""
+    """A swarm that listens on loopback, with its events. `addr` is its first address, ending in /p2p/ID."""
 
     swarm: Swarm
     record: Recorder
     identity: Identity = field(init=False)
+    addr: Multiaddr = field(init=False)
 
     def __post_init__(self) -> None:
         self.identity = self.swarm.identity
+        self.addr = with_peer(self.swarm.listen_addrs()[0], self.swarm.peer)
 
     @property
     def peer(self) -> PeerId:
         return self.swarm.peer
-
-    @property
-    def addr(self) -> Multiaddr:
-        """The first listening address, ending in /p2p/ID."""
-        return with_peer(self.swarm.listen_addrs()[0], self.swarm.peer)
 
 
 @asynccontextmanager
