@@ -57,7 +57,7 @@ class GossipSource:
     def __post_init__(self) -> None:
         for name in ("transaction_interval", "block_interval"):
             value = getattr(self, name)
-            if value is not None and value < 0.01:
+            if value is not None and not value >= 0.01:
                 raise ValueError(f"{name} must be at least 0.01 s")
         if not 0 <= self.body_bytes <= 1 << 20:
             raise ValueError("body_bytes must be between 0 and 1 MiB")
@@ -97,7 +97,7 @@ class NodeConfig:
         if not 0 <= self.min_protocol_version <= self.protocol_version < 1 << 32:
             raise ValueError("0 <= min_protocol_version <= protocol_version < 2^32 does not hold")
         for name in ("ping_interval", "answer_timeout", "stats_interval", "connect_timeout", "slow_path_multiplier"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0")
         for name in ("max_peers", "max_handshakes", "blocks_per_second"):
             if getattr(self, name) < 1:

@@ -107,5 +107,7 @@ STORE_TEXT_BYTES = 512
 STORE_EXPIRY = 7 * 24 * 3600.0
 # Another process of ours may hold the write lock this long (a checkpoint); then the write fails, typed.
 STORE_BUSY_TIMEOUT = 2.0
+# What still waits when the node stops gets so long: a stuck disk must not hold up the end.
+STORE_FLUSH_TIMEOUT = 2 * STORE_BUSY_TIMEOUT
 # Entries of the peer store waiting for the writer thread; a slow disk drops the oldest, it never stops the node.
 STORE_QUEUE = 256

@@ -15,6 +15,8 @@ from typing import Any
 
 import grpc
 
+from bridge.rpc.supervised import supervised
+
 from . import gossip, limits, transport
 from .addressbook import AddressBook, NetworkAddress
 from .config import NodeConfig
@@ -49,13 +51,16 @@ class Node:
         policy: Policy = accept_all,
         keeper: StoreKeeper | None = None,
     ) -> None:
-        """emit: called with each event, must not block or raise. keeper: writes peers to disk, None for memory only."""
+        """emit: called with each event, must not block; what it raises is logged.
+
+        keeper: writes peers to disk, None for memory only.
+        """
         self.config = config
         self.hub = Hub(config.node_id, config.max_peers)
         clock = time.monotonic
         self.inventory = Inventory(self.hub, interval=config.transaction_broadcast_interval, clock=clock)
         self.addresses = AddressBook()
-        self._emit = emit
+        self._emit = supervised(emit)
         self._keeper = keeper
         self._shared = Shared(
             config, self.hub, self.inventory, self.addresses, policy, clock, self._learned, self._connected
@@ -111,7 +116,11 @@ class Node:
         except TimeoutError:
             log.warning("%d connections did not end in time", len(self._sessions))
         if self._keeper is not None:
-            await self._keeper.flush()
+            try:
+                async with asyncio.timeout(limits.STORE_FLUSH_TIMEOUT):
+                    await self._keeper.flush()
+            except TimeoutError:
+                log.warning("the peer store is stuck; what waited for it is lost")
 
     # --- both sides ---
 
@@ -148,6 +157,8 @@ class Node:
         if self._group is None or self._closed:
             raise NodeClosed("the node is not running")
         await transport.channel_ready(channel, self.config.connect_timeout)
+        if self._closed:
+            raise NodeClosed("the node was closed while the channel connected")
         session = Session(self._shared, Connection(ClientStream(channel)), info)
         running = self._group.create_task(self._run(session))
         established = self._group.create_task(session.established.wait())
