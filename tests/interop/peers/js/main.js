@@ -21,7 +21,7 @@ import { obeyRpc, serveRpc } from './rpc.js'
 import { perform, ping, serve } from './streams.js'
 
 const ORDER_TIMEOUT = 60_000
-const IDENTIFY_TIMEOUT = 10_000 // twice what js-libp2p gives it
+const IDENTIFY_TIMEOUT = 6_000 // more than the 5 s that js-libp2p gives it
 const VERSION = JSON.parse(readFileSync(new URL('node_modules/libp2p/package.json', import.meta.url))).version
 const DAY = 24 * 3600
 
