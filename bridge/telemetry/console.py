@@ -6,6 +6,7 @@ NO_COLOR is set (no-color.org). It knows event classes and terminals; it keeps n
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,9 @@ Tone = Literal["good", "plain", "dim", "warn", "bad"]
 _SGR: Final[Mapping[Tone, str]] = {"good": "32", "plain": "0", "dim": "2", "warn": "33", "bad": "31"}
 _REFRESH: Final = 0.5
 """Seconds between two paintings of the elapsed time."""
+
+
+_PEER_ID: Final = re.compile(r"12D3KooW[1-9A-HJ-NP-Za-km-z]{44}|Qm[1-9A-HJ-NP-Za-km-z]{44}")
 
 
 def short(peer: str) -> str:
@@ -46,7 +50,8 @@ def _soon(seconds: float | None) -> str:
 
 
 def _cut(text: str, most: int = 160) -> str:
-    """A long text at one line's length; the event has all of it."""
+    """A long text at one line's length, peer ids shortened first: the reason stands last. The event has it all."""
+    text = _PEER_ID.sub(lambda found: short(found[0]), text)
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
@@ -87,7 +92,7 @@ def _punched(event: events.PunchSucceeded) -> tuple[str, Tone]:
 
 
 def _punch_failed(event: events.PunchFailed) -> tuple[str, Tone]:
-    text = f": {event.message}" if event.message else ""
+    text = f": {event.message.rstrip('.')}" if event.message else ""
     return (
         f"punch attempt {event.attempt} to {short(event.peer)} failed: {event.code}{text}{_soon(event.retry_in)}",
         "warn",
@@ -152,6 +157,15 @@ _LINES: Final[Mapping[type[Event], Callable[[Any], tuple[str, Tone]]]] = {
 }
 
 
+_UNDOES: Final[Mapping[type[Event], type[Event]]] = {
+    events.ReservationLost: events.ReservationAccepted,
+    events.ReservationAccepted: events.ReservationLost,
+    events.ConnectionClosed: events.ConnectionOpened,
+    events.ConnectionOpened: events.ConnectionClosed,
+}
+"""After one of these the other is news again, even in the same words."""
+
+
 def line_of(event: Event) -> tuple[str, Tone] | None:
     """The line for this event and its tone, or None when a person need not see it."""
     render = _LINES.get(type(event))
@@ -182,6 +196,9 @@ class Console:
         if rendered is None or self._last.get(type(event)) == rendered[0]:
             return
         self._last[type(event)] = rendered[0]
+        undone = _UNDOES.get(type(event))
+        if undone is not None:
+            self._last.pop(undone, None)
         self.line(*rendered)
 
     def line(self, text: str, tone: Tone = "plain") -> None:

@@ -20,6 +20,8 @@ from bridge.events import (
     PathChanged,
     PunchSucceeded,
     RelayStats,
+    ReservationAccepted,
+    ReservationLost,
     SessionSwitched,
     Summary,
     catalogue,
@@ -176,6 +178,23 @@ def test_console_says_each_thing_once() -> None:
     console.progress(None)
     console.close()
     assert out.getvalue() == "…abcdefgh relay: 1 messages sent, 0 received\nwaiting …\n"
+
+
+def test_console_says_again_what_was_undone_in_between() -> None:
+    out = io.StringIO()
+    console = Console(out, live=False, color=False)
+    relay = "12D3KooWKsMANy8mJXDnKPxuiJwZPHucjHdi4uPDmbL4qVQfGiDM"
+    address = f"/ip4/203.0.113.7/tcp/4001/p2p/{relay}"
+    accepted = ReservationAccepted(relay=relay, addrs=(), expires=0)
+    why = f"{relay} cannot be reached: {address}: Connection refused; is it running, and is the address up to date?"
+    for _ in range(2):
+        console(accepted)
+        console(accepted)
+        console(ReservationLost(relay=relay, code="UNREACHABLE", message=why, retry_in=0.5))
+    console.close()
+    lines = out.getvalue().splitlines()
+    assert [line.split(" ")[1] for line in lines] == ["accepted", "lost", "accepted", "lost"]
+    assert "…qVQfGiDM: Connection refused; is it running" in lines[1]
 
 
 def test_live_console_repaints_one_line() -> None:
