@@ -11,7 +11,7 @@ from itertools import product
 
 from foreign.cases import Case, Known, NotOffered
 from foreign.peer import Peer, PeerFailed, Pool
-from foreign.relays import apart, circuit, group, reservation
+from foreign.relays import circuit, group, leave, reservation
 
 TTL = 90
 """Seconds of a brief reservation: go's AutoRelay looks each minute whether one ends soon."""
@@ -37,7 +37,7 @@ def _refused(client: Peer, order: str, addr: str, status: int) -> str:
     else:
         raise AssertionError("the relay granted it")
     assert any(word in said.lower() for word in STATUS[status]), f"no {status} in what it says: {said}"
-    return str(status)
+    return ""
 
 
 def no_reservation(pool: Pool, relay: Peer, client: Peer) -> str:
@@ -50,7 +50,8 @@ def no_slot(pool: Pool, relay: Peer, client: Peer) -> str:
     """A relay with one slot refuses the second reservation."""
     small = pool.get(relay.kind, "small relay", "-relay", "-reservations", "1")
     reservation(pool, small, pool.get(relay.kind, "listener"))
-    return _refused(client, "reserve", small.addr, FULL[relay.kind])
+    _refused(client, "reserve", small.addr, FULL[relay.kind])
+    return str(FULL[relay.kind])
 
 
 def no_circuit(pool: Pool, relay: Peer, client: Peer) -> str:
@@ -71,7 +72,7 @@ def brief(pool: Pool, r: str, c: str) -> tuple[Peer, Peer, float]:
         relay = pool.get(r, "brief relay", "-relay", "-ttl", str(TTL))
         if c == "go":  # its circuit client renews nothing; AutoRelay does, at relays that it knows from the start
             client = pool.get(c, f"keeper at {r}", "-autorelay", relay.addr)
-            client.wait("reservation", relay=relay.id, renewal=False)
+            client.wait("reservation", timeout=TTL / 2, relay=relay.id, renewal=False)  # it looks each 30 s
         else:
             client = pool.get(c, "keeper")
             client.ask("reserve", addr=relay.addr)
@@ -88,7 +89,7 @@ def renewal(pool: Pool, relay: Peer, client: Peer) -> str:
     time.sleep(max(0.0, began + TTL + AFTER - time.monotonic()))
     client.ask("dial", addr=f"{there.addr}/p2p-circuit/p2p/{keeper.id}")
     assert client.ask("echo", peer=keeper.id, size=1000)["same"]
-    apart(client, keeper)
+    leave(client, keeper)
     return ""
 
 

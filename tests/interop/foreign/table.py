@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -124,8 +125,9 @@ def _section(group: str, results: Sequence[dict[str, Any]]) -> list[str]:
     for item in results:
         if item["note"]:
             notes.setdefault((item["row"], item["outcome"], item["note"]), []).append(item["combination"])
+    sizes = Counter(item["row"] for item in results)
     for (row, outcome, note), where in notes.items():
-        lines.append(f"- {row} ({'; '.join(where)}), {outcome}: {note}")
+        lines.append(f"- {row} ({'all' if len(where) == sizes[row] > 1 else '; '.join(where)}), {outcome}: {note}")
     return lines
 
 
