@@ -65,6 +65,13 @@ DCUTR_BACKOFF_MAX: Final = 0.6
 DCUTR_KEEP: Final = 10.0
 """Dials in the air wait this long for the next attempt: the peer's verdict (OBSERVER_TIMEOUT), a pause, an exchange."""
 
+DCUTR_OUTLAST: Final = 120.0
+"""After a run its dials stay for the next one if that comes within this time: so long the mappings that they have
+opened let the peer's SYN in (conntrack: 120 s). One that meets the listener instead spoils the run (measured)."""
+
+DCUTR_OUTLAST_MARGIN: Final = 20.0
+"""From the end of the pause to the next run's dials: identify, the dial before the punch, an exchange."""
+
 DCUTR_MAX_KEPT: Final = 32
 """Peers whose dials are kept between two attempts; each holds a place among MAX_DIVERTERS."""
 

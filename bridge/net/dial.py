@@ -99,6 +99,7 @@ class _Kept:
     dial: Dial
     half_open: bool
     plain: bool
+    old: bool = False
 
 
 class DialsKept:
@@ -107,11 +108,18 @@ class DialsKept:
     def __init__(self) -> None:
         self._dials: dict[Endpoint, _Kept] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._dials)
+
+    def outlast(self) -> None:
+        """The next attempt is a while away. A dial holds its place until then; unless the peer's SYN has met it by the
+        time that another can leave in its stead, that one does: the kernel's next SYN may be a minute away."""
+        for kept in self._dials.values():
+            kept.old = True
+
     def keep(self, dial: Dial, *, plain: bool = False) -> None:
         """Takes a dial over, in the place of an earlier one to the same endpoint. `plain`: of no punch so far."""
-        before = self._dials.pop(dial.endpoint, None)
-        if before is not None:
-            before.dial.close()
+        self.drop(dial.endpoint)
         self._dials[dial.endpoint] = _Kept(dial, dial.half_open, plain)
 
     def aim(self, endpoints: Set[Endpoint]) -> None:
@@ -120,10 +128,12 @@ class DialsKept:
         for endpoint, kept in tuple(self._dials.items()):
             if endpoint not in endpoints or (kept.plain and kept.dial.stands):
                 self._dials.pop(endpoint).dial.close()
+            elif kept.old:
+                kept.half_open = kept.dial.half_open  # the peer has not dialled yet: what came so far was in vain
             kept.plain = False
 
     def take(self, endpoint: Endpoint, source: tuple[str, int] | None) -> Dial | None:
-        """The dial to this endpoint, unless it left from elsewhere, or has been half-open all the time.
+        """The dial to this endpoint, unless it left from elsewhere, was half-open all the time, or is old and unmet.
 
         Half-open for longer than a round trip means that the peer has closed its own dial, and that the reset it
         should have answered with was dropped by a NAT.
@@ -131,10 +141,18 @@ class DialsKept:
         kept = self._dials.pop(endpoint, None)
         if kept is None:
             return None
-        if kept.dial.source != source or (kept.half_open and kept.dial.half_open):
+        in_vain = kept.half_open and kept.dial.half_open
+        unmet = kept.old and not (kept.dial.half_open or kept.dial.stands)
+        if kept.dial.source != source or in_vain or unmet:
             kept.dial.close()
             return None
         return kept.dial
+
+    def drop(self, endpoint: Endpoint) -> None:
+        """Closes the dial to this endpoint: another one is to leave."""
+        kept = self._dials.pop(endpoint, None)
+        if kept is not None:
+            kept.dial.close()
 
     def close(self) -> None:
         """Closes them all."""

@@ -10,11 +10,13 @@ from dataclasses import replace
 import pytest
 import trio
 
-from bridge.addresses import parse
+from bridge.addresses import Endpoint, parse
 from bridge.behaviours.dcutr import ground as ground_module
 from bridge.errors import StreamReset
 from bridge.events import PunchFailed
+from bridge.limits.punch import DCUTR_OUTLAST
 from bridge.limits.swarm import MAX_DIVERTERS
+from bridge.net.dial import Dial
 from bridge.protocol.dcutr import PROTOCOL, encode_connect, encode_sync
 from bridge.swarm.connection import Connection
 from bridge.swarm.delimited import read_message, write_message
@@ -64,7 +66,7 @@ async def test_the_next_exchange_overtakes_the_one_that_is_still_answered() -> N
         assert dialer.puncher.active(listener.peer)
 
 
-async def test_dials_in_the_air_stay_from_attempt_to_attempt_and_end_with_the_last() -> None:
+async def test_dials_in_the_air_stay_from_attempt_to_attempt_and_then_for_the_next_run() -> None:
     async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
         with deaf_port() as deaf, trio.fail_after(20):
             lie(listener, f"/ip4/127.0.0.1/tcp/{deaf.getsockname()[1]}")
@@ -72,15 +74,55 @@ async def test_dials_in_the_air_stay_from_attempt_to_attempt_and_end_with_the_la
             await over_relay(relay, dialer, listener)
             grounds = dialer.puncher._context.grounds
             seen = []
-            for attempt in (1, 2):
+            for attempt in (1, 2, 3):
                 await dialer.record.wait(PunchFailed, attempt)
                 seen.append([kept.dial for kept in grounds._idle[listener.peer].dials._dials.values()])
+            ground = grounds._idle[listener.peer]
+            with pytest.raises(trio.ClosedResourceError):  # nothing is diverted in the meantime
+                await ground.accepted.receive()
+            assert len(seen[0]) == 1
+            assert seen[0] == seen[1] == seen[2]
+            assert seen[0][0]._socket.fileno() != -1
+            # The next run: its dial leaves in the place of the old one, at the moment when it is due.
+            listener.puncher._holds.clear()
+            listener.puncher._tell()
+            await dialer.record.wait(PunchFailed, 4)
+            assert grounds._idle[listener.peer] is ground
+            [kept] = ground.dials._dials.values()
+            assert kept.dial is not seen[0][0]
+            assert seen[0][0]._socket.fileno() == -1
+        assert [failed.code for failed in dialer.record.of(PunchFailed)] == ["SYN_FILTERED"] * 4
+
+
+async def test_dials_end_with_a_run_whose_successor_comes_after_their_mappings() -> None:
+    policy = replace(QUICK, retry_first=DCUTR_OUTLAST)
+    async with open_relay() as relay, open_peer() as listener, open_peer(policy) as dialer:
+        with deaf_port() as deaf, trio.fail_after(20):
+            lie(listener, f"/ip4/127.0.0.1/tcp/{deaf.getsockname()[1]}")
+            lie(dialer, "/ip4/127.0.0.2/tcp/1")
+            await over_relay(relay, dialer, listener)
+            await dialer.record.wait(PunchFailed, 2)
+            [kept] = dialer.puncher._context.grounds._idle[listener.peer].dials._dials.values()
             await dialer.record.wait(PunchFailed, 3)
-        assert len(seen[0]) == 1
-        assert seen[0] == seen[1]
-        assert grounds._idle == {}
-        assert seen[0][0]._socket.fileno() == -1
-        assert [failed.code for failed in dialer.record.of(PunchFailed)] == ["SYN_FILTERED"] * 3
+        assert dialer.puncher._context.grounds._idle == {}
+        assert kept.dial._socket.fileno() == -1
+
+
+async def test_grounds_of_runs_that_are_over_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ground_module, "DCUTR_MAX_KEPT", 1)
+    async with open_peer() as peer, open_peer(None) as one, open_peer(None) as two:
+        grounds = peer.puncher._context.grounds
+        with deaf_port() as deaf:
+            endpoint = Endpoint("ip4", "127.0.0.1", deaf.getsockname()[1])
+            first = grounds.enter(one.peer)
+            first.dials.keep(Dial(endpoint, None))
+            grounds.leave(first)
+            grounds.outlast(one.peer, 30.0)
+            grounds.leave(grounds.enter(two.peer))
+            assert list(grounds._idle) == [two.peer]
+            assert not first.dials
+            grounds.leave(grounds.enter(one.peer))  # this one waits for an attempt that may come at any moment
+            assert list(grounds._idle) == [two.peer]
 
 
 async def test_a_socket_accepted_between_two_attempts_is_the_next_ones() -> None:

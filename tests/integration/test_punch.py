@@ -337,6 +337,25 @@ def test_only_dials_that_fit_the_next_attempt_are_kept() -> None:
         assert all(dial._socket.fileno() == -1 for dial in dials.values())
 
 
+def test_of_the_dials_of_an_earlier_run_only_those_that_stand_are_taken() -> None:
+    with deaf_listener() as (listener, _), listening() as open_one:
+        here, stands = (Endpoint("ip4", *one.getsockname()) for one in (listener, open_one))
+        source = ("127.0.0.1", free_port())
+        kept = DialsKept()
+        assert not kept
+        dials = {endpoint: Dial(endpoint, source) for endpoint in (here, stands)}
+        for dial in dials.values():
+            kept.keep(dial)
+        kept.outlast()
+        kept.aim(frozenset({here, stands}))
+        assert dials[here]._socket.fileno() != -1  # it holds its place until another one can leave
+        assert kept.take(here, source) is None
+        assert dials[here]._socket.fileno() == -1
+        assert kept.take(stands, source) is dials[stands]
+        assert not kept
+        dials[stands].close()
+
+
 def test_a_4_tuple_that_is_taken_is_told_from_an_address_that_is_missing() -> None:
     with listening() as listener:
         there = Endpoint("ip4", *listener.getsockname())

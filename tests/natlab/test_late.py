@@ -60,6 +60,30 @@ def test_a_late_side_s_earlier_dial_takes_the_early_side_s_syn(lab: Lab, tmp_pat
         ]
 
 
+@pytest.mark.parametrize("late", ["dialer", "listener"])
+def test_the_dials_of_a_failed_run_take_the_syn_of_an_early_peer_in_the_next(
+    lab: Lab, tmp_path: Path, late: str
+) -> None:
+    """Without them the SYN meets the listener through the old mapping, and that run and those after it fail."""
+    _, address = start_relay(lab, tmp_path / "r")
+    lab.cut_direct()  # a whole run fails, and leaves both mappings open
+    options = ("--punch-retry", "5")
+    listener = Watched(lab, "a", tmp_path / "a", "listen", "--relay", address, *options)
+    target = listener.wait("reservation.accepted", 20)["addrs"][0]
+    dialer = Watched(lab, "b", tmp_path / "b", "dial", target, "--timeout", "90", *options)
+    last = listener.wait("punch.failed", 60, final=True)["seq"]
+    listener.wait("punch.started", 20, after=last, attempt=1)
+    stopped = {"dialer": dialer, "listener": listener}[late].process
+    if late == "listener":
+        time.sleep(0.01)  # its SYNC must leave before it stops; its own dial follows 60 ms later
+    stopped.send_signal(signal.SIGSTOP)
+    lab.heal()
+    time.sleep(LATE_SECONDS)  # being late is the fault under test
+    stopped.send_signal(signal.SIGCONT)
+    for program in (listener, dialer):
+        assert program.wait("punch.succeeded", 30)["attempt"] in (1, 2)
+
+
 def test_the_plain_dial_before_the_punch_takes_the_syn_of_an_early_peer(tmp_path: Path) -> None:
     """A firewalled peer announces its address: the listener's plain dial to it opens a mapping, and then comes late."""
     with Lab(listener_nat="home", dialer_nat="firewall", delay={"relay": 15, "a": 10, "b": 20}) as lab:
@@ -125,3 +149,35 @@ def test_a_dial_that_stays_half_open_is_not_kept() -> None:
             assert kept.take(endpoint, source) is None
             assert select.select([], [peer], [], 5)[1]
             assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED  # it was told
+
+
+def test_a_dial_of_an_earlier_run_is_renewed_unless_the_peer_has_just_dialled() -> None:
+    with Lab(listener_nat="public", dialer_nat="public") as lab:
+        here, there = (lab.hosts[side].address for side in "ab")
+        endpoint, source = Endpoint("ip4", there, 6000), ("0.0.0.0", 5000)
+        lab.cut_direct(direction="a_b")
+        kept = DialsKept()
+
+        def dial_and_wait_for_the_next_run() -> Dial:
+            with session.inside(lab.namespace("a")):
+                dial = Dial(endpoint, source)
+            kept.keep(dial)
+            kept.outlast()
+            return dial
+
+        dial_and_wait_for_the_next_run()
+        kept.aim(frozenset({endpoint}))
+        assert kept.take(endpoint, source) is None  # the kernel's next SYN may be far away
+        dial = dial_and_wait_for_the_next_run()
+        kept.aim(frozenset({endpoint}))
+        with lab.socket("b") as peer:
+            peer.bind((there, 6000))
+            peer.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                peer.connect((here, 5000))
+            assert kept.take(endpoint, source) is dial  # half-open since the exchange began
+            kept.keep(dial)
+            kept.outlast()
+            kept.aim(frozenset({endpoint}))
+            assert dial.half_open
+            assert kept.take(endpoint, source) is None  # what came before the exchange was in vain

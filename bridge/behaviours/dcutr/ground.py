@@ -2,7 +2,8 @@
 
 The two sides never end and begin an attempt at the same instant. A SYN that comes in between must find the dial whose
 mapping it came through (`bridge.net.dial`), and a socket that the listener accepts in between belongs to the punch and
-to DCUtR's role. What is done with them is the next attempt's business.
+to DCUtR's role. After a whole run the dials alone stay, until their mappings have gone: the peer may plainly dial us
+meanwhile. What is done with them is the next attempt's business.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from contextlib import ExitStack
 import trio
 
 from bridge.addresses import Endpoint, Multiaddr, endpoint_of
+from bridge.errors import LimitExceeded
 from bridge.identity import PeerId
-from bridge.limits.punch import DCUTR_KEEP, DCUTR_MAX_KEPT
+from bridge.limits.punch import DCUTR_KEEP, DCUTR_MAX_KEPT, DCUTR_OUTLAST, DCUTR_OUTLAST_MARGIN
 from bridge.net.dial import DialsKept
 from bridge.net.tcp import TcpStream
 from bridge.swarm.swarm import Swarm
@@ -31,8 +33,24 @@ class Ground:
         self.idle = trio.CancelScope()
         self._endpoints: frozenset[Endpoint] = frozenset()
         self._hosts: frozenset[str] = frozenset()
+        self._swarm = swarm
         self._stack = ExitStack()
-        self.accepted: trio.MemoryReceiveChannel[TcpStream] = self._stack.enter_context(swarm.divert(self._matches))
+        self.accepted: trio.MemoryReceiveChannel[TcpStream]
+        self.dozes = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Diverts sockets from now on. Raises LimitExceeded when too many punches do."""
+        if self.dozes:
+            self.accepted = self._stack.enter_context(self._swarm.divert(self._matches))
+            self.dozes = False
+
+    def doze(self) -> None:
+        """The run is over: nothing is diverted any more, the dials stay."""
+        if not self.dozes:
+            self._stack.close()
+            self.dozes = True
+            self.dials.outlast()
 
     def aim(self, endpoints: frozenset[Endpoint], hosts: frozenset[str]) -> None:
         """An attempt begins: sockets from these endpoints are ours, and from any port of these hosts."""
@@ -68,24 +86,39 @@ class Grounds:
         if ground is None:
             return Ground(self._swarm, peer)
         ground.idle.cancel()
+        try:
+            ground.wake()
+        except LimitExceeded:
+            ground.close()
+            raise
         return ground
 
     def leave(self, ground: Ground) -> None:
         """Keeps it for the peer's next attempt, DCUTR_KEEP seconds at most, unless there are too many."""
+        if len(self._idle) >= DCUTR_MAX_KEPT:
+            self._release(next((one for one in self._idle.values() if one.dozes), None))
         if self._stopped or ground.peer in self._idle or len(self._idle) >= DCUTR_MAX_KEPT:
             ground.close()
             return
         ground.rest()
-        ground.idle = trio.CancelScope()
         self._idle[ground.peer] = ground
-        self.nursery.start_soon(self._expire, ground)
+        self._keep(ground, DCUTR_KEEP)
+
+    def outlast(self, peer: PeerId, pause: float) -> None:
+        """The run is over, and the next one comes after a pause (s). The dials stay for it if their mappings do."""
+        ground = self._idle.get(peer)
+        if ground is None:
+            return
+        if pause >= DCUTR_OUTLAST or not ground.dials:
+            self._release(ground)
+            return
+        ground.idle.cancel()
+        ground.doze()
+        self._keep(ground, pause + DCUTR_OUTLAST_MARGIN)
 
     def forget(self, peer: PeerId) -> None:
         """No attempt follows."""
-        ground = self._idle.get(peer)
-        if ground is not None:
-            ground.idle.cancel()
-            self._release(ground)
+        self._release(self._idle.get(peer))
 
     def stop(self) -> None:
         """Closes all that are kept, and from now on those that are left."""
@@ -93,14 +126,20 @@ class Grounds:
         for peer in tuple(self._idle):
             self.forget(peer)
 
-    async def _expire(self, ground: Ground) -> None:
-        with ground.idle as scope:
+    def _keep(self, ground: Ground, seconds: float) -> None:
+        ground.idle = trio.CancelScope()
+        self.nursery.start_soon(self._expire, ground, ground.idle, seconds)
+
+    async def _expire(self, ground: Ground, idle: trio.CancelScope, seconds: float) -> None:
+        with idle:
             try:
-                await trio.sleep(DCUTR_KEEP)
+                await trio.sleep(seconds)
             finally:
-                if not scope.cancel_called:  # else somebody has taken it, or closed it
+                if not idle.cancel_called:  # else somebody has taken it, or closed it
                     self._release(ground)
 
-    def _release(self, ground: Ground) -> None:
-        del self._idle[ground.peer]
-        ground.close()
+    def _release(self, ground: Ground | None) -> None:
+        if ground is not None:
+            ground.idle.cancel()
+            del self._idle[ground.peer]
+            ground.close()

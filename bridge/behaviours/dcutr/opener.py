@@ -197,6 +197,7 @@ class OpenerRun:
             return
         context = self._context
         try:
+            ground.dials.drop(endpoint)
             dial = Dial(endpoint, context.source(endpoint))
             try:
                 stream = await dial.wait()

@@ -6,12 +6,10 @@ and attempt's work. It never closes the relayed connection: what runs on it move
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
-
 import trio
 
 from bridge.behaviours.dcutr.answerer import answer
+from bridge.behaviours.dcutr.books import ActivePunch, Exchanges
 from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
 from bridge.behaviours.dcutr.opener import OpenerRun
 from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
@@ -28,7 +26,6 @@ from bridge.events import (
 )
 from bridge.identity import PeerId, peer_text
 from bridge.limits.punch import (
-    DCUTR_EXCHANGES_PER_MINUTE,
     DCUTR_HOLDS,
     DCUTR_MAX_STREAMS,
     DCUTR_MAX_STREAMS_PER_PEER,
@@ -44,50 +41,17 @@ from bridge.swarm.swarm import Swarm
 __all__ = ["Dcutr"]
 
 
-@dataclass(eq=False)
-class _Punch:
-    """One active punch; there is at most one for each peer (D14)."""
-
-    side: Role
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    done: trio.Event = field(default_factory=trio.Event)
-    direct: Connection | None = None
-    """A direct connection that appeared meanwhile by other means."""
-    facts: Facts | None = None
-    """The attempt under way."""
-    overtaken: bool = False
-    """The peer has begun an attempt meanwhile: the next one if we answer, its own if we had opened this one."""
-
-    def note(self, facts: Facts) -> None:
-        self.facts = facts
-
-
-@dataclass(eq=False)
-class _Exchanges:
-    """The exchanges that the peer opened on one relayed connection."""
-
-    count: int = 0
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=DCUTR_EXCHANGES_PER_MINUTE))
-
-    def admit(self, now: float) -> bool:
-        if len(self.recent) == self.recent.maxlen and now - self.recent[0] < 60.0:
-            return False
-        self.count += 1
-        self.recent.append(now)
-        return True
-
-
 class Dcutr:
     """The puncher of a node: start `run` once; ask `last_outcome` and `wait_direct`."""
 
     def __init__(self, swarm: Swarm, policy: DcutrPolicy | None = None) -> None:
         self._context = PunchContext(swarm, policy or DcutrPolicy())
         self._swarm = swarm
-        self._active: dict[PeerId, _Punch] = {}
+        self._active: dict[PeerId, ActivePunch] = {}
         self._keepers: set[PeerId] = set()
         self._holds: dict[PeerId, tuple[float, float]] = {}
         """When the next run with a peer may begin, and the pause after it."""
-        self._exchanges: dict[int, _Exchanges] = {}
+        self._exchanges: dict[int, Exchanges] = {}
         self._outcomes: dict[PeerId, PunchOutcome] = {}
         self._direct: dict[PeerId, int] = {}
         self._news = trio.Event()
@@ -288,7 +252,7 @@ class Dcutr:
         finally:
             outcome = outcome or self._interrupted(relayed.peer, punch, began)
             self._leave(relayed.peer, punch)
-            self._settle(punch, relayed.peer, outcome)
+            self._settle(punch, relayed.peer, outcome, retry_in)
         return outcome
 
     # --- the answering side -------------------------------------------------------------------------------
@@ -305,7 +269,7 @@ class Dcutr:
         if busy is not None and busy.side == "initiator" and self._swarm.peer.to_bytes() > peer.to_bytes():
             stream.reset()  # both sides dialled the other over a relay: the one with the smaller id gives way
             return
-        exchanges = self._exchanges.setdefault(relayed.id, _Exchanges())
+        exchanges = self._exchanges.setdefault(relayed.id, Exchanges())
         if not exchanges.admit(trio.current_time()):
             stream.reset()
             return
@@ -326,20 +290,20 @@ class Dcutr:
             self._leave(peer, punch)
             if relayed.closed.is_set():
                 self._exchanges.pop(relayed.id, None)
-            self._settle(punch, peer, outcome)
+            self._settle(punch, peer, outcome, exchanges.pause(self._context.policy))
 
     # --- bookkeeping --------------------------------------------------------------------------------------
 
-    def _enter(self, peer: PeerId, side: Role) -> _Punch:
-        punch = self._active[peer] = _Punch(side)
+    def _enter(self, peer: PeerId, side: Role) -> ActivePunch:
+        punch = self._active[peer] = ActivePunch(side)
         return punch
 
-    def _leave(self, peer: PeerId, punch: _Punch) -> None:
+    def _leave(self, peer: PeerId, punch: ActivePunch) -> None:
         if self._active.get(peer) is punch:
             del self._active[peer]
         punch.done.set()
 
-    def _interrupted(self, peer: PeerId, punch: _Punch, began: float) -> PunchOutcome | None:
+    def _interrupted(self, peer: PeerId, punch: ActivePunch, began: float) -> PunchOutcome | None:
         """The outcome of a punch that was cancelled: a success when a direct connection stands all the same."""
         if punch.facts is not None and punch.facts.won is not None:
             return self._context.succeeded(punch.facts, punch.facts.won)
@@ -352,9 +316,11 @@ class Dcutr:
         code = judge(punch.facts.evidence) if over else Code.CANCELLED
         return self._context.failure(punch.facts, code, final=False)
 
-    def _settle(self, punch: _Punch, peer: PeerId, outcome: PunchOutcome | None) -> None:
-        """Remembers an outcome and tells the path events that follow from it."""
-        if not punch.overtaken and (outcome is None or outcome.final or outcome.code is Code.CANCELLED):
+    def _settle(self, punch: ActivePunch, peer: PeerId, outcome: PunchOutcome | None, pause: float) -> None:
+        """Remembers an outcome and tells the path events that follow from it. `pause`: until the next run, in s."""
+        if outcome is not None and outcome.code is not None and outcome.final:
+            self._context.grounds.outlast(peer, pause)
+        elif not punch.overtaken and (outcome is None or outcome.final or outcome.code is Code.CANCELLED):
             self._context.grounds.forget(peer)
         if outcome is not None:
             self._outcomes.pop(outcome.peer, None)

@@ -1,0 +1,57 @@
+"""What the behaviour keeps about punches: the active one of each peer, and the exchanges counted on each circuit.
+
+Plain values; nothing here decides.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import trio
+
+from bridge.behaviours.dcutr.context import Facts
+from bridge.behaviours.dcutr.policy import DcutrPolicy
+from bridge.events import Role
+from bridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
+from bridge.swarm.connection import Connection
+
+__all__ = ["ActivePunch", "Exchanges"]
+
+
+@dataclass(eq=False)
+class ActivePunch:
+    """One active punch; there is at most one for each peer (D14)."""
+
+    side: Role
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    done: trio.Event = field(default_factory=trio.Event)
+    direct: Connection | None = None
+    """A direct connection that appeared meanwhile by other means."""
+    facts: Facts | None = None
+    """The attempt under way."""
+    overtaken: bool = False
+    """The peer has begun an attempt meanwhile: the next one if we answer, its own if we had opened this one."""
+
+    def note(self, facts: Facts) -> None:
+        self.facts = facts
+
+
+@dataclass(eq=False)
+class Exchanges:
+    """The exchanges that the peer opened on one relayed connection."""
+
+    count: int = 0
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=DCUTR_EXCHANGES_PER_MINUTE))
+
+    def admit(self, now: float) -> bool:
+        if len(self.recent) == self.recent.maxlen and now - self.recent[0] < 60.0:
+            return False
+        self.count += 1
+        self.recent.append(now)
+        return True
+
+    def pause(self, policy: DcutrPolicy) -> float:
+        """Seconds that the opener, when it goes by our policy, waits after the run of the last exchange."""
+        runs_before = (self.count - 1) // policy.attempts
+        return min(policy.retry_first * 2.0 ** min(runs_before, 32), policy.retry_max)
