@@ -158,6 +158,7 @@ class IdentifyService:
             local=connection.local,
             observed=observed,
             now=trio.current_time(),
+            inbound=connection.inbound,
         )
         if changed is not None:
             version = 6 if local.kind == "ip6" else 4

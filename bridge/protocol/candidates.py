@@ -88,6 +88,7 @@ class ObservedAddresses:
         observed: Multiaddr,
         now: float,
         observer_port: int = 0,
+        inbound: bool = False,
     ) -> Observation | None:
         """Takes in one observation (`observer`: the remote IP as text, `now`: monotonic seconds).
 
@@ -101,10 +102,13 @@ class ObservedAddresses:
             return None
         key = (observer, observer_port, here)
         before = self._entries.pop(key, None)
-        entry = Observation(observer, observer_port, observer_peer, here, seen, now)
+        entry = Observation(observer, observer_port, observer_peer, here, seen, now, inbound=inbound)
         self._entries[key] = entry
-        while len(self._entries) > MAX_OBSERVERS:
-            del self._entries[next(iter(self._entries))]
+        if len(self._entries) > MAX_OBSERVERS:
+            # Those who came by themselves go first: a crowd of them must not talk us out of our own address.
+            del self._entries[
+                next((one for one, seen in self._entries.items() if seen.inbound), next(iter(self._entries)))
+            ]
         known = before is not None and before.observed == seen and before.stale_since is None
         return None if known else entry
 
@@ -119,10 +123,11 @@ class ObservedAddresses:
         self._entries.clear()
 
     def current(self, now: float | None = None) -> tuple[Observation, ...]:
-        """Live observations newest first, then those that became stale less than STALE_OBSERVATION s ago."""
+        """Live observations newest first, then those that became stale less than STALE_OBSERVATION s ago; of either,
+        those of observers that we dialled first."""
         entries = reversed(self._entries.values())
         usable = [e for e in entries if e.stale_since is None or _recent(e.stale_since, now)]
-        return tuple(sorted(usable, key=lambda entry: entry.stale_since is not None))
+        return tuple(sorted(usable, key=lambda entry: (entry.stale_since is not None, entry.inbound)))
 
     def addresses(self, now: float | None = None) -> tuple[Multiaddr, ...]:
         """The distinct observed addresses, the newest of a live connection first."""

@@ -48,6 +48,8 @@ class Observation:
     """Monotonic seconds."""
     stale_since: float | None = None
     """When its connection ended; the mapping may be gone then."""
+    inbound: bool = False
+    """The observer came to us. Anybody may come and say anything; whom we dial, we have chosen."""
 
 
 @dataclass(frozen=True)

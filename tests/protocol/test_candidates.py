@@ -171,3 +171,21 @@ def test_the_number_of_observers_is_bounded() -> None:
         record(book, f"11.0.{n // 200}.{n % 200 + 1}", f"/ip4/11.1.0.2/tcp/{30000 + n}", float(n))
     assert len(book.current()) == MAX_OBSERVERS
     assert book.addresses()[0] == Multiaddr(f"/ip4/11.1.0.2/tcp/{30000 + 3 * MAX_OBSERVERS - 1}")
+
+
+def test_a_crowd_that_came_by_itself_does_not_talk_us_out_of_our_address() -> None:
+    book = ObservedAddresses()
+    local, true = parse("/ip4/10.0.0.2/tcp/4001"), parse("/ip4/11.0.0.2/tcp/4001")
+    book.record(observer="11.9.9.9", observer_peer=PEER, local=local, observed=true, now=0.0)
+    for number in range(2 * MAX_OBSERVERS):
+        book.record(
+            observer="11.6.6.6",
+            observer_port=1000 + number,
+            observer_peer=OTHER,
+            local=local,
+            observed=parse(f"/ip4/11.5.5.{number + 1}/tcp/22"),
+            now=1.0 + number,
+            inbound=True,
+        )
+    assert len(book.current(100.0)) == MAX_OBSERVERS
+    assert book.addresses(100.0)[0] == true
