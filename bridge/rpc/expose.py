@@ -74,9 +74,10 @@ async def run(
 async def connect(place: Place) -> socket.socket:
     """A connected, non-blocking socket to the place. Raises OSError; ETIMEDOUT after LOCAL_CONNECT_TIMEOUT."""
     if place.path is not None:
+        path = place.path
         local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            await connect_unix(local, place.path)
+            await connect_unix(local, lambda: path)
         except BaseException:  # cancellation too: nobody else knows the socket
             local.close()
             raise

@@ -14,7 +14,7 @@ import os
 import socket
 import weakref
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -263,7 +263,7 @@ class Gateway:
             return
         TABLE.add(name, info)
         try:
-            await connect_unix(local, door.address)
+            await connect_unix(local, lambda: door.address)
             await pump(local, stream)
         except OSError as problem:
             text = f"the server of {protocol} takes no connection: {problem.strerror}; was it started, and not stopped?"
@@ -284,13 +284,14 @@ class Gateway:
         self._doors.clear()
 
 
-async def connect_unix(local: socket.socket, address: str) -> None:
-    """Connects a non-blocking unix socket. Raises OSError; ETIMEDOUT when the server's queue stays full."""
+async def connect_unix(local: socket.socket, address: Callable[[], str]) -> None:
+    """Connects a non-blocking unix socket; the address is asked for anew at each try. Raises OSError; ETIMEDOUT when
+    the server's queue stays full."""
     pause = 0.001
     with trio.move_on_after(LOCAL_CONNECT_TIMEOUT):
         while True:
             try:
-                return local.connect(address)
+                return local.connect(address())
             except BlockingIOError:
                 # unix(7): EAGAIN is a full backlog, and nothing tells when it empties.
                 await trio.sleep(pause)

@@ -8,6 +8,7 @@ it through the descriptor alone, so no other process finds a door. Nothing here 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
@@ -112,12 +113,20 @@ class ServerDoor:
             if not stat.S_ISSOCK(os.stat(name).st_mode):
                 raise ConfigError(f"{name} is not a socket")
             # Without /proc the name has to stay: the directory's mode is then all the protection there is.
-            self.address = through if os.path.exists(through) else name
-            if self.address == through:
+            self._address = through if os.path.exists(through) else name
+            if self._address == through:
                 os.unlink(name)
         except BaseException:  # whatever it was, nobody else knows the descriptor
             os.close(self._descriptor)
             raise
+
+    @property
+    def address(self) -> str:
+        """What to connect to, as of now. Raises OSError when the door is closed: the number of its descriptor may lead
+        to another server by then."""
+        if self._descriptor < 0:
+            raise OSError(errno.ECONNREFUSED, "the server is not served any more")
+        return self._address
 
     def close(self) -> None:
         """Closes the descriptor; idempotent. The server's socket lives on as long as the server holds it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -10,9 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from bridge.errors import ConfigError
 from bridge.rpc import sockets
+from bridge.rpc.gateway import connect_unix
 from bridge.rpc.sockets import ServerDoor, SocketDirectory, peer_process
 
 ROGUE = """
@@ -148,6 +152,32 @@ def test_door_takes_the_name_away_and_still_leads_in(directory: SocketDirectory)
         door.close()
         door.close()
         assert rogue(name) == "No such file or directory"
+
+
+async def test_a_door_that_closes_under_a_connect_leads_to_no_other_server(directory: SocketDirectory) -> None:
+    """The number of its descriptor is the next door's at once; whoever waits for room must not come in there."""
+    name, other_name = directory.name("s"), directory.name("s")
+    with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as other:
+        for listener, where in ((full, name), (other, other_name)):
+            listener.bind(where)
+            listener.listen(0)
+        door = ServerDoor(name)
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                filler = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+                with contextlib.suppress(BlockingIOError):
+                    filler.connect(door.address)
+            late = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+            with pytest.raises(ExceptionGroup) as caught:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(connect_unix, late, lambda: door.address)
+                    await trio.testing.wait_all_tasks_blocked()
+                    through = door.address
+                    door.close()
+                    taken = ServerDoor(other_name)
+                    stack.callback(taken.close)
+                    assert taken.address == through
+            assert isinstance(caught.value.exceptions[0], ConnectionRefusedError)
 
 
 def test_another_process_of_the_same_user_finds_no_door(directory: SocketDirectory) -> None:
