@@ -70,6 +70,8 @@ MAX_ADDRESSES_SENT = 1000
 MAX_ADDRESSES_RECEIVED = 2500
 # Wire: transaction ids in one InvTransactions or RequestTransactions.
 MAX_INV_PER_MESSAGE = 131_072
+# Answers made before other peers get their turn: about 2 ms.
+ANSWERS_PER_TURN = 64
 # Blocks in one RequestRelayBlocks: kaspad asks for one at a time; more is allowed, a flood is not.
 MAX_BLOCKS_PER_REQUEST = 256
 # Wire: shortest spacing of two InvTransactions to a peer.

@@ -5,6 +5,8 @@ Answers are not by id: Transaction and TransactionNotFound come on one route, on
 
 from __future__ import annotations
 
+import asyncio
+
 from bridge._pb.protowire import p2p_pb2 as pb
 
 from .. import ids, limits, wire
@@ -63,7 +65,9 @@ class AnswerTransactions(Flow):
     async def run(self, context: FlowContext) -> None:
         """See Flow."""
         while True:
-            for item in wire.transaction_ids(await self._requests.get()):
+            for number, item in enumerate(wire.transaction_ids(await self._requests.get()), 1):
+                if number % limits.ANSWERS_PER_TURN == 0:
+                    await asyncio.sleep(0)  # one full request would hold up every other peer for seconds
                 tx = context.inventory.transactions.get(item)
                 if tx is None:
                     missing = pb.TransactionNotFoundMessage(id=pb.TransactionId(bytes=item))

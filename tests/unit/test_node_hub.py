@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 
 from bridge._pb.protowire import p2p_pb2 as pb
 from node import gossip, ids, limits, wire
+from node.addressbook import AddressBook
+from node.config import NodeConfig
 from node.connection import Connection
 from node.errors import ConnectionOver, DisconnectReason, Ending, HandshakeFailure
+from node.flows.base import FlowContext
+from node.flows.transactions import AnswerTransactions
 from node.handshake import Refusal
 from node.hub import Hub, Verdict, judge
 from node.inventory import BodyStore, Inventory
@@ -388,3 +392,23 @@ def test_a_bounded_set_keeps_the_youngest(items: list[int]):
         model = [*model, item][-5:]
     assert len(it) == len(model)
     assert all(bytes([item]) in it for item in model)
+
+
+def test_a_full_request_lets_other_tasks_run_in_between() -> None:
+    async def main() -> None:
+        it, count, turns = connection(), 200 * limits.ANSWERS_PER_TURN, 0
+        hub = Hub(os.urandom(16))
+        inventory = Inventory(hub, interval=0.5, clock=lambda: 0.0)
+        flow = AnswerTransactions(it, NodeConfig())
+        body = pb.RequestTransactionsMessage(ids=(pb.TransactionId(bytes=os.urandom(32)) for _ in range(count)))
+        it.table.route(wire.message(wire.REQUEST_TRANSACTIONS, body))
+        record = PeerRecord("key", PeerInfo(), os.urandom(16))
+        context = FlowContext(record, inventory, AddressBook(), lambda: 0.0, lambda _: None)
+        answering = asyncio.create_task(flow.run(context))
+        while len(it._queue) < count:
+            await asyncio.sleep(0)
+            turns += 1
+        answering.cancel()
+        assert turns >= 200
+
+    asyncio.run(main())
