@@ -92,7 +92,9 @@ def listen_socket(addr: Multiaddr) -> trio.socket.SocketType:
 def _bind_error(addr: Multiaddr, problem: OSError) -> PortInUse | AddressError:
     if problem.errno == errno.EADDRINUSE:
         return PortInUse(f"{addr}: another program holds this port; stop it, or choose another port")
-    return AddressError(f"cannot listen on {addr}: {problem.strerror}; use an address of this machine")
+    denied = problem.errno in (errno.EACCES, errno.EPERM)
+    advice = "this user may bind higher ports only, above 1023" if denied else "use an address of this machine"
+    return AddressError(f"cannot listen on {addr}: {problem.strerror}; {advice}")
 
 
 def bound_socket(family: int, local_ip: str, local_port: int) -> trio.socket.SocketType:
