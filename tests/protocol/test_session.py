@@ -18,7 +18,18 @@ from bridge.limits.session import (
     SESSION_RESUME_TIMEOUT,
     SESSION_WINDOW_MIN,
 )
-from bridge.protocol.session import Attach, Attached, Ended, Refusal, Refused, Released, Session, Starved, Switched
+from bridge.protocol.session import (
+    Attach,
+    Attached,
+    Ended,
+    Outgoing,
+    Refusal,
+    Refused,
+    Released,
+    Session,
+    Starved,
+    Switched,
+)
 from bridge.protocol.session.frames import MAX_PAYLOAD, FrameReader, Kind, encode, refuse
 
 ID = b"0123456789abcdef"
@@ -430,3 +441,16 @@ def test_frames_survive_any_chunking() -> None:
 def test_malformed_attach_is_a_violation(body: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         Attach.decode(0, body)
+
+
+def test_acknowledgement_of_the_end_that_comes_after_sending_was_rewound_is_good() -> None:
+    """Half-close across a move: the end came by one carrier, its acknowledgement after the attach of the next."""
+    outgoing = Outgoing()
+    outgoing.edge = 100
+    outgoing.write(b"x")
+    outgoing.finished = True
+    assert [len(frame) for frame in iter(outgoing.next_frame, None)] == [2, 1]
+    outgoing.rewind(0)
+    outgoing.acknowledge(2, 100, 0.0, 0.0)
+    assert outgoing.fin_acked
+    assert not outgoing.pending

@@ -31,6 +31,8 @@ class Outgoing:
         """The stream was ended and the peer has all of it, the end included."""
         self.replayed = 0
         self._highest = 0
+        self._fin_once = False
+        """As `_highest` for the end: a late acknowledgement may come after sending was rewound."""
         # Views of what was written: a large write is cut into frames without being copied again for each.
         self._sent: deque[memoryview] = deque()
         self._unsent: deque[memoryview] = deque()
@@ -91,7 +93,7 @@ class Outgoing:
         if size <= 0:
             if not self._fin_pending:
                 return None
-            self.fin_sent = True
+            self.fin_sent = self._fin_once = True
             return [encode(Kind.FIN, self.written)]
         pieces = self._take(size)
         frame: list[bytes | memoryview] = [HEADER.pack(_DATA, size, self.cursor), *pieces]
@@ -137,8 +139,8 @@ class Outgoing:
             self._mark = (self.acked, now)
 
     def _without_end(self, received: int) -> int:
-        if received == self.written + 1 and (self.fin_sent or self.fin_acked):
-            self.fin_acked = True
+        if received == self.written + 1 and self._fin_once:
+            self.fin_sent = self.fin_acked = True
             received = self.written
         if received > self._highest:
             raise ProtocolViolation(f"{received} bytes acknowledged, {self._highest} sent")
