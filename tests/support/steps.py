@@ -14,6 +14,11 @@ class Steps(trio.abc.Instrument):
         self._left = limit
         self._act = act
 
+    @property
+    def acted(self) -> bool:
+        """So many steps were taken."""
+        return self._left <= 0
+
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self._left -= 1
         if self._left == 0:
