@@ -30,10 +30,10 @@ def timestamp(now: datetime) -> str:
 
 
 def encode(event: Event, seq: int, now: datetime) -> str:
-    """One line without its newline."""
+    """One line without its newline, in ASCII: peers choose some of the text, and any stream can take it so."""
     record: dict[str, Any] = {"v": VERSION, "seq": seq, "ts": timestamp(now), "event": event.name}
     record.update(_plain(event.as_dict()))
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str)
+    return json.dumps(record, separators=(",", ":"), default=str)
 
 
 def _plain(value: Any) -> Any:

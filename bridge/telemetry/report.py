@@ -64,8 +64,9 @@ class Reporter:
         """The command's result, a line on stdout; with --json nothing (the events hold it)."""
         if self.json:
             return
+        encoding = self._stdout.encoding or "utf-8"
         try:
-            print(harmless(text), file=self._stdout, flush=True)
+            print(harmless(text).encode(encoding, "backslashreplace").decode(encoding), file=self._stdout, flush=True)
         except OSError as problem:
             self._broken(problem)
 

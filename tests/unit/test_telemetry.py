@@ -180,6 +180,21 @@ def test_console_says_each_thing_once() -> None:
     assert out.getvalue() == "…abcdefgh relay: 1 messages sent, 0 received\nwaiting …\n"
 
 
+def test_what_peers_say_passes_a_stdout_of_any_encoding() -> None:
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        raw = io.BytesIO()
+        lines = JsonLines(io.TextIOWrapper(raw, encoding=encoding, write_through=True))
+        lines(ErrorEvent(code="X", message="naïve → \ud800 名"))
+        lines(ErrorEvent(code="Y", message="goes on"))
+        lines.close()
+        told = [json.loads(line) for line in raw.getvalue().decode(encoding).splitlines()]
+        assert [one["message"] for one in told] == ["naïve → \ud800 名", "goes on"]
+        raw = io.BytesIO()
+        report = Reporter(stdout=io.TextIOWrapper(raw, encoding=encoding), stderr=io.StringIO())
+        report.data("naïve → 名")
+        assert raw.getvalue().decode(encoding).startswith("na")
+
+
 def test_console_says_again_what_was_undone_in_between() -> None:
     out = io.StringIO()
     console = Console(out, live=False, color=False)
