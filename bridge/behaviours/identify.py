@@ -22,6 +22,8 @@ from bridge.limits.identify import (
     MAX_IDENTIFY_STREAMS,
     MAX_IDENTIFY_STREAMS_PER_PEER,
     MAX_PARALLEL_PUSHES,
+    PUSH_TAKEN_EVERY,
+    PUSHES_TAKEN,
 )
 from bridge.protocol import varint
 from bridge.protocol.identify import IDENTIFY, PUSH, decode_update, encode_info
@@ -51,6 +53,8 @@ class IdentifyService:
         self._pushes = trio.CapacityLimiter(MAX_PARALLEL_PUSHES)
         self._nursery: trio.Nursery | None = None
         self._told: dict[int, _Contents] = {}
+        self._pushed: dict[int, float] = {}
+        """When each connection may push at will again."""
         self._waiting: set[int] = set()
         """Connections with a push whose message is not made yet: it will tell later changes too."""
 
@@ -78,6 +82,7 @@ class IdentifyService:
                 self._nursery.start_soon(self._ask, connection)
         elif isinstance(event, ConnectionClosed):
             self._told.pop(event.connection, None)
+            self._pushed.pop(event.connection, None)
             if event.path == "direct":
                 self._forget(event)
 
@@ -108,8 +113,17 @@ class IdentifyService:
 
     async def _take_push(self, stream: Stream) -> None:
         with trio.fail_after(IDENTIFY_TIMEOUT):
+            await self._turn(stream.connection)
             await self._read(stream.connection, stream, push=True)
             await stream.aclose()
+
+    async def _turn(self, connection: Connection) -> None:
+        """Waits while the connection has pushed more than it may: PUSHES_TAKEN, and one each PUSH_TAKEN_EVERY s."""
+        now = trio.current_time()
+        full = max(self._pushed.get(connection.id, now), now) + PUSH_TAKEN_EVERY
+        if connection.id in self._told:  # not closed meanwhile
+            self._pushed[connection.id] = full
+        await trio.sleep_until(full - PUSHES_TAKEN * PUSH_TAKEN_EVERY)
 
     async def _read(self, connection: Connection, stream: Stream, *, push: bool) -> None:
         """Reads to the end of the stream, merging what arrives (I4: go splits its answer)."""
@@ -124,6 +138,7 @@ class IdentifyService:
             del buffer[:end]
             connection.identify = decode_update(raw, connection.peer).merged_into(connection.identify)
             self._tell(connection, push=push)
+            await trio.lowlevel.checkpoint()
 
     def _tell(self, connection: Connection, *, push: bool) -> None:
         info = connection.identify

@@ -19,6 +19,12 @@ MAX_IDENTIFY_MESSAGES: Final = 10
 IDENTIFY_PUSH_DELAY: Final = 0.2
 """Changes within this time go out in one push: a reservation brings several addresses at once."""
 
+PUSHES_TAKEN: Final = 30
+"""Pushes of one connection that are read at once; each may hold 64 addresses, which take 4 ms to read."""
+
+PUSH_TAKEN_EVERY: Final = 1.0
+"""Then one in this time; others wait for it, IDENTIFY_TIMEOUT at most. We, like js, push once for many changes."""
+
 INTERFACE_CHECK: Final = 30.0
 """How soon a change of the interfaces' addresses is told to peers; reading them costs under a millisecond."""
 

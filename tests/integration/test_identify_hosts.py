@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
@@ -25,11 +25,13 @@ from bridge.errors import (
 from bridge.eventhub import EventHub
 from bridge.events import ConnectionClosed, ConnectionOpened, Identified, ObservedAddress
 from bridge.identity import Identity, peer_text
+from bridge.limits.identify import PUSHES_TAKEN
 from bridge.protocol import varint
 from bridge.protocol.identify import IDENTIFY, PUSH, encode_info
 from bridge.protocol.messages import Identify
 from bridge.protocol.ping import PING, PING_SIZE
 from bridge.swarm.connection import Connection
+from bridge.swarm.delimited import write_message
 from bridge.swarm.link import Link
 from bridge.swarm.stream import Stream
 from tests.support.pairs import tcp_pair
@@ -230,6 +232,22 @@ async def test_an_answer_in_several_messages_and_pieces_is_merged() -> None:
         info = connection.identify
         assert info is not None
         assert (info.agent, info.protocols, info.listen) == ("split/1", ("/a",), (LOOPBACK,))
+
+
+async def test_a_peer_that_pushes_for_ever_is_read_slowly() -> None:
+    async with open_party() as a, open_party() as b:
+        connection = await identified(await b.host.dial(a.addr))
+        await identified(a.host.swarm.connections()[0])
+        for number in range(PUSHES_TAKEN + 20):
+            agent = f"party/{number}"
+            raw = encode_info(b.host.swarm.identity, agent=agent, protocols=(), listen=(), observed=None)
+            with suppress(StreamReset):  # those that wait take all places of a peer
+                stream = await connection.open_stream((PUSH,))
+                await write_message(stream, raw)
+                await stream.aclose()
+        await connection.ping()
+        taken = [event for event in a.record.of(Identified) if event.push]
+        assert PUSHES_TAKEN <= len(taken) <= PUSHES_TAKEN + 10
 
 
 async def test_a_push_with_another_peers_key_changes_nothing() -> None:
