@@ -19,6 +19,7 @@ from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
 from bridge.net.turn import Turn
 from bridge.protocol.multistream import Initiator, Responder
 from bridge.protocol.yamux import StreamState
+from bridge.swarm.supervise import report
 
 if TYPE_CHECKING:
     from bridge.swarm.connection import Connection
@@ -241,7 +242,11 @@ class Stream(trio.abc.HalfCloseableStream):
     def wake_reader(self) -> None:
         """More bytes, or the end, are there."""
         if self.on_readable is not None:
-            self.on_readable()
+            try:
+                self.on_readable()
+            except Exception as problem:  # noqa: BLE001 - the named supervisor: it costs this stream, not the connection
+                report("what takes a stream's bytes", problem)
+                self.abort()
             return
         task, self._reader = self._reader, None
         if task is not None:

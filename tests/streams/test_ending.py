@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import Never
 
 import pytest
 import trio
@@ -13,7 +14,9 @@ from bridge.errors import ConnectionLost, StreamReset
 from bridge.limits import MIB
 from bridge.protocol.multistream import HEADER, line
 from bridge.protocol.yamux.frames import ACK, DATA, RST, SYN, WINDOW_UPDATE, header
-from tests.support.scripted import PROTOCOL, Script, scripted
+from bridge.swarm.link import Link
+from tests.support.pairs import connection_pair, upgraded_pair
+from tests.support.scripted import PROTOCOL, Script, open_pair, scripted
 
 PROPOSAL = HEADER + line(PROTOCOL)
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -79,3 +82,38 @@ async def test_what_came_before_a_reset_is_read_also_when_the_answer_to_the_prop
             assert await stream.receive_some() == b"refused, because"
             with pytest.raises(StreamReset):
                 await stream.receive_some()
+
+
+def broken() -> Never:
+    raise KeyError("a defect")
+
+
+async def test_a_defect_in_what_takes_a_streams_bytes_costs_that_stream(caplog: pytest.LogCaptureFixture) -> None:
+    async with connection_pair() as (first, second):
+        stream, peer = await open_pair(first, second)
+        other, other_peer = await open_pair(first, second)
+
+        stream.on_readable = broken
+        await peer.send_all(b"x")
+        with trio.fail_after(5), pytest.raises(StreamReset):
+            await peer.receive_some()
+        await other_peer.send_all(b"still there")
+        assert await other.receive_some() == b"still there"
+        assert "defect" in caplog.text
+
+
+async def test_a_defect_in_a_connection_over_a_circuit_leaves_the_one_below_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with connection_pair() as (first, second):
+        near, far = await open_pair(first, second)
+        address = first.connection.remote
+        links = [Link(raw, address, address, "relay", raw is far, first.connection.peer) for raw in (near, far)]
+        async with upgraded_pair(links[0], links[1], first.identity, second.identity, [PROTOCOL]) as (upper, peer):
+            upper.connection._mux.supported = broken
+            with trio.fail_after(5), pytest.raises(ConnectionLost):
+                await peer.connection.open_stream([PROTOCOL])
+            assert upper.connection.closed.is_set()
+            assert not first.connection.closed.is_set()
+            assert await first.connection.ping() > 0
+        assert "defect" in caplog.text
