@@ -17,8 +17,13 @@ server = grpc.server(ThreadPoolExecutor(8), options=bridge.server_options(), int
 methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("demo.Greeter", methods),))
 
-with bridge.open(key="server.key", relays=sys.argv[1:]) as b:
-    b.serve(server)
-    server.start()
-    print(*(b.wait_reservation() if sys.argv[1:] else b.addrs), sep="\n", flush=True)
-    server.wait_for_termination()
+try:
+    with bridge.open(key="server.key", relays=sys.argv[1:]) as b:
+        b.serve(server)
+        server.start()
+        print(*(b.wait_reservation() if sys.argv[1:] else b.addrs), sep="\n", flush=True)
+        server.wait_for_termination()
+except bridge.BridgeError as problem:
+    sys.exit(f"{problem.code}: {problem}")
+except KeyboardInterrupt:
+    sys.exit(130)

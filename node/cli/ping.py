@@ -47,7 +47,7 @@ def ping(
         from .trio_service import serve
 
         positive(count=count, interval=interval)
-        if timeout <= 0:
+        if not timeout > 0:
             raise ConfigError(f"--timeout must be above 0: {timeout:g}")
         if until_direct and endpoint.no_p2p:
             raise ConfigError("--until-direct and --no-p2p exclude each other; leave one out")

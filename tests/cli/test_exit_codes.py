@@ -53,6 +53,7 @@ def failed(outcome: tuple[int, str, str], code: int, *words: str) -> None:
         (("expose", "localhost", *LOCAL), "HOST:PORT"),
         (("identify", "/ip4/127.0.0.1/tcp/4001"), "/p2p/ID"),
         (("ping", f"/ip4/127.0.0.1/tcp/1/p2p/{SOMEBODY}", "--timeout", "0"), "--timeout"),
+        (("ping", f"/ip4/127.0.0.1/tcp/1/p2p/{SOMEBODY}", "--timeout", "nan"), "--timeout"),
     ],
 )
 def test_usage_ends_with_2(run: Run, arguments: tuple[str, ...], word: str) -> None:

@@ -27,7 +27,7 @@ def start(body: str, tmp_path: Path) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("wait", ["b.wait_reservation(30)", "b.connect(SILENT, 30)"])
+@pytest.mark.parametrize("wait", ["b.wait_direct(SILENT, 30)", "b.connect(SILENT, 30)"])
 def test_an_interrupt_ends_a_blocking_call_and_the_bridge(tmp_path: Path, wait: str) -> None:
     import socket
 
