@@ -73,6 +73,8 @@ def circuit(pool: Pool, relay: Peer, listener: Peer, dialer: Peer) -> None:
         return
     pool.memory.pop(key, None)
     apart(dialer, listener)
+    for one, other in ((dialer, listener), (listener, dialer)):
+        one.ask("forget", peer=other.id)  # what an identify over another circuit said
     dialer.ask("dial", addr=reservation(pool, relay, listener))
     until(lambda: listener.ask("conns", peer=dialer.id)["conns"], f"{listener.kind} did not see the circuit")
     taken = [conn["remote"] for conn in dialer.ask("conns", peer=listener.id)["conns"]]

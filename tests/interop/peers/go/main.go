@@ -254,6 +254,9 @@ func obey(h host.Host, o order) (object, error) {
 			found = append(found, describe(c))
 		}
 		return object{"conns": found}, nil
+	case "forget":
+		h.Peerstore().RemovePeer(target)
+		return object{}, nil
 	case "close":
 		return object{}, h.Network().ClosePeer(target)
 	case "ping":

@@ -230,6 +230,9 @@ async function obey (node, order, signal) {
       return { addr: (await listen(node, multiaddr(order.addr)))[0] }
     case 'conns':
       return { conns: connections(node, order).map(describe) }
+    case 'forget':
+      known.delete(order.peer)
+      return {}
     case 'close':
       await node.hangUp(peerIdFromString(order.peer), { signal })
       return {}

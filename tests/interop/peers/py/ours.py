@@ -114,6 +114,10 @@ class Peer:
     async def do_conns(self, order: Order) -> dict[str, Any]:
         return {"conns": [self._shown(one) for one in self._connections(order)]}
 
+    async def do_forget(self, order: Order) -> dict[str, Any]:
+        """What identify said is kept with the connection, and gone with it."""
+        return {}
+
     async def do_close(self, order: Order) -> dict[str, Any]:
         await self._swarm.close(parse_peer_id(order["peer"]))
         return {}

@@ -63,6 +63,10 @@ fn try_obey(swarm: &mut Swarm<Behaviour>, state: &mut State, id: u64, order: &Va
             let found: Vec<&Value> = state.connections.values().filter(|(p, _)| *p == peer).map(|(_, v)| v).collect();
             answer(id, Ok(json!({"conns": found})));
         }
+        "forget" => {
+            state.known.remove(&peer()?);
+            answer(id, Ok(json!({})));
+        }
         "close" => {
             let _ = swarm.disconnect_peer_id(peer()?);
             answer(id, Ok(json!({})));
