@@ -39,9 +39,8 @@ from libp2p.utils.varint import read_length_prefixed_protobuf
 from multiaddr import Multiaddr
 from wire import PROTOCOLS, Order, options, say, serve_orders
 
-
 OWN_IDENTIFY = 5.0
-"""Seconds for its own asking, which it leaves out while one over an earlier circuit is under way (_identify_inflight)."""
+"""Seconds for its own asking; it does not ask while it does over an earlier circuit (BasicHost._identify_inflight)."""
 
 
 class Wrapped:
