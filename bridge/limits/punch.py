@@ -55,6 +55,10 @@ when the refusal took longer: with an ICMP-rejecting NAT each pause would be a t
 MAX_PUNCH_DIALS: Final = 400
 """Dials of one attempt, all candidates together: 5 s of redials to two of them, and no tool for a flood of SYNs."""
 
+MAX_PUNCH_HOSTS: Final = 1024
+"""Hosts whose dials are counted together, whatever number of peers names them: each gets MAX_PUNCH_DIALS in the time of
+an attempt. Peer ids cost nothing, and many punches at once would make a flood for one victim all the same."""
+
 MAX_PUNCH_SOCKETS: Final = 8
 """Sockets in upgrade at once in one attempt; a flood of accepted ones from the peer's IP is closed beyond it."""
 

@@ -41,10 +41,10 @@ _LOCAL_PAUSE = 10
 class SimultaneousOpen(Generic[T]):
     """One attempt. `take` judges each socket that stands and owns it: it returns the prize, or None for another try.
 
-    Takers run in `nursery`, so that they can outlast the attempt: with `keep_losers` those still running after the
-    win have DCUTR_LOSER_GRACE seconds more (the other side may have chosen one of them); without it they are
-    cancelled. Dials come from `kept` where it has them, and those that are in the air at the end go there; its owner
-    closes them. Nothing else outlives `run`.
+    Takers run in `nursery`, so that they can outlast the attempt: with `keep_losers` those still running after the win
+    have DCUTR_LOSER_GRACE seconds more (the other side may have chosen one of them); without it they are cancelled.
+    `allowed` is asked before each dial; a no is asked again after REDIAL_MAX. Dials come from `kept` where it has them,
+    and those that are in the air at the end go there; its owner closes them. Nothing else outlives `run`.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class SimultaneousOpen(Generic[T]):
         nursery: trio.Nursery,
         keep_losers: bool,
         rng: random.Random,
+        allowed: Callable[[Endpoint], bool] = lambda _: True,
     ) -> None:
         self._candidates = tuple(_numeric(addr) for addr in candidates)
         self._source = source
@@ -67,6 +68,7 @@ class SimultaneousOpen(Generic[T]):
         self._nursery = nursery
         self._keep_losers = keep_losers
         self._rng = rng
+        self._allowed = allowed
         self._dials_left = MAX_PUNCH_DIALS
         self._scopes: set[trio.CancelScope] = set()
         self._prize: T | None = None
@@ -128,6 +130,9 @@ class SimultaneousOpen(Generic[T]):
             began = trio.current_time()
             try:
                 if dial is None:
+                    if not self._allowed(endpoint):
+                        await trio.sleep(REDIAL_MAX)
+                        continue
                     self._dials_left -= 1
                     dial = Dial(endpoint, source)
                 await self._see_through(dial)

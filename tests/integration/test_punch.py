@@ -14,9 +14,11 @@ import trio
 import trio.testing
 
 from bridge.addresses import Endpoint, Multiaddr, tcp_addr
+from bridge.limits.punch import REDIAL_MAX
 from bridge.net.dial import Dial, DialsKept, TupleTaken
 from bridge.net.punch import How, SimultaneousOpen
 from bridge.net.tcp import TcpStream, listen_socket
+from bridge.protocol.host_budget import HostBudget
 from bridge.protocol.verdict import Code, Evidence, judge
 from tests.support.swarms import open_descriptors
 
@@ -60,6 +62,7 @@ class Side:
         self.taken = trio.Event()
         self.streams: list[TcpStream] = []
         self.kept = DialsKept()
+        self.allowed: Callable[[Endpoint], bool] = lambda _: True
         self.send, self.accepted = trio.open_memory_channel[TcpStream](8)
 
     def source(self, endpoint: Endpoint) -> tuple[str, int]:
@@ -80,6 +83,7 @@ class Side:
             nursery=nursery,
             keep_losers=self.keep_losers,
             rng=self.rng,
+            allowed=self.allowed,
         )
         return await opening.run(self.accepted, self.start)
 
@@ -154,6 +158,21 @@ async def test_refused_dials_go_on_from_the_same_port_until_somebody_listens() -
     side.close()
     assert got == ["connect"]
     assert judge(side.evidence) is Code.RESET_BY_NAT
+
+
+async def test_punches_that_name_one_victim_share_its_dials() -> None:
+    target, budget = free_port(), HostBudget(6, 60.0, hosts=4)
+    sides = [Side(free_port(), tcp_addr("127.0.0.1", target), echo_word) for _ in range(3)]
+    async with trio.open_nursery() as nursery:
+        for side in sides:
+            side.allowed = lambda endpoint: budget.take(endpoint.host, trio.current_time())
+            side.start.set()
+            nursery.start_soon(side.run, nursery)
+        await trio.sleep(20 * REDIAL_MAX)
+        nursery.cancel_scope.cancel()
+    assert sum(side.evidence.dials for side in sides) == 6
+    for side in sides:
+        side.close()
 
 
 async def test_a_connection_that_stays_silent_does_not_stop_an_accepted_one() -> None:

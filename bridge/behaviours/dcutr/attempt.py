@@ -67,6 +67,7 @@ class Attempt:
             nursery=self._context.nursery,
             keep_losers=self._role == "responder",
             rng=self._context.rng,
+            allowed=self._context.may_dial,
         )
         try:
             ground.aim(endpoints, frozenset(hosts))

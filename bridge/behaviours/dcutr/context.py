@@ -18,9 +18,16 @@ from bridge.behaviours.dcutr.observer import SecondObserver
 from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
 from bridge.events import ConnectionOpened, PunchFailed, PunchStarted, PunchSucceeded, Role
 from bridge.identity import PeerId, peer_text
-from bridge.limits.punch import DCUTR_OBSERVED_TIMEOUT, MAX_CANDIDATES
+from bridge.limits.punch import (
+    DCUTR_ATTEMPT_TIMEOUT,
+    DCUTR_OBSERVED_TIMEOUT,
+    MAX_CANDIDATES,
+    MAX_PUNCH_DIALS,
+    MAX_PUNCH_HOSTS,
+)
 from bridge.net.punch import How
 from bridge.protocol.candidates import RemoteCandidates, Scope, filter_remote, own_candidates
+from bridge.protocol.host_budget import HostBudget
 from bridge.protocol.nat import Mapping
 from bridge.protocol.verdict import TABLE, Code, Evidence, judge
 from bridge.swarm.connection import Connection
@@ -71,6 +78,7 @@ class PunchContext:
         self.observer = SecondObserver(swarm)
         self.grounds = Grounds(swarm)
         self.observed_news = trio.Event()
+        self._dials = HostBudget(MAX_PUNCH_DIALS, DCUTR_ATTEMPT_TIMEOUT, MAX_PUNCH_HOSTS)
         self._mine: set[tuple[str, str]] = set()
 
     async def adopt(self, link: Link, role: Role, peer: PeerId) -> Connection:
@@ -125,6 +133,10 @@ class PunchContext:
             return ()
         raw = tuple(addr.to_bytes() for addr in told.listen if not is_relayed(addr))
         return self.filter(raw[:MAX_CANDIDATES], connection, scope).accepted
+
+    def may_dial(self, endpoint: Endpoint) -> bool:
+        """Counts one dial of a punch to the endpoint's host; False when all punches together have made too many."""
+        return self._dials.take(endpoint.host, trio.current_time())
 
     def reachable_at(self, candidates: tuple[Multiaddr, ...]) -> bool:
         """One of these needs no punch: an interface of this machine has it, or AutoNAT has confirmed it."""
