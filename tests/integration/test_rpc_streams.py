@@ -20,7 +20,6 @@ from rpc_lab import BIG, LOOPBACK, Service, method
 
 import bridge
 from bridge.errors import ConfigError, PortInUse
-from bridge.limits.rpc import MAX_SERVED_STREAMS_PER_PEER
 from bridge.rpc import expose, forward
 from bridge.rpc.gateway import EndpointKey, open_gateway
 from bridge.rpc.places import Place
@@ -171,9 +170,10 @@ async def test_a_crowd_behind_one_forward() -> None:
 
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, echo, [listener])
-        await nursery.start(expose.run, server.host, f"127.0.0.1:{listener.socket.getsockname()[1]}")
+        exposing = partial(expose.run, max_per_peer=16)
+        await nursery.start(exposing, server.host, f"127.0.0.1:{listener.socket.getsockname()[1]}")
         bound = await nursery.start(forward.run, client.host, server.addrs[0], "127.0.0.1:0")
-        crowd = [await connected(bound) for _ in range(MAX_SERVED_STREAMS_PER_PEER)]
+        crowd = [await connected(bound) for _ in range(16)]
         for number, one in enumerate(crowd):
             await one.send_all(b"%d" % number)
             assert await one.receive_some() == b"%d" % number
