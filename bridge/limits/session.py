@@ -33,6 +33,10 @@ SESSION_SILENCE: Final = 1.0
 SESSION_PROBE: Final = 0.25
 """While traffic runs, a carrier quiet for this long is pinged: an end that only receives must notice a cut too."""
 
+SESSION_STALL: Final = 0.3
+"""A timer that is served this late tells of a process that was held up, not of a silent peer: it is asked again. The
+session's timer is not brought forward for less than SESSION_PROBE, so that much is no delay."""
+
 SESSION_BUSY: Final = 5.0
 """Traffic within this long counts as running."""
 

@@ -348,6 +348,21 @@ def test_silent_carrier_with_traffic_waiting_is_dead_within_a_second() -> None:
     assert Released(1, "SILENT") in wires.events["dialler"]
 
 
+def test_an_end_that_stood_still_itself_takes_nobody_for_silent() -> None:
+    wires = joined()
+    wires.dialler.write(b"is anybody there", wires.now)
+    wires.flush("dialler", 1)
+    while b"\x09" not in [bytes(write[0][:1]) for write in wires.dialler.output(1, 1 << 20, wires.now)]:
+        wires.now = max(wires.dialler.timer() or 0.0, wires.now)
+        wires.dialler.tick(wires.now)
+    wires.now += 30.0  # the process was held up with the answer unread
+    assert wires.dialler.tick(wires.now) == []
+    assert wires.dialler.active == 1
+    deadline = wires.dialler.timer()
+    assert deadline is not None
+    assert Released(1, "SILENT") in wires.dialler.tick(deadline), "asked again, and again no answer"
+
+
 def test_idle_carrier_is_found_dead_within_the_keepalive_interval() -> None:
     wires = joined()
     wires.now += 60

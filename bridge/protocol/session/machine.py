@@ -7,8 +7,7 @@ exchange). It knows no stream, no peer, no path; whether and where to move is de
 
 from __future__ import annotations
 
-from struct import error as StructError
-from struct import pack, unpack
+import struct
 
 from bridge.errors import ProtocolViolation
 from bridge.limits.session import (
@@ -20,6 +19,7 @@ from bridge.limits.session import (
     SESSION_PROBE,
     SESSION_RESUME_TIMEOUT,
     SESSION_SILENCE,
+    SESSION_STALL,
 )
 from bridge.protocol.session.carrier import Carrier
 from bridge.protocol.session.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
@@ -100,12 +100,11 @@ class Session:
         return None, [Attached(carrier.generation, None), *events, *self._crowded_out(now)]
 
     def _crowded_out(self, now: float) -> list[SessionEvent]:
-        """The oldest make place: a peer that ends none of them, or has lost some that still look alive here."""
-        events: list[SessionEvent] = []
-        while len(self._carriers) > SESSION_CARRIERS:
-            oldest = min(self._carriers)
-            events += [Released(oldest, "CROWDED_OUT"), *self.lost(oldest, "CROWDED_OUT", now)]
-        return events
+        """The oldest makes place: a peer that ends none of them, or has lost some that still look alive here."""
+        if len(self._carriers) <= SESSION_CARRIERS:
+            return []
+        oldest = min(self._carriers)
+        return [Released(oldest, "CROWDED_OUT"), *self.lost(oldest, "CROWDED_OUT", now)]
 
     def lost(self, generation: int, reason: str, now: float) -> list[SessionEvent]:
         """The carrier is gone. Unknown generations are ignored."""
@@ -160,7 +159,7 @@ class Session:
                 events += self._frame(carrier, kind, value, payload, now)
                 if self.over is not None or generation not in self._carriers:
                     return events
-        except (ProtocolViolation, StructError) as problem:
+        except (ProtocolViolation, struct.error) as problem:
             return [*events, Released(generation, f"PROTOCOL: {problem}"), *self.lost(generation, "PROTOCOL", now)]
         return events + self._finished()
 
@@ -173,7 +172,7 @@ class Session:
             if self.ack_due is None:
                 self.ack_due = now + SESSION_ACK_DELAY
         elif kind is Kind.ACK:
-            (edge,) = unpack(">Q", payload)
+            (edge,) = struct.unpack(">Q", payload)
             if value > self.outgoing.acked:
                 self._progress = now
             self.outgoing.acknowledge(value, edge, now, self.round_trip)
@@ -311,7 +310,7 @@ class Session:
                 if room is not None:
                     left -= size
             if self._ack_wanted(now, sending=writes.size > 0):
-                ack = encode(Kind.ACK, self.incoming.have, pack(">Q", self.incoming.edge))
+                ack = encode(Kind.ACK, self.incoming.have, struct.pack(">Q", self.incoming.edge))
                 writes.add(len(ack), ack)
                 self._told(now)
         return writes.packed
@@ -383,7 +382,7 @@ class Session:
             at, what = self._deadline(carrier)
             if now < at:
                 continue
-            if what == "ping":
+            if what == "ping" or (carrier.attached and now - at > SESSION_STALL):  # late: we stood still, not the peer
                 carrier.asked_at = now
                 carrier.control.append(encode(Kind.PING, carrier.generation))
             else:
