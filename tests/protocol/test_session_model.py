@@ -1,7 +1,8 @@
 """The session machine as a model: two ends, carriers that die on one side first, and a shell that only reacts.
 
-After any history, once the network is whole again and the shell has done no more than `Starved` and `timer` ask for,
-every byte is at the other end, once and in order.
+After any history, once the network is whole again and the shell has done no more than `Starved`, `timer` and
+`wants_output` ask for, every byte is at the other end, once and in order; after a reset, or a time without a carrier
+that was too long, nothing but a beginning of it is, and both ends know that it is over.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bridge.limits.session import (
     SESSION_AHEAD_FRAMES,
+    SESSION_CARRIERS,
     SESSION_REPLAY_MAX,
     SESSION_RESUME_TIMEOUT,
     SESSION_WINDOW_MAX,
 )
-from bridge.protocol.session import Attach, Ended, Refusal, Refused, Released, Session, Switched
+from bridge.protocol.session import Attach, Ended, Refusal, Refused, Released, Session
 from bridge.protocol.session.frames import FrameReader, Kind, refuse
 
 ID = b"0123456789abcdef"
 ENDS = ("dialler", "acceptor")
 SETTLE_SECONDS = 10.0
 """Enough for anything, once the network is whole."""
+SLOW = 0.5
+"""Seconds; after longer round trips a silence is noticed later than that, so the ends are told of it."""
 OTHER = {"dialler": "acceptor", "acceptor": "dialler"}
 
 
@@ -51,8 +55,9 @@ class Sessions(RuleBasedStateMachine):
         self.wires: dict[int, Wire] = {}
         self.sent = {who: bytearray() for who in ENDS}
         self.got = {who: bytearray() for who in ENDS}
-        self.switches = 0
         self.counter = 0
+        self.failed = False
+        """An application has reset the session, or it has expired."""
         self._attach()
 
     # --- the shell ------------------------------------------------------------------------------------------
@@ -63,12 +68,25 @@ class Sessions(RuleBasedStateMachine):
 
     def _note(self, who: str, events: list[object]) -> None:
         for event in events:
-            assert not (isinstance(event, Ended) and event.code != "DONE"), event
-            assert not isinstance(event, Refused) or event.refusal is Refusal.STALE_GENERATION, event
-            self.switches += isinstance(event, Switched)
-            if isinstance(event, Released):
+            if isinstance(event, Ended):
+                self._ended(who, event)
+            elif isinstance(event, Refused):
+                self._close(who, event.generation)
+                known = Refusal.STALE_GENERATION if self.ends["acceptor"].over is None else Refusal.UNKNOWN_SESSION
+                assert event.refusal in (known, Refusal.STALE_GENERATION), event
+            elif isinstance(event, Released):
                 assert not event.reason.startswith("PROTOCOL"), event
                 self._close(who, event.generation, kept=event.reason == "DRAINED")
+
+    def _ended(self, who: str, event: Ended) -> None:
+        other = self.ends[OTHER[who]].over
+        if not self.failed and event.code != "DONE":
+            # Its last acknowledgement was lost with a carrier, and the other end, which has everything, is gone.
+            assert other == Ended("DONE"), event
+            assert event.code == ("UNKNOWN_SESSION" if who == "dialler" else "EXPIRED"), event
+        for generation in self.ends[who].carriers:
+            self._flush(who, generation)
+            self._close(who, generation, kept=event.code in ("DONE", "RESET"))
 
     def _close(self, who: str, generation: int, *, kept: bool = False) -> None:
         """One end lets a carrier go; the other learns of it behind what is still on its way (`kept`), or at once."""
@@ -84,14 +102,14 @@ class Sessions(RuleBasedStateMachine):
             wire.closed[who] = True
             self._note(who, self.ends[who].lost(generation, "CUT", self.now))
 
-    def _flush(self, who: str, generation: int) -> None:
-        wire = self.wires[generation]
-        if wire.closed[who]:
+    def _flush(self, who: str, generation: int, room: int | None = None) -> None:
+        wire, end = self.wires[generation], self.ends[who]
+        if wire.closed[who] or not end.wants_output(generation, self.now):
             return
-        for write in self.ends[who].output(generation, 1 << 18, self.now):
+        for write in end.output(generation, 1 << 18, self.now, room=room):
             if not wire.cut:
                 wire.way[who] += b"".join(write)
-        self._note(who, self.ends[who].after_output(generation))
+        self._note(who, end.after_output(generation))
 
     def _deliver(self, sender: str, generation: int, most: int) -> bool:
         wire, receiver = self.wires[generation], OTHER[sender]
@@ -123,8 +141,8 @@ class Sessions(RuleBasedStateMachine):
         wire.opened = True
         refusal, events = self.ends["acceptor"].attached_by(Attach.decode(value, bytes(payload)), self.now)
         if refusal is not None:
-            # A carrier that was overtaken by a later one; nothing else may be refused.
-            assert refusal.name == "STALE_GENERATION", refusal
+            # A carrier that was overtaken by a later one; nothing else of a session that lives may be refused.
+            assert refusal is Refusal.STALE_GENERATION or self.ends["acceptor"].over is not None, refusal
             wire.way["acceptor"] += refuse(refusal, "late")
             wire.closed["acceptor"] = True
             return b""
@@ -139,6 +157,8 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(who=st.sampled_from(ENDS), size=st.sampled_from((1, 9, 500, 30_000, 200_000)))
     def write(self, who: str, size: int) -> None:
+        if self.ends[who].over is not None:
+            return
         self.counter += 1
         data = self.counter.to_bytes(4, "big") * (size // 4 + 1)
         taken = self.ends[who].write(data, self.now)
@@ -154,13 +174,27 @@ class Sessions(RuleBasedStateMachine):
         who=st.sampled_from(ENDS),
         most=st.sampled_from((1, 12, 14, 700, 1 << 20)),
         flush=st.booleans(),
+        room=st.sampled_from((None, None, None, 0, 1, 700)),
     )
-    def move(self, data: st.DataObject, who: str, most: int, flush: bool) -> None:
-        """Any carrier's bytes go on for a while, whatever the other carriers do: delay and overtaking."""
+    def move(self, data: st.DataObject, who: str, most: int, flush: bool, room: int | None) -> None:
+        """Any carrier's bytes go on for a while, whatever the other carriers do: delay and overtaking.
+
+        room: what a relay's cap leaves.
+        """
         generation = data.draw(st.sampled_from(sorted(self.wires)[-4:]))
         if flush:
-            self._flush(who, generation)
+            self._flush(who, generation, room)
         self._deliver(who, generation, most)
+
+    @precondition(lambda self: self.wires)
+    @rule(data=st.data(), turns=st.integers(1, 4))
+    def carry(self, data: st.DataObject, turns: int) -> None:
+        """One carrier is quick for a while: whole turns of it, while what the others hold is on its way."""
+        generation = data.draw(st.sampled_from(sorted(self.wires)[-4:]))
+        for _ in range(turns):
+            for who in ENDS:
+                self._flush(who, generation)
+                self._deliver(who, generation, 1 << 20)
 
     @precondition(lambda self: self.wires)
     @rule(data=st.data(), first=st.sampled_from((None, *ENDS)), lose=st.sampled_from((0, 1, 13, 1 << 20)))
@@ -181,10 +215,37 @@ class Sessions(RuleBasedStateMachine):
         """A carrier goes silent: neither end is told."""
         self.wires[data.draw(st.sampled_from(sorted(self.wires)[-4:]))].silent = True
 
-    @precondition(lambda self: not self.ends["dialler"].crowded)
+    @precondition(lambda self: not self.ends["dialler"].crowded and self.ends["dialler"].over is None)
     @rule()
     def attach(self) -> None:
         self._attach()
+
+    @rule(who=st.sampled_from(ENDS))
+    def finish(self, who: str) -> None:
+        """Half-close, at any moment of a move; rarely, or there would be little to move."""
+        if self.counter > 4:
+            self.ends[who].finish()
+
+    @precondition(lambda self: self.counter > 12)
+    @rule(who=st.sampled_from(ENDS))
+    def reset(self, who: str) -> None:
+        self.failed = True
+        self._note(who, self.ends[who].reset("given up"))
+
+    @precondition(lambda self: self.counter > 12)
+    @rule()
+    def expire(self) -> None:
+        """No path at all for too long."""
+        self.failed = True
+        for generation, wire in self.wires.items():
+            wire.cut = True
+            for who in ENDS:
+                wire.way[who].clear()
+                self._learn(who, generation)
+        self.now += SESSION_RESUME_TIMEOUT
+        for who in ENDS:
+            self._note(who, self.ends[who].tick(self.now))
+            assert self.ends[who].over is not None
 
     @precondition(lambda self: self._patient())
     @rule(who=st.sampled_from(ENDS), seconds=st.sampled_from((0.001, 0.03, 0.4, 1.1)))
@@ -204,17 +265,28 @@ class Sessions(RuleBasedStateMachine):
             assert end.outgoing.written - end.outgoing.acked <= SESSION_REPLAY_MAX
             assert end.incoming.received - end.incoming.read_to <= SESSION_WINDOW_MAX
             assert len(end.incoming._ahead) <= SESSION_AHEAD_FRAMES
-            assert len(end.carriers) <= 6
+            assert len(end.carriers) <= SESSION_CARRIERS
 
     def teardown(self) -> None:
-        if hasattr(self, "ends"):
-            for who in ENDS:
-                self.ends[who].finish()
-            self._settle()
-            for who in ENDS:
-                self._read(who)
+        if not hasattr(self, "ends"):
+            return
+        for who in ENDS:
+            self.ends[who].finish()
+        self._settle()
+        for who in ENDS:
+            self._read(who)
+            if not self.failed:
                 assert self.got[who] == self.sent[OTHER[who]], f"{who} got {len(self.got[who])}"
-                assert self.ends[who].over == Ended("DONE")
+        codes = {who: end.over.code for who, end in self.ends.items() if end.over is not None}
+        if self.failed:
+            # Told by the other end, or found out when nobody comes, or when nobody knows it any more.
+            self.now += SESSION_RESUME_TIMEOUT
+            self._note("acceptor", self.ends["acceptor"].tick(self.now))
+            assert all(end.over is not None for end in self.ends.values())
+        else:
+            assert codes["dialler"] in ("DONE", "UNKNOWN_SESSION")
+            assert codes.get("acceptor", "DONE") in ("DONE", "EXPIRED")
+            assert "DONE" in codes.values()
 
     def _patient(self) -> bool:
         """No end has been without a carrier for so long that it would expire, rightly, before `_settle` is over."""
@@ -225,6 +297,10 @@ class Sessions(RuleBasedStateMachine):
         """The network is whole for new carriers; those cut or silent stay so."""
         until = self.now + SETTLE_SECONDS
         dialler = self.ends["dialler"]
+        if max(end.round_trip for end in self.ends.values()) > SLOW:
+            for generation in [one for one, wire in self.wires.items() if wire.silent]:
+                for who in ENDS:
+                    self._learn(who, generation)
         while self.now < until and any(end.over is None for end in self.ends.values()):
             moved = False
             for who in ENDS:
@@ -238,10 +314,15 @@ class Sessions(RuleBasedStateMachine):
                 self._attach()
                 moved = True
             if not moved:
-                self.now += 0.021
-                for who in ENDS:
-                    if self.ends[who].over is None:
-                        self._note(who, self.ends[who].tick(self.now))
+                self._pass_time()
+
+    def _pass_time(self) -> None:
+        """To the next moment that an end has named: what waits without one would wait for ever."""
+        due = [at for end in self.ends.values() if (at := end.timer()) is not None]
+        self.now = max(self.now, min(due, default=self.now)) + 0.001
+        for who in ENDS:
+            if self.ends[who].over is None:
+                self._note(who, self.ends[who].tick(self.now))
 
 
 TestSessions = Sessions.TestCase
