@@ -52,6 +52,10 @@ MAX_WINDOW: Final = 16 * MIB
 WINDOW_BUDGET: Final = 64 * MIB
 """What all streams of one connection may have granted above their initial windows."""
 
+WINDOW_SPAN: Final = 0.02
+"""Seconds over which the rate of a stream is taken, at least: a reader that had to wait for its turn on the processor
+then reads a whole window at once, which says nothing about the path."""
+
 MAX_UNACKED_STREAMS: Final = 256
 """Own streams the peer has not acknowledged yet (Yamux Y7; rust resets beyond)."""
 

@@ -106,6 +106,25 @@ def test_the_window_stays_for_a_slow_reader() -> None:
     assert stream.max_window == INITIAL_WINDOW
 
 
+def test_a_reader_that_catches_up_after_a_pause_gets_no_larger_window() -> None:
+    session = server()
+    stream = opened(session)
+    session.liveness.floor = 0.0001
+    for turn in range(1, 50):
+        for part in (0.0, 0.0005, 0.001):
+            fill(session, stream, turn * 0.04 + part)
+    assert stream.max_window == INITIAL_WINDOW
+
+
+def test_the_window_follows_a_steady_reader_on_a_short_path() -> None:
+    session = server()
+    stream = opened(session)
+    session.liveness.floor = 0.0001
+    for turn in range(1, 500):
+        fill(session, stream, turn * 0.001)
+    assert stream.max_window == MAX_WINDOW
+
+
 def test_all_windows_of_a_connection_stay_in_the_budget() -> None:
     session = server()
     session.liveness.floor = 1.0

@@ -16,7 +16,6 @@ from bridge.limits.wire import (
     MAX_REFUSALS,
     MAX_UNACKED_STREAMS,
     MAX_WINDOW,
-    RTT_LEAST,
     WINDOW_BUDGET,
 )
 from bridge.protocol.yamux.events import Dead, Event, GoneAway, Opened, Pong, Readable, Reset, Writable
@@ -307,21 +306,17 @@ class Yamux:
     def consumed(self, stream: StreamState, now: float) -> bytes:
         """Called after bytes left the inbox: the credit to send, once half a window has been read.
 
-        The window doubles when half of it was read within two round trips, up to 16 MiB and the budget of the
-        connection. The lowest round trip counts: one measured behind our own bulk would let the window grow into
-        a queue, which delays every other stream.
+        The window doubles when the stream outgrows it, up to 16 MiB and the budget of the connection.
         """
         credit = stream.max_window - stream.buffered - stream.receive_window
         if credit * 2 < stream.max_window or stream.fin_received or stream.reset or stream.closed:
             return b""
-        rtt = self.liveness.floor
-        if rtt is not None and now - stream.epoch < 2 * max(rtt, RTT_LEAST):
+        if stream.outgrows(credit, self.liveness.floor, now):
             growth = min(stream.max_window, MAX_WINDOW - stream.max_window, WINDOW_BUDGET - self._granted)
             if growth > 0:
                 stream.max_window += growth
                 self._granted += growth
                 credit += growth
-        stream.epoch = now
         stream.receive_window += credit
         flags, stream.pending_flags = stream.pending_flags, 0
         return header(WINDOW_UPDATE, flags, stream.id, credit)

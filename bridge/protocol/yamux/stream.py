@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import deque
 
-from bridge.limits.wire import INITIAL_WINDOW
+from bridge.limits.wire import INITIAL_WINDOW, RTT_LEAST, WINDOW_SPAN
 
 _SMALL = 1024
 _TAIL = 32 * 1024
 
 
 class StreamState:
-    """One stream as the session sees it. Windows and `buffered` in bytes.
+    """One stream as the session sees it. Windows and `buffered` in bytes; `read`: bytes credited since `epoch`.
 
     `owner` is the shell's own object, untouched here.
     """
@@ -33,6 +33,7 @@ class StreamState:
         "max_window",
         "owner",
         "pending_flags",
+        "read",
         "receive_window",
         "reset",
         "send_window",
@@ -50,6 +51,7 @@ class StreamState:
         self.inbox: deque[bytes | bytearray | memoryview] = deque()
         self.buffered = 0
         self.epoch = now
+        self.read = 0
         self.acked = inbound
         self.taken = not inbound
         self.fin_sent = False
@@ -62,6 +64,19 @@ class StreamState:
     def finished(self) -> bool:
         """Both halves have ended, or the stream was reset: the session has forgotten it."""
         return self.reset or (self.fin_sent and self.fin_received)
+
+    def outgrows(self, credit: int, rtt: float | None, now: float) -> bool:
+        """Whether the reader takes half a window in two round trips; `credit`: bytes read that now go back.
+
+        The lowest round trip counts: one measured behind our own bulk would let the window grow into a queue, which
+        delays every other stream; so would a rate taken while a reader catches up after a pause.
+        """
+        self.read += credit
+        span = now - self.epoch
+        if rtt is None or span < WINDOW_SPAN:
+            return False
+        read, self.read, self.epoch = self.read, 0, now
+        return read * 4 * max(rtt, RTT_LEAST) > self.max_window * span
 
     def put(self, payload: memoryview, whole: int) -> None:
         """Keeps a payload cut out of a buffer of `whole` bytes.
