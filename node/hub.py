@@ -79,6 +79,8 @@ class Hub:
             return Refusal(HandshakeFailure.DUPLICATE, wire.REASON_DUPLICATE)
         if verdict is Verdict.FREE and len(self.active()) >= self._max_peers:
             return Refusal(HandshakeFailure.TOO_MANY_PEERS, f"too many peers, at most {self._max_peers}")
+        if verdict is Verdict.FREE and self._crowded(info):
+            return Refusal(HandshakeFailure.TOO_MANY_PEERS, "too many peers of one address")
         key = info.key_with(node_id)
         record = self._records.pop(key, None) or PeerRecord(key, info, node_id)
         self._records[key] = record  # youngest last
@@ -88,6 +90,12 @@ class Hub:
         if predecessor is not None:
             predecessor.retire(connection)
         return record
+
+    def _crowded(self, info: PeerInfo) -> bool:
+        """Node ids and peer ids cost nothing: one address gets three quarters of the places at most."""
+        origin = info.origin
+        most = self._max_peers - self._max_peers // 4
+        return origin is not None and sum(record.info.origin == origin for record in self.active()) >= most
 
     def leave(self, record: PeerRecord, connection: Connection) -> None:
         """A stream ended. The record stays, dormant, unless there are too many such."""

@@ -77,6 +77,19 @@ class PeerInfo:
         return self.path_of()
 
     @property
+    def origin(self) -> str | None:
+        """The IPv4 address or IPv6 /64 that the peer is reached at; None over a relay, where none is seen."""
+        host = self.address
+        if self.peer_id is not None:
+            parts = (self.multiaddr or "").split("/")
+            host = parts[2] if self.path == "direct" and len(parts) > 2 else None
+        try:
+            ip = ipaddress.ip_address(host or "")
+        except ValueError:
+            return None
+        return str(ip if ip.version == 4 else ipaddress.ip_network((ip, 64), strict=False))
+
+    @property
     def peer_key(self) -> str:
         """Who this is before any message: the peer id, or the address when no one vouches for more."""
         return self.peer_id or self.address or "unknown"
