@@ -107,6 +107,7 @@ class SessionService:
                             for carrier in session.carriers.values():
                                 goodbyes.start_soon(carrier.leave)
                 nursery.cancel_scope.cancel()
+        self._nursery = None
 
     @property
     def count(self) -> int:
@@ -154,6 +155,9 @@ class SessionService:
             return
         except UnknownVersion:
             await _refuse(stream, Refusal.BAD_VERSION)
+            return
+        if self._nursery is None:  # stopped, and the swarm still takes streams
+            stream.abort()
             return
         peer = stream.connection.peer
         known = self._accepted.get((peer, attach.session))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.limits.session import SESSION_SILENCE
+from bridge.limits.session import SESSION_SILENCE, SESSION_STALL
 from bridge.session.carrier import BROKEN
 
 if TYPE_CHECKING:
@@ -22,12 +22,16 @@ __all__ = ["Suspicion", "verify"]
 
 async def verify(connection: Connection) -> None:
     """Returns when the connection answered or ended; closes it when it does neither in time."""
-    with trio.move_on_after(max(SESSION_SILENCE, 3 * (connection.rtt or 0.0))):
-        try:
-            await connection.ping()
-        except BROKEN:
-            pass
-        return
+    late = True
+    while late:
+        with trio.move_on_after(max(SESSION_SILENCE, 3 * (connection.rtt or 0.0))) as patience:
+            try:
+                await connection.ping()
+            except BROKEN:
+                pass
+            return
+        # It was this process that was held up; the answer may lie unread.
+        late = trio.current_time() - patience.deadline > SESSION_STALL
     connection.abort("SILENT")
 
 

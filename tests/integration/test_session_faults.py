@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,7 @@ from test_session import SERVICE, Route, config, echo, pair, read_exactly, until
 from test_session_refusals import attach
 
 from bridge.addresses import Multiaddr, is_relayed, with_peer
-from bridge.behaviours.host import HostConfig
+from bridge.behaviours.host import HostConfig, open_host
 from bridge.errors import NegotiationFailed, StreamReset
 from bridge.eventhub import EventHub
 from bridge.identity import Identity
@@ -25,6 +26,8 @@ from bridge.protocol.session.frames import Attach, Kind, Refusal, refuse
 from bridge.session import SESSION_PROTOCOL, SessionStream
 from bridge.session.host import SessionHost, open_session_host
 from bridge.session.keeper import Keeper
+from bridge.session.service import SessionService
+from bridge.session.suspicion import verify
 from bridge.swarm.connection import Connection
 from bridge.swarm.stream import Stream
 
@@ -247,3 +250,33 @@ async def test_a_direct_path_that_did_not_answer_once_is_measured_again_soon(mon
         monkeypatch.setattr(Connection, "ping", ping)
         await dialler.swarm.dial(direct)
         await until(lambda: stream.path == "direct", SESSION_RETRY_MAX + 3)
+
+
+async def test_a_connection_is_not_closed_because_this_process_was_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.session.suspicion.SESSION_SILENCE", 0.1)
+    async with pair() as both:
+        connection = await both.connect()
+        await until(lambda: connection.rtt_least is not None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(verify, connection)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(verify, connection)
+            await trio.lowlevel.checkpoint()
+            time.sleep(1.0)  # noqa: ASYNC251 - the whole process stands still
+        assert not connection.closed.is_set()
+
+
+async def test_a_carrier_that_comes_after_the_sessions_have_stopped_is_no_defect(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with open_session_host(config(), EventHub()) as dialler, open_host(config(), EventHub()) as stopping:
+        service = SessionService(stopping)
+        service.serve(SERVICE, echo)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(service.run)
+            nursery.cancel_scope.cancel()
+        peer = stopping.swarm.peer
+        connection = await dialler.swarm.dial(with_peer(stopping.swarm.listen_addrs()[0], peer))
+        with pytest.raises((StreamReset, NegotiationFailed)):
+            await dialler.sessions.open(connection, SERVICE, route=Route(peer, None), policy="any")
+        assert "defect" not in caplog.text
