@@ -19,7 +19,7 @@ from bridge.behaviours.host import HostConfig, open_host
 from bridge.errors import NegotiationFailed, StreamReset
 from bridge.eventhub import EventHub
 from bridge.identity import Identity
-from bridge.limits.session import SESSION_CARRIERS, SESSION_RETRY_MAX
+from bridge.limits.session import RELEASE_GRACE, SESSION_CARRIERS, SESSION_RETRY_MAX
 from bridge.protocol.path import PathPolicy
 from bridge.protocol.session import Session
 from bridge.protocol.session.frames import Attach, Kind, Refusal, refuse
@@ -39,10 +39,10 @@ async def said(stream: SessionStream, text: bytes) -> None:
 
 
 @asynccontextmanager
-async def relayed() -> AsyncIterator[tuple[SessionHost, SessionHost, Multiaddr, Multiaddr]]:
-    """(dialler, acceptor, its circuit address, its direct address); nobody punches."""
+async def relayed(*, capped: bool = False) -> AsyncIterator[tuple[SessionHost, SessionHost, Multiaddr, Multiaddr]]:
+    """(dialler, acceptor, its circuit address, its direct address); nobody punches. `capped`: as stock relays are."""
     async with network() as net:
-        relay = await net.relay(circuit_seconds=0, circuit_bytes=0)  # no caps, so no polling of them
+        relay = await (net.relay() if capped else net.relay(circuit_seconds=0, circuit_bytes=0))
         listen = (Multiaddr("/ip4/127.0.0.1/tcp/0"),)
         kept = HostConfig(
             Identity.generate(), listen=listen, relays=(relay.addr,), allow_private=True, autonat=False, punch=False
@@ -280,3 +280,39 @@ async def test_a_carrier_that_comes_after_the_sessions_have_stopped_is_no_defect
         with pytest.raises((StreamReset, NegotiationFailed)):
             await dialler.sessions.open(connection, SERVICE, route=Route(peer, None), policy="any")
         assert "defect" not in caplog.text
+
+
+async def test_circuit_is_given_back_once_the_direct_path_carries_the_session() -> None:
+    async with relayed() as (dialler, acceptor, circuit, direct):
+        relayed_one = await dialler.swarm.dial(circuit)
+        route = Route(acceptor.swarm.peer, circuit)
+        stream = await dialler.sessions.open(relayed_one, SERVICE, route=route, policy="any")
+        await said(stream, b"relayed")
+        await dialler.swarm.dial(direct)
+        with trio.fail_after(RELEASE_GRACE + 8):
+            await relayed_one.closed.wait()
+        assert relayed_one.close_reason == "RELEASED"
+        assert stream.path == "direct"
+        await said(stream, b"direct")
+
+
+async def test_more_than_a_circuit_carries_arrives_over_several() -> None:
+    size = 3 * 128 * 1024
+    async with relayed(capped=True) as (dialler, acceptor, circuit, _):
+        route = Route(acceptor.swarm.peer, circuit)
+        stream = await dialler.sessions.open(await dialler.swarm.dial(circuit), SERVICE, route=route, policy="relay")
+        moved: list[str] = []
+        stream.subscribe(lambda event: moved.append(event.reason))  # type: ignore[attr-defined]
+        data = os.urandom(size)
+        got = bytearray()
+
+        async def read() -> None:
+            while len(got) < size:
+                got.extend(await stream.receive_some())
+
+        with trio.fail_after(25):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                await stream.send_all(data)
+        assert bytes(got) == data
+        assert "RELAY_CAP" in moved

@@ -1,0 +1,64 @@
+"""How a session's two memories grow: by what the path was measured to carry, never beyond their bounds."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN
+from bridge.protocol.session.incoming import Incoming
+from bridge.protocol.session.outgoing import Outgoing
+
+TRIP = 0.1
+PIECE = bytes(64 * 1024)
+
+
+def read_for(seconds: float, rate: float) -> Incoming:
+    """An end whose peer sends, and whose application reads, `rate` bytes a second."""
+    incoming, now, step = Incoming(), 0.0, len(PIECE) / rate
+    while now < seconds:
+        now += step
+        incoming.data(incoming.received, memoryview(PIECE))
+        incoming.read(len(PIECE))
+        incoming.grow(now, TRIP)
+    return incoming
+
+
+@pytest.mark.parametrize(("rate", "grows"), [(1e6, False), (2e7, True), (4e8, True)])
+def test_window_follows_the_rate_that_is_read_at(rate: float, grows: bool) -> None:
+    window = read_for(5.0, rate).window
+    assert (window > SESSION_WINDOW_MIN) is grows
+    assert window <= SESSION_WINDOW_MAX
+    # Enough for what the path carries in one round trip, and not for ever more.
+    assert window >= min(rate * TRIP, SESSION_WINDOW_MAX)
+    assert window <= max(8 * rate * TRIP, SESSION_WINDOW_MIN)
+
+
+def test_window_stays_when_nobody_reads() -> None:
+    incoming = Incoming()
+    while incoming.received + len(PIECE) <= incoming.edge:
+        incoming.data(incoming.received, memoryview(PIECE))
+        incoming.grow(0.001, TRIP)
+    assert incoming.window == incoming.received == SESSION_WINDOW_MIN
+
+
+def sent_for(trips: int, trip: float, measured: float) -> Outgoing:
+    """An end that always has more to send, whose peer acknowledges all of it once a trip."""
+    outgoing, now = Outgoing(), 0.0
+    for _ in range(trips):
+        while outgoing.write(PIECE):
+            pass
+        outgoing.edge = outgoing.written
+        while outgoing.next_frame() is not None:
+            pass
+        now += trip
+        outgoing.acknowledge(outgoing.cursor, outgoing.edge, now, measured)
+    return outgoing
+
+
+def test_replay_memory_grows_where_it_was_the_limit_and_no_further_than_its_bound() -> None:
+    assert sent_for(3, TRIP, TRIP).capacity > SESSION_REPLAY_MIN
+    assert sent_for(40, TRIP, TRIP).capacity == SESSION_REPLAY_MAX
+
+
+def test_replay_memory_stays_on_a_path_that_is_slower_than_it() -> None:
+    assert sent_for(40, 10 * TRIP, TRIP).capacity == SESSION_REPLAY_MIN
