@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -19,6 +20,7 @@ from bridge.addresses import Multiaddr, parse
 from bridge.errors import BridgeError
 from bridge.events import ConnectionClosed, ConnectionOpened
 from bridge.identity import peer_text
+from bridge.net import tcp
 from bridge.net.tcp import TcpStream
 from bridge.swarm.connection import Connection
 from bridge.swarm.link import Link
@@ -226,8 +228,18 @@ async def survive(act: Callable[[Node, Node], Awaitable[object]], me: Node, othe
         pass
 
 
+def narrow(sock: trio.socket.SocketType) -> None:
+    """In the place of `tune`: bulk meets a full socket, and messages leave it in pieces."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
-async def test_a_storm_leaves_nothing_behind(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_storm_leaves_nothing_behind(
+    seed: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if seed % 2:
+        monkeypatch.setattr(tcp, "tune", narrow)
     await trio.testing.wait_all_tasks_blocked()
     before, tasks = open_descriptors(), trio.lowlevel.current_statistics().tasks_living
     async with open_node(limits=LIMITS) as a, open_node(limits=LIMITS) as b, open_node(limits=LIMITS) as c:
