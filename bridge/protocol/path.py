@@ -22,7 +22,9 @@ PROBE_AGAIN: Final = 30.0
 
 HOLD_FIRST: Final = 1.0
 HOLD_MAX: Final = 60.0
-"""Hold-down after a move away from a failed direct path; doubles with each failure within FLAP_WINDOW."""
+HOLD_DOUBLINGS: Final = 6
+"""Hold-down after a move away from a failed direct path; doubles with each failure within FLAP_WINDOW; more
+doublings than these are beyond HOLD_MAX anyway."""
 
 FLAP_WINDOW: Final = 120.0
 
@@ -70,7 +72,7 @@ class PathKeeper:
         """The active carrier died on this path."""
         if path != "direct":
             return
-        self._failures = [at for at in self._failures if now - at < FLAP_WINDOW] + [now]
+        self._failures = [at for at in self._failures if now - at < FLAP_WINDOW][-HOLD_DOUBLINGS:] + [now]
         self._hold_until = now + min(HOLD_FIRST * 2 ** (len(self._failures) - 1), HOLD_MAX)
 
     def allows(self, path: str) -> bool:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.protocol.path import CAP_LEFT, HOLD_FIRST, HOLD_MAX, PROBE_AGAIN, Candidate, Decision, PathKeeper
+from bridge.protocol.path import (
+    CAP_LEFT,
+    FLAP_WINDOW,
+    HOLD_FIRST,
+    HOLD_MAX,
+    PROBE_AGAIN,
+    Candidate,
+    Decision,
+    PathKeeper,
+)
 
 RELAY = Candidate(1, "relay", 0.120)
 DIRECT = Candidate(2, "direct", 0.060)
@@ -78,6 +87,17 @@ def test_hold_down_doubles_with_each_failure_and_is_bounded() -> None:
     assert holds[:3] == [HOLD_FIRST, 2 * HOLD_FIRST, 4 * HOLD_FIRST]
     assert holds[-1] == HOLD_MAX
     assert keeper.decide(RELAY, [RELAY, DIRECT], 9 + HOLD_MAX).move_to == 2
+
+
+def test_a_path_that_fails_thousands_of_times_is_held_down_as_long_and_remembered_as_little() -> None:
+    keeper = PathKeeper()
+    for number in range(3000):
+        keeper.failed("direct", number / 100)
+    assert keeper.decide(RELAY, [RELAY, DIRECT], 29.99).again == HOLD_MAX
+    assert len(keeper._failures) < 10
+    # Once the flapping lies far enough back, the first hold-down again.
+    keeper.failed("direct", 30 + FLAP_WINDOW)
+    assert keeper.decide(RELAY, [RELAY, DIRECT], 30 + FLAP_WINDOW).again == HOLD_FIRST
 
 
 def test_relay_that_failed_holds_nothing_down() -> None:
