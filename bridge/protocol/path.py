@@ -72,7 +72,8 @@ class PathKeeper:
         """The active carrier died on this path."""
         if path != "direct":
             return
-        self._failures = [at for at in self._failures if now - at < FLAP_WINDOW][-HOLD_DOUBLINGS:] + [now]
+        recent = [at for at in self._failures if now - at < FLAP_WINDOW]
+        self._failures = [*recent[-HOLD_DOUBLINGS:], now]
         self._hold_until = now + min(HOLD_FIRST * 2 ** (len(self._failures) - 1), HOLD_MAX)
 
     def allows(self, path: str) -> bool:
