@@ -49,6 +49,12 @@ def told(pool: Pool, relay: Peer, listener: Peer, name: str) -> int | None:
 KEPT = "still has the circuit that has ended"
 
 
+def relay_for(pool: Pool, r: str, flags: Sequence[str], listener: str, d: str) -> Peer:
+    """py-libp2p's relay mixes up circuits of one peer, see NEWEST_CLOSED: where several are open, each has its own."""
+    alone = r == "py" and flags is not TIGHT
+    return pool.get(r, f"relay for {listener} and {d}" if alone else "relay", "-relay", *flags)
+
+
 def apart(dialer: Peer, listener: Peer, seconds: float = KEEPALIVE) -> None:
     """No connection between the two. A relay that does not pass on the end of a circuit leaves it to keepalive."""
     leave(dialer, listener)
@@ -172,7 +178,9 @@ def data_limit(pool: Pool, relay: Peer, listener: Peer, dialer: Peer) -> str:
 
 def time_limit(pool: Pool, relay: Peer, listener: Peer, dialer: Peer) -> str:
     """A circuit ends for both when its time is over, idle or not."""
-    lived = pool.keep(("lived", relay.id), lambda: _lives(pool, relay), lambda _: None)[listener.kind, dialer.kind]
+    lived = pool.keep(("lived", relay.kind), lambda: _lives(pool, relay.kind), lambda _: None)[
+        listener.kind, dialer.kind
+    ]
     assert not isinstance(lived, str), lived
     assert lived > CUT_SECONDS / 2, f"the circuit ended after {lived:.1f} s"
     notes = [UNNOTICED] if listener.kind == "py" else []
@@ -190,13 +198,15 @@ LIMITED = "listener behind limits"
 UNTIMED = "cut with the first bytes after it: py-libp2p's relay looks at the time only then (0.8.1, _relay_data)"
 
 
-def _lives(pool: Pool, relay: Peer) -> dict[tuple[str, str], float | str]:
+def _lives(pool: Pool, r: str) -> dict[tuple[str, str], float | str]:
     """How long each pair's circuit lives, in seconds, or what went wrong; all pairs at once, for it takes time. None
     carries payload until IDLE_SECONDS, then each that is left does."""
     kinds = [kind for kind in KINDS if unavailable(kind) is None]
+    pairs = list(product([pool.get(k, LIMITED) for k in kinds], [pool.get(k, "dialer") for k in kinds]))
+    relays = [relay_for(pool, r, SHORT, listener.kind, dialer.kind) for listener, dialer in pairs]
     began: dict[tuple[Peer, Peer], float] = {}
     found: dict[tuple[str, str], float | str] = {}
-    for listener, dialer in product([pool.get(k, LIMITED) for k in kinds], [pool.get(k, "dialer") for k in kinds]):
+    for relay, (listener, dialer) in zip(relays, pairs, strict=True):
         try:
             circuit(pool, relay, listener, dialer)
             began[listener, dialer] = time.monotonic()
@@ -269,10 +279,8 @@ def group(name: str, *kinds: str) -> str:
 
 def _case(title: str, row: Row, flags: Sequence[str], r: str, listener: str, d: str) -> Case:
     def run(pool: Pool) -> str:
-        # py-libp2p's relay mixes up circuits of one peer; each combination gets its own.
-        part = f"relay for {listener} and {d}" if r == "py" and not flags else "relay"
         there = pool.get(listener, LIMITED if flags else "listener")
-        return row(pool, pool.get(r, part, "-relay", *flags), there, pool.get(d, "dialer"))
+        return row(pool, relay_for(pool, r, flags, listener, d), there, pool.get(d, "dialer"))
 
     who = f"{d} → {r} → {listener}"
     return Case(group("relay", r, listener, d), title, who, tuple({r, listener, d}), run, known(title, who))
