@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 
 _Contents = tuple[frozenset[Multiaddr], frozenset[str]]
 """What a peer may know of us: addresses and protocols."""
+_NOTHING: _Contents = frozenset(), frozenset()
 
 
 class IdentifyService:
@@ -68,6 +69,7 @@ class IdentifyService:
             unsubscribe = self._swarm.events.subscribe(self._on_event)
             try:
                 for connection in self._swarm.connections():
+                    self._told[connection.id] = _NOTHING
                     nursery.start_soon(self._ask, connection)
                 task_status.started()
                 await self._push_changes(nursery)
@@ -214,7 +216,8 @@ class IdentifyService:
             seen = revision.number
             contents = self._contents()
             for connection in self._swarm.connections():
-                if self._told.get(connection.id) == contents or connection.path != "direct":
+                # One that is in the table, but not announced by its event yet, asks for what holds by then.
+                if self._told.get(connection.id, contents) == contents or connection.path != "direct":
                     continue
                 self._told[connection.id] = contents
                 if self._wants_push(connection) and connection.id not in self._waiting:

@@ -139,8 +139,8 @@ class Network:
 
 @asynccontextmanager
 async def network() -> AsyncIterator[Network]:
-    """Everything in it ends with the block, within 40 s."""
-    with trio.fail_after(40):
+    """Everything in it ends with the block, within 55 s."""
+    with trio.fail_after(55):
         async with trio.open_nursery() as nursery:
             await trio.lowlevel.checkpoint()
             yield Network(nursery)

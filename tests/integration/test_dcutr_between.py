@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+import trio.testing
 
 from bridge.addresses import Endpoint, parse
 from bridge.behaviours.dcutr import ground as ground_module
@@ -84,6 +85,9 @@ async def test_dials_in_the_air_stay_from_attempt_to_attempt_and_then_for_the_ne
             assert seen[0] == seen[1] == seen[2]
             assert seen[0][0]._socket.fileno() != -1
             # The next run: its dial leaves in the place of the old one, at the moment when it is due.
+            await listener.record.wait(PunchFailed, 3)
+            while dialer.peer not in listener.puncher._holds:
+                await trio.testing.wait_all_tasks_blocked()
             listener.puncher._holds.clear()
             listener.puncher._tell()
             await dialer.record.wait(PunchFailed, 4)

@@ -135,6 +135,27 @@ async def test_a_change_that_was_taken_back_is_not_pushed(monkeypatch: pytest.Mo
         assert len(a.record.of(Identified)) == 2
 
 
+async def test_a_connection_that_is_only_just_made_is_not_pushed_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the table before its event comes; then it is told all by its own question."""
+    monkeypatch.setattr(identify, "IDENTIFY_PUSH_DELAY", 0.0)
+    async with open_party() as a, open_party() as b:
+        real = b.host.swarm._pool._run
+
+        async def run(connection: Connection, *, task_status: trio.TaskStatus[None]) -> None:
+            with trio.CancelScope(shield=True):
+                b.host.swarm.announcements.revision.bump()
+                await trio.testing.wait_all_tasks_blocked()
+            await real(connection, task_status=task_status)
+
+        monkeypatch.setattr(b.host.swarm._pool, "_run", run)
+        await identified(await a.host.dial(b.addr))
+        await identified(b.host.swarm.connections()[0])
+        b.host.swarm.set_external(parse("/ip4/11.0.0.1/tcp/1"), True)
+        assert (await a.record.wait(Identified, 2)).push
+        assert [event.push for event in a.record.of(Identified)] == [False, True]
+        assert len((await a.record.wait(Identified, 2)).listen) == 2
+
+
 async def test_changes_that_come_faster_than_pushes_leave_wait_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identify, "IDENTIFY_PUSH_DELAY", 0.0)
     async with open_party() as a, open_party() as b:

@@ -257,10 +257,10 @@ async def test_no_offers_over_a_circuit() -> None:
 
 
 async def test_an_accepted_offer_whose_initiator_never_speaks_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.swarm.pool.UPGRADE_TIMEOUT", 0.05)
     async with network() as net:
         relay, node = await net.relay(), await net.node()
         await node.relays.reserve(relay.addr)
+        monkeypatch.setattr("bridge.swarm.pool.UPGRADE_TIMEOUT", 0.05)
         stream = await relay.swarm.connections(node.peer)[0].open_stream([STOP])
         assert await offer(stream, encode_stop_connect(STRANGER.peer_id)) == Status.OK
         with pytest.raises(StreamReset):

@@ -80,7 +80,7 @@ async def test_r2_the_addresses_are_the_relays_own_without_a_circuit() -> None:
     [
         ({"reservations": 1}, Status.RESERVATION_REFUSED),
         ({"reservations_per_address": 1}, Status.RESERVATION_REFUSED),
-        ({"address_burst": 1}, Status.RESERVATION_REFUSED),
+        ({"address_burst": 1, "address_interval": 3600}, Status.RESERVATION_REFUSED),
     ],
 )
 async def test_r1_a_full_relay_refuses(limits: dict[str, int], status: Status) -> None:

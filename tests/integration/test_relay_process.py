@@ -52,9 +52,9 @@ class Relay:
         self._rest = b""
 
     async def event(self, name: str) -> dict[str, Any]:
-        """The next event of that name."""
+        """The next event of that name; on a busy machine the program needs a while to start."""
         assert self.process.stdout is not None
-        with trio.fail_after(15):
+        with trio.fail_after(60):
             while True:
                 while b"\n" in self._rest:
                     line, self._rest = self._rest.split(b"\n", 1)
