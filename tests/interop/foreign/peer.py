@@ -149,11 +149,15 @@ class Peer:
                 self._changed.wait(left)
         return found[count - 1]
 
-    def close(self) -> None:
-        """Ends the process: stdin first, then SIGKILL."""
+    def hang_up(self) -> None:
+        """Closes its stdin, at which a peer ends; `close` waits for that."""
         with contextlib.suppress(OSError):
             if self.process.stdin is not None:
                 self.process.stdin.close()
+
+    def close(self) -> None:
+        """Ends the process: stdin first, then SIGKILL."""
+        self.hang_up()
         end(self.process, self._threads, 2.0)
 
 
@@ -212,6 +216,8 @@ class Pool:
     def close(self) -> None:
         self._endings.close()
         self._kept.clear()
+        for peer in self._peers.values():
+            peer.hang_up()
         for peer in self._peers.values():
             peer.close()
         self._peers.clear()
