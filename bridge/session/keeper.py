@@ -321,7 +321,9 @@ class Keeper:
                 if active is None or active.connection is connection:
                     return
                 if not connection.streams:
-                    await self._host.swarm.close(connection, "RELEASED")
-                    return
+                    try:
+                        return await self._host.swarm.close(connection, "RELEASED")
+                    except BridgeError:  # too much is asked of the swarm now, or it stops
+                        continue
         finally:
             self._releasing.discard(connection.id)

@@ -16,10 +16,10 @@ from test_session_refusals import attach
 
 from bridge.addresses import Multiaddr, is_relayed, with_peer
 from bridge.behaviours.host import HostConfig, open_host
-from bridge.errors import NegotiationFailed, StreamReset
+from bridge.errors import LimitExceeded, NegotiationFailed, StreamReset
 from bridge.eventhub import EventHub
 from bridge.identity import Identity
-from bridge.limits.session import RELEASE_GRACE, SESSION_CARRIERS, SESSION_RETRY_MAX
+from bridge.limits.session import SESSION_CARRIERS, SESSION_RETRY_MAX
 from bridge.protocol.path import PathPolicy
 from bridge.protocol.session import Session
 from bridge.protocol.session.frames import Attach, Kind, Refusal, refuse
@@ -30,6 +30,7 @@ from bridge.session.service import SessionService
 from bridge.session.suspicion import verify
 from bridge.swarm.connection import Connection
 from bridge.swarm.stream import Stream
+from bridge.swarm.swarm import Swarm
 
 
 async def said(stream: SessionStream, text: bytes) -> None:
@@ -282,16 +283,27 @@ async def test_a_carrier_that_comes_after_the_sessions_have_stopped_is_no_defect
         assert "defect" not in caplog.text
 
 
-async def test_circuit_is_given_back_once_the_direct_path_carries_the_session() -> None:
+async def test_circuit_is_given_back_once_the_direct_path_carries_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.session.keeper.RELEASE_GRACE", 0.3)
+    plain, refused = Swarm.close, 0
+
+    async def busy(swarm: Swarm, target: Connection, reason: str) -> None:
+        nonlocal refused
+        if reason == "RELEASED" and not refused:
+            refused += 1
+            raise LimitExceeded("too many commands are in progress")
+        await plain(swarm, target, reason)
+
+    monkeypatch.setattr(Swarm, "close", busy)
     async with relayed() as (dialler, acceptor, circuit, direct):
         relayed_one = await dialler.swarm.dial(circuit)
         route = Route(acceptor.swarm.peer, circuit)
         stream = await dialler.sessions.open(relayed_one, SERVICE, route=route, policy="any")
         await said(stream, b"relayed")
         await dialler.swarm.dial(direct)
-        with trio.fail_after(RELEASE_GRACE + 8):
+        with trio.fail_after(10):
             await relayed_one.closed.wait()
-        assert relayed_one.close_reason == "RELEASED"
+        assert (relayed_one.close_reason, refused) == ("RELEASED", 1)
         assert stream.path == "direct"
         await said(stream, b"direct")
 
