@@ -72,7 +72,8 @@ def test_server_that_is_down_is_an_error_of_the_call(start: Start, relay: tuple[
         assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
         exposed.wait_for(lambda: [one for one in exposed.stderr if "SERVER_DOWN" in one], "error of the exposing side")
         assert "Connection refused; does it run there?" in "".join(exposed.stderr)
-        assert "does the server behind the other side run?" in "".join(forwarded.stderr)
+        question = "does the server behind the other side run?"
+        forwarded.wait_for(lambda: [one for one in forwarded.stderr if question in one], "error of the forwarding side")
         assert forwarded.process.poll() is None
         assert exposed.process.poll() is None
 
