@@ -54,9 +54,7 @@ def test_a_relay_that_is_this_node_itself_is_a_bad_address(run: Run, tmp_path: P
 
 
 def test_the_address_of_the_relay_is_no_target(run: Run, relay: tuple[Program, str]) -> None:
-    began = time.monotonic()
     failed(run("dial", relay[1], *LOCAL), 1, "UNSUPPORTED", "the whole line that the listener printed")
-    assert time.monotonic() - began < 10
 
 
 def test_an_unknown_relay_cannot_be_reached(run: Run) -> None:
