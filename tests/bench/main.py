@@ -22,7 +22,7 @@ PARTS: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
     "rpc": ("gRPC on each path", {"rounds": 5, "calls": 1000, "mib": 96}, {"rounds": 1, "calls": 40, "mib": 2}),
     "circuits": (
         "relays",
-        {"rounds": 3, "mib": 64, "circuits": 50, "echoes": 1000, "crowd": 1000, "idle": 200},
+        {"rounds": 3, "mib": 64, "circuits": 50, "echoes": 1000, "crowd": 1000, "idle": 1000},
         {"rounds": 1, "mib": 4, "circuits": 3, "echoes": 20, "crowd": 10, "idle": 10},
     ),
     "delayed": (

@@ -19,6 +19,7 @@ PROGRAMS = {
     "punchbridge --help": (sys.executable, "-m", "node.cli", "--help"),
     "punchbridge relay, listening": (sys.executable, "-m", "node.cli", "relay", "--json", *ANY),
     "punchbridge listen, listening": (sys.executable, "-m", "node.cli", "listen", "--json", *ANY),
+    "punchbridge expose, listening": (sys.executable, "-m", "node.cli", "expose", "127.0.0.1:9", "--json", *ANY),
 }
 LISTENING = '"event":"node.started"'
 

@@ -73,6 +73,8 @@ def run(*, rounds: int, mib: int, echoes: int) -> list[Table]:
                     if column != CPU:
                         crossed.add(label, column, value)
     table.notes.append(f"{mib} MiB in each direction and {echoes} echoes a round; = ratio to {BASE} (echo: to {RAW}).")
+    others = [str(peer.ready["version"]) for name, peer in servers.items() if name not in (RAW, BASE, OURS)]
+    table.notes.append("; ".join(others))
     if RUST in commands:
         table.notes.append(f"{RUST}: echoes are timed towards it only, its own ping client pauses between two.")
     return [table, crossed] if crossed.rows else [table]

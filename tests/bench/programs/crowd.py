@@ -14,6 +14,7 @@ from control import Order, obey_stdin, pinned, ready  # noqa: E402
 
 from bridge.addresses import parse  # noqa: E402
 from bridge.behaviours.host import HostConfig, open_host  # noqa: E402
+from bridge.errors import BridgeError  # noqa: E402
 from bridge.eventhub import EventHub  # noqa: E402
 from bridge.identity import Identity  # noqa: E402
 
@@ -24,23 +25,28 @@ async def main() -> None:
     slots = trio.CapacityLimiter(AT_ONCE)
     held = 0
 
-    async def hold(relay: str, done: trio.MemorySendChannel[None]) -> None:
+    async def hold(relay: str, done: trio.MemorySendChannel[BridgeError | None]) -> None:
         nonlocal held
         config = HostConfig(Identity.generate(), allow_private=True, punch=False, autonat=False)
         async with done, open_host(config, EventHub()) as host:
-            async with slots:
-                await host.relay_client.reserve(parse(relay))
+            try:
+                async with slots:
+                    await host.relay_client.reserve(parse(relay))
+            except BridgeError as problem:
+                await done.send(problem)
+                return
             held += 1
             await done.send(None)
             await trio.sleep_forever()
 
     async def obey(order: Order) -> dict[str, Any]:
         wanted = order["count"] - held
-        send, receive = trio.open_memory_channel[None](max(1, wanted))
+        send, receive = trio.open_memory_channel[BridgeError | None](max(1, wanted))
         for _ in range(wanted):
             nursery.start_soon(hold, order["addr"], send.clone())
         for _ in range(wanted):
-            await receive.receive()
+            if (problem := await receive.receive()) is not None:
+                raise problem
         return {"held": held}
 
     async with trio.open_nursery() as nursery:
