@@ -12,31 +12,7 @@ import trio
 from test_session import SERVICE, Pair, Route, pair, read_exactly, until
 
 from bridge.session import SessionStream
-
-
-class Steps(trio.abc.Instrument):
-    """Cancels a scope at the `limit`th step that any task takes: in every await, and in every state of the others."""
-
-    def __init__(self, limit: int) -> None:
-        self.left = limit
-        self.scope = trio.CancelScope()
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.scope.cancel()
-
-
-async def cut_after(steps: int, work: Callable[[], Awaitable[object]]) -> bool:
-    """Runs `work`, cancelled at its `steps`th step; whether it was cut."""
-    instrument = Steps(steps)
-    trio.lowlevel.add_instrument(instrument)
-    try:
-        with instrument.scope:
-            await work()
-        return instrument.scope.cancelled_caught
-    finally:
-        trio.lowlevel.remove_instrument(instrument)
+from tests.support.steps import cut_after
 
 
 async def said(stream: SessionStream, text: bytes) -> None:
