@@ -211,7 +211,7 @@ async def test_nothing_is_taken_in_while_the_swarm_stops() -> None:
 
             async def late() -> None:
                 while not a.swarm._pool._stopping:
-                    await trio.lowlevel.checkpoint()
+                    await trio.testing.wait_all_tasks_blocked()
                 raw = TcpStream(half.socket)
                 slow = Link(raw, raw.local, raw.remote, "direct", False)
                 try:
@@ -252,8 +252,8 @@ async def test_a_stop_does_not_cut_short_a_close_that_is_under_way() -> None:
                     await a.swarm.close(connection)
 
             nursery.start_soon(close)
-            while not connection.closing:
-                await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked()
+            assert connection.closing
             nursery.start_soon(far[0].run, lambda stream, _: nursery.start_soon(read, stream), lambda: [ECHO])
         await far[0].closed.wait()
         await trio.testing.wait_all_tasks_blocked()
