@@ -58,6 +58,8 @@ def relay_for(pool: Pool, r: str, flags: Sequence[str], listener: str, d: str) -
 def apart(dialer: Peer, listener: Peer, seconds: float = KEEPALIVE) -> None:
     """No connection between the two. A relay that does not pass on the end of a circuit leaves it to keepalive."""
     leave(dialer, listener)
+    if listener.kind == "py":  # see UNNOTICED
+        leave(listener, dialer)
     try:
         until(lambda: not listener.ask("conns", peer=dialer.id)["conns"], f"{listener.kind} {KEPT}", seconds)
     except AssertionError:
@@ -167,13 +169,9 @@ def data_limit(pool: Pool, relay: Peer, listener: Peer, dialer: Peer) -> str:
         through = dialer.ask("echo", peer=listener.id, size=4 * CUT_BYTES)["same"]
     except PeerFailed:
         through = False
-    leave(dialer, listener)
-    assert not through, "four times the limit went through"
-    if listener.kind == "py":
-        leave(listener, dialer)
-        return UNNOTICED
     apart(dialer, listener, NOTICED)
-    return ""
+    assert not through, "four times the limit went through"
+    return UNNOTICED if listener.kind == "py" else ""
 
 
 def time_limit(pool: Pool, relay: Peer, listener: Peer, dialer: Peer) -> str:
