@@ -62,7 +62,7 @@ def test_a_stream_is_opened_once() -> None:
 
 def test_the_ids_run_out() -> None:
     session = client()
-    session._next_id = 2**32 - 1
+    session._table._next_id = 2**32 - 1
     assert session.open(0.0).id == 2**32 - 1
     with pytest.raises(LimitExceeded, match="used up"):
         session.open(0.0)
@@ -331,8 +331,8 @@ def test_any_headers_raise_only_the_remote_fault(headers: list[tuple[int, int, i
             session.receive(frame(kind, flags, stream_id, length, payload, version), 0.0)
     except ProtocolViolation:
         pass
-    assert session._backlog == sum(not stream.taken for stream in session.streams.values())
-    assert session._unacked == 0
+    assert session._table._backlog == sum(not stream.taken for stream in session.streams.values())
+    assert session._table._unacked == 0
 
 
 @given(

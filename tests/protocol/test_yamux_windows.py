@@ -135,7 +135,7 @@ def test_all_windows_of_a_connection_stay_in_the_budget() -> None:
     assert sum(stream.max_window - INITIAL_WINDOW for stream in streams) == WINDOW_BUDGET
     for stream in streams:
         session.reset(stream)
-    assert session._granted == 0
+    assert session._table._granted == 0
 
 
 def test_no_credit_for_a_stream_that_ended() -> None:

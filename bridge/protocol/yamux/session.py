@@ -1,22 +1,18 @@
 """One Yamux connection: bytes in, events out; frames to send are returned or wait in `take_outgoing()`.
 
-Holds the stream table, both windows of each stream, pings, GoAway and the timers. Payloads go straight into the
+Parses and builds the frames, keeps the rules between them, GoAway and the timers. Payloads go straight into the
 stream's inbox, so that a whole read of the socket costs one call. Time is an argument, in seconds of any monotonic
 clock. Spec: libp2p/specs yamux; the rules Y1 to Y10 are the checklist rows of our wire reference.
 """
 
 from __future__ import annotations
 
-from bridge.errors import ConnectionLost, LimitExceeded, ProtocolViolation
-from bridge.limits.swarm import ACCEPT_STREAMS_BACKLOG, MAX_STREAMS_PER_CONNECTION
+from bridge.errors import ConnectionLost, ProtocolViolation
 from bridge.limits.wire import (
     DISCARD_AFTER_CLOSE,
     INITIAL_WINDOW,
-    LINGER,
     MAX_REFUSALS,
-    MAX_UNACKED_STREAMS,
     MAX_WINDOW,
-    WINDOW_BUDGET,
 )
 from bridge.protocol.yamux.events import Dead, Event, GoneAway, Opened, Pong, Readable, Reset, Writable
 from bridge.protocol.yamux.frames import (
@@ -38,26 +34,29 @@ from bridge.protocol.yamux.frames import (
 )
 from bridge.protocol.yamux.liveness import Liveness
 from bridge.protocol.yamux.stream import StreamState
+from bridge.protocol.yamux.table import StreamTable
 
 
 class Yamux:
     """The session. `client` is the logical dialer after any role override: it uses odd ids (Y1)."""
 
     def __init__(self, *, client: bool, now: float) -> None:
-        self.streams: dict[int, StreamState] = {}
-        self.remote_gone = self.local_gone = self._faulted = False
+        self._table = StreamTable(client=client)
+        self.streams = self._table.live
+        self.liveness = Liveness(now)
+        self.remote_gone = False
+        self.local_gone = False
+        self._faulted = False
         self._client = client
-        self._next_id = 1 if client else 2
-        self._unacked = self._backlog = self._granted = self._refusals = 0
+        self._refusals = 0
         self._outgoing = bytearray()
         self._events: list[Event] = []
-        self._partial = b""
         self.turn = MAX_ID
         """Frames that `receive` takes before it only keeps what comes."""
-        self._body, self._body_flags = 0, 0
+        self._partial = b""
+        self._body = 0
+        self._body_flags = 0
         self._body_stream: StreamState | None = None
-        self.liveness = Liveness(now)
-        self._lingering: dict[int, float] = {}
 
     @property
     def rtt(self) -> float | None:
@@ -175,12 +174,11 @@ class Yamux:
             stream = self._syn(stream, stream_id, now)
         if stream is None:
             return None
-        if flags & ACK and not stream.acked:
-            stream.acked = True
-            self._unacked -= 1
+        if flags & ACK:
+            self._table.acked(stream)
         if flags & RST:
             # What came before stays readable: rust-libp2p drops its DCUtR stream right behind SYNC.
-            self._forget(stream)
+            self._table.forget(stream)
             stream.reset = True
             self._events.append(Reset(stream))
             return None
@@ -191,16 +189,14 @@ class Yamux:
             raise ProtocolViolation(f"the peer opened stream {stream_id}, an id of ours")
         if known is not None:
             raise ProtocolViolation(f"stream {stream_id} was opened twice")
-        if self.local_gone or self._backlog >= ACCEPT_STREAMS_BACKLOG or self._full:
+        if self.local_gone or not self._table.can_accept:
             self._refusals += 1
             if self._refusals > MAX_REFUSALS:
                 raise ProtocolViolation("the peer opens streams faster than it reads their refusals")
             self._outgoing += header(WINDOW_UPDATE, RST, stream_id, 0)
             return None
         self._make_room()
-        stream = StreamState(stream_id, inbound=True, flags=ACK, now=now)
-        self.streams[stream_id] = stream
-        self._backlog += 1
+        stream = self._table.accept(stream_id, now)
         self._events.append(Opened(stream))
         return stream
 
@@ -211,7 +207,7 @@ class Yamux:
         if not stream.closed:
             self._events.append(Readable(stream))
         if stream.fin_sent:
-            self._forget(stream)
+            self._table.forget(stream)
 
     def _ping_received(self, flags: int, stream_id: int, value: int, now: float) -> None:
         if stream_id:
@@ -229,18 +225,6 @@ class Yamux:
             raise ProtocolViolation(f"a GoAway on stream {stream_id}")
         self.remote_gone = True
         self._events.append(GoneAway(code))
-
-    def _forget(self, stream: StreamState) -> None:
-        if self.streams.pop(stream.id, None) is None:
-            return
-        self._lingering.pop(stream.id, None)
-        self._granted -= stream.max_window - INITIAL_WINDOW
-        if not stream.acked:
-            stream.acked = True
-            self._unacked -= 1
-        if not stream.taken:
-            stream.taken = True
-            self._backlog -= 1
 
     # --- sending ----------------------------------------------------------------------------------------
 
@@ -260,16 +244,13 @@ class Yamux:
     @property
     def can_open(self) -> bool:
         """False while 256 own streams wait for their ACK (Y7), or the table is full."""
-        return self._unacked < MAX_UNACKED_STREAMS and not self._full
-
-    @property
-    def _full(self) -> bool:
-        return len(self.streams) - len(self._lingering) >= MAX_STREAMS_PER_CONNECTION
+        return self._table.can_open
 
     def _make_room(self) -> None:
-        """A stream that only lingers gives up its place: the oldest is reset."""
-        if len(self.streams) >= MAX_STREAMS_PER_CONNECTION:
-            self._outgoing += self.reset(self.streams[next(iter(self._lingering))])
+        """A stream that only lingers gives up its place."""
+        stream = self._table.in_the_way
+        if stream is not None:
+            self._outgoing += self.reset(stream)
 
     def open(self, now: float) -> StreamState:
         """A stream of ours; SYN goes with its first frame.
@@ -279,22 +260,13 @@ class Yamux:
         """
         if self.remote_gone or self.local_gone:
             raise ConnectionLost("the connection takes no more streams")
-        if self._next_id > MAX_ID:
-            raise LimitExceeded("the stream ids of this connection are used up; open another connection")
-        if not self.can_open:
-            raise LimitExceeded("too many streams wait for the peer's acknowledgement")
-        self._make_room()
-        stream = StreamState(self._next_id, inbound=False, flags=SYN, now=now)
-        self._next_id += 2
-        self._unacked += 1
-        self.streams[stream.id] = stream
-        return stream
+        if self._table.can_open:
+            self._make_room()
+        return self._table.open(now)
 
     def take(self, stream: StreamState) -> None:
         """The shell has handed out this inbound stream: it leaves the backlog."""
-        if not stream.taken:
-            stream.taken = True
-            self._backlog -= 1
+        self._table.take(stream)
 
     def data(self, stream: StreamState, *parts: bytes | bytearray | memoryview) -> bytes:
         """One Data frame, its payload in parts; the caller keeps to `send_window` and MAX_FRAME_PAYLOAD."""
@@ -312,11 +284,7 @@ class Yamux:
         if credit * 2 < stream.max_window or stream.fin_received or stream.reset or stream.closed:
             return b""
         if stream.outgrows(credit, self.liveness.floor, now):
-            growth = min(stream.max_window, MAX_WINDOW - stream.max_window, WINDOW_BUDGET - self._granted)
-            if growth > 0:
-                stream.max_window += growth
-                self._granted += growth
-                credit += growth
+            credit += self._table.grow(stream)
         stream.receive_window += credit
         flags, stream.pending_flags = stream.pending_flags, 0
         return header(WINDOW_UPDATE, flags, stream.id, credit)
@@ -333,7 +301,7 @@ class Yamux:
             stream.pending_flags = 0
         flags, stream.pending_flags = stream.pending_flags | FIN, 0
         if stream.fin_received:
-            self._forget(stream)
+            self._table.forget(stream)
         return out + header(DATA, flags, stream.id, 0)
 
     def close(self, stream: StreamState, now: float) -> bytes:
@@ -350,16 +318,14 @@ class Yamux:
             return self.reset(stream)
         out = self.finish(stream)
         stream.drop()
-        if stream.id in self.streams:
-            self._lingering[stream.id] = now + LINGER
+        self._table.linger(stream, now)
         return out
 
     def reset(self, stream: StreamState) -> bytes:
         """RST: both halves end at once. Repeated calls, and calls on a finished stream, send nothing."""
         if stream.reset:
             return b""
-        live = stream.id in self.streams
-        self._forget(stream)
+        live = self._table.forget(stream)
         stream.reset = True
         stream.drop()
         unknown = stream.pending_flags & SYN
@@ -382,13 +348,13 @@ class Yamux:
 
     def next_timer(self) -> float:
         """When `on_timer` has something to do."""
-        due = self.liveness.next_timer()
-        return min(due, next(iter(self._lingering.values()), due))
+        due, lingering = self.liveness.next_timer(), self._table.next_timer()
+        return due if lingering is None else min(due, lingering)
 
     def on_timer(self, now: float) -> list[Event]:
         """Keepalive, round trip measurement, and streams that lingered too long. Frames are left in the outgoing."""
-        for stream_id in [one for one, until in self._lingering.items() if until <= now]:
-            self._outgoing += self.reset(self.streams[stream_id])
+        for stream in self._table.overdue(now):
+            self._outgoing += self.reset(stream)
         if self.liveness.dead(now):
             return [Dead()]
         self._outgoing += self.liveness.probe(now)
