@@ -18,6 +18,10 @@ SESSION_WINDOW_MIN: Final = 1 * MIB
 SESSION_WINDOW_MAX: Final = 16 * MIB
 """Bytes received and not yet read by the application, those ahead of their turn included."""
 
+SESSION_BUDGET: Final = 512 * MIB
+"""All sessions of a host together may grow by this much beyond their least sizes: sixteen of full size both ways. The
+peer decides how fast it reads and acknowledges, so one peer could otherwise fill SESSIONS_PER_PEER of them."""
+
 SESSION_AHEAD_FRAMES: Final = 4096
 """Frames kept ahead of their turn: an honest peer needs the frames in flight on one carrier."""
 

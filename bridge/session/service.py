@@ -29,6 +29,7 @@ from bridge.limits.session import (
 )
 from bridge.protocol.path import PathPolicy
 from bridge.protocol.session import Attach, Refusal, Session
+from bridge.protocol.session.budget import Budget
 from bridge.protocol.session.frames import HEADER, FrameReader, Kind, UnknownVersion, refuse
 from bridge.session.carrier import Carrier
 from bridge.session.keeper import Keeper, Route
@@ -75,6 +76,8 @@ class SessionService:
         self._per_peer: Counter[PeerId] = Counter()
         self._per_origin: Counter[str] = Counter()
         self._opened: set[LiveSession] = set()
+        self.budget = Budget()
+        """What the buffers of all sessions may still grow by."""
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -197,7 +200,7 @@ class SessionService:
         return None
 
     def _make(self, peer: PeerId, attach: Attach) -> LiveSession:
-        machine = Session(attach.session, attach.service, dialling=False, now=trio.current_time())
+        machine = Session(attach.session, attach.service, dialling=False, now=trio.current_time(), budget=self.budget)
         session = LiveSession(machine, peer, self._host.swarm.events, self._running(), self._suspicion)
         session.allowed = self._services[attach.service].path
         return session
@@ -228,6 +231,7 @@ class SessionService:
                 nursery.cancel_scope.cancel()
         finally:
             stream.abort()
+            session.machine.give_back()
             del self._accepted[key]
             _take_one(service.active, session.peer)
             _take_one(self._per_peer, session.peer)
@@ -250,7 +254,7 @@ class SessionService:
         """
         if len(self._opened) >= SESSIONS:
             raise LimitExceeded(f"{SESSIONS} sessions are open; close some")
-        machine = Session(os.urandom(16), service, dialling=True, now=trio.current_time())
+        machine = Session(os.urandom(16), service, dialling=True, now=trio.current_time(), budget=self.budget)
         session = LiveSession(machine, route.peer, self._host.swarm.events, self._running(), self._suspicion)
         stream = SessionStream(session)
         try:
@@ -272,6 +276,7 @@ class SessionService:
                 nursery.cancel_scope.cancel()
         finally:
             SessionStream(session).abort()
+            session.machine.give_back()
             self._opened.discard(session)
 
     async def move(self, session: LiveSession, connection: Connection, reason: str) -> bool:

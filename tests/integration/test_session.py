@@ -20,6 +20,7 @@ from bridge.errors import NegotiationFailed, StreamReset
 from bridge.eventhub import EventHub
 from bridge.events import Event, SessionSwitched
 from bridge.identity import Identity, PeerId
+from bridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN
 from bridge.protocol.session import Session
 from bridge.protocol.session import carrier as machine_carrier
 from bridge.protocol.yamux import StreamState, Yamux
@@ -208,6 +209,28 @@ async def test_bulk_both_ways_while_connections_die() -> None:
         assert got.digest() == hashlib.sha256(data).digest()
         # One cut may fall into the outage of the one before.
         assert sum(not event.planned for event in both.switches()) >= cuts // 2
+
+
+async def test_what_sessions_grew_by_is_free_again_once_they_ended() -> None:
+    async with pair() as both:
+        services = (both.dialler.sessions, both.acceptor.sessions)
+        whole = services[0].budget.left
+        for ending in ("closed", "reset"):
+            stream = await both.open()
+            await stream.send_all(b"hello")
+            assert await read_exactly(stream, 5) == b"hello"
+            for service in services:
+                (live,) = service.opened or service.accepted
+                live.machine.outgoing._grow_to(SESSION_REPLAY_MAX)
+                assert service.budget.left == whole - (SESSION_REPLAY_MAX - SESSION_REPLAY_MIN)
+            if ending == "closed":
+                await stream.send_eof()
+                assert await stream.receive_some() == b""
+                await stream.aclose()
+            else:
+                stream.abort()
+            await until(lambda: not any(service.count for service in services))
+            assert [service.budget.left for service in services] == [whole, whole]
 
 
 def alive(*kinds: type) -> Counter[str]:

@@ -30,6 +30,7 @@ from bridge.protocol.session import (
     Starved,
     Switched,
 )
+from bridge.protocol.session.budget import Budget
 from bridge.protocol.session.frames import MAX_PAYLOAD, FrameReader, Kind, encode, refuse
 
 ID = b"0123456789abcdef"
@@ -366,7 +367,7 @@ def test_an_end_that_stood_still_itself_takes_nobody_for_silent() -> None:
 def test_idle_carrier_is_found_dead_within_the_keepalive_interval() -> None:
     wires = joined()
     wires.now += 60
-    wires.dialler._heard = wires.dialler._carriers[1].heard = wires.now
+    wires.dialler.pulse.heard = wires.dialler._carriers[1].heard = wires.now
     start = wires.now
     while wires.dialler.active is not None:
         wires.now = max(wires.dialler.timer() or 0.0, wires.now)
@@ -460,7 +461,7 @@ def test_malformed_attach_is_a_violation(body: bytes) -> None:
 
 def test_acknowledgement_of_the_end_that_comes_after_sending_was_rewound_is_good() -> None:
     """Half-close across a move: the end came by one carrier, its acknowledgement after the attach of the next."""
-    outgoing = Outgoing()
+    outgoing = Outgoing(Budget())
     outgoing.edge = 100
     outgoing.write(b"x")
     outgoing.finished = True

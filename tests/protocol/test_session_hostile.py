@@ -15,6 +15,7 @@ from bridge.limits.session import (
     SESSION_WINDOW_MIN,
 )
 from bridge.protocol.session import Attach, Outgoing, Refusal, Released, Session
+from bridge.protocol.session.budget import Budget
 from bridge.protocol.session.frames import AttachedFrame, Kind, encode
 
 from .test_session import ID, joined, write_all
@@ -42,7 +43,7 @@ def test_a_refused_attach_leaves_the_window_as_it_was() -> None:
 
 @pytest.mark.parametrize("sent", [False, True], ids=["waiting", "sent"])
 def test_tiny_writes_are_not_kept_one_by_one(sent: bool) -> None:
-    outgoing = Outgoing()
+    outgoing = Outgoing(Budget())
     outgoing.edge = 1 << 30
     while outgoing.write(b"tiny text"):
         if sent:

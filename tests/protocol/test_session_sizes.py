@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN
+from bridge.protocol.session.budget import Budget
 from bridge.protocol.session.incoming import Incoming
 from bridge.protocol.session.outgoing import Outgoing
 
@@ -12,9 +13,9 @@ TRIP = 0.1
 PIECE = bytes(64 * 1024)
 
 
-def read_for(seconds: float, rate: float) -> Incoming:
+def read_for(seconds: float, rate: float, budget: Budget | None = None) -> Incoming:
     """An end whose peer sends, and whose application reads, `rate` bytes a second."""
-    incoming, now, step = Incoming(), 0.0, len(PIECE) / rate
+    incoming, now, step = Incoming(budget or Budget()), 0.0, len(PIECE) / rate
     while now < seconds:
         now += step
         incoming.data(incoming.received, memoryview(PIECE))
@@ -34,16 +35,16 @@ def test_window_follows_the_rate_that_is_read_at(rate: float, grows: bool) -> No
 
 
 def test_window_stays_when_nobody_reads() -> None:
-    incoming = Incoming()
+    incoming = Incoming(Budget())
     while incoming.received + len(PIECE) <= incoming.edge:
         incoming.data(incoming.received, memoryview(PIECE))
         incoming.grow(0.001, TRIP)
     assert incoming.window == incoming.received == SESSION_WINDOW_MIN
 
 
-def sent_for(trips: int, trip: float, measured: float) -> Outgoing:
+def sent_for(trips: int, trip: float, measured: float, budget: Budget | None = None) -> Outgoing:
     """An end that always has more to send, whose peer acknowledges all of it once a trip."""
-    outgoing, now = Outgoing(), 0.0
+    outgoing, now = Outgoing(budget or Budget()), 0.0
     for _ in range(trips):
         while outgoing.write(PIECE):
             pass
@@ -62,3 +63,19 @@ def test_replay_memory_grows_where_it_was_the_limit_and_no_further_than_its_boun
 
 def test_replay_memory_stays_on_a_path_that_is_slower_than_it() -> None:
     assert sent_for(40, 10 * TRIP, TRIP).capacity == SESSION_REPLAY_MIN
+
+
+def test_many_sessions_grow_together_by_no_more_than_the_budget() -> None:
+    size = 3 * SESSION_REPLAY_MAX
+    budget = Budget(size)
+    ends = [sent_for(40, TRIP, TRIP, budget) for _ in range(6)] + [read_for(5.0, 4e8, budget) for _ in range(6)]
+    outgoing = [end for end in ends if isinstance(end, Outgoing)]
+    incoming = [end for end in ends if isinstance(end, Incoming)]
+    grown = sum(end.capacity - SESSION_REPLAY_MIN for end in outgoing)
+    grown += sum(end.window - SESSION_WINDOW_MIN for end in incoming)
+    assert (grown, budget.left) == (size, 0)
+    assert min(end.capacity for end in outgoing) >= SESSION_REPLAY_MIN
+    assert min(end.window for end in incoming) == SESSION_WINDOW_MIN
+    for end in ends * 2:
+        end.give_back()
+    assert budget.left == size

@@ -13,14 +13,17 @@ from bridge.limits.session import (
     SESSION_WINDOW_MAX,
     SESSION_WINDOW_MIN,
 )
+from bridge.protocol.session.budget import Budget
 
 _SMALL = 16 * 1024
 
 
 class Incoming:
-    """Orders bytes by offset, whatever carrier brought them. Bounded by `window`, counted from what was read."""
+    """Orders bytes by offset, whatever carrier brought them. Bounded by `window`, counted from what was read, which
+    grows while the budget that all sessions share lasts."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self.received = 0
         self.read_to = 0
         self.window = SESSION_WINDOW_MIN
@@ -136,6 +139,11 @@ class Incoming:
         if self.read_to - start < self.window // 2:
             return
         if now - since < 2 * max(round_trip, SESSION_TRIP_LEAST):
-            self.window = min(2 * self.window, SESSION_WINDOW_MAX)
+            self.window += self._budget.take(min(self.window, SESSION_WINDOW_MAX - self.window))
             self.step = max(SESSION_ACK_BYTES, self.window // 4)
         self._mark = (self.read_to, now)
+
+    def give_back(self) -> None:
+        """What was taken of the budget; the window grows no more. Repeated calls do nothing."""
+        self._budget.give_back(self.window - SESSION_WINDOW_MIN)
+        self._budget = Budget(0)

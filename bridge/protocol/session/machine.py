@@ -12,34 +12,34 @@ import struct
 from bridge.errors import ProtocolViolation
 from bridge.limits.session import (
     SESSION_ACK_DELAY,
-    SESSION_BUSY,
     SESSION_CARRIERS,
-    SESSION_KEEPALIVE,
     SESSION_PONGS,
-    SESSION_PROBE,
     SESSION_RESUME_TIMEOUT,
-    SESSION_SILENCE,
     SESSION_STALL,
 )
+from bridge.protocol.session.budget import Budget
 from bridge.protocol.session.carrier import Carrier
 from bridge.protocol.session.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
 from bridge.protocol.session.frames import MAX_PAYLOAD, MAX_REASON, Attach, AttachedFrame, Kind, Refusal, encode
 from bridge.protocol.session.incoming import Incoming
 from bridge.protocol.session.outgoing import Outgoing
+from bridge.protocol.session.pulse import Pulse
 from bridge.protocol.session.writes import Write, Writes
 
 
 class Session:
     """One end. Made by `dial` or `accept`; every method takes the clock in seconds."""
 
-    def __init__(self, identifier: bytes, service: str, *, dialling: bool, now: float) -> None:
+    def __init__(
+        self, identifier: bytes, service: str, *, dialling: bool, now: float, budget: Budget | None = None
+    ) -> None:
         self.id = identifier
         self.service = service
         self.dialling = dialling
-        self.outgoing = Outgoing()
-        self.incoming = Incoming()
-        self.round_trip = 0.0
-        """Seconds; the largest of the last few measurements on the active carrier; 0 before the first."""
+        budget = Budget() if budget is None else budget
+        self.outgoing = Outgoing(budget)
+        self.incoming = Incoming(budget)
+        self.pulse = Pulse(now)
         self.generation = 0
         self.active: int | None = None
         self.over: Ended | None = None
@@ -51,9 +51,11 @@ class Session:
         self._edge_told = 0
         self.ack_due: float | None = None
         """When what came has to be acknowledged, at the latest."""
-        self._traffic_at = now
-        self._heard = now
-        self._progress = now
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds; see `Pulse.round_trip`."""
+        return self.pulse.round_trip
 
     # --- carriers ---------------------------------------------------------------------------------------
 
@@ -141,8 +143,8 @@ class Session:
             self.outgoing.rewind(peer_received)
         self.active, self._starved_at = carrier.generation, None
         replay = 0 if alive else self.outgoing.unreceived
-        events.append(Switched(before, carrier.generation, replay, now - self._heard))
-        self._progress = self._heard = now
+        events.append(Switched(before, carrier.generation, replay, now - self.pulse.heard))
+        self.pulse.progress = self.pulse.heard = now
         return events
 
     # --- bytes of carriers ------------------------------------------------------------------------------
@@ -152,7 +154,7 @@ class Session:
         carrier = self._carriers.get(generation)
         if carrier is None or self.over is not None:
             return []
-        carrier.heard = self._heard = now
+        carrier.heard = self.pulse.heard = now
         events: list[SessionEvent] = []
         try:
             for kind, value, payload in carrier.reader.feed(data):
@@ -168,20 +170,20 @@ class Session:
             return self._answer(carrier, kind, value, bytes(payload), now)
         if kind is Kind.DATA:
             self.incoming.data(value, payload)
-            self._traffic_at = now
+            self.pulse.traffic = now
             if self.ack_due is None:
                 self.ack_due = now + SESSION_ACK_DELAY
         elif kind is Kind.ACK:
             (edge,) = struct.unpack(">Q", payload)
             if value > self.outgoing.acked:
-                self._progress = now
+                self.pulse.progress = now
             self.outgoing.acknowledge(value, edge, now, self.round_trip)
         elif kind is Kind.PING:
             if len(carrier.control) < SESSION_PONGS:  # a peer that asks on and never reads
                 carrier.control.append(encode(Kind.PONG, value))
         elif kind is Kind.PONG:
             if carrier.asked_at is not None:
-                self._measured(now - carrier.asked_at)
+                self.pulse.measured(now - carrier.asked_at)
                 carrier.asked_at = None
         elif kind is Kind.END:
             carrier.end_received = True
@@ -218,7 +220,7 @@ class Session:
             del self._carriers[carrier.generation]
             return [Released(carrier.generation, "OVERTAKEN")]
         round_trip = now - carrier.since
-        self._measured(round_trip, fresh=True)
+        self.pulse.measured(round_trip, fresh=True)
         carrier.attached, carrier.asked_at = True, None
         self._established = True
         self.outgoing.acknowledge(answer.received, answer.edge, now, self.round_trip)
@@ -235,17 +237,13 @@ class Session:
             return [Released(carrier.generation, "DRAINED")]
         return []
 
-    def _measured(self, round_trip: float, *, fresh: bool = False) -> None:
-        # The largest counts, and fades: a queue that builds up must not look like a death.
-        self.round_trip = round_trip if fresh else max(round_trip, 0.75 * self.round_trip)
-
     # --- the application's side -------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview, now: float) -> int:
         """Takes bytes to send; returns how many were taken (0: wait for an acknowledgement)."""
         if not self.outgoing.waiting:
-            self._progress = now
-        self._traffic_at = now
+            self.pulse.progress = now
+        self.pulse.traffic = now
         return self.outgoing.write(data)
 
     def read(self, most: int, now: float) -> list[bytes | bytearray | memoryview]:
@@ -282,6 +280,11 @@ class Session:
     def _end(self, code: str, text: str = "") -> list[SessionEvent]:
         self.over = Ended(code, text)
         return [self.over]
+
+    def give_back(self) -> None:
+        """Nobody holds the session any more: what its buffers took of the budget is free. Repeated calls do nothing."""
+        self.outgoing.give_back()
+        self.incoming.give_back()
 
     # --- output and time --------------------------------------------------------------------------------
 
@@ -342,11 +345,6 @@ class Session:
         events = self._drained(carrier) if carrier is not None and carrier.end_sent else []
         return events if self.over is not None else [*events, *self._finished()]
 
-    @property
-    def silence(self) -> float:
-        """Seconds of silence after which a carrier that should have spoken is dead."""
-        return max(SESSION_SILENCE, 3 * self.round_trip)
-
     def timer(self) -> float | None:
         """When `tick` should be called next."""
         if self.over is not None:
@@ -358,18 +356,8 @@ class Session:
         return min(times, default=None)
 
     def _deadline(self, carrier: Carrier) -> tuple[float, str]:
-        """When this carrier needs attention next, and what for: `dead` or `ping`."""
-        if not carrier.attached:
-            return carrier.since + 3 * self.silence, "dead"
-        if carrier.asked_at is not None:
-            return max(carrier.asked_at, carrier.heard) + self.silence * 2 / 3, "dead"
-        if carrier.generation != self.active:
-            return carrier.heard + self.silence / 3, "ping"
-        if self.outgoing.waiting:
-            return max(carrier.heard, self._progress) + self.silence / 3, "ping"
-        if carrier.heard < self._traffic_at + SESSION_BUSY:
-            return carrier.heard + SESSION_PROBE + self.round_trip, "ping"
-        return carrier.heard + SESSION_KEEPALIVE, "ping"
+        active = carrier.generation == self.active
+        return self.pulse.deadline(carrier, active=active, waiting=self.outgoing.waiting)
 
     def tick(self, now: float) -> list[SessionEvent]:
         """Does what is due. Call it at `timer`, or at any other time."""

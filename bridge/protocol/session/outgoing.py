@@ -11,15 +11,18 @@ from collections import deque
 
 from bridge.errors import ProtocolViolation
 from bridge.limits.session import SESSION_PIECES, SESSION_REPLAY_MAX, SESSION_REPLAY_MIN, SESSION_TRIP_LEAST
+from bridge.protocol.session.budget import Budget
 from bridge.protocol.session.frames import HEADER, MAX_PAYLOAD, Kind, encode
 
 _DATA = int(Kind.DATA)
 
 
 class Outgoing:
-    """Holds every byte until the peer has it. Bounded by `capacity`, which grows with the measured rate."""
+    """Holds every byte until the peer has it. Bounded by `capacity`, which grows with the measured rate while the
+    budget that all sessions share lasts."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self.acked = 0
         self.cursor = 0
         self.written = 0
@@ -130,13 +133,23 @@ class Outgoing:
             return
         self._forget(received)
         # The peer acknowledges a quarter of its window at once; to wait for that would be to stand still.
-        self.capacity = min(max(self.capacity, (self.edge - received) // 2), SESSION_REPLAY_MAX)
+        self._grow_to((self.edge - received) // 2)
         start, since = self._mark
         if self.acked - start >= self.capacity:
             # A whole capacity within four round trips: it was the limit.
             if now - since < 4 * max(round_trip, SESSION_TRIP_LEAST):
-                self.capacity = min(2 * self.capacity, SESSION_REPLAY_MAX)
+                self._grow_to(2 * self.capacity)
             self._mark = (self.acked, now)
+
+    def _grow_to(self, size: int) -> None:
+        more = min(size, SESSION_REPLAY_MAX) - self.capacity
+        if more > 0:
+            self.capacity += self._budget.take(more)
+
+    def give_back(self) -> None:
+        """What was taken of the budget; it grows no more. Repeated calls do nothing."""
+        self._budget.give_back(self.capacity - SESSION_REPLAY_MIN)
+        self._budget = Budget(0)
 
     def _without_end(self, received: int) -> int:
         if received == self.written + 1 and self._fin_once:

@@ -1,0 +1,23 @@
+"""The memory that the buffers of many sessions share: how far they may grow together beyond the least of each."""
+
+from __future__ import annotations
+
+from bridge.limits.session import SESSION_BUDGET
+
+__all__ = ["Budget"]
+
+
+class Budget:
+    """Bytes. What is taken is given back by whoever took it."""
+
+    def __init__(self, size: int = SESSION_BUDGET) -> None:
+        self.left = size
+
+    def take(self, wanted: int) -> int:
+        """As much of `wanted` as is left."""
+        taken = min(wanted, self.left)
+        self.left -= taken
+        return taken
+
+    def give_back(self, taken: int) -> None:
+        self.left += taken
