@@ -20,8 +20,6 @@ from foreign.peer import Peer, PeerFailed, Pool
 CHURN = 5
 PY_NOTICED = 1.0
 """Seconds after which py-libp2p's relay has noticed the end of a circuit; see NEWEST_CLOSED."""
-KEEPALIVE = 60.0
-"""Seconds after which everybody has noticed a dead connection."""
 NOTICED = 10.0
 """Seconds after which a listener has noticed the end of a circuit that its relay cut."""
 CUT_BYTES = 128 * 1024
@@ -46,25 +44,10 @@ def told(pool: Pool, relay: Peer, listener: Peer, name: str) -> int | None:
     return answer.get(name)  # type: ignore[no-any-return]
 
 
-KEPT = "still has the circuit that has ended"
-
-
 def relay_for(pool: Pool, r: str, flags: Sequence[str], listener: str, d: str) -> Peer:
     """py-libp2p's relay mixes up circuits of one peer, see NEWEST_CLOSED: where several are open, each has its own."""
     alone = r == "py" and flags is not TIGHT
     return pool.get(r, f"relay for {listener} and {d}" if alone else "relay", "-relay", *flags)
-
-
-def apart(dialer: Peer, listener: Peer, seconds: float = KEEPALIVE) -> None:
-    """No connection between the two. A relay that does not pass on the end of a circuit leaves it to keepalive."""
-    leave(dialer, listener)
-    if listener.kind == "py":  # see UNNOTICED
-        leave(listener, dialer)
-    try:
-        until(lambda: not listener.ask("conns", peer=dialer.id)["conns"], f"{listener.kind} {KEPT}", seconds)
-    except AssertionError:
-        leave(listener, dialer)  # the next row is none the worse for it
-        raise
 
 
 def leave(dialer: Peer, listener: Peer) -> None:
@@ -80,7 +63,9 @@ def circuit(pool: Pool, relay: Peer, listener: Peer, dialer: Peer) -> None:
     if pool.memory.get(key) == now and dialer.ask("conns", peer=listener.id)["conns"]:
         return
     pool.memory.pop(key, None)
-    apart(dialer, listener)
+    # From both ends: not every relay passes the end of a circuit on, and keepalive takes a minute.
+    leave(dialer, listener)
+    leave(listener, dialer)
     for one, other in ((dialer, listener), (listener, dialer)):
         one.ask("forget", peer=other.id)  # what an identify over another circuit said
     dialer.ask("dial", addr=reservation(pool, relay, listener))
@@ -169,9 +154,13 @@ def data_limit(pool: Pool, relay: Peer, listener: Peer, dialer: Peer) -> str:
         through = dialer.ask("echo", peer=listener.id, size=4 * CUT_BYTES)["same"]
     except PeerFailed:
         through = False
-    apart(dialer, listener, NOTICED)
+    leave(dialer, listener)
     assert not through, "four times the limit went through"
-    return UNNOTICED if listener.kind == "py" else ""
+    if listener.kind == "py":
+        return UNNOTICED
+    kept = f"{listener.kind} still has the circuit that was cut"
+    until(lambda: not listener.ask("conns", peer=dialer.id)["conns"], kept, NOTICED)
+    return ""
 
 
 def time_limit(pool: Pool, relay: Peer, listener: Peer, dialer: Peer) -> str:
