@@ -15,6 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+LOCAL = ("--listen", LOOPBACK, "--lan")
 PATIENCE = 20.0  # seconds that anything may take on a busy machine
 
 
@@ -101,3 +102,14 @@ class Program:
 
 Start = Callable[..., Program]
 Run = Callable[..., tuple[int, str, str]]
+
+
+def failed(outcome: tuple[int, str, str], code: int, *words: str) -> None:
+    """The exit code is `code`, and the last line on stderr is an error that holds the words."""
+    status, stdout, stderr = outcome
+    assert status == code, (stdout, stderr)
+    errors = [line for line in stderr.splitlines() if line.startswith("error ")]
+    assert len(errors) == 1, stderr
+    assert "Traceback" not in stderr
+    for word in words:
+        assert word in errors[0]

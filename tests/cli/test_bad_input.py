@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import LOOPBACK, Program, Run, Start
-from test_exit_codes import LOCAL, failed
+from programs import LOCAL, LOOPBACK, Program, Run, Start, failed
 
 from bridge.addresses import endpoint_of, parse
 from bridge.identity import Identity

@@ -9,23 +9,11 @@ import socket
 from pathlib import Path
 
 import pytest
-from programs import LOOPBACK, Run, Start
+from programs import LOCAL, LOOPBACK, Run, Start, failed
 
 from bridge.identity import Identity
 
 SOMEBODY = str(Identity.generate())
-LOCAL = ("--listen", LOOPBACK, "--lan")
-
-
-def failed(outcome: tuple[int, str, str], code: int, *words: str) -> None:
-    """The exit code is `code`, and the last line on stderr is an error that holds the words."""
-    status, stdout, stderr = outcome
-    assert status == code, (stdout, stderr)
-    errors = [line for line in stderr.splitlines() if line.startswith("error ")]
-    assert len(errors) == 1, stderr
-    assert "Traceback" not in stderr
-    for word in words:
-        assert word in errors[0]
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from programs import LOOPBACK, Program, Run, Start
+from programs import LOCAL, LOOPBACK, Program, Run, Start
 
 from bridge import events
 
-LOCAL = ("--listen", LOOPBACK, "--lan")
 ESCAPE = "\x1b["
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from programs import LOOPBACK, Program, Run, Start
+from programs import LOCAL, Program, Run, Start
 
-LOCAL = ("--listen", LOOPBACK, "--lan")
 METHOD = "/test.Echo/Shout"
 
 

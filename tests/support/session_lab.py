@@ -1,0 +1,111 @@
+"""Two hosts on loopback with the session service, an echo service behind one, and a bare carrier to attach by hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from bridge import addresses
+from bridge.addresses import Multiaddr, with_peer
+from bridge.behaviours.host import HostConfig
+from bridge.eventhub import EventHub
+from bridge.events import Event, SessionSwitched
+from bridge.identity import Identity, PeerId
+from bridge.protocol.session.frames import Attach, FrameReader, Kind
+from bridge.session import SESSION_PROTOCOL, SessionStream
+from bridge.session.host import SessionHost, open_session_host
+from bridge.swarm.connection import Connection
+from bridge.swarm.stream import Stream
+
+SERVICE = "/test/echo/1.0.0"
+
+
+@dataclass
+class Pair:
+    dialler: SessionHost
+    acceptor: SessionHost
+    events: list[Event]
+
+    @property
+    def addr(self) -> Multiaddr:
+        return with_peer(self.acceptor.swarm.listen_addrs()[0], self.peer)
+
+    @property
+    def peer(self) -> PeerId:
+        return self.acceptor.swarm.peer
+
+    async def connect(self) -> Connection:
+        return await self.dialler.swarm.dial(self.addr, fresh=True)
+
+    async def open(self, service: str = SERVICE) -> SessionStream:
+        connection = await self.connect()
+        return await self.dialler.sessions.open(connection, service, route=Route(self.peer, self.addr), policy="any")
+
+    def switches(self) -> list[SessionSwitched]:
+        return [event for event in self.events if isinstance(event, SessionSwitched)]
+
+
+@dataclass(frozen=True)
+class Route:
+    peer: PeerId
+    addr: Multiaddr | None
+
+
+def config() -> HostConfig:
+    listen = (addresses.parse("/ip4/127.0.0.1/tcp/0"),)
+    return HostConfig(Identity.generate(), listen=listen, allow_private=True, autonat=False, punch=False)
+
+
+async def echo(stream: SessionStream) -> None:
+    while data := await stream.receive_some():
+        await stream.send_all(data)
+    await stream.send_eof()
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[Pair]:
+    hub, events = EventHub(), []
+    hub.subscribe(events.append)
+    async with open_session_host(config(), hub) as dialler, open_session_host(config(), EventHub()) as acceptor:
+        acceptor.sessions.serve(SERVICE, echo)
+        yield Pair(dialler, acceptor, events)
+
+
+async def read_exactly(stream: SessionStream, count: int) -> bytes:
+    got = bytearray()
+    while len(got) < count:
+        data = await stream.receive_some(count - len(got))
+        assert data
+        got += data
+    return bytes(got)
+
+
+async def until(condition: object, seconds: float = 5.0) -> None:
+    assert callable(condition)
+    with trio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.005)
+
+
+async def raw(host: SessionHost, both: Pair) -> Stream:
+    """A stream of the session protocol whose bytes the test writes itself."""
+    connection = await host.swarm.dial(both.addr, fresh=True)
+    return await connection.open_stream((SESSION_PROTOCOL,))
+
+
+async def answer(stream: Stream) -> tuple[Kind, int, bytes]:
+    reader = FrameReader()
+    with trio.fail_after(5):
+        while data := await stream.receive_some():
+            for kind, value, payload in reader.feed(data):
+                return kind, value, bytes(payload)
+    raise AssertionError("the carrier ended without an answer")
+
+
+async def attach(host: SessionHost, both: Pair, frame: Attach) -> tuple[Kind, int, bytes]:
+    stream = await raw(host, both)
+    await stream.send_all(frame.encode())
+    return await answer(stream)
