@@ -10,6 +10,9 @@ MIN_LEASE: Final = 60.0
 MAX_LEASE: Final = 24 * 3600.0
 """A reservation of more is renewed as if it had this: u64 seconds fit no timer."""
 
+RENEW_PAST: Final = 2.0
+"""Behind the end of an earlier grant: relays tell it in whole seconds, and clocks differ a little."""
+
 RESERVE_TIMEOUT: Final = 15.0
 """One RESERVE on a connection that stands: three round trips and a signature (go: 60)."""
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.behaviours.relay_client.lease import Backoff, lease_seconds, renew_after
+from bridge.behaviours.relay_client.lease import Backoff, Grants, lease_seconds, renew_after
 from bridge.errors import ProtocolViolation
-from bridge.limits.circuit import MAX_LEASE, MIN_LEASE, RESERVE_BACKOFF_FIRST, RESERVE_BACKOFF_MAX
+from bridge.limits.circuit import MAX_LEASE, MIN_LEASE, RENEW_PAST, RESERVE_BACKOFF_FIRST, RESERVE_BACKOFF_MAX
 from bridge.protocol.voucher import CLOCK_SKEW
 
 NOW = 1_800_000_000.5
@@ -37,6 +37,23 @@ def test_an_ordinary_lease_is_what_is_left() -> None:
 @given(st.floats(MIN_LEASE, MAX_LEASE), st.floats(0, 1))
 def test_renewal_comes_between_half_and_three_quarters(lease: float, die: float) -> None:
     assert 0.5 * lease <= renew_after(lease, die) <= 0.75 * lease
+
+
+@given(st.floats(MIN_LEASE, MAX_LEASE), st.lists(st.floats(0, 1), min_size=4, max_size=60))
+def test_a_relay_that_forgets_at_the_end_of_any_earlier_grant_is_soon_asked_again(
+    lease: float, dice: list[float]
+) -> None:
+    grants, now, renewals = Grants(), 1000.0, []
+    grants.add(now + lease, now)
+    ends = [now + lease]
+    for die in dice:
+        now += grants.renew_after(now, die)
+        assert now <= min(end for end in ends if end + RENEW_PAST >= now) + RENEW_PAST
+        renewals.append(now)
+        grants.add(now + lease, now)
+        ends = [end for end in ends if end > now] + [now + lease]
+    # Each renewal leaves an end of its own, but no more of them come than fit half a lease apart.
+    assert all(later - early >= lease * 0.99 for early, later in zip(renewals, renewals[4:], strict=False))
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=200), st.floats(0, 100))

@@ -14,7 +14,7 @@ import trio
 
 from bridge.addresses import Multiaddr, peer_of
 from bridge.behaviours.relay_client.exchange import Reservation, request_reservation
-from bridge.behaviours.relay_client.lease import Backoff, lease_seconds, renew_after
+from bridge.behaviours.relay_client.lease import Backoff, Grants, lease_seconds
 from bridge.errors import BridgeError, ConnectionLost, DialTimeout, RelayRefused
 from bridge.events import ReservationAccepted, ReservationLost
 from bridge.identity import PeerId, peer_text
@@ -51,7 +51,7 @@ class Keeper:
         self._held = held
         self._peer = peer_of(relay)
         self._backoff = Backoff()
-        self._until = 0.0
+        self._grants = Grants()
 
     @property
     def peer(self) -> PeerId | None:
@@ -90,7 +90,7 @@ class Keeper:
     async def _hold(self, connection: Connection) -> None:
         """Renews the reservation until it is lost; then withdraws it, reports it, and waits a little."""
         since = trio.current_time()
-        pause = renew_after(self._until - since, random.random())
+        pause = self._grants.renew_after(since, random.random())
         while True:
             with trio.move_on_after(pause):
                 await connection.closed.wait()
@@ -99,11 +99,11 @@ class Keeper:
                     connection = self._replacement(connection)
                 await self._reserve(connection, renewed=True)
                 self._backoff.reset()
-                pause = renew_after(self._until - trio.current_time(), random.random())
+                pause = self._grants.renew_after(trio.current_time(), random.random())
             except _FAILURES as problem:
                 lost: BaseException = problem
                 pause = self._wait_after(problem)
-                if connection.closed.is_set() or trio.current_time() + pause >= self._until:
+                if connection.closed.is_set() or trio.current_time() + pause >= self._grants.until:
                     break
         self._drop()
         self.settled = trio.Event()  # who asks now is told how the next try ends
@@ -156,7 +156,8 @@ class Keeper:
         reservation = await request_reservation(
             connection, swarm.peer, self.addrs, allow_private=swarm.config.allow_private
         )
-        self._until = trio.current_time() + lease_seconds(reservation.expires, time.time())
+        now = trio.current_time()
+        self._grants.add(now + lease_seconds(reservation.expires, time.time()), now)
         self._peer = reservation.relay
         self._held[reservation.relay] = reservation
         swarm.set_circuit_addrs(reservation.relay, reservation.addrs)
@@ -175,7 +176,7 @@ class Keeper:
         self.settled.set()
 
     def _drop(self) -> None:
-        mine, self.reservation = self.reservation, None
+        mine, self.reservation, self._grants = self.reservation, None, Grants()
         if mine is not None and self._held.get(mine.relay) is mine:  # else another keeper of this relay has renewed it
             del self._held[mine.relay]
             self._swarm.set_circuit_addrs(mine.relay, ())

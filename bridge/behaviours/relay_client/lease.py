@@ -9,6 +9,7 @@ from bridge.errors import ProtocolViolation
 from bridge.limits.circuit import (
     MAX_LEASE,
     MIN_LEASE,
+    RENEW_PAST,
     RESERVE_BACKOFF_FACTOR,
     RESERVE_BACKOFF_FIRST,
     RESERVE_BACKOFF_MAX,
@@ -33,6 +34,28 @@ def lease_seconds(expire: int, wall: float) -> float:
 def renew_after(lease: float, die: float) -> float:
     """Seconds until the renewal; spread, so that the clients of a restarted relay do not come back all at once."""
     return lease * (EARLIEST + (LATEST - EARLIEST) * die)
+
+
+class Grants:
+    """The grants of one reservation, each a renewal of the one before. `until`: the end of the last, on any clock."""
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        self._earlier: list[float] = []
+
+    def add(self, until: float, now: float) -> None:
+        """The relay has granted it until then."""
+        self._earlier = [end for end in (*self._earlier, self.until) if end > now]
+        self.until = until
+
+    def renew_after(self, now: float, die: float) -> float:
+        """Seconds until the renewal, as `renew_after`, but no later than just past the end of an earlier grant.
+
+        js-libp2p's relay (circuit-relay-v2 4.2.13) forgets the reservation there, however often it was renewed since:
+        the timers of its renewals stay beside each other (retimeable-signal 1.0.1).
+        """
+        past = (end + RENEW_PAST - now for end in self._earlier)
+        return max(0.0, min((renew_after(self.until - now, die), *past)))
 
 
 class Backoff:
