@@ -13,6 +13,9 @@ MAX_LEASE: Final = 24 * 3600.0
 RENEW_PAST: Final = 2.0
 """Behind the end of an earlier grant: relays tell it in whole seconds, and clocks differ a little."""
 
+RENEW_ENDS: Final = 8
+"""Ends of earlier grants that are waited for. Renewals come half a lease apart but for these, so that there are few."""
+
 RESERVE_TIMEOUT: Final = 15.0
 """One RESERVE on a connection that stands: three round trips and a signature (go: 60)."""
 

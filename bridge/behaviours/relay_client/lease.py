@@ -9,6 +9,7 @@ from bridge.errors import ProtocolViolation
 from bridge.limits.circuit import (
     MAX_LEASE,
     MIN_LEASE,
+    RENEW_ENDS,
     RENEW_PAST,
     RESERVE_BACKOFF_FACTOR,
     RESERVE_BACKOFF_FIRST,
@@ -45,7 +46,7 @@ class Grants:
 
     def add(self, until: float, now: float) -> None:
         """The relay has granted it until then."""
-        self._earlier = [end for end in (*self._earlier, self.until) if end > now]
+        self._earlier = [end for end in (*self._earlier, self.until) if end > now][-RENEW_ENDS:]
         self.until = until
 
     def renew_after(self, now: float, die: float) -> float:
