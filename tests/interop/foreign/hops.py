@@ -87,7 +87,12 @@ def renewal(pool: Pool, relay: Peer, client: Peer) -> str:
     there, keeper, began = brief(pool, relay.kind, client.kind)
     keeper.wait("reservation", timeout=TTL, relay=there.id, renewal=True)
     time.sleep(max(0.0, began + TTL + AFTER - time.monotonic()))
-    client.ask("dial", addr=f"{there.addr}/p2p-circuit/p2p/{keeper.id}")
+    try:
+        client.ask("dial", addr=f"{there.addr}/p2p-circuit/p2p/{keeper.id}")
+    except PeerFailed as problem:
+        if not any(word in str(problem).lower() for word in STATUS[204]):
+            raise
+        raise AssertionError("no reservation after its renewal") from problem
     assert client.ask("echo", peer=keeper.id, size=1000)["same"]
     leave(client, keeper)
     return ""
@@ -103,6 +108,12 @@ _NO_SUCH_STATUS = Known(
     "py-libp2p's relay answers 204 when a listener's circuits are used up (0.8.1, CircuitV2Protocol._handle_connect)",
     "no 201 in what it says",
 )
+_FORGOTTEN = Known(
+    "js-libp2p's relay forgets a reservation at the end of its first renewal, whatever renewals came since "
+    "(circuit-relay-v2 4.2.13, retimeable-signal 1.0.1), until it is asked again: by ours within 2 s",
+    "no reservation after its renewal",
+    sometimes=True,
+)
 
 
 def _case(title: str, row: Row, r: str, c: str) -> Case:
@@ -110,7 +121,7 @@ def _case(title: str, row: Row, r: str, c: str) -> Case:
         return row(pool, pool.get(r, "relay", "-relay"), pool.get(c, "client"))
 
     who = f"{c} at the relay of {r}"
-    known = _NO_SUCH_STATUS if row is no_circuit and r == "py" else None
+    known = _NO_SUCH_STATUS if row is no_circuit and r == "py" else _FORGOTTEN if row is renewal and r == "js" else None
     ahead = (lambda pool: brief(pool, r, c)) if row is renewal else None
     return Case(group("relay requests", r, c), title, who, tuple({r, c}), run, known, ahead=ahead)
 
