@@ -335,9 +335,11 @@ def test_reader_that_stops_stops_the_writer() -> None:
     assert taken <= SESSION_WINDOW_MIN + wires.dialler.outgoing.capacity
 
 
-def test_silent_carrier_with_traffic_waiting_is_dead_within_a_second() -> None:
+@pytest.mark.parametrize("late", [0.0, 0.2])  # seconds after the last sign of life
+def test_silent_carrier_with_traffic_waiting_is_dead_within_a_second(late: float) -> None:
     wires = joined()
     start = wires.now
+    wires.now += late
     wires.dialler.write(b"into the dark", wires.now)
     wires.flush("dialler", 1)
     while wires.dialler.active is not None:

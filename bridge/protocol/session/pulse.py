@@ -42,8 +42,9 @@ class Pulse:
             return max(carrier.asked_at, carrier.heard) + self.silence * 2 / 3, "dead"
         if not active:
             return carrier.heard + self.silence / 3, "ping"
+        busy = waiting or carrier.heard < self.traffic + SESSION_BUSY
+        quiet = carrier.heard + (SESSION_PROBE + self.round_trip if busy else SESSION_KEEPALIVE)
         if waiting:
-            return max(carrier.heard, self.progress) + self.silence / 3, "ping"
-        if carrier.heard < self.traffic + SESSION_BUSY:
-            return carrier.heard + SESSION_PROBE + self.round_trip, "ping"
-        return carrier.heard + SESSION_KEEPALIVE, "ping"
+            # What began to wait after the path had died must not put the question off.
+            return min(quiet, max(carrier.heard, self.progress) + self.silence / 3), "ping"
+        return quiet, "ping"
