@@ -13,7 +13,7 @@ from bridge.behaviours.dcutr.books import ActivePunch, Exchanges
 from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
 from bridge.behaviours.dcutr.opener import OpenerRun
 from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
-from bridge.errors import ConnectionLost, DirectRequired
+from bridge.errors import DirectRequired
 from bridge.events import (
     ConnectionClosed,
     ConnectionOpened,
@@ -182,7 +182,7 @@ class Dcutr:
     def _inbound_from(self, peer: PeerId) -> Connection | None:
         """The newest circuit that the peer opened to us and that takes a stream: the one to punch over."""
         circuits = (c for c in self._swarm.connections(peer) if c.path == "relay" and c.inbound)
-        return max((c for c in circuits if _takes_streams(c)), key=lambda c: c.id, default=None)
+        return max((c for c in circuits if not c.closing), key=lambda c: c.id, default=None)
 
     def _relayed_to(self, peer: PeerId) -> Connection | None:
         return next((c for c in self._swarm.connections(peer) if c.path == "relay" and not c.closed.is_set()), None)
@@ -348,15 +348,6 @@ class Dcutr:
                 attempt=attempt,
             )
         )
-
-
-def _takes_streams(connection: Connection) -> bool:
-    """False also while its peer has said goodbye and lingers."""
-    try:
-        connection.check_alive()
-    except ConnectionLost:
-        return False
-    return True
 
 
 async def _first(event: trio.Event, scope: trio.CancelScope) -> None:
