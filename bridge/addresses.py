@@ -20,6 +20,7 @@ __all__ = [
     "Circuit",
     "Endpoint",
     "Multiaddr",
+    "address_group",
     "circuit_of",
     "decode",
     "endpoint_of",
@@ -175,3 +176,13 @@ def host_kind(ip: IPv4Address | IPv6Address) -> str:
         ("private", ip.is_private and not ip.is_reserved),
     )
     return next((name for name, holds in checks if holds), "reserved")
+
+
+def address_group(host: str) -> str:
+    """What counts as one address: an IPv4 address, or an IPv6 /64 (the smallest net a provider hands out)."""
+    ip = ip_address(host.partition("%")[0])
+    if isinstance(ip, IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return str(ip.ipv4_mapped)
+        return f"{IPv6Address(int(ip) >> 64 << 64)}/64"
+    return str(ip)

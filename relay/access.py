@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
+from bridge.addresses import address_group
 from bridge.errors import AddressError, ConfigError
 from bridge.identity import PeerId, parse_peer_id
 
@@ -69,11 +70,5 @@ def _inside(ip: Address, network: Network) -> bool:
 
 
 def address_key(ip: Address | None) -> str:
-    """What counts as one address in limits: an IPv4 address, or the /64 of an IPv6 one (a single host owns a /64)."""
-    if ip is None:
-        return "unknown"
-    if isinstance(ip, IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
-        return str(IPv6Network((int(ip) >> 64 << 64, 64)))
-    return str(ip)
+    """What counts as one address in limits; over a circuit none is seen."""
+    return "unknown" if ip is None else address_group(str(ip))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from bridge.addresses import endpoint_of
+from bridge.addresses import address_group, endpoint_of
 from bridge.errors import BridgeError, DirectRequired, LimitExceeded, NegotiationFailed, ProtocolViolation
 from bridge.identity import PeerId, peer_text
 from bridge.limits.identify import IDENTIFY_TIMEOUT
@@ -37,7 +37,6 @@ from bridge.session.live import LiveSession
 from bridge.session.stream import SessionStream
 from bridge.session.suspicion import Suspicion
 from bridge.swarm.supervise import supervise
-from bridge.swarm.table import address_group
 
 if TYPE_CHECKING:
     from bridge.behaviours.host import Host

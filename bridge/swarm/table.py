@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv6Address, ip_address
 from typing import Generic, Protocol, TypeVar
 
+from bridge.addresses import address_group
 from bridge.events import Path
 from bridge.identity import PeerId
 from bridge.limits.swarm import MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_CONNECTIONS_PER_PEER, MAX_HALF_OPEN
 
-__all__ = ["Admission", "ConnectionLimits", "ConnectionTable", "Listed", "Refusal", "Ticket", "address_group"]
+__all__ = ["Admission", "ConnectionLimits", "ConnectionTable", "Listed", "Refusal", "Ticket"]
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,6 @@ class Admission(Generic[C]):
 
     refused: Refusal | None = None
     evict: tuple[C, ...] = ()
-
-
-def address_group(host: str) -> str:
-    """What counts as one address: an IPv4 address, or an IPv6 /64 (the smallest net a provider hands out)."""
-    ip = ip_address(host.partition("%")[0])
-    if isinstance(ip, IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
-        return f"{IPv6Address(int(ip) >> 64 << 64)}/64"
-    return str(ip)
 
 
 class ConnectionTable(Generic[C]):
