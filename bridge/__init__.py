@@ -1,12 +1,12 @@
 """punchbridge: gRPC between two programs behind NATs, over libp2p streams.
 
-    import bridge
+    import punchbridge
 
-    with bridge.open(relays=["/ip4/203.0.113.9/tcp/4001/p2p/12D3KooW…"]) as b:
+    with punchbridge.open(relays=["/ip4/203.0.113.9/tcp/4001/p2p/12D3KooW…"]) as b:
         channel = b.channel("/ip4/203.0.113.9/tcp/4001/p2p/12D3KooW…/p2p-circuit/p2p/12D3KooX…")
 
 Importing this package is cheap: each name is loaded at its first use (PEP 562). What is listed in `__all__` is the
-public API; the rooms below (`bridge.swarm`, `bridge.net`, …) are the house itself.
+public API; the rooms below (`punchbridge.swarm`, `punchbridge.net`, …) are the house itself.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+if __name__ != "punchbridge":
+    raise ImportError(
+        "this package is `punchbridge`; import it by that name (the checkout's folder src is its import root)"
+    )
+
 if TYPE_CHECKING:
-    from bridge import errors, events
-    from bridge.errors import (
+    from punchbridge import errors, events
+    from punchbridge.errors import (
         AddressError,
         AuthenticationFailed,
         BridgeError,
@@ -38,16 +43,16 @@ if TYPE_CHECKING:
         Unreachable,
         WrongPeer,
     )
-    from bridge.events import Event
-    from bridge.identity import Identity
-    from bridge.rpc.api import Bridge
-    from bridge.rpc.api import open_bridge as open
-    from bridge.rpc.control import ConnectionInfo, Status
-    from bridge.rpc.guard import aio_guard, guard
-    from bridge.rpc.options import channel_options, server_options
-    from bridge.rpc.peer import ConnectInfo, peer
-    from bridge.rpc.target import GRPC_PROTOCOL
-    from bridge.rpc.trio_api import BridgeStream, TrioBridge, open_trio
+    from punchbridge.events import Event
+    from punchbridge.identity import Identity
+    from punchbridge.rpc.api import Bridge
+    from punchbridge.rpc.api import open_bridge as open
+    from punchbridge.rpc.control import ConnectionInfo, Status
+    from punchbridge.rpc.guard import aio_guard, guard
+    from punchbridge.rpc.options import channel_options, server_options
+    from punchbridge.rpc.peer import ConnectInfo, peer
+    from punchbridge.rpc.target import GRPC_PROTOCOL
+    from punchbridge.rpc.trio_api import BridgeStream, TrioBridge, open_trio
 
 __all__ = [
     "GRPC_PROTOCOL",
@@ -91,32 +96,32 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Bridge": "bridge.rpc.api",
-    "open": "bridge.rpc.api:open_bridge",
-    "ConnectionInfo": "bridge.rpc.control",
-    "Status": "bridge.rpc.control",
-    "aio_guard": "bridge.rpc.guard",
-    "guard": "bridge.rpc.guard",
-    "channel_options": "bridge.rpc.options",
-    "server_options": "bridge.rpc.options",
-    "ConnectInfo": "bridge.rpc.peer",
-    "peer": "bridge.rpc.peer",
-    "GRPC_PROTOCOL": "bridge.rpc.target",
-    "BridgeStream": "bridge.rpc.trio_api",
-    "TrioBridge": "bridge.rpc.trio_api",
-    "open_trio": "bridge.rpc.trio_api",
-    "Event": "bridge.events",
-    "Identity": "bridge.identity",
+    "Bridge": "punchbridge.rpc.api",
+    "open": "punchbridge.rpc.api:open_bridge",
+    "ConnectionInfo": "punchbridge.rpc.control",
+    "Status": "punchbridge.rpc.control",
+    "aio_guard": "punchbridge.rpc.guard",
+    "guard": "punchbridge.rpc.guard",
+    "channel_options": "punchbridge.rpc.options",
+    "server_options": "punchbridge.rpc.options",
+    "ConnectInfo": "punchbridge.rpc.peer",
+    "peer": "punchbridge.rpc.peer",
+    "GRPC_PROTOCOL": "punchbridge.rpc.target",
+    "BridgeStream": "punchbridge.rpc.trio_api",
+    "TrioBridge": "punchbridge.rpc.trio_api",
+    "open_trio": "punchbridge.rpc.trio_api",
+    "Event": "punchbridge.events",
+    "Identity": "punchbridge.identity",
 }
 """Where each name lives; names that are missing here are errors."""
 
 
 def __getattr__(name: str) -> Any:
     if name in ("errors", "events"):
-        return import_module(f"bridge.{name}")
+        return import_module(f"punchbridge.{name}")
     if name not in __all__:
-        raise AttributeError(f"module 'bridge' has no attribute {name!r}")
-    module, _, attribute = _HOMES.get(name, "bridge.errors").partition(":")
+        raise AttributeError(f"module 'punchbridge' has no attribute {name!r}")
+    module, _, attribute = _HOMES.get(name, "punchbridge.errors").partition(":")
     value = getattr(import_module(module), attribute or name)
     globals()[name] = value
     return value

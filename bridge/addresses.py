@@ -13,8 +13,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
-from bridge.errors import AddressError
-from bridge.identity import PeerId, parse_peer_id, peer_text
+from punchbridge.errors import AddressError
+from punchbridge.identity import PeerId, parse_peer_id, peer_text
 
 __all__ = [
     "Circuit",

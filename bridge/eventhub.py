@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bridge.events import Event
+from punchbridge.events import Event
 
 Subscriber = Callable[[Event], None]
 

@@ -94,7 +94,7 @@ class ConnectionOpened(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionClosed(Event):
-    """A connection ended. `reason` is a word of `bridge.errors`, `NORMAL`, or a phrase."""
+    """A connection ended. `reason` is a word of `punchbridge.errors`, `NORMAL`, or a phrase."""
 
     name = "connection.closed"
     connection: int

@@ -17,7 +17,7 @@ from libp2p.crypto.keys import PrivateKey, PublicKey
 from libp2p.crypto.serialization import deserialize_private_key
 from libp2p.peer.id import ID as PeerId
 
-from bridge.errors import AddressError, IdentityError
+from punchbridge.errors import AddressError, IdentityError
 
 __all__ = ["Identity", "PeerId", "load_or_create", "parse_peer_id", "peer_id_forms", "peer_text"]
 

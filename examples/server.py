@@ -5,25 +5,25 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-import bridge
+import punchbridge
 
 
 def hello(request: bytes, context: grpc.ServicerContext) -> bytes:
-    caller = bridge.peer(context)
+    caller = punchbridge.peer(context)
     return b"hello " + request + f", you are {caller.peer_id} on a {caller.path} path".encode()
 
 
-server = grpc.server(ThreadPoolExecutor(8), options=bridge.server_options(), interceptors=[bridge.guard()])
+server = grpc.server(ThreadPoolExecutor(8), options=punchbridge.server_options(), interceptors=[punchbridge.guard()])
 methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("demo.Greeter", methods),))
 
 try:
-    with bridge.open(key="server.key", relays=sys.argv[1:]) as b:
+    with punchbridge.open(key="server.key", relays=sys.argv[1:]) as b:
         b.serve(server)
         server.start()
         print(*(b.wait_reservation() if sys.argv[1:] else b.addrs), sep="\n", flush=True)
         server.wait_for_termination()
-except bridge.BridgeError as problem:
+except punchbridge.BridgeError as problem:
     sys.exit(f"{problem.code}: {problem}")
 except KeyboardInterrupt:
     sys.exit(130)

@@ -1,6 +1,6 @@
 """Addresses of other nodes as the Kaspa wire gives them: IP and port, checked, bounded, oldest out first.
 
-Holds them in memory only and dials nothing; `node.peerstore` keeps them on disk. Addresses of peers reached through
+Holds them in memory only and dials nothing; `punchbridge_node.peerstore` keeps them on disk. Addresses of peers reached through
 the bridge are synthetic and do not belong here.
 """
 
@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bridge._pb.protowire import p2p_pb2 as pb
+from punchbridge._pb.protowire import p2p_pb2 as pb
 
 from . import limits, wire
 

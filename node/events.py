@@ -1,4 +1,4 @@
-"""What happened at a peer, beside the events every program prints (`bridge.events`): rejections and disconnections.
+"""What happened at a peer, beside the events every program prints (`punchbridge.events`): rejections and disconnections.
 
 Plain values; they know nothing of who reads them. Not printed by `--json`, hence not `public`.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bridge.events import ErrorEvent, Event, FlowStats, HandshakeCompleted
+from punchbridge.events import ErrorEvent, Event, FlowStats, HandshakeCompleted
 
 __all__ = ["ErrorEvent", "Event", "FlowStats", "HandshakeCompleted", "HandshakeRefused", "PeerDisconnected"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class HandshakeRefused(Event):
-    """A handshake did not complete. `failure`: a word of `node.errors.HandshakeFailure`; `by`: who ended it."""
+    """A handshake did not complete. `failure`: a word of `punchbridge_node.errors.HandshakeFailure`; `by`: who ended it."""
 
     name = "handshake.refused"
     public = False
@@ -28,7 +28,7 @@ class HandshakeRefused(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PeerDisconnected(Event):
-    """A connection past its handshake ended. `reason`: a word of `node.errors.DisconnectReason`."""
+    """A connection past its handshake ended. `reason`: a word of `punchbridge_node.errors.DisconnectReason`."""
 
     name = "peer.disconnected"
     public = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 
-from bridge._pb.protowire import p2p_pb2 as pb
+from punchbridge._pb.protowire import p2p_pb2 as pb
 
 from .wire import MalformedMessage
 

@@ -1,6 +1,6 @@
 """What carries the message stream: gRPC calls on either side, and who is at their other end.
 
-Here and in `node.node` only, gRPC is known. A stream hands out bytes, one message each; parsing is not done here, so
+Here and in `punchbridge_node.node` only, gRPC is known. A stream hands out bytes, one message each; parsing is not done here, so
 that malformed input ends in a typed error of ours and not in grpcio's log. Nothing here knows a payload type.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
-from bridge.errors import NotBridged
+from punchbridge.errors import NotBridged
 
 from . import limits, wire
 from .errors import HandshakeError, HandshakeFailure
@@ -100,7 +100,7 @@ class PeerInfo:
 
 
 class ConnectInfo(Protocol):
-    """The part of `bridge.ConnectInfo` used here: a live object, its `path` follows the connection."""
+    """The part of `punchbridge.ConnectInfo` used here: a live object, its `path` follows the connection."""
 
     @property
     def peer_id(self) -> str: ...
@@ -136,7 +136,7 @@ def from_connect_info(info: ConnectInfo) -> PeerInfo:
 
 
 def identify_bridge(lookup: Callable[[Any], ConnectInfo | None]) -> Identify:
-    """Identify by `bridge.peer`: `lookup` takes a servicer context. A caller it does not know is refused."""
+    """Identify by `punchbridge.peer`: `lookup` takes a servicer context. A caller it does not know is refused."""
 
     def identify(context: Any) -> PeerInfo:
         try:

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from bridge.addresses import address_group
-from bridge.errors import AddressError, ConfigError
-from bridge.identity import PeerId, parse_peer_id
+from punchbridge.addresses import address_group
+from punchbridge.errors import AddressError, ConfigError
+from punchbridge.identity import PeerId, parse_peer_id
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

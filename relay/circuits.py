@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from bridge.identity import PeerId, peer_text
-from bridge.protocol.circuit import Status
-from relay.access import Access, Address, address_key
-from relay.limits import MAX_RATE_KEYS, MAX_STATS_CIRCUITS, RelayLimits
-from relay.rates import TokenBuckets
-from relay.refusal import Refusal
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.protocol.circuit import Status
+from punchbridge_relay.access import Access, Address, address_key
+from punchbridge_relay.limits import MAX_RATE_KEYS, MAX_STATS_CIRCUITS, RelayLimits
+from punchbridge_relay.rates import TokenBuckets
+from punchbridge_relay.refusal import Refusal
 
 
 class Direction(Enum):

@@ -1,6 +1,6 @@
 """`punchbridge relay`: flags of the relay program, its signals and its exit code.
 
-Every field of `relay.limits.RelayLimits` is a flag with the same default. Knows no protocol; `relay.program` does
+Every field of `punchbridge_relay.limits.RelayLimits` is a flag with the same default. Knows no protocol; `punchbridge_relay.program` does
 the work. The flag helpers are the relay's own, since the relay and the node do not import each other.
 """
 
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Group, Parameter
 
-from relay.limits import RelayLimits
+from punchbridge_relay.limits import RelayLimits
 
 if TYPE_CHECKING:
-    from bridge.addresses import Multiaddr
-    from bridge.telemetry.exits import Exit
-    from bridge.telemetry.report import Reporter
-    from relay.program import RelayConfig
+    from punchbridge.addresses import Multiaddr
+    from punchbridge.telemetry.exits import Exit
+    from punchbridge.telemetry.report import Reporter
+    from punchbridge_relay.program import RelayConfig
 
 PREFIX: Final = "PUNCHBRIDGE_"
 DEFAULT_LISTEN: Final = ("/ip4/0.0.0.0/tcp/4001",)
@@ -133,7 +133,7 @@ def relay(
 
     Prints its addresses, the --relay value of the others, on stdout. SIGTERM drains and exits 0.
     """
-    from bridge.telemetry.report import Reporter, run, set_up_logging
+    from punchbridge.telemetry.report import Reporter, run, set_up_logging
 
     report = Reporter(json=out.json, quiet=out.quiet)
     set_up_logging(verbose=out.verbose)
@@ -141,10 +141,10 @@ def relay(
     def program() -> int:
         import trio
 
-        from bridge.errors import ConfigError
-        from bridge.identity import load_or_create
-        from relay.access import Access, Rules
-        from relay.program import RelayConfig
+        from punchbridge.errors import ConfigError
+        from punchbridge.identity import load_or_create
+        from punchbridge_relay.access import Access, Rules
+        from punchbridge_relay.program import RelayConfig
 
         if not stats_interval > 0:
             raise ConfigError(f"--stats-interval must be above 0: {stats_interval:g}")
@@ -170,8 +170,8 @@ def default_key() -> Path:
 
 def _addresses(texts: tuple[str, ...]) -> tuple[Multiaddr, ...]:
     """The listening addresses. Raises AddressError for one that is not IP and TCP alone."""
-    from bridge.addresses import endpoint_of, is_relayed, parse
-    from bridge.errors import AddressError
+    from punchbridge.addresses import endpoint_of, is_relayed, parse
+    from punchbridge.errors import AddressError
 
     found = []
     for text in texts:
@@ -186,10 +186,10 @@ def _addresses(texts: tuple[str, ...]) -> tuple[Multiaddr, ...]:
 async def _serve(config: RelayConfig, report: Reporter) -> Exit:
     import trio
 
-    from bridge.events import Event, RelayListening
-    from bridge.telemetry.exits import Exit
-    from bridge.telemetry.signals import until_signal
-    from relay.program import run
+    from punchbridge.events import Event, RelayListening
+    from punchbridge.telemetry.exits import Exit
+    from punchbridge.telemetry.signals import until_signal
+    from punchbridge_relay.program import run
 
     def tell(event: Event) -> None:
         if isinstance(event, RelayListening):

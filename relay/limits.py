@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
-from bridge.errors import ConfigError
-from bridge.limits import KIB
+from punchbridge.errors import ConfigError
+from punchbridge.limits import KIB
 
 if TYPE_CHECKING:
-    from bridge.protocol.circuit import CircuitLimit
+    from punchbridge.protocol.circuit import CircuitLimit
 
 U32_MAX: Final = 2**32 - 1
 U64_MAX: Final = 2**64 - 1
@@ -110,7 +110,7 @@ class RelayLimits:
     @property
     def circuit_limit(self) -> CircuitLimit | None:
         """The limit that peers are told; None when a circuit is unlimited."""
-        from bridge.protocol.circuit import CircuitLimit  # brings libp2p; `--help` reads the defaults without it
+        from punchbridge.protocol.circuit import CircuitLimit  # brings libp2p; `--help` reads the defaults without it
 
         limit = CircuitLimit(self.circuit_seconds or None, self.circuit_bytes or None)
         return None if limit.unlimited else limit

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from bridge.identity import PeerId
-from bridge.protocol.circuit import STOP, CircuitLimit, Status, decode_stop_answer, encode_stop_connect
-from bridge.swarm.connection import Connection
-from bridge.swarm.delimited import read_message, write_message
-from bridge.swarm.stream import Stream
-from relay.circuits import Circuit
-from relay.limits import STOP_ANSWER_TIMEOUT, STOP_OPEN_TIMEOUT
-from relay.refusal import ENDS, Refusal
+from punchbridge.identity import PeerId
+from punchbridge.protocol.circuit import STOP, CircuitLimit, Status, decode_stop_answer, encode_stop_connect
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.swarm.stream import Stream
+from punchbridge_relay.circuits import Circuit
+from punchbridge_relay.limits import STOP_ANSWER_TIMEOUT, STOP_OPEN_TIMEOUT
+from punchbridge_relay.refusal import ENDS, Refusal
 
 __all__ = ["Offers"]
 

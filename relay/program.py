@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bridge.addresses import Multiaddr, with_peer
-from bridge.behaviours.host import HostConfig, open_host
-from bridge.eventhub import EventHub
-from bridge.events import NodeStarted, RelayListening
-from bridge.identity import Identity, peer_text
-from bridge.swarm.scopes import flat_nursery
-from relay.access import Access
-from relay.limits import RelayLimits
-from relay.service import HopService
+from punchbridge.addresses import Multiaddr, with_peer
+from punchbridge.behaviours.host import HostConfig, open_host
+from punchbridge.eventhub import EventHub
+from punchbridge.events import NodeStarted, RelayListening
+from punchbridge.identity import Identity, peer_text
+from punchbridge.swarm.scopes import flat_nursery
+from punchbridge_relay.access import Access
+from punchbridge_relay.limits import RelayLimits
+from punchbridge_relay.service import HopService
 
 
 @dataclass(frozen=True, kw_only=True)

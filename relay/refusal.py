@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import trio
 
-from bridge.errors import BridgeError, RemoteError
-from bridge.protocol.circuit import Status
+from punchbridge.errors import BridgeError, RemoteError
+from punchbridge.protocol.circuit import Status
 
 
 class Refusal(RemoteError):

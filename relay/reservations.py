@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bridge.identity import PeerId
-from bridge.protocol.circuit import Status
-from relay.access import Access, Address, address_key
-from relay.limits import MAX_RATE_KEYS, RelayLimits
-from relay.rates import TokenBuckets
-from relay.refusal import Refusal
+from punchbridge.identity import PeerId
+from punchbridge.protocol.circuit import Status
+from punchbridge_relay.access import Access, Address, address_key
+from punchbridge_relay.limits import MAX_RATE_KEYS, RelayLimits
+from punchbridge_relay.rates import TokenBuckets
+from punchbridge_relay.refusal import Refusal
 
 
 @dataclass(frozen=True)

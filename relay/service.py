@@ -13,11 +13,11 @@ from contextlib import contextmanager
 
 import trio
 
-from bridge.addresses import endpoint_of, is_relayed, with_peer
-from bridge.errors import AddressError, ProtocolViolation
-from bridge.events import CircuitClosed, CircuitOpened, ConnectionClosed, ConnectionOpened, Event, RelayStats
-from bridge.identity import PeerId, parse_peer_id, peer_text
-from bridge.protocol.circuit import (
+from punchbridge.addresses import endpoint_of, is_relayed, with_peer
+from punchbridge.errors import AddressError, ProtocolViolation
+from punchbridge.events import CircuitClosed, CircuitOpened, ConnectionClosed, ConnectionOpened, Event, RelayStats
+from punchbridge.identity import PeerId, parse_peer_id, peer_text
+from punchbridge.protocol.circuit import (
     HOP,
     MAX_RELAY_ADDRS,
     Connect,
@@ -27,14 +27,14 @@ from bridge.protocol.circuit import (
     decode_hop_request,
     encode_hop_answer,
 )
-from bridge.protocol.voucher import seal_voucher
-from bridge.swarm.connection import Connection
-from bridge.swarm.delimited import read_message, write_message
-from bridge.swarm.stream import Stream
-from bridge.swarm.swarm import Swarm
-from relay.access import Access, Address
-from relay.circuits import Circuit, CircuitTable
-from relay.limits import (
+from punchbridge.protocol.voucher import seal_voucher
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.swarm import Swarm
+from punchbridge_relay.access import Access, Address
+from punchbridge_relay.circuits import Circuit, CircuitTable
+from punchbridge_relay.limits import (
     ANSWER_TIMEOUT,
     DRAIN_TIMEOUT,
     EOF_TIMEOUT,
@@ -42,10 +42,10 @@ from relay.limits import (
     REQUEST_TIMEOUT,
     RelayLimits,
 )
-from relay.offer import Offers
-from relay.refusal import ENDS, Refusal
-from relay.reservations import ReservationTable
-from relay.splice import splice
+from punchbridge_relay.offer import Offers
+from punchbridge_relay.refusal import ENDS, Refusal
+from punchbridge_relay.reservations import ReservationTable
+from punchbridge_relay.splice import splice
 
 
 class HopService:

@@ -9,10 +9,10 @@ from typing import Final
 
 import trio
 
-from bridge.errors import ConnectionLost, StreamReset
-from bridge.net.raw import Buffer, InboxStream
-from relay.circuits import Circuit, Direction
-from relay.limits import CHUNK, CHUNKS, EOF_TIMEOUT
+from punchbridge.errors import ConnectionLost, StreamReset
+from punchbridge.net.raw import Buffer, InboxStream
+from punchbridge_relay.circuits import Circuit, Direction
+from punchbridge_relay.limits import CHUNK, CHUNKS, EOF_TIMEOUT
 
 NORMAL: Final = "NORMAL"
 DATA_LIMIT: Final = "DATA_LIMIT"

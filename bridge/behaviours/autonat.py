@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bridge.addresses import Multiaddr, endpoint_of, is_relayed, parse
-from bridge.errors import BridgeError, ConnectionLost, ProtocolViolation, StreamReset
-from bridge.events import AutonatResult, ConnectionClosed, Event, Identified, ObservedAddress
-from bridge.identity import Identity, PeerId, peer_text
-from bridge.limits.autonat import (
+from punchbridge.addresses import Multiaddr, endpoint_of, is_relayed, parse
+from punchbridge.errors import BridgeError, ConnectionLost, ProtocolViolation, StreamReset
+from punchbridge.events import AutonatResult, ConnectionClosed, Event, Identified, ObservedAddress
+from punchbridge.identity import Identity, PeerId, peer_text
+from punchbridge.limits.autonat import (
     AUTONAT_BOOT_DELAY,
     AUTONAT_CONTROL_TIMEOUT,
     AUTONAT_DATA_CHUNK,
@@ -35,18 +35,28 @@ from bridge.limits.autonat import (
     AUTONAT_SILENCE,
     AUTONAT_STREAM_TIMEOUT,
 )
-from bridge.limits.swarm import UPGRADE_TIMEOUT
-from bridge.net.tcp import connect
-from bridge.protocol import autonat
-from bridge.protocol.autonat import Answer, Choice, DataDue, DataMeter, Quota, Reachability, Refused, Request, Tally
-from bridge.protocol.candidates import Scope, own_candidates
-from bridge.swarm.connection import Connection
-from bridge.swarm.delimited import read_message, write_message
-from bridge.swarm.link import Link
-from bridge.swarm.scopes import flat_nursery
-from bridge.swarm.stream import Stream
-from bridge.swarm.swarm import Swarm
-from bridge.swarm.upgrade import upgrade
+from punchbridge.limits.swarm import UPGRADE_TIMEOUT
+from punchbridge.net.tcp import connect
+from punchbridge.protocol import autonat
+from punchbridge.protocol.autonat import (
+    Answer,
+    Choice,
+    DataDue,
+    DataMeter,
+    Quota,
+    Reachability,
+    Refused,
+    Request,
+    Tally,
+)
+from punchbridge.protocol.candidates import Scope, own_candidates
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.scopes import flat_nursery
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.swarm import Swarm
+from punchbridge.swarm.upgrade import upgrade
 
 __all__ = ["Autonat"]
 

@@ -10,19 +10,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from bridge.addresses import Multiaddr, peer_of
-from bridge.behaviours.autonat import Autonat
-from bridge.behaviours.dcutr import Dcutr, DcutrPolicy
-from bridge.behaviours.identify import IdentifyService
-from bridge.behaviours.ping import PingService
-from bridge.behaviours.relay_client import RelayClient
-from bridge.errors import AddressError
-from bridge.eventhub import EventHub
-from bridge.identity import Identity
-from bridge.swarm.connection import Connection
-from bridge.swarm.scopes import flat_nursery
-from bridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
-from bridge.swarm.table import ConnectionLimits
+from punchbridge.addresses import Multiaddr, peer_of
+from punchbridge.behaviours.autonat import Autonat
+from punchbridge.behaviours.dcutr import Dcutr, DcutrPolicy
+from punchbridge.behaviours.identify import IdentifyService
+from punchbridge.behaviours.ping import PingService
+from punchbridge.behaviours.relay_client import RelayClient
+from punchbridge.errors import AddressError
+from punchbridge.eventhub import EventHub
+from punchbridge.identity import Identity
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.scopes import flat_nursery
+from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
+from punchbridge.swarm.table import ConnectionLimits
 
 __all__ = ["Host", "HostConfig", "open_host"]
 

@@ -9,11 +9,11 @@ import logging
 
 import trio
 
-from bridge.addresses import Multiaddr, endpoint_of, is_relayed
-from bridge.errors import BridgeError
-from bridge.events import ConnectionClosed, ConnectionOpened, Event, Identified, ObservedAddress
-from bridge.identity import parse_peer_id, peer_text
-from bridge.limits.identify import (
+from punchbridge.addresses import Multiaddr, endpoint_of, is_relayed
+from punchbridge.errors import BridgeError
+from punchbridge.events import ConnectionClosed, ConnectionOpened, Event, Identified, ObservedAddress
+from punchbridge.identity import parse_peer_id, peer_text
+from punchbridge.limits.identify import (
     IDENTIFY_PUSH_DELAY,
     IDENTIFY_TIMEOUT,
     INTERFACE_CHECK,
@@ -25,13 +25,13 @@ from bridge.limits.identify import (
     PUSH_TAKEN_EVERY,
     PUSHES_TAKEN,
 )
-from bridge.protocol import varint
-from bridge.protocol.identify import IDENTIFY, PUSH, decode_update, encode_info
-from bridge.swarm.connection import Connection
-from bridge.swarm.delimited import write_message
-from bridge.swarm.stream import Stream
-from bridge.swarm.supervise import EXPECTED
-from bridge.swarm.swarm import Swarm
+from punchbridge.protocol import varint
+from punchbridge.protocol.identify import IDENTIFY, PUSH, decode_update, encode_info
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.delimited import write_message
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.supervise import EXPECTED
+from punchbridge.swarm.swarm import Swarm
 
 __all__ = ["IdentifyService"]
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import trio
 
-from bridge.errors import ProtocolViolation
-from bridge.identity import PeerId
-from bridge.limits.identify import MAX_PERF_STREAMS, MAX_PERF_STREAMS_PER_PEER, PERF_BLOCK, PERF_TIMEOUT
-from bridge.swarm.connection import Connection
-from bridge.swarm.stream import Stream
-from bridge.swarm.swarm import Swarm
+from punchbridge.errors import ProtocolViolation
+from punchbridge.identity import PeerId
+from punchbridge.limits.identify import MAX_PERF_STREAMS, MAX_PERF_STREAMS_PER_PEER, PERF_BLOCK, PERF_TIMEOUT
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.swarm import Swarm
 
 __all__ = ["PERF", "PerfService", "Transfer", "answer", "ask"]
 

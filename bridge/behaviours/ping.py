@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 
 import trio
 
-from bridge.errors import DialTimeout, LimitExceeded, Unreachable
-from bridge.identity import PeerId, peer_text
-from bridge.limits.identify import MAX_PING_STREAMS, MAX_PING_STREAMS_PER_PEER, PING_IDLE_TIMEOUT, PING_TIMEOUT
-from bridge.protocol.ping import PING, PING_SIZE, PingExchange
-from bridge.swarm.connection import Connection
-from bridge.swarm.stream import Stream
-from bridge.swarm.swarm import Swarm
+from punchbridge.errors import DialTimeout, LimitExceeded, Unreachable
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.identify import MAX_PING_STREAMS, MAX_PING_STREAMS_PER_PEER, PING_IDLE_TIMEOUT, PING_TIMEOUT
+from punchbridge.protocol.ping import PING, PING_SIZE, PingExchange
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.swarm import Swarm
 
 __all__ = ["PingService"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bridge.limits import KIB
+from punchbridge.limits import KIB
 
 IDENTIFY_TIMEOUT: Final = 5.0
 MAX_IDENTIFY_ADDRS: Final = 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bridge.limits import KIB
+from punchbridge.limits import KIB
 
 CONNECT_TIMEOUT: Final = 5.0
 """TCP connect of an ordinary dial: four SYNs (initial RTO 1 s, doubling) have gone out by then."""

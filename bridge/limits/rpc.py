@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bridge.limits import KIB, MIB
+from punchbridge.limits import KIB, MIB
 
 MAX_GRPC_MESSAGE: Final = 1024 * MIB
 """Kaspa's own bound for one message."""

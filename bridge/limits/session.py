@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from bridge.limits import KIB, MIB
-from bridge.limits.wire import MAX_FRAME_PAYLOAD
+from punchbridge.limits import KIB, MIB
+from punchbridge.limits.wire import MAX_FRAME_PAYLOAD
 
 SESSION_REPLAY_MIN: Final = 512 * KIB
 SESSION_REPLAY_MAX: Final = 16 * MIB

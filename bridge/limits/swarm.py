@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bridge.limits import KIB
+from punchbridge.limits import KIB
 
 UPGRADE_TIMEOUT: Final = 10.0
 """Security and muxer together: 3 round trips, generous for 1 s of round trip over a slow relay."""

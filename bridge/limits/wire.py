@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bridge.limits import KIB, MIB
+from punchbridge.limits import KIB, MIB
 
 MAX_MESSAGE: Final = 4096
 """circuit, DCUtR (MUST), identify (rust's limit): length prefix not counted."""

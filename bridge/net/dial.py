@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import trio
 
-from bridge.addresses import Endpoint
-from bridge.net.tcp import TcpStream, bound_socket
+from punchbridge.addresses import Endpoint
+from punchbridge.net.tcp import TcpStream, bound_socket
 
 __all__ = ["Dial", "DialsKept", "TupleTaken"]
 

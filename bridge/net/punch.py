@@ -1,7 +1,7 @@
 """TCP simultaneous open from the listening port: dials that stay outstanding, accepted sockets beside them.
 
 The rules are those of measured kernels and NATs (docs/troubleshooting.md): one dial per candidate stays outstanding,
-beyond the attempt's end (`bridge.net.dial` says why); it is renewed only after an error, on another socket, at random
+beyond the attempt's end (`punchbridge.net.dial` says why); it is renewed only after an error, on another socket, at random
 intervals; sockets that were accepted meanwhile are tried in parallel; and a socket counts only when its taker says
 so, after a round trip above TCP. What a taker does with a socket (security, roles, peer ids) is unknown here.
 """
@@ -15,12 +15,12 @@ from typing import Generic, Literal, TypeVar
 
 import trio
 
-from bridge.addresses import Endpoint, Multiaddr, endpoint_of
-from bridge.errors import AddressError
-from bridge.limits.punch import DCUTR_LOSER_GRACE, MAX_PUNCH_DIALS, MAX_PUNCH_SOCKETS, REDIAL_MAX, REDIAL_MIN
-from bridge.net.dial import Dial, DialsKept, TupleTaken
-from bridge.net.tcp import TcpStream
-from bridge.protocol.verdict import Evidence
+from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of
+from punchbridge.errors import AddressError
+from punchbridge.limits.punch import DCUTR_LOSER_GRACE, MAX_PUNCH_DIALS, MAX_PUNCH_SOCKETS, REDIAL_MAX, REDIAL_MIN
+from punchbridge.net.dial import Dial, DialsKept, TupleTaken
+from punchbridge.net.tcp import TcpStream
+from punchbridge.protocol.verdict import Evidence
 
 __all__ = ["How", "SimultaneousOpen", "Source"]
 
@@ -138,7 +138,7 @@ class SimultaneousOpen(Generic[T]):
                 await self._see_through(dial)
             except OSError as problem:
                 # At once if it was a while under way: after an ICMP error the mapping stays open, and while no dial
-                # is outstanding the peer's SYN comes through to the listener (see bridge.net.dial).
+                # is outstanding the peer's SYN comes through to the listener (see punchbridge.net.dial).
                 again = began + (self._refused(problem) if dial is not None else self._failed_here(problem))
             else:
                 again = trio.current_time() + self._jitter()

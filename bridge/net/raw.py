@@ -11,7 +11,7 @@ from typing import Protocol
 
 import trio
 
-from bridge.errors import ConnectionLost, StreamReset
+from punchbridge.errors import ConnectionLost, StreamReset
 
 Buffer = bytes | bytearray | memoryview
 

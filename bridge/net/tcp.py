@@ -16,9 +16,9 @@ from operator import index
 
 import trio
 
-from bridge.addresses import Endpoint, Multiaddr, endpoint_of, tcp_addr
-from bridge.errors import AddressError, DialTimeout, PortInUse, Unreachable
-from bridge.limits.net import (
+from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, tcp_addr
+from punchbridge.errors import AddressError, DialTimeout, PortInUse, Unreachable
+from punchbridge.limits.net import (
     ACCEPT_BACKLOG,
     MAX_RESOLVED,
     RESOLVE_TIMEOUT,
@@ -26,8 +26,8 @@ from bridge.limits.net import (
     SYN_ACK_RETRIES,
     TCP_USER_TIMEOUT_MS,
 )
-from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
-from bridge.net.turn import Turn
+from punchbridge.net.raw import BrokenConnection, BrokenStream, Buffer
+from punchbridge.net.turn import Turn
 
 _KEEPALIVE_IDLE = 30
 _KEEPALIVE_INTERVAL = 10

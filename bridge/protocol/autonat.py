@@ -13,11 +13,11 @@ from typing import Literal
 
 from google.protobuf.message import DecodeError
 
-from bridge._pb.punchbridge.autonat.v2 import autonat_pb2 as pb
-from bridge.addresses import Multiaddr, decode
-from bridge.errors import ProtocolViolation
-from bridge.identity import PeerId
-from bridge.limits.autonat import (
+from punchbridge._pb.punchbridge.autonat.v2 import autonat_pb2 as pb
+from punchbridge.addresses import Multiaddr, decode
+from punchbridge.errors import ProtocolViolation
+from punchbridge.identity import PeerId
+from punchbridge.limits.autonat import (
     AUTONAT_CONCURRENT_PER_PEER,
     AUTONAT_CONFIRMATIONS,
     AUTONAT_DATA_CHUNK,
@@ -31,8 +31,8 @@ from bridge.limits.autonat import (
     AUTONAT_REQUESTS_PER_PEER,
     AUTONAT_STALE,
 )
-from bridge.protocol.candidates import Scope
-from bridge.protocol.nat import endpoint_key
+from punchbridge.protocol.candidates import Scope
+from punchbridge.protocol.nat import endpoint_key
 
 __all__ = [
     "DIAL_BACK",

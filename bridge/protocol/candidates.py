@@ -11,17 +11,27 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from bridge.addresses import P_P2P, P_TCP, Endpoint, Multiaddr, decode, endpoint_of, host_kind, is_relayed, tcp_addr
-from bridge.errors import AddressError
-from bridge.identity import PeerId, parse_peer_id
-from bridge.limits.punch import (
+from punchbridge.addresses import (
+    P_P2P,
+    P_TCP,
+    Endpoint,
+    Multiaddr,
+    decode,
+    endpoint_of,
+    host_kind,
+    is_relayed,
+    tcp_addr,
+)
+from punchbridge.errors import AddressError
+from punchbridge.identity import PeerId, parse_peer_id
+from punchbridge.limits.punch import (
     MAX_CANDIDATE_HOSTS,
     MAX_CANDIDATE_PORTS,
     MAX_CANDIDATES,
     MAX_OBSERVERS,
     STALE_OBSERVATION,
 )
-from bridge.protocol.nat import MappingReport, Observation, classify, endpoint_key
+from punchbridge.protocol.nat import MappingReport, Observation, classify, endpoint_key
 
 __all__ = ["ObservedAddresses", "Refusal", "RemoteCandidates", "Scope", "filter_remote", "own_candidates"]
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, cast
 
-from bridge.addresses import Multiaddr, decode
-from bridge.errors import AddressError, ProtocolViolation
-from bridge.identity import PeerId, parse_peer_id
-from bridge.protocol import messages as pb
+from punchbridge.addresses import Multiaddr, decode
+from punchbridge.errors import AddressError, ProtocolViolation
+from punchbridge.identity import PeerId, parse_peer_id
+from punchbridge.protocol import messages as pb
 
 HOP: Final = "/libp2p/circuit/relay/0.2.0/hop"
 STOP: Final = "/libp2p/circuit/relay/0.2.0/stop"

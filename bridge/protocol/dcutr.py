@@ -16,12 +16,12 @@ from enum import Enum, auto
 
 from google.protobuf.message import DecodeError
 
-from bridge.addresses import Multiaddr
-from bridge.errors import ProtocolViolation
-from bridge.events import Role
-from bridge.limits.punch import MAX_CANDIDATES
-from bridge.limits.wire import MAX_MESSAGE
-from bridge.protocol.messages import HolePunch
+from punchbridge.addresses import Multiaddr
+from punchbridge.errors import ProtocolViolation
+from punchbridge.events import Role
+from punchbridge.limits.punch import MAX_CANDIDATES
+from punchbridge.limits.wire import MAX_MESSAGE
+from punchbridge.protocol.messages import HolePunch
 
 __all__ = ["PROTOCOL", "Answerer", "Opener", "Schedule", "State", "decode_connect", "encode_connect", "role_of"]
 

@@ -15,9 +15,9 @@ from libp2p.crypto.exceptions import CryptographyError
 from libp2p.crypto.keys import PublicKey
 from libp2p.crypto.serialization import deserialize_public_key
 
-from bridge.errors import ProtocolViolation
-from bridge.identity import Identity, PeerId
-from bridge.protocol import messages as pb
+from punchbridge.errors import ProtocolViolation
+from punchbridge.identity import Identity, PeerId
+from punchbridge.protocol import messages as pb
 
 MAX_KEY: Final = 1100
 """Bytes of a public key: RSA with 8192 bits takes 1062. Larger keys only cost the verifier time (CVE-2023-39533)."""

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bridge.addresses import Multiaddr, decode
-from bridge.errors import ProtocolViolation
-from bridge.identity import Identity, PeerId
-from bridge.limits.identify import MAX_IDENTIFY_ADDRS, MAX_IDENTIFY_PROTOCOLS
-from bridge.limits.wire import MAX_MESSAGE, MAX_MULTISTREAM_LINE
-from bridge.protocol.identity_key import peer_of_key
-from bridge.protocol.messages import DecodeError, Identify
+from punchbridge.addresses import Multiaddr, decode
+from punchbridge.errors import ProtocolViolation
+from punchbridge.identity import Identity, PeerId
+from punchbridge.limits.identify import MAX_IDENTIFY_ADDRS, MAX_IDENTIFY_PROTOCOLS
+from punchbridge.limits.wire import MAX_MESSAGE, MAX_MULTISTREAM_LINE
+from punchbridge.protocol.identity_key import peer_of_key
+from punchbridge.protocol.messages import DecodeError, Identify
 
 __all__ = ["IDENTIFY", "PROTOCOL_VERSION", "PUSH", "IdentifyInfo", "IdentifyUpdate", "decode_update", "encode_info"]
 

@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from bridge.errors import AuthenticationFailed
-from bridge.identity import PeerId
-from bridge.limits.wire import MAX_IDENTITY_KEY, MAX_RSA_BITS
-from bridge.protocol.messages import DecodeError, KeyType, PublicKeyMessage
+from punchbridge.errors import AuthenticationFailed
+from punchbridge.identity import PeerId
+from punchbridge.limits.wire import MAX_IDENTITY_KEY, MAX_RSA_BITS
+from punchbridge.protocol.messages import DecodeError, KeyType, PublicKeyMessage
 
 _MAX_INLINE = 42
 

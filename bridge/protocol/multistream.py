@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from bridge.errors import NegotiationFailed, ProtocolViolation
-from bridge.limits.wire import MAX_MULTISTREAM_LINE, MAX_PROPOSALS
-from bridge.protocol import varint
+from punchbridge.errors import NegotiationFailed, ProtocolViolation
+from punchbridge.limits.wire import MAX_MULTISTREAM_LINE, MAX_PROPOSALS
+from punchbridge.protocol import varint
 
 MULTISTREAM = "/multistream/1.0.0"
 NOT_AVAILABLE = "na"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 
-from bridge.addresses import Endpoint, Multiaddr, endpoint_of
-from bridge.identity import PeerId
+from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of
+from punchbridge.identity import PeerId
 
 __all__ = ["Mapping", "MappingReport", "Observation", "classify"]
 

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from noise.connection import Keypair, NoiseConnection
 from noise.exceptions import NoiseHandshakeError, NoiseInvalidMessage, NoiseValueError
 
-from bridge.errors import AuthenticationFailed, NegotiationFailed, ProtocolViolation, WrongPeer
-from bridge.identity import Identity, PeerId, peer_text
-from bridge.limits.wire import MAX_EARLY_MUXERS, MAX_NOISE_MESSAGE, MAX_NOISE_PLAINTEXT
-from bridge.protocol.identity_key import verify_identity
-from bridge.protocol.messages import DecodeError, NoiseExtensions, NoiseHandshakePayload
+from punchbridge.errors import AuthenticationFailed, NegotiationFailed, ProtocolViolation, WrongPeer
+from punchbridge.identity import Identity, PeerId, peer_text
+from punchbridge.limits.wire import MAX_EARLY_MUXERS, MAX_NOISE_MESSAGE, MAX_NOISE_PLAINTEXT
+from punchbridge.protocol.identity_key import verify_identity
+from punchbridge.protocol.messages import DecodeError, NoiseExtensions, NoiseHandshakePayload
 
 NOISE = "/noise"
 _NAME = b"Noise_XX_25519_ChaChaPoly_SHA256"

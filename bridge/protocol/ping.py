@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bridge.errors import ProtocolViolation
+from punchbridge.errors import ProtocolViolation
 
 __all__ = ["PING", "PING_SIZE", "PingExchange"]
 

@@ -5,7 +5,7 @@ Minimal form, at most 9 bytes (63 bits). Works on bytes in memory: it reads no s
 
 from __future__ import annotations
 
-from bridge.errors import ProtocolViolation
+from punchbridge.errors import ProtocolViolation
 
 MAX_VARINT_BYTES = 9
 

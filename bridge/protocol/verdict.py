@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from bridge.protocol.nat import Mapping
+from punchbridge.protocol.nat import Mapping
 
 __all__ = ["TABLE", "Code", "Evidence", "Verdict", "judge", "message"]
 

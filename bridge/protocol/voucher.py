@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from bridge.errors import ProtocolViolation
-from bridge.identity import Identity, PeerId, peer_text
-from bridge.protocol import messages as pb
-from bridge.protocol.circuit import U64_MAX, MalformedMessage, decode_peer
-from bridge.protocol.envelope import seal, unseal
+from punchbridge.errors import ProtocolViolation
+from punchbridge.identity import Identity, PeerId, peer_text
+from punchbridge.protocol import messages as pb
+from punchbridge.protocol.circuit import U64_MAX, MalformedMessage, decode_peer
+from punchbridge.protocol.envelope import seal, unseal
 
 DOMAIN: Final = "libp2p-relay-rsvp"
 

@@ -11,8 +11,8 @@ from typing import Any, NoReturn, cast
 import grpc
 import grpc.aio
 
-from bridge.rpc.peer import ConnectInfo
-from bridge.rpc.reason import REASON_KEY, HasError, explanation
+from punchbridge.rpc.peer import ConnectInfo
+from punchbridge.rpc.reason import REASON_KEY, HasError, explanation
 
 __all__ = ["ReasonedAioChannel"]
 

@@ -1,4 +1,4 @@
-"""The public API for threads and asyncio: `bridge.open`, and the Bridge it yields.
+"""The public API for threads and asyncio: `punchbridge.open`, and the Bridge it yields.
 
 Thin: each method checks its arguments here and does its work in the network thread. This is where grpc servers and
 channels meet the gateway's sockets.
@@ -13,30 +13,30 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from bridge.addresses import Multiaddr
-from bridge.errors import BridgeError, ConfigError, DialTimeout
-from bridge.events import Event
-from bridge.identity import peer_text
-from bridge.limits.rpc import DIRECT_WAIT, OPEN_PATH_TIMEOUT
-from bridge.rpc.channel import ReasonedChannel
-from bridge.rpc.control import ConnectionInfo, Control, Key, Status, host_config, open_control
-from bridge.rpc.gateway import EndpointKey, EndpointUse
-from bridge.rpc.options import Options, channel_options
-from bridge.rpc.runtime import NetworkThread
-from bridge.rpc.sockets import ServerDoor
-from bridge.rpc.supervised import supervised
-from bridge.rpc.target import GRPC_PROTOCOL, PathPolicy, check_policy, check_protocol, parse_target
+from punchbridge.addresses import Multiaddr
+from punchbridge.errors import BridgeError, ConfigError, DialTimeout
+from punchbridge.events import Event
+from punchbridge.identity import peer_text
+from punchbridge.limits.rpc import DIRECT_WAIT, OPEN_PATH_TIMEOUT
+from punchbridge.rpc.channel import ReasonedChannel
+from punchbridge.rpc.control import ConnectionInfo, Control, Key, Status, host_config, open_control
+from punchbridge.rpc.gateway import EndpointKey, EndpointUse
+from punchbridge.rpc.options import Options, channel_options
+from punchbridge.rpc.runtime import NetworkThread
+from punchbridge.rpc.sockets import ServerDoor
+from punchbridge.rpc.supervised import supervised
+from punchbridge.rpc.target import GRPC_PROTOCOL, PathPolicy, check_policy, check_protocol, parse_target
 
 if TYPE_CHECKING:
     import grpc.aio
 
-    from bridge.rpc.aio_channel import ReasonedAioChannel
+    from punchbridge.rpc.aio_channel import ReasonedAioChannel
 
 __all__ = ["Bridge", "open_bridge"]
 
 
 class Bridge:
-    """A running bridge, made by `bridge.open`. Every method may be called from any thread.
+    """A running bridge, made by `punchbridge.open`. Every method may be called from any thread.
 
     After the bridge is closed each call raises SwarmStopped, and RPCs on its channels end with UNAVAILABLE.
     """
@@ -59,8 +59,8 @@ class Bridge:
     ) -> None:
         """Lets peers reach a grpc server (sync or aio) by streams of `protocol`. Call it before `server.start()`.
 
-        The server needs no change; inside its handlers `bridge.peer(context)` tells who calls. It gets a unix socket
-        that no other process can open, see `bridge.guard` for the strictest form. path: peers on another path are
+        The server needs no change; inside its handlers `punchbridge.peer(context)` tells who calls. It gets a unix socket
+        that no other process can open, see `punchbridge.guard` for the strictest form. path: peers on another path are
         refused, and a session of theirs waits for an allowed path when it loses its own. Raises ConfigError when the
         protocol is served already, when grpc cannot bind, and when a sync server was started before.
         """
@@ -135,7 +135,7 @@ class Bridge:
         """As `channel`, for asyncio: call it in the event loop that will use the channel."""
         import grpc.aio
 
-        from bridge.rpc.aio_channel import ReasonedAioChannel
+        from punchbridge.rpc.aio_channel import ReasonedAioChannel
 
         endpoint = self._endpoint(target, protocol, path, direct_wait, wait_direct)
         arguments = channel_options(_authority(endpoint), private=fresh, override=options)
@@ -231,7 +231,7 @@ def open_bridge(
     agent: str | None = None,
     events: Callable[[Event], None] | None = None,
 ) -> Iterator[Bridge]:
-    """Opens a bridge, in a network thread of its own, for the length of the with block. Exported as `bridge.open`.
+    """Opens a bridge, in a network thread of its own, for the length of the with block. Exported as `punchbridge.open`.
 
     key: path of the key file (made when missing), an Identity, or None for a fresh identity. listen: multiaddrs,
     by default every IPv4 interface on a port the system picks; () for none. relays: multiaddrs of relays to hold a

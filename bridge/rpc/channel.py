@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 import grpc
 
-from bridge.errors import BridgeError
-from bridge.rpc.peer import ConnectInfo
-from bridge.rpc.reason import REASON_KEY, HasError, explanation
+from punchbridge.errors import BridgeError
+from punchbridge.rpc.peer import ConnectInfo
+from punchbridge.rpc.reason import REASON_KEY, HasError, explanation
 
 __all__ = ["DialFailed", "ReasonedChannel"]
 

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 
-from bridge.limits.rpc import COALESCE_MOST, COALESCE_PAUSE
+from punchbridge.limits.rpc import COALESCE_MOST, COALESCE_PAUSE
 
 __all__ = ["Coalescer"]
 

@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Literal
 
 import trio
 
-from bridge.addresses import Multiaddr, is_relayed, parse, peer_of, with_peer
-from bridge.behaviours.dcutr import DcutrPolicy
-from bridge.behaviours.host import Host, HostConfig, open_host
-from bridge.errors import AddressError, ConfigError, DialTimeout
-from bridge.eventhub import EventHub
-from bridge.events import Event, ReservationAccepted
-from bridge.identity import Identity, load_or_create, peer_text
-from bridge.limits.punch import DCUTR_RETRY_MAX, DCUTR_RETRY_MIN
-from bridge.protocol.autonat import Reachability
-from bridge.rpc.gateway import Gateway, open_gateway
-from bridge.rpc.paths import wait_direct
-from bridge.rpc.supervised import supervised
-from bridge.rpc.target import Target
-from bridge.session.host import open_session_host
+from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of, with_peer
+from punchbridge.behaviours.dcutr import DcutrPolicy
+from punchbridge.behaviours.host import Host, HostConfig, open_host
+from punchbridge.errors import AddressError, ConfigError, DialTimeout
+from punchbridge.eventhub import EventHub
+from punchbridge.events import Event, ReservationAccepted
+from punchbridge.identity import Identity, load_or_create, peer_text
+from punchbridge.limits.punch import DCUTR_RETRY_MAX, DCUTR_RETRY_MIN
+from punchbridge.protocol.autonat import Reachability
+from punchbridge.rpc.gateway import Gateway, open_gateway
+from punchbridge.rpc.paths import wait_direct
+from punchbridge.rpc.supervised import supervised
+from punchbridge.rpc.target import Target
+from punchbridge.session.host import open_session_host
 
 if TYPE_CHECKING:
-    from bridge.swarm.connection import Connection
+    from punchbridge.swarm.connection import Connection
 
 __all__ = ["ConnectionInfo", "Control", "Key", "Status", "host_config", "open_control"]
 

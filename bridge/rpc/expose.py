@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.errors import ConfigError, ServerDown
-from bridge.events import ErrorEvent
-from bridge.limits.rpc import LOCAL_CONNECT_TIMEOUT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER
-from bridge.rpc.gateway import connect_unix
-from bridge.rpc.paths import accept_streams, refuse_streams
-from bridge.rpc.places import Place, parse_place
-from bridge.rpc.pump import pump
-from bridge.rpc.target import GRPC_PROTOCOL, check_protocol
+from punchbridge.errors import ConfigError, ServerDown
+from punchbridge.events import ErrorEvent
+from punchbridge.limits.rpc import LOCAL_CONNECT_TIMEOUT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER
+from punchbridge.rpc.gateway import connect_unix
+from punchbridge.rpc.paths import accept_streams, refuse_streams
+from punchbridge.rpc.places import Place, parse_place
+from punchbridge.rpc.pump import pump
+from punchbridge.rpc.target import GRPC_PROTOCOL, check_protocol
 
 if TYPE_CHECKING:
-    from bridge.behaviours.host import Host
-    from bridge.session import SessionStream
-    from bridge.swarm.stream import Stream
+    from punchbridge.behaviours.host import Host
+    from punchbridge.session import SessionStream
+    from punchbridge.swarm.stream import Stream
 
 __all__ = ["run"]
 

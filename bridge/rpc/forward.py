@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.errors import BridgeError, ConfigError, ConnectionLost, DialTimeout, PortInUse, StreamReset
-from bridge.events import ErrorEvent
-from bridge.limits.rpc import ACCEPT_PAUSE, DIRECT_WAIT, MAX_FORWARDED, OPEN_PATH_TIMEOUT
-from bridge.rpc.paths import open_on_path
-from bridge.rpc.places import Place, parse_place
-from bridge.rpc.pump import pump
-from bridge.rpc.target import GRPC_PROTOCOL, PathPolicy, Target, check_protocol, parse_target
-from bridge.swarm.supervise import supervise
+from punchbridge.errors import BridgeError, ConfigError, ConnectionLost, DialTimeout, PortInUse, StreamReset
+from punchbridge.events import ErrorEvent
+from punchbridge.limits.rpc import ACCEPT_PAUSE, DIRECT_WAIT, MAX_FORWARDED, OPEN_PATH_TIMEOUT
+from punchbridge.rpc.paths import open_on_path
+from punchbridge.rpc.places import Place, parse_place
+from punchbridge.rpc.pump import pump
+from punchbridge.rpc.target import GRPC_PROTOCOL, PathPolicy, Target, check_protocol, parse_target
+from punchbridge.swarm.supervise import supervise
 
 if TYPE_CHECKING:
-    from bridge.behaviours.host import Host
-    from bridge.session import SessionStream
-    from bridge.swarm.stream import Stream
+    from punchbridge.behaviours.host import Host
+    from punchbridge.session import SessionStream
+    from punchbridge.swarm.stream import Stream
 
 __all__ = ["run"]
 

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.errors import BridgeError, ConnectionLost, DialTimeout, LimitExceeded, ServerDown
-from bridge.events import ErrorEvent
-from bridge.identity import PeerId, peer_text
-from bridge.limits.rpc import (
+from punchbridge.errors import BridgeError, ConnectionLost, DialTimeout, LimitExceeded, ServerDown
+from punchbridge.events import ErrorEvent
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.rpc import (
     ACCEPT_PAUSE,
     DIRECT_WAIT,
     LOCAL_CONNECT_TIMEOUT,
@@ -35,17 +35,17 @@ from bridge.limits.rpc import (
     MAX_SERVED_STREAMS_PER_PEER,
     OPEN_PATH_TIMEOUT,
 )
-from bridge.rpc.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
-from bridge.rpc.peer import TABLE, ConnectInfo
-from bridge.rpc.pump import Pumped, pump
-from bridge.rpc.sockets import ServerDoor, SocketDirectory, peer_process
-from bridge.rpc.target import PathPolicy, Target
-from bridge.swarm.supervise import supervise
+from punchbridge.rpc.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
+from punchbridge.rpc.peer import TABLE, ConnectInfo
+from punchbridge.rpc.pump import Pumped, pump
+from punchbridge.rpc.sockets import ServerDoor, SocketDirectory, peer_process
+from punchbridge.rpc.target import PathPolicy, Target
+from punchbridge.swarm.supervise import supervise
 
 if TYPE_CHECKING:
-    from bridge.behaviours.host import Host
-    from bridge.session import SessionStream
-    from bridge.swarm.stream import Stream
+    from punchbridge.behaviours.host import Host
+    from punchbridge.session import SessionStream
+    from punchbridge.swarm.stream import Stream
 
 __all__ = ["Endpoint", "EndpointKey", "EndpointUse", "Gateway", "connect_unix", "open_gateway"]
 

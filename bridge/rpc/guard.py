@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from bridge.rpc.peer import TABLE
+from punchbridge.rpc.peer import TABLE
 
 __all__ = ["aio_guard", "guard"]
 
@@ -23,7 +23,7 @@ _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
 def guard(allow: Allow | None = None) -> grpc.ServerInterceptor:  # type: ignore[type-arg]
-    """For `grpc.server(..., interceptors=[bridge.guard()])`: refuses with UNAUTHENTICATED whoever is no peer.
+    """For `grpc.server(..., interceptors=[punchbridge.guard()])`: refuses with UNAUTHENTICATED whoever is no peer.
 
     allow: is asked with `context.peer()` of calls that came another way (the server's own TCP port, say).
     """
@@ -31,7 +31,7 @@ def guard(allow: Allow | None = None) -> grpc.ServerInterceptor:  # type: ignore
 
 
 def aio_guard(allow: Allow | None = None) -> grpc.aio.ServerInterceptor:  # type: ignore[type-arg]
-    """As `guard`, for `grpc.aio.server(..., interceptors=[bridge.aio_guard()])`."""
+    """As `guard`, for `grpc.aio.server(..., interceptors=[punchbridge.aio_guard()])`."""
     return _AioGuard(allow)
 
 

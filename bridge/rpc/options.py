@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bridge.limits.rpc import MAX_GRPC_MESSAGE
+from punchbridge.limits.rpc import MAX_GRPC_MESSAGE
 
 __all__ = ["channel_options", "server_options"]
 

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Literal
 
 import trio
 
-from bridge.addresses import is_relayed, with_peer
-from bridge.errors import ConnectionLost, DirectRequired, NegotiationFailed, Unreachable
-from bridge.identity import PeerId, peer_text
-from bridge.session import SessionStream
-from bridge.session.host import SessionHost
+from punchbridge.addresses import is_relayed, with_peer
+from punchbridge.errors import ConnectionLost, DirectRequired, NegotiationFailed, Unreachable
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.session import SessionStream
+from punchbridge.session.host import SessionHost
 
 if TYPE_CHECKING:
-    from bridge.behaviours.host import Host
-    from bridge.eventhub import Subscriber
-    from bridge.rpc.target import PathPolicy, Target
-    from bridge.swarm.connection import Connection
-    from bridge.swarm.stream import Stream
+    from punchbridge.behaviours.host import Host
+    from punchbridge.eventhub import Subscriber
+    from punchbridge.rpc.target import PathPolicy, Target
+    from punchbridge.swarm.connection import Connection
+    from punchbridge.swarm.stream import Stream
 
 __all__ = [
     "StreamCarrier",

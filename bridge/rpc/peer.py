@@ -12,9 +12,9 @@ from ipaddress import IPv6Address
 from typing import Literal, Protocol
 from urllib.parse import unquote
 
-from bridge.errors import NotBridged
-from bridge.events import Event, SessionSwitched
-from bridge.rpc.supervised import supervised
+from punchbridge.errors import NotBridged
+from punchbridge.events import Event, SessionSwitched
+from punchbridge.rpc.supervised import supervised
 
 __all__ = ["TABLE", "Carrier", "ConnectInfo", "PeerTable", "peer", "synthesized_address"]
 

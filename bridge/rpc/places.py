@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bridge.errors import ConfigError
+from punchbridge.errors import ConfigError
 
 __all__ = ["Place", "parse_place"]
 

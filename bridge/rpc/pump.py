@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.errors import BridgeError
-from bridge.limits.rpc import PUMP_BULK, PUMP_LINGER, PUMP_PIECES, PUMP_READ, PUMP_TURNS
-from bridge.rpc.coalesce import Coalescer
+from punchbridge.errors import BridgeError
+from punchbridge.limits.rpc import PUMP_BULK, PUMP_LINGER, PUMP_PIECES, PUMP_READ, PUMP_TURNS
+from punchbridge.rpc.coalesce import Coalescer
 
 if TYPE_CHECKING:
-    from bridge.net.raw import Buffer, InboxStream
+    from punchbridge.net.raw import Buffer, InboxStream
 
 __all__ = ["PumpEnd", "Pumped", "pump"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from bridge.errors import BridgeError
-from bridge.rpc.peer import ConnectInfo
+from punchbridge.errors import BridgeError
+from punchbridge.rpc.peer import ConnectInfo
 
 __all__ = ["REASON_KEY", "HasError", "explanation"]
 

@@ -19,8 +19,8 @@ from typing import Generic, TypeVar
 
 import trio
 
-from bridge.errors import ConfigError, DialTimeout, SwarmStopped
-from bridge.limits.rpc import BRIDGE_START_TIMEOUT, BRIDGE_STOP_TIMEOUT
+from punchbridge.errors import ConfigError, DialTimeout, SwarmStopped
+from punchbridge.limits.rpc import BRIDGE_START_TIMEOUT, BRIDGE_STOP_TIMEOUT
 
 __all__ = ["NetworkThread"]
 

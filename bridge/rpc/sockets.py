@@ -21,7 +21,7 @@ import struct
 import tempfile
 import time
 
-from bridge.errors import ConfigError
+from punchbridge.errors import ConfigError
 
 __all__ = ["ServerDoor", "SocketDirectory", "peer_process"]
 
@@ -102,7 +102,7 @@ class ServerDoor:
 
     A process with another uid cannot enter the directory. One of the same uid finds no name there; to come in it
     would have to open /proc/PID/fd of this process, which the kernel allows only to those who may trace it (proc(5)).
-    `bridge.guard` refuses even those.
+    `punchbridge.guard` refuses even those.
     """
 
     def __init__(self, name: str) -> None:

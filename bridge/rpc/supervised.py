@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from bridge.events import Event
+from punchbridge.events import Event
 
 __all__ = ["supervised"]
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast, get_args
 
-from bridge.addresses import Multiaddr, endpoint_of, is_relayed, parse, peer_of
-from bridge.errors import AddressError, ConfigError
-from bridge.identity import PeerId, parse_peer_id, peer_text
-from bridge.protocol.path import PathPolicy
+from punchbridge.addresses import Multiaddr, endpoint_of, is_relayed, parse, peer_of
+from punchbridge.errors import AddressError, ConfigError
+from punchbridge.identity import PeerId, parse_peer_id, peer_text
+from punchbridge.protocol.path import PathPolicy
 
 __all__ = ["GRPC_PROTOCOL", "PathPolicy", "Target", "check_policy", "check_protocol", "parse_target"]
 

@@ -1,4 +1,4 @@
-"""The public API for trio programs: `bridge.open_trio`, streams dialled and accepted in the caller's own run.
+"""The public API for trio programs: `punchbridge.open_trio`, streams dialled and accepted in the caller's own run.
 
 The same bridge as the sync form, without a thread. No grpc here.
 """
@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.addresses import Multiaddr
-from bridge.behaviours.host import Host
-from bridge.events import Event
-from bridge.identity import peer_text
-from bridge.limits.rpc import DIRECT_WAIT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER, PUMP_READ
-from bridge.rpc.control import ConnectionInfo, Control, Key, Status, host_config, open_control
-from bridge.rpc.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
-from bridge.rpc.peer import ConnectInfo
-from bridge.rpc.target import PathPolicy, check_policy, check_protocol, parse_target
+from punchbridge.addresses import Multiaddr
+from punchbridge.behaviours.host import Host
+from punchbridge.events import Event
+from punchbridge.identity import peer_text
+from punchbridge.limits.rpc import DIRECT_WAIT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER, PUMP_READ
+from punchbridge.rpc.control import ConnectionInfo, Control, Key, Status, host_config, open_control
+from punchbridge.rpc.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
+from punchbridge.rpc.peer import ConnectInfo
+from punchbridge.rpc.target import PathPolicy, check_policy, check_protocol, parse_target
 
 if TYPE_CHECKING:
-    from bridge.session import SessionStream
-    from bridge.swarm.stream import Stream
+    from punchbridge.session import SessionStream
+    from punchbridge.swarm.stream import Stream
 
 __all__ = ["Acceptor", "BridgeStream", "TrioBridge", "open_trio"]
 
@@ -138,7 +138,7 @@ class Acceptor:
 
 
 class TrioBridge:
-    """A running bridge inside the caller's trio run, made by `bridge.open_trio`."""
+    """A running bridge inside the caller's trio run, made by `punchbridge.open_trio`."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
@@ -146,7 +146,7 @@ class TrioBridge:
 
     @property
     def host(self) -> Host:
-        """The host below, for `bridge.rpc.expose.run` and `bridge.rpc.forward.run`."""
+        """The host below, for `punchbridge.rpc.expose.run` and `punchbridge.rpc.forward.run`."""
         return self._control.host
 
     @property
@@ -225,7 +225,7 @@ async def open_trio(
     agent: str | None = None,
     events: Callable[[Event], None] | None = None,
 ) -> AsyncIterator[TrioBridge]:
-    """Opens a bridge inside the caller's trio run; the arguments and errors of `bridge.open`."""
+    """Opens a bridge inside the caller's trio run; the arguments and errors of `punchbridge.open`."""
     config = host_config(
         key, listen, relays, agent=agent, allow_private=allow_private, punch=punch, punch_retry=punch_retry
     )

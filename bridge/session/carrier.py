@@ -13,14 +13,14 @@ from weakref import WeakKeyDictionary
 
 import trio
 
-from bridge.errors import BridgeError
-from bridge.limits.session import CARRIER_BURST, CARRIER_CAP_USE, CARRIER_READ
-from bridge.net.raw import Buffer
-from bridge.protocol.session import Session, SessionEvent, Write
+from punchbridge.errors import BridgeError
+from punchbridge.limits.session import CARRIER_BURST, CARRIER_CAP_USE, CARRIER_READ
+from punchbridge.net.raw import Buffer
+from punchbridge.protocol.session import Session, SessionEvent, Write
 
 if TYPE_CHECKING:
-    from bridge.swarm.connection import Connection
-    from bridge.swarm.stream import Stream
+    from punchbridge.swarm.connection import Connection
+    from punchbridge.swarm.stream import Stream
 
 __all__ = ["BROKEN", "Carrier", "cap_left"]
 

@@ -1,4 +1,4 @@
-"""A host whose streams are sessions: `bridge.behaviours.host` with a session service beside it."""
+"""A host whose streams are sessions: `punchbridge.behaviours.host` with a session service beside it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 
-from bridge.behaviours.host import Host, HostConfig, open_host
-from bridge.eventhub import EventHub
-from bridge.session.service import SessionService
-from bridge.swarm.scopes import flat_nursery
+from punchbridge.behaviours.host import Host, HostConfig, open_host
+from punchbridge.eventhub import EventHub
+from punchbridge.session.service import SessionService
+from punchbridge.swarm.scopes import flat_nursery
 
 __all__ = ["SessionHost", "open_session_host"]
 

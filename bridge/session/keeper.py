@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from bridge.addresses import Circuit, Multiaddr, circuit_of, endpoint_of, is_relayed, peer_of, with_peer, without_peer
-from bridge.errors import AddressError, BridgeError, DirectRequired
-from bridge.events import ConnectionClosed, ConnectionOpened, Event, SessionKept
-from bridge.identity import PeerId, peer_text
-from bridge.limits.session import (
+from punchbridge.addresses import (
+    Circuit,
+    Multiaddr,
+    circuit_of,
+    endpoint_of,
+    is_relayed,
+    peer_of,
+    with_peer,
+    without_peer,
+)
+from punchbridge.errors import AddressError, BridgeError, DirectRequired
+from punchbridge.events import ConnectionClosed, ConnectionOpened, Event, SessionKept
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.session import (
     CARRIER_CAP_POLL,
     RELEASE_GRACE,
     SESSION_DIAL,
@@ -26,15 +35,15 @@ from bridge.limits.session import (
     SPARE_BELOW,
     SPARE_CIRCUITS,
 )
-from bridge.protocol.candidates import Scope, filter_remote
-from bridge.protocol.path import CAP_LEFT, Candidate, Decision, PathKeeper, PathPolicy
-from bridge.session.carrier import BROKEN, cap_left
-from bridge.session.live import milliseconds
+from punchbridge.protocol.candidates import Scope, filter_remote
+from punchbridge.protocol.path import CAP_LEFT, Candidate, Decision, PathKeeper, PathPolicy
+from punchbridge.session.carrier import BROKEN, cap_left
+from punchbridge.session.live import milliseconds
 
 if TYPE_CHECKING:
-    from bridge.behaviours.host import Host
-    from bridge.session.live import LiveSession
-    from bridge.swarm.connection import Connection
+    from punchbridge.behaviours.host import Host
+    from punchbridge.session.live import LiveSession
+    from punchbridge.swarm.connection import Connection
 
 __all__ = ["Keeper", "Route", "routes"]
 

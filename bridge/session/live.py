@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.eventhub import EventHub
-from bridge.events import Moved, P2pFallback, P2pUpgrade, SessionSwitched
-from bridge.identity import PeerId, peer_text
-from bridge.limits.session import SESSION_ACK_DELAY, SESSION_LINGER, SESSION_PROBE
-from bridge.protocol import verdict
-from bridge.protocol.session import Attached, Ended, Refused, Released, Session, SessionEvent, Starved, Switched
-from bridge.session.carrier import Carrier
-from bridge.session.suspicion import Suspicion, verify
+from punchbridge.eventhub import EventHub
+from punchbridge.events import Moved, P2pFallback, P2pUpgrade, SessionSwitched
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.session import SESSION_ACK_DELAY, SESSION_LINGER, SESSION_PROBE
+from punchbridge.protocol import verdict
+from punchbridge.protocol.session import Attached, Ended, Refused, Released, Session, SessionEvent, Starved, Switched
+from punchbridge.session.carrier import Carrier
+from punchbridge.session.suspicion import Suspicion, verify
 
 if TYPE_CHECKING:
-    from bridge.errors import BridgeError
-    from bridge.protocol.path import PathKeeper, PathPolicy
-    from bridge.swarm.connection import Connection
-    from bridge.swarm.stream import Stream
+    from punchbridge.errors import BridgeError
+    from punchbridge.protocol.path import PathKeeper, PathPolicy
+    from punchbridge.swarm.connection import Connection
+    from punchbridge.swarm.stream import Stream
 
 __all__ = ["LiveSession"]
 

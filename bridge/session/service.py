@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from bridge.addresses import address_group, endpoint_of
-from bridge.errors import BridgeError, DirectRequired, LimitExceeded, NegotiationFailed, ProtocolViolation
-from bridge.identity import PeerId, peer_text
-from bridge.limits.identify import IDENTIFY_TIMEOUT
-from bridge.limits.session import (
+from punchbridge.addresses import address_group, endpoint_of
+from punchbridge.errors import BridgeError, DirectRequired, LimitExceeded, NegotiationFailed, ProtocolViolation
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.identify import IDENTIFY_TIMEOUT
+from punchbridge.limits.session import (
     CARRIER_READ,
     SESSION_FIRST_FRAME,
     SESSION_GOODBYE,
@@ -27,21 +27,21 @@ from bridge.limits.session import (
     SESSIONS_PER_ADDRESS,
     SESSIONS_PER_PEER,
 )
-from bridge.protocol.path import PathPolicy
-from bridge.protocol.session import Attach, Refusal, Session
-from bridge.protocol.session.budget import Budget
-from bridge.protocol.session.frames import HEADER, FrameReader, Kind, UnknownVersion, refuse
-from bridge.session.carrier import Carrier
-from bridge.session.keeper import Keeper, Route
-from bridge.session.live import LiveSession
-from bridge.session.stream import SessionStream
-from bridge.session.suspicion import Suspicion
-from bridge.swarm.supervise import supervise
+from punchbridge.protocol.path import PathPolicy
+from punchbridge.protocol.session import Attach, Refusal, Session
+from punchbridge.protocol.session.budget import Budget
+from punchbridge.protocol.session.frames import HEADER, FrameReader, Kind, UnknownVersion, refuse
+from punchbridge.session.carrier import Carrier
+from punchbridge.session.keeper import Keeper, Route
+from punchbridge.session.live import LiveSession
+from punchbridge.session.stream import SessionStream
+from punchbridge.session.suspicion import Suspicion
+from punchbridge.swarm.supervise import supervise
 
 if TYPE_CHECKING:
-    from bridge.behaviours.host import Host
-    from bridge.swarm.connection import Connection
-    from bridge.swarm.stream import Stream
+    from punchbridge.behaviours.host import Host
+    from punchbridge.swarm.connection import Connection
+    from punchbridge.swarm.stream import Stream
 
 __all__ = ["SESSION_PROTOCOL", "SessionService"]
 

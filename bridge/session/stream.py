@@ -8,14 +8,14 @@ from typing import Literal
 
 import trio
 
-from bridge.addresses import with_peer
-from bridge.errors import DirectRequired
-from bridge.eventhub import Subscriber
-from bridge.identity import PeerId, peer_text
-from bridge.limits.session import SESSION_LINGER
-from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
-from bridge.net.turn import Turn
-from bridge.session.live import LiveSession
+from punchbridge.addresses import with_peer
+from punchbridge.errors import DirectRequired
+from punchbridge.eventhub import Subscriber
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.session import SESSION_LINGER
+from punchbridge.net.raw import BrokenConnection, BrokenStream, Buffer
+from punchbridge.net.turn import Turn
+from punchbridge.session.live import LiveSession
 
 __all__ = ["SessionStream"]
 

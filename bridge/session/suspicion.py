@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.limits.session import SESSION_SILENCE, SESSION_STALL
-from bridge.session.carrier import BROKEN
+from punchbridge.limits.session import SESSION_SILENCE, SESSION_STALL
+from punchbridge.session.carrier import BROKEN
 
 if TYPE_CHECKING:
-    from bridge.swarm.connection import Connection
-    from bridge.swarm.swarm import Swarm
+    from punchbridge.swarm.connection import Connection
+    from punchbridge.swarm.swarm import Swarm
 
 __all__ = ["Suspicion", "verify"]
 

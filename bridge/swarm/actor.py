@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import trio
 
-from bridge.addresses import Multiaddr, is_relayed
-from bridge.errors import AddressError, LimitExceeded, SwarmStopped, Unreachable
-from bridge.identity import PeerId, peer_text
-from bridge.limits.swarm import MAILBOX, MAX_COMMANDS
-from bridge.swarm.commands import (
+from punchbridge.addresses import Multiaddr, is_relayed
+from punchbridge.errors import AddressError, LimitExceeded, SwarmStopped, Unreachable
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.swarm import MAILBOX, MAX_COMMANDS
+from punchbridge.swarm.commands import (
     Adopt,
     Close,
     Command,
@@ -29,14 +29,14 @@ from bridge.swarm.commands import (
     Reserve,
     Unhandle,
 )
-from bridge.swarm.connection import Connection
-from bridge.swarm.dialer import Dialer
-from bridge.swarm.listener import Listeners
-from bridge.swarm.pool import Pool
-from bridge.swarm.registry import Registration
-from bridge.swarm.stream import Stream
-from bridge.swarm.supervise import EXPECTED, report
-from bridge.swarm.transport import Reservation, ReservingTransport, Transport
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.dialer import Dialer
+from punchbridge.swarm.listener import Listeners
+from punchbridge.swarm.pool import Pool
+from punchbridge.swarm.registry import Registration
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.supervise import EXPECTED, report
+from punchbridge.swarm.transport import Reservation, ReservingTransport, Transport
 
 __all__ = ["Actor"]
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 
 import trio
 
-from bridge.addresses import Multiaddr, is_public, peer_of, without_peer
-from bridge.identity import PeerId
-from bridge.limits.identify import MAX_IDENTIFY_ADDRS
+from punchbridge.addresses import Multiaddr, is_public, peer_of, without_peer
+from punchbridge.identity import PeerId
+from punchbridge.limits.identify import MAX_IDENTIFY_ADDRS
 
 __all__ = ["Announcements", "Revision"]
 

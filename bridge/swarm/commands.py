@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import trio
 
-from bridge.addresses import Multiaddr
-from bridge.identity import PeerId
-from bridge.swarm.link import Link
-from bridge.swarm.transport import Reservation
+from punchbridge.addresses import Multiaddr
+from punchbridge.identity import PeerId
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.transport import Reservation
 
 if TYPE_CHECKING:
-    from bridge.swarm.connection import Connection
-    from bridge.swarm.stream import Stream
+    from punchbridge.swarm.connection import Connection
+    from punchbridge.swarm.stream import Stream
 
 __all__ = [
     "Adopt",

@@ -11,18 +11,18 @@ from typing import Any, Literal
 
 import trio
 
-from bridge.addresses import Multiaddr
-from bridge.errors import ConnectionLost, LimitExceeded, RemoteError
-from bridge.identity import PeerId, peer_text
-from bridge.limits.swarm import CLOSE_FLUSH, RECEIVE_SIZE
-from bridge.net.raw import BrokenConnection, BrokenStream
-from bridge.net.tcp import TcpStream
-from bridge.protocol.noise import Opener, Sealer
-from bridge.protocol.yamux import GoAwayCode
-from bridge.swarm.link import Link
-from bridge.swarm.mux import Mux, OnStream, Supported
-from bridge.swarm.sender import LOST, Sender
-from bridge.swarm.stream import Stream
+from punchbridge.addresses import Multiaddr
+from punchbridge.errors import ConnectionLost, LimitExceeded, RemoteError
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.swarm import CLOSE_FLUSH, RECEIVE_SIZE
+from punchbridge.net.raw import BrokenConnection, BrokenStream
+from punchbridge.net.tcp import TcpStream
+from punchbridge.protocol.noise import Opener, Sealer
+from punchbridge.protocol.yamux import GoAwayCode
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.mux import Mux, OnStream, Supported
+from punchbridge.swarm.sender import LOST, Sender
+from punchbridge.swarm.stream import Stream
 
 _ids = itertools.count(1)
 

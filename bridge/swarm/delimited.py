@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from bridge.errors import ProtocolViolation
-from bridge.limits.wire import MAX_MESSAGE
-from bridge.protocol import varint
+from punchbridge.errors import ProtocolViolation
+from punchbridge.limits.wire import MAX_MESSAGE
+from punchbridge.protocol import varint
 
 _READ = 4096
 

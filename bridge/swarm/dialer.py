@@ -14,8 +14,8 @@ from typing import Final, Literal
 
 import trio
 
-from bridge.addresses import Endpoint, Multiaddr, circuit_of, endpoint_of, is_relayed, peer_of, without_peer
-from bridge.errors import (
+from punchbridge.addresses import Endpoint, Multiaddr, circuit_of, endpoint_of, is_relayed, peer_of, without_peer
+from punchbridge.errors import (
     AddressError,
     AuthenticationFailed,
     BridgeError,
@@ -24,17 +24,17 @@ from bridge.errors import (
     Unreachable,
     WrongPeer,
 )
-from bridge.identity import PeerId, peer_text
-from bridge.limits.net import CONNECT_TIMEOUT
-from bridge.limits.swarm import DIAL_STAGGER, MAX_PARALLEL_DIALS, TRANSPORT_DIAL_TIMEOUT
-from bridge.net.tcp import TcpStream, connect, resolve
-from bridge.swarm.connection import Connection
-from bridge.swarm.link import Link
-from bridge.swarm.listener import Listeners
-from bridge.swarm.plan import DialPlan, check_endpoint, expected_peer, failure
-from bridge.swarm.pool import Pool
-from bridge.swarm.scopes import flat_nursery
-from bridge.swarm.transport import Transport
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.net import CONNECT_TIMEOUT
+from punchbridge.limits.swarm import DIAL_STAGGER, MAX_PARALLEL_DIALS, TRANSPORT_DIAL_TIMEOUT
+from punchbridge.net.tcp import TcpStream, connect, resolve
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.listener import Listeners
+from punchbridge.swarm.plan import DialPlan, check_endpoint, expected_peer, failure
+from punchbridge.swarm.pool import Pool
+from punchbridge.swarm.scopes import flat_nursery
+from punchbridge.swarm.transport import Transport
 
 __all__ = ["Dialer"]
 

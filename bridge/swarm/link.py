@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bridge.addresses import Multiaddr
-from bridge.identity import PeerId
-from bridge.net.raw import RawStream
-from bridge.protocol.circuit import CircuitLimit
+from punchbridge.addresses import Multiaddr
+from punchbridge.identity import PeerId
+from punchbridge.net.raw import RawStream
+from punchbridge.protocol.circuit import CircuitLimit
 
 __all__ = ["CircuitLimit", "Link"]
 

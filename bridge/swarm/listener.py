@@ -14,13 +14,13 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import trio
 
-from bridge.addresses import Endpoint, Multiaddr, endpoint_of, tcp_addr
-from bridge.errors import AddressError, BridgeError, LimitExceeded
-from bridge.eventhub import EventHub
-from bridge.events import ErrorEvent
-from bridge.limits.swarm import ACCEPT_BACKOFF, DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
-from bridge.net.interfaces import expand, is_local
-from bridge.net.tcp import TcpStream, listen_socket
+from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, tcp_addr
+from punchbridge.errors import AddressError, BridgeError, LimitExceeded
+from punchbridge.eventhub import EventHub
+from punchbridge.events import ErrorEvent
+from punchbridge.limits.swarm import ACCEPT_BACKOFF, DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
+from punchbridge.net.interfaces import expand, is_local
+from punchbridge.net.tcp import TcpStream, listen_socket
 
 __all__ = ["Listeners"]
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.errors import BridgeError, LimitExceeded, NegotiationFailed
-from bridge.limits.swarm import NEGOTIATE_TIMEOUT, TURN_FRAMES
-from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
-from bridge.protocol.multistream import Initiator, Responder
-from bridge.protocol.yamux import (
+from punchbridge.errors import BridgeError, LimitExceeded, NegotiationFailed
+from punchbridge.limits.swarm import NEGOTIATE_TIMEOUT, TURN_FRAMES
+from punchbridge.net.raw import BrokenConnection, BrokenStream, Buffer
+from punchbridge.protocol.multistream import Initiator, Responder
+from punchbridge.protocol.yamux import (
     Dead,
     Event,
     GoAwayCode,
@@ -29,11 +29,11 @@ from bridge.protocol.yamux import (
     Writable,
     Yamux,
 )
-from bridge.swarm.sender import Sender
-from bridge.swarm.stream import Stream
+from punchbridge.swarm.sender import Sender
+from punchbridge.swarm.stream import Stream
 
 if TYPE_CHECKING:
-    from bridge.swarm.connection import Connection
+    from punchbridge.swarm.connection import Connection
 
 OnStream = Callable[[Stream, str], None]
 Supported = Callable[[], Collection[str]]

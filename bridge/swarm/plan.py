@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, peer_of, without_peer
-from bridge.errors import AddressError, BridgeError, DialTimeout, Unreachable
-from bridge.identity import PeerId, peer_text
-from bridge.limits.swarm import MAX_DIAL_ADDRESSES
+from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, peer_of, without_peer
+from punchbridge.errors import AddressError, BridgeError, DialTimeout, Unreachable
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.swarm import MAX_DIAL_ADDRESSES
 
 __all__ = ["DialPlan", "check_endpoint", "expected_peer", "failure"]
 

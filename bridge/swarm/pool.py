@@ -13,8 +13,8 @@ from typing import Literal
 
 import trio
 
-from bridge.addresses import endpoint_of
-from bridge.errors import (
+from punchbridge.addresses import endpoint_of
+from punchbridge.errors import (
     AddressError,
     ConnectionLost,
     DialTimeout,
@@ -23,18 +23,18 @@ from bridge.errors import (
     RemoteError,
     SwarmStopped,
 )
-from bridge.eventhub import EventHub
-from bridge.events import ConnectionClosed, ConnectionOpened
-from bridge.identity import Identity, PeerId, peer_text
-from bridge.limits.swarm import CLOSE_TIMEOUT, UPGRADE_TIMEOUT
-from bridge.net.tcp import TcpStream
-from bridge.swarm.connection import Connection
-from bridge.swarm.link import Link
-from bridge.swarm.registry import Registration, Registry
-from bridge.swarm.stream import Stream
-from bridge.swarm.supervise import EXPECTED, report, supervise
-from bridge.swarm.table import ConnectionLimits, ConnectionTable, Refusal, Ticket
-from bridge.swarm.upgrade import upgrade
+from punchbridge.eventhub import EventHub
+from punchbridge.events import ConnectionClosed, ConnectionOpened
+from punchbridge.identity import Identity, PeerId, peer_text
+from punchbridge.limits.swarm import CLOSE_TIMEOUT, UPGRADE_TIMEOUT
+from punchbridge.net.tcp import TcpStream
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.registry import Registration, Registry
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.supervise import EXPECTED, report, supervise
+from punchbridge.swarm.table import ConnectionLimits, ConnectionTable, Refusal, Ticket
+from punchbridge.swarm.upgrade import upgrade
 
 __all__ = ["Pool"]
 

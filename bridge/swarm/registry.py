@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bridge.errors import ConfigError
-from bridge.identity import PeerId
+from punchbridge.errors import ConfigError
+from punchbridge.identity import PeerId
 
 if TYPE_CHECKING:
-    from bridge.swarm.stream import Stream
+    from punchbridge.swarm.stream import Stream
 
 __all__ = ["Handler", "Registration", "Registry"]
 

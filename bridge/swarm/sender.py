@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import trio
 
-from bridge.errors import BridgeError, LimitExceeded
-from bridge.limits.wire import MAX_NOISE_PLAINTEXT, SEND_QUEUE, SEND_QUEUE_HARD
-from bridge.net.raw import RawStream
-from bridge.protocol.noise import Sealer
+from punchbridge.errors import BridgeError, LimitExceeded
+from punchbridge.limits.wire import MAX_NOISE_PLAINTEXT, SEND_QUEUE, SEND_QUEUE_HARD
+from punchbridge.net.raw import RawStream
+from punchbridge.protocol.noise import Sealer
 
 LOST = (OSError, BridgeError, trio.BrokenResourceError, trio.ClosedResourceError)
 """What the stream below raises when it is gone, and what ends a connection."""

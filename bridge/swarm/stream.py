@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
-from bridge.errors import BridgeError, NegotiationFailed, ProtocolViolation
-from bridge.limits.wire import MAX_FRAME_PAYLOAD, SEND_BURST, SEND_QUEUE
-from bridge.net.raw import BrokenConnection, BrokenStream, Buffer
-from bridge.net.turn import Turn
-from bridge.protocol.multistream import Initiator, Responder
-from bridge.protocol.yamux import StreamState
-from bridge.swarm.supervise import report
+from punchbridge.errors import BridgeError, NegotiationFailed, ProtocolViolation
+from punchbridge.limits.wire import MAX_FRAME_PAYLOAD, SEND_BURST, SEND_QUEUE
+from punchbridge.net.raw import BrokenConnection, BrokenStream, Buffer
+from punchbridge.net.turn import Turn
+from punchbridge.protocol.multistream import Initiator, Responder
+from punchbridge.protocol.yamux import StreamState
+from punchbridge.swarm.supervise import report
 
 if TYPE_CHECKING:
-    from bridge.swarm.connection import Connection
-    from bridge.swarm.mux import Mux
+    from punchbridge.swarm.connection import Connection
+    from punchbridge.swarm.mux import Mux
 
 
 class Stream(trio.abc.HalfCloseableStream):

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from bridge.errors import BridgeError
+from punchbridge.errors import BridgeError
 
 __all__ = ["EXPECTED", "report", "supervise"]
 

@@ -13,24 +13,24 @@ from typing import Literal
 
 import trio
 
-from bridge.addresses import Multiaddr
-from bridge.eventhub import EventHub
-from bridge.identity import Identity, PeerId
-from bridge.net.tcp import TcpStream
-from bridge.protocol.candidates import ObservedAddresses
-from bridge.swarm.actor import Actor
-from bridge.swarm.announce import Announcements
-from bridge.swarm.commands import Adopt, Close, Connect, Dial, Handle, Listen, OpenStream, Reserve, Unhandle
-from bridge.swarm.connection import Connection
-from bridge.swarm.dialer import Dialer
-from bridge.swarm.link import Link
-from bridge.swarm.listener import Listeners
-from bridge.swarm.pool import Pool
-from bridge.swarm.registry import Registry
-from bridge.swarm.scopes import flat_nursery
-from bridge.swarm.stream import Stream
-from bridge.swarm.table import ConnectionLimits
-from bridge.swarm.transport import Reservation, Transport
+from punchbridge.addresses import Multiaddr
+from punchbridge.eventhub import EventHub
+from punchbridge.identity import Identity, PeerId
+from punchbridge.net.tcp import TcpStream
+from punchbridge.protocol.candidates import ObservedAddresses
+from punchbridge.swarm.actor import Actor
+from punchbridge.swarm.announce import Announcements
+from punchbridge.swarm.commands import Adopt, Close, Connect, Dial, Handle, Listen, OpenStream, Reserve, Unhandle
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.dialer import Dialer
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.listener import Listeners
+from punchbridge.swarm.pool import Pool
+from punchbridge.swarm.registry import Registry
+from punchbridge.swarm.scopes import flat_nursery
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.table import ConnectionLimits
+from punchbridge.swarm.transport import Reservation, Transport
 
 __all__ = ["Swarm", "SwarmConfig", "open_swarm"]
 

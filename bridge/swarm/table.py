@@ -11,17 +11,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from bridge.addresses import address_group
-from bridge.events import Path
-from bridge.identity import PeerId
-from bridge.limits.swarm import MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_CONNECTIONS_PER_PEER, MAX_HALF_OPEN
+from punchbridge.addresses import address_group
+from punchbridge.events import Path
+from punchbridge.identity import PeerId
+from punchbridge.limits.swarm import (
+    MAX_CONNECTIONS,
+    MAX_CONNECTIONS_PER_ADDRESS,
+    MAX_CONNECTIONS_PER_PEER,
+    MAX_HALF_OPEN,
+)
 
 __all__ = ["Admission", "ConnectionLimits", "ConnectionTable", "Listed", "Refusal", "Ticket"]
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """How many connections a swarm accepts and holds; the reasons stand in `bridge.limits`."""
+    """How many connections a swarm accepts and holds; the reasons stand in `punchbridge.limits`."""
 
     total: int = MAX_CONNECTIONS
     per_address: int = MAX_CONNECTIONS_PER_ADDRESS

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from bridge.addresses import Multiaddr
-from bridge.identity import PeerId
-from bridge.swarm.link import Link
+from punchbridge.addresses import Multiaddr
+from punchbridge.identity import PeerId
+from punchbridge.swarm.link import Link
 
 __all__ = ["Reservation", "ReservingTransport", "Transport"]
 

@@ -10,14 +10,14 @@ from typing import Literal
 
 import trio
 
-from bridge.errors import AuthenticationFailed, ConnectionLost
-from bridge.identity import Identity, PeerId
-from bridge.net.raw import RawStream
-from bridge.protocol.multistream import Initiator, Responder
-from bridge.protocol.noise import NOISE, Handshake, Secured
-from bridge.protocol.yamux import YAMUX
-from bridge.swarm.connection import Connection
-from bridge.swarm.link import Link
+from punchbridge.errors import AuthenticationFailed, ConnectionLost
+from punchbridge.identity import Identity, PeerId
+from punchbridge.net.raw import RawStream
+from punchbridge.protocol.multistream import Initiator, Responder
+from punchbridge.protocol.noise import NOISE, Handshake, Secured
+from punchbridge.protocol.yamux import YAMUX
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.link import Link
 
 _READ = 65536
 

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TextIO
 
-from bridge import events
-from bridge.events import Event
+from punchbridge import events
+from punchbridge.events import Event
 
 Tone = Literal["good", "plain", "dim", "warn", "bad"]
 _SGR: Final[Mapping[Tone, str]] = {"good": "32", "plain": "0", "dim": "2", "warn": "33", "bad": "31"}

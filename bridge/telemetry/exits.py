@@ -10,7 +10,7 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from bridge import errors
+from punchbridge import errors
 
 
 class Exit(enum.IntEnum):

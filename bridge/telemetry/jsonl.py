@@ -15,9 +15,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
-from bridge.events import Event
-from bridge.limits.programs import REPORT_FLUSH_TIMEOUT
-from bridge.limits.swarm import EVENT_QUEUE
+from punchbridge.events import Event
+from punchbridge.limits.programs import REPORT_FLUSH_TIMEOUT
+from punchbridge.limits.swarm import EVENT_QUEUE
 
 VERSION: Final = 1
 _FLOAT_DIGITS: Final = 3

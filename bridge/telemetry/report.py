@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from bridge.errors import BridgeError
-from bridge.eventhub import EventHub
-from bridge.events import ErrorEvent, Event, Summary
-from bridge.telemetry.console import Console, Tone, harmless
-from bridge.telemetry.exits import ErrorTable, Exit, exit_code, leaves
-from bridge.telemetry.jsonl import JsonLines
+from punchbridge.errors import BridgeError
+from punchbridge.eventhub import EventHub
+from punchbridge.events import ErrorEvent, Event, Summary
+from punchbridge.telemetry.console import Console, Tone, harmless
+from punchbridge.telemetry.exits import ErrorTable, Exit, exit_code, leaves
+from punchbridge.telemetry.jsonl import JsonLines
 
 
 class Reporter:

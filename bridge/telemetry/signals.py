@@ -11,8 +11,8 @@ from typing import Final
 
 import trio
 
-from bridge.limits.programs import DRAIN_TIMEOUT
-from bridge.telemetry.exits import Exit
+from punchbridge.limits.programs import DRAIN_TIMEOUT
+from punchbridge.telemetry.exits import Exit
 
 SIGNALS: Final[Mapping[int, Exit]] = {
     signal.SIGTERM: Exit.DONE,

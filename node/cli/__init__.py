@@ -1,7 +1,7 @@
 """The command line of punchbridge: which commands exist, and how their arguments become exit codes.
 
 Commands are registered by import path, so that `--help` loads none of the networking libraries, and so that this
-package names `relay.cli` without importing it. Nothing here knows what a command does.
+package names `punchbridge_relay.cli` without importing it. Nothing here knows what a command does.
 """
 
 from __future__ import annotations
@@ -18,14 +18,22 @@ if TYPE_CHECKING:
 PREFIX: Final = "PUNCHBRIDGE_"
 
 COMMANDS: Final[tuple[tuple[str, str, str], ...]] = (
-    ("relay", "relay.cli:relay", "Run a circuit relay that others meet at."),
-    ("listen", "node.cli.listen:listen", "Run the node, reachable through relays; prints the address to dial."),
-    ("dial", "node.cli.dial:dial", "Run the node and connect it to a peer; goes direct when a punch succeeds."),
-    ("expose", "node.cli.tunnel:expose", "Make a gRPC server (any language) reachable through relays."),
-    ("forward", "node.cli.tunnel:forward", "Open a local port that leads to an exposed server."),
-    ("ping", "node.cli.ping:ping", "Measure round trips to a peer; each line names the path."),
-    ("identify", "node.cli.identify:identify", "Ask a peer who it is and what it speaks."),
-    ("key", "node.cli.key:app", "Make or show identity keys."),
+    ("relay", "punchbridge_relay.cli:relay", "Run a circuit relay that others meet at."),
+    (
+        "listen",
+        "punchbridge_node.cli.listen:listen",
+        "Run the node, reachable through relays; prints the address to dial.",
+    ),
+    (
+        "dial",
+        "punchbridge_node.cli.dial:dial",
+        "Run the node and connect it to a peer; goes direct when a punch succeeds.",
+    ),
+    ("expose", "punchbridge_node.cli.tunnel:expose", "Make a gRPC server (any language) reachable through relays."),
+    ("forward", "punchbridge_node.cli.tunnel:forward", "Open a local port that leads to an exposed server."),
+    ("ping", "punchbridge_node.cli.ping:ping", "Measure round trips to a peer; each line names the path."),
+    ("identify", "punchbridge_node.cli.identify:identify", "Ask a peer who it is and what it speaks."),
+    ("key", "punchbridge_node.cli.key:app", "Make or show identity keys."),
 )
 
 _EPILOGUE: Final = (
@@ -76,8 +84,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _usage(arguments: Sequence[str], problem: Exception) -> int:
-    from bridge.errors import ConfigError
-    from bridge.telemetry.report import Reporter
+    from punchbridge.errors import ConfigError
+    from punchbridge.telemetry.report import Reporter
 
     command = next((name for name, _, _ in COMMANDS if name in arguments[:1]), "")
     text = " ".join(str(problem).split())

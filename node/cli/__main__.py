@@ -1,7 +1,7 @@
-"""`python -m node.cli` is `punchbridge`."""
+"""`python -m punchbridge_node.cli` is `punchbridge`."""
 
 import sys
 
-from node.cli import main
+from punchbridge_node.cli import main
 
 sys.exit(main())

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bridge.errors import ConfigError
-from bridge.events import Event, FlowStats, PunchFailed, PunchSucceeded
-from bridge.telemetry.exits import ErrorTable, Exit
+from punchbridge.errors import ConfigError
+from punchbridge.events import Event, FlowStats, PunchFailed, PunchSucceeded
+from punchbridge.telemetry.exits import ErrorTable, Exit
 
 from ..config import GossipSource, NodeConfig
 from ..errors import HandshakeError, HandshakeFailure, PeerStoreError
@@ -23,7 +23,7 @@ from ..storekeeper import StoreKeeper
 from .options import NodeFlags, positive
 
 if TYPE_CHECKING:
-    from bridge.telemetry.report import Reporter
+    from punchbridge.telemetry.report import Reporter
 
 # The wait for a channel includes a dial through a relay, its punch not.
 CONNECT_TIMEOUT = 20.0
@@ -138,7 +138,7 @@ NODE_ERRORS: ErrorTable = {
     NodeRefused: Exit.ERROR,
     PeerStoreError: Exit.USAGE,
 }
-"""Exit codes of the node's own failures, beside `bridge.telemetry.exits.ERRORS`."""
+"""Exit codes of the node's own failures, beside `punchbridge.telemetry.exits.ERRORS`."""
 
 
 def refused(problem: HandshakeError) -> NodeRefused:

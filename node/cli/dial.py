@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from .options import NETWORK, Endpoint, NodeFlags, Output, checked_target, flag, positive
 
 if TYPE_CHECKING:
-    from bridge import Bridge
+    from punchbridge import Bridge
 
     from .service import Feed
 
@@ -43,14 +43,14 @@ def dial(
 
     The identity is made afresh unless --key names a file. Runs until stopped, or for --duration seconds.
     """
-    from bridge.telemetry.report import Reporter, run, set_up_logging
+    from punchbridge.telemetry.report import Reporter, run, set_up_logging
 
     report = Reporter(json=out.json, quiet=out.quiet)
     set_up_logging(verbose=out.verbose)
 
     def program() -> int:
-        from bridge.addresses import is_relayed, parse
-        from bridge.errors import ConfigError
+        from punchbridge.addresses import is_relayed, parse
+        from punchbridge.errors import ConfigError
 
         from .application import Tally, node_config
         from .keeper import Goal, dial_peer

@@ -9,9 +9,9 @@ from cyclopts import Parameter
 from .options import NETWORK, Endpoint, Output, checked_target, flag, positive
 
 if TYPE_CHECKING:
-    from bridge.events import IdentifyResult
-    from bridge.rpc.trio_api import TrioBridge
-    from bridge.telemetry.exits import Exit
+    from punchbridge.events import IdentifyResult
+    from punchbridge.rpc.trio_api import TrioBridge
+    from punchbridge.telemetry.exits import Exit
 
     from .trio_service import TrioFeed
 
@@ -28,7 +28,7 @@ def identify(
     out: Output = OUTPUT_FLAGS,
 ) -> int:
     """Ask a peer who it is and what it speaks."""
-    from bridge.telemetry.report import Reporter, run, set_up_logging
+    from punchbridge.telemetry.report import Reporter, run, set_up_logging
 
     report = Reporter(json=out.json, quiet=out.quiet)
     set_up_logging(verbose=out.verbose)
@@ -36,8 +36,8 @@ def identify(
     def program() -> int:
         import trio
 
-        from bridge.errors import ConfigError, DialTimeout
-        from bridge.telemetry.exits import Exit
+        from punchbridge.errors import ConfigError, DialTimeout
+        from punchbridge.telemetry.exits import Exit
 
         from .trio_service import serve
 
@@ -67,10 +67,10 @@ def identify(
 
 async def ask(bridge: TrioBridge, addr: str) -> IdentifyResult:
     """Connects if need be, and waits for identify. Raises what `connect` raises, Unreachable when it says nothing."""
-    from bridge.errors import Unreachable
-    from bridge.events import IdentifyResult
-    from bridge.identity import peer_text
-    from bridge.rpc.target import parse_target
+    from punchbridge.errors import Unreachable
+    from punchbridge.events import IdentifyResult
+    from punchbridge.identity import peer_text
+    from punchbridge.rpc.target import parse_target
 
     await bridge.connect(addr)
     peer = parse_target(addr).peer

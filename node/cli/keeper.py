@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from bridge.errors import (
+from punchbridge.errors import (
     AuthenticationFailed,
     BridgeError,
     DialTimeout,
@@ -21,7 +21,7 @@ from bridge.errors import (
     NegotiationFailed,
     Unreachable,
 )
-from bridge.events import (
+from punchbridge.events import (
     ConnectionOpened,
     Event,
     P2pFallback,
@@ -31,8 +31,8 @@ from bridge.events import (
     PunchSucceeded,
     SessionSwitched,
 )
-from bridge.limits.programs import REDIAL_BACKOFF_FIRST, REDIAL_BACKOFF_MOST
-from bridge.rpc.peer import synthesized_address
+from punchbridge.limits.programs import REDIAL_BACKOFF_FIRST, REDIAL_BACKOFF_MOST
+from punchbridge.rpc.peer import synthesized_address
 
 from ..errors import Ending, HandshakeError, HandshakeFailure
 from ..limits import RETIRE_TIMEOUT
@@ -45,8 +45,8 @@ from .paths import Paths
 from .service import for_duration
 
 if TYPE_CHECKING:
-    from bridge import Bridge
-    from bridge.telemetry.report import Reporter
+    from punchbridge import Bridge
+    from punchbridge.telemetry.report import Reporter
 
     from .service import Feed
 

@@ -12,7 +12,7 @@ from . import PREFIX
 from .options import Output, default_key, flag
 
 if TYPE_CHECKING:
-    from bridge.identity import Identity
+    from punchbridge.identity import Identity
 
 app = App(name="key", help="Make or show identity keys.", help_format="plaintext")
 
@@ -29,8 +29,8 @@ def new(*, key: KeyFile = None, out: Output = OUTPUT_FLAGS) -> int:
     """Make a key file (mode 0600) and print its peer id in both text forms. Never overwrites one."""
 
     def make(path: Path) -> Identity:
-        from bridge.errors import IdentityError
-        from bridge.identity import load_or_create
+        from punchbridge.errors import IdentityError
+        from punchbridge.identity import load_or_create
 
         if path.exists():
             raise IdentityError(f"{path} exists already; name another file, or move it away")
@@ -44,8 +44,8 @@ def show(*, key: KeyFile = None, out: Output = OUTPUT_FLAGS) -> int:
     """Print the peer id of a key file in both text forms."""
 
     def read(path: Path) -> Identity:
-        from bridge.errors import IdentityError
-        from bridge.identity import load
+        from punchbridge.errors import IdentityError
+        from punchbridge.identity import load
 
         try:
             return load(path)
@@ -56,13 +56,13 @@ def show(*, key: KeyFile = None, out: Output = OUTPUT_FLAGS) -> int:
 
 
 def _with_identity(get: Callable[[Path], Identity], key: Path | None, out: Output) -> int:
-    from bridge.telemetry.report import Reporter, run
+    from punchbridge.telemetry.report import Reporter, run
 
     report = Reporter(json=out.json, quiet=out.quiet)
     path = key or default_key()
 
     def program() -> int:
-        from bridge.identity import peer_id_forms
+        from punchbridge.identity import peer_id_forms
 
         base58, cid = peer_id_forms(get(path).peer_id)
         report.detail.update(peer_id=base58, cid=cid, key=str(path))

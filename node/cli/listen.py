@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from .options import NETWORK, Endpoint, NodeFlags, Output, default_key, flag, positive
 
 if TYPE_CHECKING:
-    from bridge import Bridge
+    from punchbridge import Bridge
 
     from .service import Feed
 
@@ -38,7 +38,7 @@ def listen(
     Without --relay it is reachable directly only. The identity is kept in $XDG_STATE_HOME/punchbridge/key unless
     --key names another file. SIGTERM drains and exits 0.
     """
-    from bridge.telemetry.report import Reporter, run, set_up_logging
+    from punchbridge.telemetry.report import Reporter, run, set_up_logging
 
     report = Reporter(json=out.json, quiet=out.quiet)
     set_up_logging(verbose=out.verbose)

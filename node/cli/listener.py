@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc.aio
 
-from bridge import peer as peer_of_call
+from punchbridge import peer as peer_of_call
 
 from ..transport import SERVER_OPTIONS, identify_bridge
 from .application import open_node
@@ -18,8 +18,8 @@ from .reservations import Reservations
 from .service import direct_addrs, for_duration
 
 if TYPE_CHECKING:
-    from bridge import Bridge
-    from bridge.telemetry.report import Reporter
+    from punchbridge import Bridge
+    from punchbridge.telemetry.report import Reporter
 
     from .service import Feed
 

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from bridge.errors import ConfigError
-from bridge.limits.punch import DCUTR_RETRY_FIRST
+from punchbridge.errors import ConfigError
+from punchbridge.limits.punch import DCUTR_RETRY_FIRST
 
 from . import PREFIX
 
@@ -118,8 +118,8 @@ def default_key() -> Path:
 
 def checked_listen(addrs: Sequence[str]) -> list[str]:
     """Listening addresses: IP and TCP, no peer id, no circuit. Raises AddressError."""
-    from bridge.addresses import endpoint_of, is_relayed, parse
-    from bridge.errors import AddressError
+    from punchbridge.addresses import endpoint_of, is_relayed, parse
+    from punchbridge.errors import AddressError
 
     for text in addrs:
         addr = parse(text)
@@ -131,8 +131,8 @@ def checked_listen(addrs: Sequence[str]) -> list[str]:
 
 def checked_relays(addrs: Sequence[str]) -> list[str]:
     """Relay addresses: direct, ending in /p2p/ID. Raises AddressError."""
-    from bridge.addresses import endpoint_of, is_relayed, parse, peer_of
-    from bridge.errors import AddressError
+    from punchbridge.addresses import endpoint_of, is_relayed, parse, peer_of
+    from punchbridge.errors import AddressError
 
     for text in addrs:
         addr = parse(text)
@@ -143,9 +143,9 @@ def checked_relays(addrs: Sequence[str]) -> list[str]:
 
 def checked_target(text: str) -> str:
     """The peer id of a TARGET, a circuit or direct multiaddr that ends in /p2p/ID. Raises AddressError."""
-    from bridge.addresses import circuit_of, endpoint_of, is_relayed, parse, peer_of
-    from bridge.errors import AddressError
-    from bridge.identity import peer_text
+    from punchbridge.addresses import circuit_of, endpoint_of, is_relayed, parse, peer_of
+    from punchbridge.errors import AddressError
+    from punchbridge.identity import peer_text
 
     if not text.startswith("/"):
         raise AddressError(f"{text!r} is no address; copy the whole line that the listener printed, /ip4/…/p2p/ID")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, cast
 
-from bridge.events import Event, HandshakeCompleted, PathChanged, SessionSwitched
+from punchbridge.events import Event, HandshakeCompleted, PathChanged, SessionSwitched
 
 from ..events import PeerDisconnected
 

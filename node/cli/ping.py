@@ -9,8 +9,8 @@ from cyclopts import Parameter
 from .options import NETWORK, Endpoint, Output, checked_target, flag, positive
 
 if TYPE_CHECKING:
-    from bridge.rpc.trio_api import TrioBridge
-    from bridge.telemetry.exits import Exit
+    from punchbridge.rpc.trio_api import TrioBridge
+    from punchbridge.telemetry.exits import Exit
 
     from .trio_service import TrioFeed
 
@@ -35,13 +35,13 @@ def ping(
     out: Output = OUTPUT_FLAGS,
 ) -> int:
     """Measure round trips to a peer; each line names the path."""
-    from bridge.telemetry.report import Reporter, run, set_up_logging
+    from punchbridge.telemetry.report import Reporter, run, set_up_logging
 
     report = Reporter(json=out.json, quiet=out.quiet)
     set_up_logging(verbose=out.verbose)
 
     def program() -> int:
-        from bridge.errors import ConfigError
+        from punchbridge.errors import ConfigError
 
         from .pinger import Pinger, Plan
         from .trio_service import serve

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.errors import BridgeError, DialTimeout, DirectRequired
-from bridge.events import P2pFallback, PingResult, PunchFailed
-from bridge.identity import peer_text
-from bridge.rpc.target import parse_target
-from bridge.rpc.trio_api import TrioBridge
-from bridge.swarm.connection import Connection
-from bridge.telemetry.console import spot
-from bridge.telemetry.exits import Exit
+from punchbridge.errors import BridgeError, DialTimeout, DirectRequired
+from punchbridge.events import P2pFallback, PingResult, PunchFailed
+from punchbridge.identity import peer_text
+from punchbridge.rpc.target import parse_target
+from punchbridge.rpc.trio_api import TrioBridge
+from punchbridge.swarm.connection import Connection
+from punchbridge.telemetry.console import spot
+from punchbridge.telemetry.exits import Exit
 
 if TYPE_CHECKING:
-    from bridge.telemetry.report import Reporter
+    from punchbridge.telemetry.report import Reporter
 
     from .trio_service import TrioFeed
 

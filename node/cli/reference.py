@@ -1,6 +1,6 @@
 """The reference tables of docs/operations.md, made from the code: flags, exit codes, events.
 
-`python -m node.cli.reference docs/operations.md` rewrites the text between its markers; a test fails when the page
+`python -m punchbridge_node.cli.reference docs/operations.md` rewrites the text between its markers; a test fails when the page
 is behind the code. It reads definitions and runs no command.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 
 from cyclopts import App
 
-from bridge import events
-from bridge.telemetry.exits import MEANING
+from punchbridge import events
+from punchbridge.telemetry.exits import MEANING
 
 from . import COMMANDS, build
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from bridge.addresses import parse, peer_of
-from bridge.errors import (
+from punchbridge.addresses import parse, peer_of
+from punchbridge.errors import (
     AddressError,
     AuthenticationFailed,
     BridgeError,
@@ -19,11 +19,11 @@ from bridge.errors import (
     Unreachable,
     WrongPeer,
 )
-from bridge.events import Event, ReservationAccepted, ReservationLost
-from bridge.identity import peer_text
+from punchbridge.events import Event, ReservationAccepted, ReservationLost
+from punchbridge.identity import peer_text
 
 if TYPE_CHECKING:
-    from bridge.telemetry.report import Reporter
+    from punchbridge.telemetry.report import Reporter
 
 _HOPELESS = (RelayRefused, AuthenticationFailed, AddressError)
 """Asking again in the next seconds gets the same answer."""

@@ -14,18 +14,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bridge.addresses import is_relayed, parse, without_peer
-from bridge.events import Event, NodeStarted
-from bridge.limits.programs import DRAIN_TIMEOUT
-from bridge.limits.swarm import EVENT_QUEUE
-from bridge.telemetry.exits import Exit
-from bridge.telemetry.signals import SIGNALS
+from punchbridge.addresses import is_relayed, parse, without_peer
+from punchbridge.events import Event, NodeStarted
+from punchbridge.limits.programs import DRAIN_TIMEOUT
+from punchbridge.limits.swarm import EVENT_QUEUE
+from punchbridge.telemetry.exits import Exit
+from punchbridge.telemetry.signals import SIGNALS
 
 from .options import Endpoint, checked_listen, checked_relays
 
 if TYPE_CHECKING:
-    from bridge import Bridge
-    from bridge.telemetry.report import Reporter
+    from punchbridge import Bridge
+    from punchbridge.telemetry.report import Reporter
 
 Work = Callable[["Bridge", "Feed"], Awaitable[int]]
 
@@ -97,10 +97,10 @@ def serve(
     """Runs `work(bridge, feed)` on asyncio between opening and closing the bridge. Returns the exit code.
 
     SIGTERM and SIGHUP cancel the work, which gets DRAIN_TIMEOUT to end in good order, and give 0; SIGINT likewise
-    gives 130. A second signal ends the process at once. Raises what `bridge.open` and the work raise.
+    gives 130. A second signal ends the process at once. Raises what `punchbridge.open` and the work raise.
     """
     # Before interruptions can be raised: one inside an import is easily swallowed.
-    from bridge import open as open_bridge
+    from punchbridge import open as open_bridge
 
     gate = Gate(report.emit)
     with (

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.addresses import is_relayed, parse, without_peer
-from bridge.events import Event, NodeStarted
-from bridge.limits.swarm import EVENT_QUEUE
-from bridge.rpc.trio_api import TrioBridge, open_trio
-from bridge.telemetry.exits import Exit
-from bridge.telemetry.signals import until_signal
+from punchbridge.addresses import is_relayed, parse, without_peer
+from punchbridge.events import Event, NodeStarted
+from punchbridge.limits.swarm import EVENT_QUEUE
+from punchbridge.rpc.trio_api import TrioBridge, open_trio
+from punchbridge.telemetry.exits import Exit
+from punchbridge.telemetry.signals import until_signal
 
 from .options import Endpoint, checked_listen, checked_relays
 from .service import Gate
 
 if TYPE_CHECKING:
-    from bridge.telemetry.report import Reporter
+    from punchbridge.telemetry.report import Reporter
 
 
 class TrioFeed:

@@ -1,6 +1,6 @@
 """`punchbridge expose` and `forward`: any gRPC server and client, in any language, unmodified, over the bridge.
 
-Bytes are carried, not read: whatever speaks over TCP or a unix socket passes. The work is `bridge.rpc`'s.
+Bytes are carried, not read: whatever speaks over TCP or a unix socket passes. The work is `punchbridge.rpc`'s.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from cyclopts import Parameter
 from .options import NETWORK, Endpoint, Output, checked_target, default_key, flag, positive
 
 if TYPE_CHECKING:
-    from bridge.rpc.trio_api import TrioBridge
-    from bridge.telemetry.exits import Exit
+    from punchbridge.rpc.trio_api import TrioBridge
+    from punchbridge.telemetry.exits import Exit
 
     from .trio_service import TrioFeed
 
@@ -45,7 +45,7 @@ def expose(
     Each stream of a peer becomes a connection to the server. The identity is kept in
     $XDG_STATE_HOME/punchbridge/key unless --key names another file. SIGTERM drains and exits 0.
     """
-    from bridge.telemetry.report import Reporter, run, set_up_logging
+    from punchbridge.telemetry.report import Reporter, run, set_up_logging
 
     report = Reporter(json=out.json, quiet=out.quiet)
     set_up_logging(verbose=out.verbose)
@@ -53,9 +53,9 @@ def expose(
     def program() -> int:
         import trio
 
-        from bridge.rpc import expose as exposing
-        from bridge.rpc.places import parse_place
-        from bridge.rpc.target import check_protocol
+        from punchbridge.rpc import expose as exposing
+        from punchbridge.rpc.places import parse_place
+        from punchbridge.rpc.target import check_protocol
 
         from .reservations import Reservations
         from .trio_service import direct_addrs, serve
@@ -105,7 +105,7 @@ def forward(
     Each local connection becomes a stream, on the best path there is when it opens. The identity is made afresh
     unless --key names a file. SIGTERM drains and exits 0.
     """
-    from bridge.telemetry.report import Reporter, run, set_up_logging
+    from punchbridge.telemetry.report import Reporter, run, set_up_logging
 
     report = Reporter(json=out.json, quiet=out.quiet)
     set_up_logging(verbose=out.verbose)
@@ -113,11 +113,11 @@ def forward(
     def program() -> int:
         import trio
 
-        from bridge.errors import DialTimeout
-        from bridge.rpc import forward as forwarding
-        from bridge.rpc.places import parse_place
-        from bridge.rpc.target import check_protocol
-        from bridge.telemetry.exits import Exit
+        from punchbridge.errors import DialTimeout
+        from punchbridge.rpc import forward as forwarding
+        from punchbridge.rpc.places import parse_place
+        from punchbridge.rpc.target import check_protocol
+        from punchbridge.telemetry.exits import Exit
 
         from .trio_service import serve
 

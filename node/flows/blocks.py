@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from bridge._pb.protowire import p2p_pb2 as pb
+from punchbridge._pb.protowire import p2p_pb2 as pb
 
 from .. import ids, limits, wire
 from ..config import NodeConfig

@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 
-import bridge
+import punchbridge
 
 SERVER = Path(__file__).resolve().parent / "programs" / "rpc_server.py"
 MIB = bytes(1 << 20)
@@ -72,8 +72,8 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
         told: dict[str, Any] = json.loads(server.stdout.readline())
         listen = ["/ip4/127.0.0.1/tcp/0"]
         with (
-            bridge.open(listen=listen, punch=False, allow_private=True) as over,
-            bridge.open(listen=listen, punch=False, allow_private=True, sessions=False) as plain,
+            punchbridge.open(listen=listen, punch=False, allow_private=True) as over,
+            punchbridge.open(listen=listen, punch=False, allow_private=True, sessions=False) as plain,
             over.channel(told["addrs"][0]) as first,
             plain.channel(told["addrs"][0]) as second,
         ):

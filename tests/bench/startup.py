@@ -16,10 +16,18 @@ WALL, CPU, MEMORY = "wall ms", "CPU ms", "resident MiB"
 ANY = ("--listen", "/ip4/127.0.0.1/tcp/0")
 PROGRAMS = {
     "python -c pass": (sys.executable, "-c", "pass"),
-    "punchbridge --help": (sys.executable, "-m", "node.cli", "--help"),
-    "punchbridge relay, listening": (sys.executable, "-m", "node.cli", "relay", "--json", *ANY),
-    "punchbridge listen, listening": (sys.executable, "-m", "node.cli", "listen", "--json", *ANY),
-    "punchbridge expose, listening": (sys.executable, "-m", "node.cli", "expose", "127.0.0.1:9", "--json", *ANY),
+    "punchbridge --help": (sys.executable, "-m", "punchbridge_node.cli", "--help"),
+    "punchbridge relay, listening": (sys.executable, "-m", "punchbridge_node.cli", "relay", "--json", *ANY),
+    "punchbridge listen, listening": (sys.executable, "-m", "punchbridge_node.cli", "listen", "--json", *ANY),
+    "punchbridge expose, listening": (
+        sys.executable,
+        "-m",
+        "punchbridge_node.cli",
+        "expose",
+        "127.0.0.1:9",
+        "--json",
+        *ANY,
+    ),
 }
 LISTENING = '"event":"node.started"'
 

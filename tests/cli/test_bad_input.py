@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from programs import LOCAL, LOOPBACK, Program, Run, Start, failed
 
-from bridge.addresses import endpoint_of, parse
-from bridge.identity import Identity
-from node.peerstore import PeerStore
+from punchbridge.addresses import endpoint_of, parse
+from punchbridge.identity import Identity
+from punchbridge_node.peerstore import PeerStore
 
 SOMEBODY = str(Identity.generate())
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from programs import LOCAL, LOOPBACK, Run, Start, failed
 
-from bridge.identity import Identity
+from punchbridge.identity import Identity
 
 SOMEBODY = str(Identity.generate())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from programs import ROOT, Run
 
-from node.cli import COMMANDS
+from punchbridge_node.cli import COMMANDS
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ["", *(name for name, _, _ in COMMANDS), "key new", "key show"]
@@ -49,11 +49,20 @@ def test_version(run: Run) -> None:
 
 
 def test_help_loads_no_network_library() -> None:
-    code = "import sys; from node.cli import run; run(['--help']); print(*sys.modules, file=sys.stderr)"
+    code = "import sys; from punchbridge_node.cli import run; run(['--help']); print(*sys.modules, file=sys.stderr)"
     outcome = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
     loaded = set(outcome.stderr.split())
     assert "cyclopts" in loaded
-    assert not loaded & {"libp2p", "grpc", "trio", "asyncio", "multiaddr", "google.protobuf", "cryptography", "relay"}
+    assert not loaded & {
+        "libp2p",
+        "grpc",
+        "trio",
+        "asyncio",
+        "multiaddr",
+        "google.protobuf",
+        "cryptography",
+        "punchbridge_relay",
+    }
 
 
 def test_help_is_fast(environment: dict[str, str]) -> None:
@@ -62,7 +71,10 @@ def test_help_is_fast(environment: dict[str, str]) -> None:
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
-            [sys.executable, "-m", "node.cli", "--help"], env=environment, stdout=subprocess.DEVNULL, check=True
+            [sys.executable, "-m", "punchbridge_node.cli", "--help"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            check=True,
         )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         best = min(best, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from programs import ROOT
 
-from bridge import events
-from bridge.telemetry.exits import MEANING
-from node.cli.reference import commands, filled
+from punchbridge import events
+from punchbridge.telemetry.exits import MEANING
+from punchbridge_node.cli.reference import commands, filled
 
 PAGE = ROOT / "docs" / "operations.md"
-UPDATE = "run: .venv/bin/python -m node.cli.reference docs/operations.md"
+UPDATE = "run: .venv/bin/python -m punchbridge_node.cli.reference docs/operations.md"
 
 
 def test_page_is_up_to_date() -> None:
@@ -47,8 +47,8 @@ def test_every_event_and_exit_code_is_there() -> None:
 def test_relay_limits_are_flags() -> None:
     from dataclasses import fields
 
-    from relay.cli import LimitFlags
-    from relay.limits import RelayLimits
+    from punchbridge_relay.cli import LimitFlags
+    from punchbridge_relay.limits import RelayLimits
 
     assert LimitFlags().limits() == RelayLimits()
     assert {one.name for one in fields(LimitFlags)} == {one.name for one in fields(RelayLimits)}

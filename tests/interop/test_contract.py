@@ -79,7 +79,7 @@ def test_what_is_not_offered_is_said(env: dict[str, str]) -> None:
 
 def test_the_entry_point_ends_with_1_when_it_cannot_be_used() -> None:
     argv = [sys.executable, "-m", "contract.ours"]
-    env = {"MODE": "dial", "TRANSPORT": "quic", "PYTHONPATH": f"{INTEROP}:{INTEROP.parents[1]}"}
+    env = {"MODE": "dial", "TRANSPORT": "quic", "PYTHONPATH": f"{INTEROP}:{INTEROP.parents[1] / 'src'}"}
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout) == (1, "")
     assert "only tcp is offered" in done.stderr

@@ -20,9 +20,9 @@ import pytest
 from lab import Lab, session
 from natlab_programs import Watched, start_relay
 
-from bridge.addresses import Endpoint, tcp_addr
-from bridge.net.dial import Dial, DialsKept, TupleTaken
-from bridge.net.tcp import listen_socket
+from punchbridge.addresses import Endpoint, tcp_addr
+from punchbridge.net.dial import Dial, DialsKept, TupleTaken
+from punchbridge.net.tcp import listen_socket
 
 pytestmark = [pytest.mark.natlab, pytest.mark.timeout(120)]
 

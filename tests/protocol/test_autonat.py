@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.addresses import parse, tcp_addr
-from bridge.errors import ProtocolViolation
-from bridge.identity import Identity
-from bridge.limits.autonat import (
+from punchbridge.addresses import parse, tcp_addr
+from punchbridge.errors import ProtocolViolation
+from punchbridge.identity import Identity
+from punchbridge.limits.autonat import (
     AUTONAT_DATA_CHUNK,
     AUTONAT_DATA_REQUESTS_PER_MINUTE,
     AUTONAT_MAX_ADDRS,
@@ -20,9 +20,20 @@ from bridge.limits.autonat import (
     AUTONAT_REQUESTS_PER_PEER,
     AUTONAT_STALE,
 )
-from bridge.protocol import autonat
-from bridge.protocol.autonat import SILENCE, Answer, Choice, DataDue, DataMeter, Quota, Refused, Request, Tally, choose
-from bridge.protocol.candidates import Scope
+from punchbridge.protocol import autonat
+from punchbridge.protocol.autonat import (
+    SILENCE,
+    Answer,
+    Choice,
+    DataDue,
+    DataMeter,
+    Quota,
+    Refused,
+    Request,
+    Tally,
+    choose,
+)
+from punchbridge.protocol.candidates import Scope
 
 PEERS = [Identity.generate().peer_id for _ in range(6)]
 PUBLIC = parse("/ip4/11.1.0.2/tcp/4001")

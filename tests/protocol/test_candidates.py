@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.addresses import Multiaddr, is_relayed, parse, tcp_addr
-from bridge.identity import Identity
-from bridge.limits.punch import (
+from punchbridge.addresses import Multiaddr, is_relayed, parse, tcp_addr
+from punchbridge.identity import Identity
+from punchbridge.limits.punch import (
     MAX_CANDIDATE_HOSTS,
     MAX_CANDIDATE_PORTS,
     MAX_CANDIDATES,
     MAX_OBSERVERS,
     STALE_OBSERVATION,
 )
-from bridge.protocol.candidates import ObservedAddresses, Refusal, Scope, filter_remote, own_candidates
+from punchbridge.protocol.candidates import ObservedAddresses, Refusal, Scope, filter_remote, own_candidates
 
 PEER = Identity.generate().peer_id
 OTHER = Identity.generate().peer_id

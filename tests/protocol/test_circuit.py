@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.addresses import parse
-from bridge.errors import ProtocolViolation
-from bridge.identity import Identity
-from bridge.protocol import messages as pb
-from bridge.protocol.circuit import (
+from punchbridge.addresses import parse
+from punchbridge.errors import ProtocolViolation
+from punchbridge.identity import Identity
+from punchbridge.protocol import messages as pb
+from punchbridge.protocol.circuit import (
     MAX_RELAY_ADDRS,
     U32_MAX,
     U64_MAX,

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.addresses import parse, tcp_addr
-from bridge.errors import ProtocolViolation
-from bridge.limits.punch import MAX_CANDIDATES
-from bridge.limits.wire import MAX_MESSAGE
-from bridge.protocol.dcutr import (
+from punchbridge.addresses import parse, tcp_addr
+from punchbridge.errors import ProtocolViolation
+from punchbridge.limits.punch import MAX_CANDIDATES
+from punchbridge.limits.wire import MAX_MESSAGE
+from punchbridge.protocol.dcutr import (
     Answerer,
     Opener,
     Schedule,
@@ -20,7 +20,7 @@ from bridge.protocol.dcutr import (
     encode_sync,
     role_of,
 )
-from bridge.protocol.messages import HolePunch
+from punchbridge.protocol.messages import HolePunch
 
 ADDRS = (parse("/ip4/11.1.0.2/tcp/4001"), parse("/ip6/2600::1/tcp/4001"))
 RAW = tuple(addr.to_bytes() for addr in ADDRS)

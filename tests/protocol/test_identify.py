@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.addresses import Multiaddr, parse
-from bridge.errors import ProtocolViolation
-from bridge.identity import Identity, peer_text
-from bridge.limits.identify import MAX_IDENTIFY_ADDRS, MAX_IDENTIFY_PROTOCOLS
-from bridge.limits.wire import MAX_MESSAGE
-from bridge.protocol.identify import IdentifyInfo, IdentifyUpdate, decode_update, encode_info
-from bridge.protocol.messages import Identify
-from bridge.protocol.ping import PING_SIZE, PingExchange
+from punchbridge.addresses import Multiaddr, parse
+from punchbridge.errors import ProtocolViolation
+from punchbridge.identity import Identity, peer_text
+from punchbridge.limits.identify import MAX_IDENTIFY_ADDRS, MAX_IDENTIFY_PROTOCOLS
+from punchbridge.limits.wire import MAX_MESSAGE
+from punchbridge.protocol.identify import IdentifyInfo, IdentifyUpdate, decode_update, encode_info
+from punchbridge.protocol.messages import Identify
+from punchbridge.protocol.ping import PING_SIZE, PingExchange
 
 ME, OTHER = Identity.generate(), Identity.generate()
 ADDRS = (parse("/ip4/11.0.0.1/tcp/4001"), parse("/ip6/2001:db8::1/tcp/4001"))

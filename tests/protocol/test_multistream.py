@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import NegotiationFailed, ProtocolViolation
-from bridge.limits.wire import MAX_MULTISTREAM_LINE, MAX_PROPOSALS
-from bridge.protocol import varint
-from bridge.protocol.multistream import HEADER, Initiator, Responder, line
+from punchbridge.errors import NegotiationFailed, ProtocolViolation
+from punchbridge.limits.wire import MAX_MULTISTREAM_LINE, MAX_PROPOSALS
+from punchbridge.protocol import varint
+from punchbridge.protocol.multistream import HEADER, Initiator, Responder, line
 
 
 def test_the_bytes_on_the_wire() -> None:

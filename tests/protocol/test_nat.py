@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.addresses import Endpoint
-from bridge.identity import Identity
-from bridge.protocol.nat import Mapping, Observation, classify
+from punchbridge.addresses import Endpoint
+from punchbridge.identity import Identity
+from punchbridge.protocol.nat import Mapping, Observation, classify
 
 PEER = Identity.generate().peer_id
 LOCAL = Endpoint("ip4", "10.1.0.2", 4001)

@@ -10,12 +10,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import AuthenticationFailed, NegotiationFailed, ProtocolViolation, WrongPeer
-from bridge.identity import Identity
-from bridge.limits.wire import MAX_NOISE_PLAINTEXT
-from bridge.protocol.identity_key import peer_of_key, verify_identity
-from bridge.protocol.messages import KeyType, NoiseExtensions, NoiseHandshakePayload, PublicKeyMessage
-from bridge.protocol.noise import Handshake, Opener, Sealer, Secured
+from punchbridge.errors import AuthenticationFailed, NegotiationFailed, ProtocolViolation, WrongPeer
+from punchbridge.identity import Identity
+from punchbridge.limits.wire import MAX_NOISE_PLAINTEXT
+from punchbridge.protocol.identity_key import peer_of_key, verify_identity
+from punchbridge.protocol.messages import KeyType, NoiseExtensions, NoiseHandshakePayload, PublicKeyMessage
+from punchbridge.protocol.noise import Handshake, Opener, Sealer, Secured
 
 YAMUX = ("/yamux/1.0.0",)
 ALICE, BOB, EVE = Identity.generate(), Identity.generate(), Identity.generate()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.behaviours.relay_client.lease import Backoff, Grants, lease_seconds, renew_after
-from bridge.errors import ProtocolViolation
-from bridge.limits.circuit import (
+from punchbridge.behaviours.relay_client.lease import Backoff, Grants, lease_seconds, renew_after
+from punchbridge.errors import ProtocolViolation
+from punchbridge.limits.circuit import (
     MAX_LEASE,
     MIN_LEASE,
     RENEW_ENDS,
@@ -18,7 +18,7 @@ from bridge.limits.circuit import (
     RESERVE_BACKOFF_FIRST,
     RESERVE_BACKOFF_MAX,
 )
-from bridge.protocol.voucher import CLOCK_SKEW
+from punchbridge.protocol.voucher import CLOCK_SKEW
 
 NOW = 1_800_000_000.5
 

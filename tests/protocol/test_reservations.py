@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from bridge.errors import ConfigError
-from bridge.identity import Identity, peer_id_forms
-from bridge.protocol.circuit import CircuitLimit, Status
-from relay.access import Access, Rules, address_key
-from relay.circuits import CircuitTable, Direction
-from relay.limits import MAX_STATS_CIRCUITS, RelayLimits
-from relay.rates import TokenBuckets
-from relay.refusal import Refusal
-from relay.reservations import ReservationTable
+from punchbridge.errors import ConfigError
+from punchbridge.identity import Identity, peer_id_forms
+from punchbridge.protocol.circuit import CircuitLimit, Status
+from punchbridge_relay.access import Access, Rules, address_key
+from punchbridge_relay.circuits import CircuitTable, Direction
+from punchbridge_relay.limits import MAX_STATS_CIRCUITS, RelayLimits
+from punchbridge_relay.rates import TokenBuckets
+from punchbridge_relay.refusal import Refusal
+from punchbridge_relay.reservations import ReservationTable
 
 PEERS = [Identity.generate().peer_id for _ in range(12)]
 A, B, C = PEERS[:3]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.errors import ProtocolViolation
-from bridge.limits.session import (
+from punchbridge.errors import ProtocolViolation
+from punchbridge.limits.session import (
     SESSION_AHEAD_FRAMES,
     SESSION_KEEPALIVE,
     SESSION_PONGS,
@@ -18,7 +18,7 @@ from bridge.limits.session import (
     SESSION_RESUME_TIMEOUT,
     SESSION_WINDOW_MIN,
 )
-from bridge.protocol.session import (
+from punchbridge.protocol.session import (
     Attach,
     Attached,
     Ended,
@@ -29,8 +29,8 @@ from bridge.protocol.session import (
     Starved,
     Switched,
 )
-from bridge.protocol.session.budget import Budget
-from bridge.protocol.session.frames import MAX_PAYLOAD, FrameReader, Kind, encode, refuse
+from punchbridge.protocol.session.budget import Budget
+from punchbridge.protocol.session.frames import MAX_PAYLOAD, FrameReader, Kind, encode, refuse
 from tests.support.session_wires import ID, Wires, joined, write_all
 
 

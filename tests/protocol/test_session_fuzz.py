@@ -7,10 +7,10 @@ from struct import pack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import ProtocolViolation
-from bridge.limits.session import SESSION_AHEAD_FRAMES, SESSION_PONGS, SESSION_REPLAY_MIN
-from bridge.protocol.session import Attach, Session
-from bridge.protocol.session.frames import HEADER, MAX_PAYLOAD, AttachedFrame, FrameReader, Kind, encode
+from punchbridge.errors import ProtocolViolation
+from punchbridge.limits.session import SESSION_AHEAD_FRAMES, SESSION_PONGS, SESSION_REPLAY_MIN
+from punchbridge.protocol.session import Attach, Session
+from punchbridge.protocol.session.frames import HEADER, MAX_PAYLOAD, AttachedFrame, FrameReader, Kind, encode
 
 ID = b"0123456789abcdef"
 EDGES = [0, 1, 2, 5, 100, MAX_PAYLOAD, 1 << 20, (1 << 20) + 1, (1 << 63) - 1, (1 << 64) - 1]

@@ -7,16 +7,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bridge.limits.session import (
+from punchbridge.limits.session import (
     SESSION_CARRIERS,
     SESSION_PIECES,
     SESSION_PONGS,
     SESSION_REPLAY_MIN,
     SESSION_WINDOW_MIN,
 )
-from bridge.protocol.session import Attach, Outgoing, Refusal, Released, Session
-from bridge.protocol.session.budget import Budget
-from bridge.protocol.session.frames import AttachedFrame, Kind, encode
+from punchbridge.protocol.session import Attach, Outgoing, Refusal, Released, Session
+from punchbridge.protocol.session.budget import Budget
+from punchbridge.protocol.session.frames import AttachedFrame, Kind, encode
 
 from .test_session import ID, joined, write_all
 

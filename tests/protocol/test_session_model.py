@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bridge.limits.session import (
+from punchbridge.limits.session import (
     SESSION_AHEAD_FRAMES,
     SESSION_CARRIERS,
     SESSION_REPLAY_MAX,
     SESSION_RESUME_TIMEOUT,
     SESSION_WINDOW_MAX,
 )
-from bridge.protocol.session import Attach, Ended, Refusal, Refused, Released, Session
-from bridge.protocol.session.frames import FrameReader, Kind, refuse
+from punchbridge.protocol.session import Attach, Ended, Refusal, Refused, Released, Session
+from punchbridge.protocol.session.frames import FrameReader, Kind, refuse
 
 ID = b"0123456789abcdef"
 ENDS = ("dialler", "acceptor")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN
-from bridge.protocol.session.budget import Budget
-from bridge.protocol.session.incoming import Incoming
-from bridge.protocol.session.outgoing import Outgoing
+from punchbridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN
+from punchbridge.protocol.session.budget import Budget
+from punchbridge.protocol.session.incoming import Incoming
+from punchbridge.protocol.session.outgoing import Outgoing
 
 TRIP = 0.1
 PIECE = bytes(64 * 1024)

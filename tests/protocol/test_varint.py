@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import ProtocolViolation
-from bridge.protocol import varint
+from punchbridge.errors import ProtocolViolation
+from punchbridge.protocol import varint
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from libp2p.peer.envelope import unmarshal_envelope
 
-from bridge.errors import ProtocolViolation
-from bridge.identity import Identity
-from bridge.protocol import messages as pb
-from bridge.protocol.circuit import U64_MAX
-from bridge.protocol.envelope import seal, unseal
-from bridge.protocol.voucher import CLOCK_SKEW, DOMAIN, PAYLOAD_TYPE, open_voucher, seal_voucher
+from punchbridge.errors import ProtocolViolation
+from punchbridge.identity import Identity
+from punchbridge.protocol import messages as pb
+from punchbridge.protocol.circuit import U64_MAX
+from punchbridge.protocol.envelope import seal, unseal
+from punchbridge.protocol.voucher import CLOCK_SKEW, DOMAIN, PAYLOAD_TYPE, open_voucher, seal_voucher
 
 RELAY = Identity.generate()
 PEER = Identity.generate()

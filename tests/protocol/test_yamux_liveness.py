@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.errors import ConnectionLost, LimitExceeded
-from bridge.limits.swarm import (
-    KEEPALIVE_INTERVAL,
-    KEEPALIVE_TIMEOUT,
-)
-from bridge.limits.wire import (
-    MAX_PING_ANSWERS,
-    MAX_PINGS_IN_FLIGHT,
-)
-from bridge.protocol.yamux import (
-    Dead,
-    GoAwayCode,
-    GoneAway,
-    Pong,
-)
-from bridge.protocol.yamux.frames import ACK, FIN, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE
+from punchbridge.errors import ConnectionLost, LimitExceeded
+from punchbridge.limits.swarm import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT
+from punchbridge.limits.wire import MAX_PING_ANSWERS, MAX_PINGS_IN_FLIGHT
+from punchbridge.protocol.yamux import Dead, GoAwayCode, GoneAway, Pong
+from punchbridge.protocol.yamux.frames import ACK, FIN, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE
 from tests.support.yamux_frames import client, data, established, frame, frames, opened, server
 
 # --- Y9, Y10: ping and GoAway -------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from gaps import gaps
 from load import caps
 from switches import switches
 
-import bridge
-from bridge.events import Event, PunchSucceeded, SessionSwitched
+import punchbridge
+from punchbridge.events import Event, PunchSucceeded, SessionSwitched
 
 
 class Switches:
@@ -65,7 +65,7 @@ def main() -> int:
     threading.Thread(target=report_memory, args=(over,), daemon=True).start()
     began = time.monotonic()
     listen = [arguments.listen] if arguments.listen else []
-    with bridge.open(listen=listen, punch=bool(listen), events=moves.take) as b:
+    with punchbridge.open(listen=listen, punch=bool(listen), events=moves.take) as b:
         if arguments.mode == "switches":
             result = switches(b, arguments.circuit, arguments.direct, lambda: moves.total, arguments.count)
         elif arguments.mode == "caps":

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import trio
 from common import FLOW, SERVICE, say
 
-import bridge
-from bridge.addresses import parse
-from bridge.session.live import LiveSession
-from bridge.swarm.connection import Connection
+import punchbridge
+from punchbridge.addresses import parse
+from punchbridge.session.live import LiveSession
+from punchbridge.swarm.connection import Connection
 
 RATE = 500
 AROUND = 1.0
@@ -55,7 +55,7 @@ class Arrivals:
 class Mover:
     """Acts on the one session of a bridge, in its network thread."""
 
-    def __init__(self, b: bridge.Bridge, circuit: str, direct: str) -> None:
+    def __init__(self, b: punchbridge.Bridge, circuit: str, direct: str) -> None:
         self._b = b
         self._addrs = {"relay": parse(circuit), "direct": parse(direct)}
         self._host = b._control.host
@@ -113,7 +113,7 @@ class Mover:
         return self._b._thread.call(work, 20.0)
 
 
-def gaps(b: bridge.Bridge, circuit: str, direct: str, count: int) -> dict[str, Any]:
+def gaps(b: punchbridge.Bridge, circuit: str, direct: str, count: int) -> dict[str, Any]:
     """`count` acts of each kind; gaps in milliseconds, bounds in round trips of the paths as measured."""
     with b.channel(circuit, fresh=True) as channel:
         arrivals, mover = Arrivals(channel), Mover(b, circuit, direct)

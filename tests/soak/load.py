@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from common import ASK, ECHO, SERVICE, TAKE, digest, message
 
-import bridge
+import punchbridge
 
 ASKERS = 16
 SMALL, LARGE = 700, 1 << 20
@@ -84,7 +84,7 @@ class Load:
             time.sleep(0.01)
 
 
-def caps(b: bridge.Bridge, circuit: str, size: int) -> dict[str, Any]:
+def caps(b: punchbridge.Bridge, circuit: str, size: int) -> dict[str, Any]:
     """One client stream of `size` bytes over the relay only, and the hash of what arrived."""
     piece, sent = 256 << 10, hashlib.sha256()
 

@@ -19,15 +19,15 @@ from typing import Any
 import trio
 from common import resident, say
 
-import bridge
-from bridge.addresses import Multiaddr, is_relayed, parse
-from bridge.errors import BridgeError
-from bridge.events import Event, SessionSwitched
-from bridge.identity import PeerId
-from bridge.rpc import forward
-from bridge.rpc.target import parse_target
-from bridge.session.host import SessionHost
-from bridge.session.live import LiveSession
+import punchbridge
+from punchbridge.addresses import Multiaddr, is_relayed, parse
+from punchbridge.errors import BridgeError
+from punchbridge.events import Event, SessionSwitched
+from punchbridge.identity import PeerId
+from punchbridge.rpc import forward
+from punchbridge.rpc.target import parse_target
+from punchbridge.session.host import SessionHost
+from punchbridge.session.live import LiveSession
 
 BEAT = 0.02
 KILLED = 3
@@ -170,7 +170,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     carriers, rows = Carriers(), list[dict[str, Any]]()
     addrs = [parse(arguments.direct), parse(arguments.circuit)]
     async with (
-        bridge.open_trio(listen=[], punch=False, allow_private=arguments.lan, events=carriers.take) as b,
+        punchbridge.open_trio(listen=[], punch=False, allow_private=arguments.lan, events=carriers.take) as b,
         trio.open_nursery() as nursery,
     ):
         assert isinstance(b.host, SessionHost)

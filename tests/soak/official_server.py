@@ -17,8 +17,8 @@ from pathlib import Path
 import trio
 from common import resident, say
 
-import bridge
-from bridge.rpc import expose
+import punchbridge
+from punchbridge.rpc import expose
 
 START_SECONDS = 30.0
 
@@ -47,7 +47,7 @@ async def run(arguments: argparse.Namespace) -> None:
     env = {**os.environ, "PYTHONPATH": f"{arguments.peer / 'tree'}:{arguments.peer / 'site'}"}
     argv = [sys.executable, "-m", "tests.interop.server", "--port", str(port)]
     async with (
-        bridge.open_trio(
+        punchbridge.open_trio(
             listen=[arguments.listen], relays=[arguments.relay], punch=False, allow_private=arguments.lan
         ) as b,
         trio.open_nursery() as nursery,

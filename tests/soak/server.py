@@ -18,7 +18,7 @@ import grpc
 import trio
 from common import ASK, ECHO, FLOW, SERVICE, TAKE, digest, memory, say
 
-import bridge
+import punchbridge
 
 HANDLERS = 96
 
@@ -65,7 +65,7 @@ def handlers() -> grpc.GenericRpcHandler:
     )
 
 
-async def torment(b: bridge.Bridge, mean: float) -> None:
+async def torment(b: punchbridge.Bridge, mean: float) -> None:
     """Kills a connection of some session now and then, for as long as the bridge lives."""
     host, chance = b._control.host, random.Random(11)
     while True:
@@ -87,10 +87,10 @@ def main() -> None:
     arguments = parser.parse_args()
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
-    server = grpc.server(ThreadPoolExecutor(HANDLERS), options=bridge.server_options())
+    server = grpc.server(ThreadPoolExecutor(HANDLERS), options=punchbridge.server_options())
     server.add_generic_rpc_handlers((handlers(),))
     punch, retry = arguments.punch, 1.0 if arguments.punch else None
-    with bridge.open(listen=[arguments.listen], relays=[arguments.relay], punch=punch, punch_retry=retry) as b:
+    with punchbridge.open(listen=[arguments.listen], relays=[arguments.relay], punch=punch, punch_retry=retry) as b:
         b.serve(server)
         server.start()
         b.wait_reservation(20.0)

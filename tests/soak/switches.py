@@ -12,11 +12,11 @@ import trio
 from common import say
 from load import ASKERS, LARGE, SMALL, Load
 
-import bridge
-from bridge.addresses import Multiaddr, is_relayed, parse, peer_of
-from bridge.behaviours.host import Host
-from bridge.errors import BridgeError
-from bridge.session.live import LiveSession
+import punchbridge
+from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of
+from punchbridge.behaviours.host import Host
+from punchbridge.errors import BridgeError
+from punchbridge.session.live import LiveSession
 
 PAUSES = (0.005, 0.08)
 """Seconds between two acts of the tormentor."""
@@ -73,7 +73,7 @@ class Tormentor:
             self.acts["move" if moved else "refused move"] += 1
 
 
-def switches(b: bridge.Bridge, circuit: str, direct: str, done: Callable[[], int], count: int) -> dict[str, Any]:
+def switches(b: punchbridge.Bridge, circuit: str, direct: str, done: Callable[[], int], count: int) -> dict[str, Any]:
     """Runs until `count` switches are done. Two echo streams and many unary calls, each on a session of its own.
 
     direct: "" where a direct path has to be punched first; the tormentor takes what stands.

@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import trio
 import trio.testing
 
-from bridge.identity import Identity
-from bridge.swarm.link import Link
-from bridge.swarm.stream import Stream
+from punchbridge.identity import Identity
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.stream import Stream
 from tests.support.pairs import Side, connection_pair, tcp_pair, upgraded_pair
 
 PROTOCOL = "/test/1.0.0"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 
-from bridge.errors import ProtocolViolation, StreamReset
-from bridge.limits.wire import MAX_MESSAGE
-from bridge.protocol import varint
-from bridge.swarm.delimited import read_message, write_message
+from punchbridge.errors import ProtocolViolation, StreamReset
+from punchbridge.limits.wire import MAX_MESSAGE
+from punchbridge.protocol import varint
+from punchbridge.swarm.delimited import read_message, write_message
 from tests.support.pairs import connection_pair
 
 PROTOCOL = "/test/1.0.0"

@@ -10,11 +10,11 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.errors import ConnectionLost, StreamReset
-from bridge.limits import MIB
-from bridge.protocol.multistream import HEADER, line
-from bridge.protocol.yamux.frames import ACK, DATA, RST, SYN, WINDOW_UPDATE, header
-from bridge.swarm.link import Link
+from punchbridge.errors import ConnectionLost, StreamReset
+from punchbridge.limits import MIB
+from punchbridge.protocol.multistream import HEADER, line
+from punchbridge.protocol.yamux.frames import ACK, DATA, RST, SYN, WINDOW_UPDATE, header
+from punchbridge.swarm.link import Link
 from tests.support.pairs import connection_pair, upgraded_pair
 from tests.support.scripted import PROTOCOL, Script, open_pair, scripted
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bridge.limits.wire import MIB, SEND_QUEUE
-from bridge.protocol.multistream import HEADER, line
-from bridge.protocol.yamux.frames import ACK, DATA, SYN, WINDOW_UPDATE, header
-from bridge.swarm.stream import Stream
+from punchbridge.limits.wire import MIB, SEND_QUEUE
+from punchbridge.protocol.multistream import HEADER, line
+from punchbridge.protocol.yamux.frames import ACK, DATA, SYN, WINDOW_UPDATE, header
+from punchbridge.swarm.stream import Stream
 from tests.support.pairs import Side
 from tests.support.scripted import PROTOCOL, Script, scripted
 

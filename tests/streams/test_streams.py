@@ -8,10 +8,10 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.errors import StreamReset
-from bridge.protocol.multistream import HEADER, line
-from bridge.protocol.yamux.frames import ACK, DATA, RST, SYN, WINDOW_UPDATE, header
-from bridge.swarm.stream import Stream
+from punchbridge.errors import StreamReset
+from punchbridge.protocol.multistream import HEADER, line
+from punchbridge.protocol.yamux.frames import ACK, DATA, RST, SYN, WINDOW_UPDATE, header
+from punchbridge.swarm.stream import Stream
 from tests.support.pairs import Side, connection_pair
 from tests.support.scripted import PROTOCOL, open_pair, read_to_end, scripted
 

@@ -9,14 +9,14 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.errors import AuthenticationFailed, BridgeError, ConnectionLost, NegotiationFailed, ProtocolViolation
-from bridge.identity import Identity
-from bridge.net.tcp import TcpStream
-from bridge.protocol.multistream import HEADER, Initiator, line
-from bridge.protocol.noise import NOISE, Handshake
-from bridge.swarm.connection import Connection
-from bridge.swarm.link import Link
-from bridge.swarm.upgrade import upgrade
+from punchbridge.errors import AuthenticationFailed, BridgeError, ConnectionLost, NegotiationFailed, ProtocolViolation
+from punchbridge.identity import Identity
+from punchbridge.net.tcp import TcpStream
+from punchbridge.protocol.multistream import HEADER, Initiator, line
+from punchbridge.protocol.noise import NOISE, Handshake
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.upgrade import upgrade
 from tests.support.pairs import tcp_pair, upgraded_pair
 
 ME = Identity.generate()
@@ -122,7 +122,7 @@ async def test_cancelled_at_each_wait(role: str, steps: int) -> None:
 async def test_yamux_is_negotiated_in_the_channel_when_one_side_offers_nothing_early(
     without: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import bridge.swarm.upgrade as module
+    import punchbridge.swarm.upgrade as module
 
     original = Handshake
 

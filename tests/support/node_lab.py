@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from bridge._pb.protowire import p2p_pb2 as pb
-from node import transport, wire
-from node.config import HandshakeTimes, NodeConfig
-from node.events import Event
-from node.node import Node
-from node.transport import PeerInfo, tcp_peer
+from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node import transport, wire
+from punchbridge_node.config import HandshakeTimes, NodeConfig
+from punchbridge_node.events import Event
+from punchbridge_node.node import Node
+from punchbridge_node.transport import PeerInfo, tcp_peer
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)

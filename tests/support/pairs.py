@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bridge.addresses import parse
-from bridge.identity import Identity
-from bridge.net.tcp import TcpStream, connect, listen_socket
-from bridge.swarm.connection import Connection
-from bridge.swarm.link import Link
-from bridge.swarm.stream import Stream
-from bridge.swarm.upgrade import upgrade
+from punchbridge.addresses import parse
+from punchbridge.identity import Identity
+from punchbridge.net.tcp import TcpStream, connect, listen_socket
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.upgrade import upgrade
 
 
 @asynccontextmanager

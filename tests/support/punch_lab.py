@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import trio
 
-from bridge.addresses import Multiaddr, parse, with_peer
-from bridge.behaviours.dcutr import Dcutr, DcutrPolicy
-from bridge.behaviours.host import Host, HostConfig, open_host
-from bridge.eventhub import EventHub
-from bridge.identity import Identity, PeerId
-from bridge.protocol.dcutr import PROTOCOL, encode_connect
-from bridge.swarm.connection import Connection
-from bridge.swarm.delimited import read_message, write_message
-from relay.limits import RelayLimits
-from relay.service import HopService
+from punchbridge.addresses import Multiaddr, parse, with_peer
+from punchbridge.behaviours.dcutr import Dcutr, DcutrPolicy
+from punchbridge.behaviours.host import Host, HostConfig, open_host
+from punchbridge.eventhub import EventHub
+from punchbridge.identity import Identity, PeerId
+from punchbridge.protocol.dcutr import PROTOCOL, encode_connect
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge_relay.limits import RelayLimits
+from punchbridge_relay.service import HopService
 from tests.support.swarms import LOOPBACK, Recorder
 
 QUICK = DcutrPolicy(attempt_timeout=1.0, backoff=(0.01, 0.02), retry_first=30.0, reversal=False)

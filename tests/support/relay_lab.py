@@ -10,12 +10,12 @@ from typing import TypeVar
 
 import trio
 
-from bridge.addresses import Multiaddr, parse, with_peer
-from bridge.behaviours.relay_client import RelayClient
-from bridge.eventhub import EventHub
-from bridge.events import Event
-from bridge.identity import Identity, PeerId
-from bridge.protocol.circuit import (
+from punchbridge.addresses import Multiaddr, parse, with_peer
+from punchbridge.behaviours.relay_client import RelayClient
+from punchbridge.eventhub import EventHub
+from punchbridge.events import Event
+from punchbridge.identity import Identity, PeerId
+from punchbridge.protocol.circuit import (
     HOP,
     STOP,
     Answer,
@@ -29,13 +29,13 @@ from bridge.protocol.circuit import (
     encode_reserve,
     encode_stop_answer,
 )
-from bridge.swarm.connection import Connection
-from bridge.swarm.delimited import read_message, write_message
-from bridge.swarm.stream import Stream
-from bridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
-from relay.access import Access
-from relay.limits import RelayLimits
-from relay.service import HopService
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
+from punchbridge_relay.access import Access
+from punchbridge_relay.limits import RelayLimits
+from punchbridge_relay.service import HopService
 
 E = TypeVar("E", bound=Event)
 ANY_PORT = parse("/ip4/127.0.0.1/tcp/0")

@@ -14,12 +14,12 @@ from typing import Any
 import grpc
 import trio
 
-import bridge
-from bridge.addresses import parse
-from bridge.eventhub import EventHub
-from bridge.rpc.runtime import NetworkThread
-from relay.program import RelayConfig, run
-from relay.service import HopService
+import punchbridge
+from punchbridge.addresses import parse
+from punchbridge.eventhub import EventHub
+from punchbridge.rpc.runtime import NetworkThread
+from punchbridge_relay.program import RelayConfig, run
+from punchbridge_relay.service import HopService
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 BIG = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -37,7 +37,7 @@ class Service(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self.cancelled = threading.Event()
         self.started = threading.Event()
-        self.infos: list[bridge.ConnectInfo] = []
+        self.infos: list[punchbridge.ConnectInfo] = []
 
     def service(self, handler_call_details: Any) -> Any:
         name = handler_call_details.method.rpartition("/")[2]
@@ -54,7 +54,7 @@ class Service(grpc.GenericRpcHandler):
         return request
 
     def who(self, request: bytes, context: Any) -> bytes:
-        info = bridge.peer(context)
+        info = punchbridge.peer(context)
         self.infos.append(info)
         return "\n".join((info.peer_id, info.path, info.multiaddr, info.protocol, str(info.address))).encode()
 
@@ -130,17 +130,17 @@ class AioService(Service):
 
 
 @contextmanager
-def open_pair(*, sessions: bool = True) -> Iterator[tuple[bridge.Bridge, bridge.Bridge]]:
+def open_pair(*, sessions: bool = True) -> Iterator[tuple[punchbridge.Bridge, punchbridge.Bridge]]:
     """Two bridges on loopback: one for a server, one for a client."""
     with (
-        bridge.open(listen=LOOPBACK, allow_private=True, sessions=sessions) as server,
-        bridge.open(listen=LOOPBACK, allow_private=True, sessions=sessions) as client,
+        punchbridge.open(listen=LOOPBACK, allow_private=True, sessions=sessions) as server,
+        punchbridge.open(listen=LOOPBACK, allow_private=True, sessions=sessions) as client,
     ):
         yield server, client
 
 
 @contextmanager
-def serving(b: bridge.Bridge, service: Service, **options: Any) -> Iterator[grpc.Server]:
+def serving(b: punchbridge.Bridge, service: Service, **options: Any) -> Iterator[grpc.Server]:
     """A sync grpc server, built as any application builds one, served on the bridge."""
     with ThreadPoolExecutor(8) as pool:
         server = grpc.server(pool, handlers=(service,), options=options.pop("options", BIG), **options)
@@ -155,12 +155,12 @@ def serving(b: bridge.Bridge, service: Service, **options: Any) -> Iterator[grpc
 @contextmanager
 def relay() -> Iterator[str]:
     """A relay on loopback; its address."""
-    config = RelayConfig(identity=bridge.Identity.generate(), listen=(parse(LOOPBACK[0]),), allow_private=True)
+    config = RelayConfig(identity=punchbridge.Identity.generate(), listen=(parse(LOOPBACK[0]),), allow_private=True)
     listening: list[str] = []
     events = EventHub()
 
-    def note(event: bridge.Event) -> None:
-        if isinstance(event, bridge.events.RelayListening):
+    def note(event: punchbridge.Event) -> None:
+        if isinstance(event, punchbridge.events.RelayListening):
             listening.extend(event.addrs)
 
     events.subscribe(note)
@@ -180,12 +180,14 @@ def relay() -> Iterator[str]:
 
 
 @contextmanager
-def relayed_pair(*, punch: bool, sessions: bool = True) -> Iterator[tuple[bridge.Bridge, bridge.Bridge, str]]:
+def relayed_pair(*, punch: bool, sessions: bool = True) -> Iterator[tuple[punchbridge.Bridge, punchbridge.Bridge, str]]:
     """A listener with a reservation, a dialer, and the listener's circuit address."""
     with (
         relay() as addr,
-        bridge.open(listen=LOOPBACK, relays=[addr], allow_private=True, punch=punch, sessions=sessions) as listener,
-        bridge.open(listen=LOOPBACK, allow_private=True, punch=punch, sessions=sessions) as dialer,
+        punchbridge.open(
+            listen=LOOPBACK, relays=[addr], allow_private=True, punch=punch, sessions=sessions
+        ) as listener,
+        punchbridge.open(listen=LOOPBACK, allow_private=True, punch=punch, sessions=sessions) as dialer,
     ):
         yield listener, dialer, listener.wait_reservation(15)[0]
 

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from bridge.identity import Identity
-from bridge.protocol.yamux.frames import DATA
-from bridge.swarm.connection import Connection
-from bridge.swarm.link import Link
-from bridge.swarm.stream import Stream
-from bridge.swarm.upgrade import upgrade
+from punchbridge.identity import Identity
+from punchbridge.protocol.yamux.frames import DATA
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.upgrade import upgrade
 from tests.support.pairs import Side, tcp_pair
 
 PROTOCOL = "/test/1.0.0"

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 import trio
 
-from bridge import addresses
-from bridge.addresses import Multiaddr, with_peer
-from bridge.behaviours.host import HostConfig
-from bridge.eventhub import EventHub
-from bridge.events import Event, SessionSwitched
-from bridge.identity import Identity, PeerId
-from bridge.protocol.session.frames import Attach, FrameReader, Kind
-from bridge.session import SESSION_PROTOCOL, SessionStream
-from bridge.session.host import SessionHost, open_session_host
-from bridge.swarm.connection import Connection
-from bridge.swarm.stream import Stream
+from punchbridge import addresses
+from punchbridge.addresses import Multiaddr, with_peer
+from punchbridge.behaviours.host import HostConfig
+from punchbridge.eventhub import EventHub
+from punchbridge.events import Event, SessionSwitched
+from punchbridge.identity import Identity, PeerId
+from punchbridge.protocol.session.frames import Attach, FrameReader, Kind
+from punchbridge.session import SESSION_PROTOCOL, SessionStream
+from punchbridge.session.host import SessionHost, open_session_host
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.stream import Stream
 
 SERVICE = "/test/echo/1.0.0"
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from bridge.protocol.session import (
-    Attach,
-    Released,
-    Session,
-)
-from bridge.protocol.session.frames import FrameReader, Kind, refuse
+from punchbridge.protocol.session import Attach, Released, Session
+from punchbridge.protocol.session.frames import FrameReader, Kind, refuse
 
 ID = b"0123456789abcdef"
 

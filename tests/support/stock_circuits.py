@@ -15,7 +15,7 @@ from libp2p.relay.circuit_v2.transport import CircuitV2Transport
 from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
-from bridge.addresses import parse, with_peer, without_peer
+from punchbridge.addresses import parse, with_peer, without_peer
 from tests.support.relay_lab import ECHO
 from tests.support.stock_host import make_host
 

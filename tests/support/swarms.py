@@ -10,13 +10,13 @@ from typing import TypeVar
 
 import trio
 
-from bridge.addresses import Multiaddr, parse, with_peer
-from bridge.eventhub import EventHub
-from bridge.events import Event
-from bridge.identity import Identity, PeerId
-from bridge.swarm.stream import Stream
-from bridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
-from bridge.swarm.table import ConnectionLimits
+from punchbridge.addresses import Multiaddr, parse, with_peer
+from punchbridge.eventhub import EventHub
+from punchbridge.events import Event
+from punchbridge.identity import Identity, PeerId
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
+from punchbridge.swarm.table import ConnectionLimits
 
 LOOPBACK = parse("/ip4/127.0.0.1/tcp/0")
 ECHO = "/test/echo/1"

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge import addresses
-from bridge.addresses import Endpoint
-from bridge.errors import AddressError
-from bridge.identity import Identity, peer_text
+from punchbridge import addresses
+from punchbridge.addresses import Endpoint
+from punchbridge.errors import AddressError
+from punchbridge.identity import Identity, peer_text
 
 RELAY, TARGET = Identity.generate().peer_id, Identity.generate().peer_id
 CIRCUIT = f"/ip4/11.0.0.10/tcp/4001/p2p/{peer_text(RELAY)}/p2p-circuit/p2p/{peer_text(TARGET)}"

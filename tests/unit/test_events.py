@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from bridge.eventhub import EventHub
-from bridge.events import Event, FlowStats, NodeStarted, PathChanged, catalogue
+from punchbridge.eventhub import EventHub
+from punchbridge.events import Event, FlowStats, NodeStarted, PathChanged, catalogue
 
 PROMISED = {
     "node.started", "relay.listening", "reservation.accepted", "reservation.lost", "connection.opened",

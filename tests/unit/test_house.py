@@ -57,7 +57,12 @@ def test_the_lab_knows_no_program(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        assert not {name.partition(".")[0] for name in names} & {"runs", "bridge", "node", "relay"}
+        assert not {name.partition(".")[0] for name in names} & {
+            "runs",
+            "punchbridge",
+            "punchbridge_node",
+            "punchbridge_relay",
+        }
 
 
 def test_tracked_files_name_no_machine_and_no_registry() -> None:
@@ -89,19 +94,28 @@ def test_generated_and_private_files_are_not_tracked() -> None:
 
 
 def test_package_holds_exactly_three_top_level_names() -> None:
-    """bridge, node and relay are short names; whatever else were installed could shadow a user's own module."""
+    """What is installed begins with `punchbridge`; a short name such as `node` would collide with others' packages."""
+    import tomllib
+
     from setuptools import find_packages
 
-    sys.path.insert(0, str(ROOT))
-    try:
-        import tomllib
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    found = {
+        name.partition(".")[0]
+        for where in settings["where"]
+        for name in find_packages(where, include=settings["include"])
+    }
+    assert found == {"punchbridge", "punchbridge_node", "punchbridge_relay"}
 
-        settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-        include = settings["tool"]["setuptools"]["packages"]["find"]["include"]
-        found = {name.partition(".")[0] for name in find_packages(str(ROOT), include=include)}
-    finally:
-        sys.path.remove(str(ROOT))
-    assert found == {"bridge", "node", "relay"}
+
+@pytest.mark.parametrize("folder", ["bridge", "node", "relay"])
+def test_no_package_is_imported_under_its_folders_name(folder: str) -> None:
+    """Python started in the checkout could import each class twice, once under each name."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {folder}"], cwd=ROOT, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert "import it by that name" in done.stderr
 
 
 def test_every_package_folder_is_installed() -> None:
@@ -114,7 +128,7 @@ def test_every_package_folder_is_installed() -> None:
     assert not bare
 
 
-@pytest.mark.parametrize("name", ["bridge", "node.cli", "relay"])
+@pytest.mark.parametrize("name", ["punchbridge", "punchbridge_node.cli", "punchbridge_relay"])
 def test_importing_the_front_doors_is_cheap(name: str) -> None:
     code = f"import sys, {name}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True).stdout

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from libp2p.crypto.pb import crypto_pb2
 
-from bridge.errors import AddressError, IdentityError
-from bridge.identity import Identity, PeerId, load, load_or_create, parse_peer_id, peer_id_forms, peer_text
+from punchbridge.errors import AddressError, IdentityError
+from punchbridge.identity import Identity, PeerId, load, load_or_create, parse_peer_id, peer_id_forms, peer_text
 
 
 def test_first_use_makes_a_private_key_file_and_the_next_reads_it(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge._pb.protowire import p2p_pb2 as pb
-from node import ids, wire
-from node.addressbook import AddressBook, NetworkAddress
-from node.config import NodeConfig
-from node.handshake import Refusal, check_version
-from node.router import Outcome, RouteTable
-from node.session import outbound_addresses
-from node.transport import PeerInfo
+from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node import ids, wire
+from punchbridge_node.addressbook import AddressBook, NetworkAddress
+from punchbridge_node.config import NodeConfig
+from punchbridge_node.handshake import Refusal, check_version
+from punchbridge_node.router import Outcome, RouteTable
+from punchbridge_node.session import outbound_addresses
+from punchbridge_node.transport import PeerInfo
 
 RANGES = {
     FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge._pb.protowire import p2p_pb2 as pb
-from node import wire
-from node.config import HandshakeTimes, NodeConfig
-from node.errors import HandshakeFailure
-from node.handshake import (
+from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node import wire
+from punchbridge_node.config import HandshakeTimes, NodeConfig
+from punchbridge_node.errors import HandshakeFailure
+from punchbridge_node.handshake import (
     Completed,
     Failed,
     Handshake,

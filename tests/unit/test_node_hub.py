@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge._pb.protowire import p2p_pb2 as pb
-from node import gossip, ids, limits, wire
-from node.addressbook import AddressBook
-from node.config import NodeConfig
-from node.connection import Connection
-from node.errors import ConnectionOver, DisconnectReason, Ending, HandshakeFailure
-from node.flows.base import FlowContext
-from node.flows.transactions import AnswerTransactions
-from node.handshake import Refusal
-from node.hub import Hub, Verdict, judge
-from node.inventory import BodyStore, Inventory
-from node.peer import BoundedSet, PeerRecord
-from node.transport import PeerInfo
+from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node import gossip, ids, limits, wire
+from punchbridge_node.addressbook import AddressBook
+from punchbridge_node.config import NodeConfig
+from punchbridge_node.connection import Connection
+from punchbridge_node.errors import ConnectionOver, DisconnectReason, Ending, HandshakeFailure
+from punchbridge_node.flows.base import FlowContext
+from punchbridge_node.flows.transactions import AnswerTransactions
+from punchbridge_node.handshake import Refusal
+from punchbridge_node.hub import Hub, Verdict, judge
+from punchbridge_node.inventory import BodyStore, Inventory
+from punchbridge_node.peer import BoundedSet, PeerRecord
+from punchbridge_node.transport import PeerInfo
 
 
 class Nowhere:

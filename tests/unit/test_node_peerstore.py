@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from node import limits
-from node.addressbook import NetworkAddress
-from node.errors import PeerStoreCorrupt, PeerStoreError, PeerStoreFull, PeerStoreUnavailable
-from node.events import ErrorEvent, Event
-from node.peer import PeerRecord
-from node.peerstore import SCHEMA, PeerStore, StoredPeer
-from node.storekeeper import StoreKeeper, tcp_multiaddr
-from node.transport import PeerInfo
+from punchbridge_node import limits
+from punchbridge_node.addressbook import NetworkAddress
+from punchbridge_node.errors import PeerStoreCorrupt, PeerStoreError, PeerStoreFull, PeerStoreUnavailable
+from punchbridge_node.events import ErrorEvent, Event
+from punchbridge_node.peer import PeerRecord
+from punchbridge_node.peerstore import SCHEMA, PeerStore, StoredPeer
+from punchbridge_node.storekeeper import StoreKeeper, tcp_multiaddr
+from punchbridge_node.transport import PeerInfo
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -172,7 +172,7 @@ WRITER = textwrap.dedent(
     """
     import sys
     from pathlib import Path
-    from node.peerstore import PeerStore, StoredPeer
+    from punchbridge_node.peerstore import PeerStore, StoredPeer
     store = PeerStore(Path(sys.argv[1]))
     number = int(sys.argv[2])
     while True:
@@ -222,8 +222,8 @@ GROWER = textwrap.dedent(
     """
     import resource, sys
     from pathlib import Path
-    from node.errors import PeerStoreFull
-    from node.peerstore import PeerStore, StoredPeer
+    from punchbridge_node.errors import PeerStoreFull
+    from punchbridge_node.peerstore import PeerStore, StoredPeer
     store = PeerStore(Path(sys.argv[1]))
     store.record_peer(StoredPeer("first", None, "", 10, 0.0), now=1.0)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))

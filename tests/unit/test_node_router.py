@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from bridge._pb.protowire import p2p_pb2 as pb
-from node import limits, wire
-from node.connection import ending_for
-from node.errors import DisconnectReason
-from node.router import DROPPED_WHEN_FULL, Outcome, Route, RouteTable
+from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node import limits, wire
+from punchbridge_node.connection import ending_for
+from punchbridge_node.errors import DisconnectReason
+from punchbridge_node.router import DROPPED_WHEN_FULL, Outcome, Route, RouteTable
 
 PING = wire.message(wire.PING, pb.PingMessage(nonce=7))
 INV = wire.inv_transactions([bytes(32)])

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge._pb.protowire import p2p_pb2 as pb
-from node import ids, limits, wire
-from node.addressbook import AddressBook, NetworkAddress
-from node.config import NodeConfig, default_port
-from node.transport import PeerInfo, parse_grpc_peer
+from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node import ids, limits, wire
+from punchbridge_node.addressbook import AddressBook, NetworkAddress
+from punchbridge_node.config import NodeConfig, default_port
+from punchbridge_node.transport import PeerInfo, parse_grpc_peer
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bridge.limits.rpc import COALESCE_MOST, COALESCE_PAUSE
-from bridge.rpc.coalesce import Coalescer
+from punchbridge.limits.rpc import COALESCE_MOST, COALESCE_PAUSE
+from punchbridge.rpc.coalesce import Coalescer
 
 
 class Processor:

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-import bridge
+import punchbridge
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_every_public_name_is_in_the_page() -> None:
     words = set(re.findall(r"\w+", (ROOT / "docs/python-api.md").read_text()))
-    assert set(bridge.__all__) - words == set()
+    assert set(punchbridge.__all__) - words == set()
 
 
 def test_every_public_method_is_in_the_page() -> None:
     words = set(re.findall(r"\w+", (ROOT / "docs/python-api.md").read_text()))
-    methods = {name for name in vars(bridge.Bridge) if not name.startswith("_")} - {"close"}
+    methods = {name for name in vars(punchbridge.Bridge) if not name.startswith("_")} - {"close"}
     assert methods - words == set()
 
 

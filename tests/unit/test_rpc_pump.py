@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from bridge.net.raw import Buffer
-from bridge.net.tcp import TcpStream
-from bridge.rpc import pump as pump_module
-from bridge.rpc.pump import Pumped, PumpEnd, pump
+from punchbridge.net.raw import Buffer
+from punchbridge.net.tcp import TcpStream
+from punchbridge.rpc import pump as pump_module
+from punchbridge.rpc.pump import Pumped, PumpEnd, pump
 
 
 class Inbox(TcpStream):

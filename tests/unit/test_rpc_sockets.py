@@ -14,10 +14,10 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.errors import ConfigError
-from bridge.rpc import sockets
-from bridge.rpc.gateway import connect_unix
-from bridge.rpc.sockets import ServerDoor, SocketDirectory, peer_process
+from punchbridge.errors import ConfigError
+from punchbridge.rpc import sockets
+from punchbridge.rpc.gateway import connect_unix
+from punchbridge.rpc.sockets import ServerDoor, SocketDirectory, peer_process
 
 ROGUE = """
 import os, socket, sys

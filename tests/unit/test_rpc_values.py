@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import bridge
-from bridge.addresses import parse
-from bridge.behaviours.dcutr import DcutrPolicy
-from bridge.behaviours.host import HostConfig
-from bridge.errors import AddressError, BridgeError, ConfigError, NotBridged, Unreachable
-from bridge.identity import Identity, peer_id_forms, peer_text
-from bridge.rpc.control import host_config
-from bridge.rpc.options import channel_options, server_options
-from bridge.rpc.peer import TABLE, ConnectInfo, PeerTable, synthesized_address
-from bridge.rpc.places import Place, parse_place
-from bridge.rpc.reason import explanation
-from bridge.rpc.target import Target, check_policy, check_protocol, parse_target
+import punchbridge
+from punchbridge.addresses import parse
+from punchbridge.behaviours.dcutr import DcutrPolicy
+from punchbridge.behaviours.host import HostConfig
+from punchbridge.errors import AddressError, BridgeError, ConfigError, NotBridged, Unreachable
+from punchbridge.identity import Identity, peer_id_forms, peer_text
+from punchbridge.rpc.control import host_config
+from punchbridge.rpc.options import channel_options, server_options
+from punchbridge.rpc.peer import TABLE, ConnectInfo, PeerTable, synthesized_address
+from punchbridge.rpc.places import Place, parse_place
+from punchbridge.rpc.reason import explanation
+from punchbridge.rpc.target import Target, check_policy, check_protocol, parse_target
 
 PEER = Identity.generate().peer_id
 RELAY = Identity.generate().peer_id
@@ -161,10 +161,10 @@ def test_table_finds_escaped_names_and_info_is_live() -> None:
 
 def test_peer_of_a_foreign_call_raises() -> None:
     with pytest.raises(NotBridged, match="came another way"):
-        bridge.peer(Context("ipv4:127.0.0.1:5"))
+        punchbridge.peer(Context("ipv4:127.0.0.1:5"))
     info = ConnectInfo(peer_text(PEER), "/x", Fake())  # type: ignore[arg-type]
     TABLE.add("/tmp/q/c9", info)
-    assert bridge.peer(Context("unix:/tmp/q/c9")) is info
+    assert punchbridge.peer(Context("unix:/tmp/q/c9")) is info
     TABLE.remove("/tmp/q/c9")
 
 
@@ -192,7 +192,7 @@ def test_explanations() -> None:
 
 def test_importing_the_package_is_cheap() -> None:
     script = (
-        "import sys, json, time; t = time.process_time(); import bridge; t = time.process_time() - t; "
+        "import sys, json, time; t = time.process_time(); import punchbridge; t = time.process_time() - t; "
         "print(json.dumps([t, [m for m in ('trio', 'grpc', 'libp2p', 'asyncio') if m in sys.modules]]))"
     )
     runs = []
@@ -208,8 +208,8 @@ def test_importing_the_package_is_cheap() -> None:
 
 
 def test_every_public_name_exists() -> None:
-    for name in bridge.__all__:
-        assert getattr(bridge, name) is not None
-    assert set(bridge.__all__) <= set(dir(bridge))
+    for name in punchbridge.__all__:
+        assert getattr(punchbridge, name) is not None
+    assert set(punchbridge.__all__) <= set(dir(punchbridge))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _ = bridge.nonsense  # type: ignore[attr-defined]
+        _ = punchbridge.nonsense  # type: ignore[attr-defined]

@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.protocol.noise import Sealer
-from bridge.swarm.sender import Sender
+from punchbridge.protocol.noise import Sealer
+from punchbridge.swarm.sender import Sender
 
 
 class FullSocket:

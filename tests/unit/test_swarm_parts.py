@@ -8,14 +8,14 @@ from ipaddress import ip_address
 import pytest
 import trio
 
-from bridge.addresses import parse
-from bridge.errors import ConfigError, ProtocolViolation, StreamReset
-from bridge.identity import Identity, peer_text
-from bridge.net.interfaces import expand, interface_addresses, is_local
-from bridge.swarm.announce import Announcements, Revision
-from bridge.swarm.registry import Registration, Registry
-from bridge.swarm.scopes import flat_nursery
-from bridge.swarm.supervise import supervise
+from punchbridge.addresses import parse
+from punchbridge.errors import ConfigError, ProtocolViolation, StreamReset
+from punchbridge.identity import Identity, peer_text
+from punchbridge.net.interfaces import expand, interface_addresses, is_local
+from punchbridge.swarm.announce import Announcements, Revision
+from punchbridge.swarm.registry import Registration, Registry
+from punchbridge.swarm.scopes import flat_nursery
+from punchbridge.swarm.supervise import supervise
 
 ME, RELAY, OTHER = (Identity.generate().peer_id for _ in range(3))
 

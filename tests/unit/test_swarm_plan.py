@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.addresses import endpoint_of, parse
-from bridge.errors import AddressError, DialTimeout, RelayRefused, Unreachable, WrongPeer
-from bridge.identity import Identity, peer_text
-from bridge.limits.swarm import MAX_DIAL_ADDRESSES
-from bridge.swarm.plan import DialPlan, check_endpoint, expected_peer, failure
+from punchbridge.addresses import endpoint_of, parse
+from punchbridge.errors import AddressError, DialTimeout, RelayRefused, Unreachable, WrongPeer
+from punchbridge.identity import Identity, peer_text
+from punchbridge.limits.swarm import MAX_DIAL_ADDRESSES
+from punchbridge.swarm.plan import DialPlan, check_endpoint, expected_peer, failure
 
 RELAY, PEER, OTHER = (Identity.generate().peer_id for _ in range(3))
 V4 = [parse(f"/ip4/11.0.0.{n}/tcp/1") for n in range(3)]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.addresses import address_group
-from bridge.identity import PeerId
-from bridge.swarm.table import ConnectionLimits, ConnectionTable, Refusal, Ticket
+from punchbridge.addresses import address_group
+from punchbridge.identity import PeerId
+from punchbridge.swarm.table import ConnectionLimits, ConnectionTable, Refusal, Ticket
 
 _ids = count(1)
 A, B = (PeerId(b"\x12\x20" + bytes([n]) * 32) for n in (1, 2))

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bridge import errors
-from bridge.events import (
+from punchbridge import errors
+from punchbridge.events import (
     ErrorEvent,
     Event,
     FlowStats,
@@ -26,10 +26,10 @@ from bridge.events import (
     Summary,
     catalogue,
 )
-from bridge.telemetry.console import Console, line_of, short, spot
-from bridge.telemetry.exits import MEANING, Exit, exit_code, leaves
-from bridge.telemetry.jsonl import JsonLines, encode
-from bridge.telemetry.report import Reporter, describe, run
+from punchbridge.telemetry.console import Console, line_of, short, spot
+from punchbridge.telemetry.exits import MEANING, Exit, exit_code, leaves
+from punchbridge.telemetry.jsonl import JsonLines, encode
+from punchbridge.telemetry.report import Reporter, describe, run
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 
@@ -228,14 +228,14 @@ def test_every_public_event_that_a_person_should_see_has_a_line() -> None:
     silent = {"summary", "ping.result", "identify.result", "p2p_upgrade"}
 
     def shown(kind: type[Event]) -> bool:
-        from bridge.telemetry.console import _LINES
+        from punchbridge.telemetry.console import _LINES
 
         return kind in _LINES
 
     missing = {
         name
         for name, kind in catalogue().items()
-        if kind.public and kind.__module__ == "bridge.events" and not shown(kind)
+        if kind.public and kind.__module__ == "punchbridge.events" and not shown(kind)
     }
     assert missing == silent | {"address.observed"}
     assert line_of(Summary(exit_code=0)) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
-from bridge.behaviours.dcutr.service import Dcutr
+from punchbridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
+from punchbridge.behaviours.dcutr.service import Dcutr
 
 __all__ = ["Dcutr", "DcutrPolicy", "PunchOutcome"]

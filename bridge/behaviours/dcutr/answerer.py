@@ -9,18 +9,18 @@ from collections.abc import Callable
 
 import trio
 
-from bridge.behaviours.dcutr.attempt import Attempt
-from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
-from bridge.behaviours.dcutr.exchange import Failed, sorted_errors
-from bridge.behaviours.dcutr.policy import PunchOutcome
-from bridge.errors import BridgeError
-from bridge.limits.punch import DCUTR_EXCHANGE_TIMEOUT
-from bridge.limits.wire import MAX_MESSAGE
-from bridge.protocol.dcutr import Answerer, Schedule, role_of
-from bridge.protocol.verdict import Code
-from bridge.swarm.delimited import read_message, write_message
-from bridge.swarm.scopes import flat_nursery
-from bridge.swarm.stream import Stream
+from punchbridge.behaviours.dcutr.attempt import Attempt
+from punchbridge.behaviours.dcutr.context import Facts, PunchContext, Won
+from punchbridge.behaviours.dcutr.exchange import Failed, sorted_errors
+from punchbridge.behaviours.dcutr.policy import PunchOutcome
+from punchbridge.errors import BridgeError
+from punchbridge.limits.punch import DCUTR_EXCHANGE_TIMEOUT
+from punchbridge.limits.wire import MAX_MESSAGE
+from punchbridge.protocol.dcutr import Answerer, Schedule, role_of
+from punchbridge.protocol.verdict import Code
+from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.swarm.scopes import flat_nursery
+from punchbridge.swarm.stream import Stream
 
 __all__ = ["answer"]
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import trio
 
-from bridge.addresses import endpoint_of
-from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
-from bridge.errors import BridgeError, DialTimeout
-from bridge.events import Role
-from bridge.limits.punch import DCUTR_SOCKET_PATIENCE, DCUTR_UPGRADE_GRACE
-from bridge.net.punch import How, SimultaneousOpen
-from bridge.net.tcp import TcpStream
-from bridge.swarm.connection import Connection
-from bridge.swarm.link import Link
-from bridge.swarm.scopes import flat_nursery
+from punchbridge.addresses import endpoint_of
+from punchbridge.behaviours.dcutr.context import Facts, PunchContext, Won
+from punchbridge.errors import BridgeError, DialTimeout
+from punchbridge.events import Role
+from punchbridge.limits.punch import DCUTR_SOCKET_PATIENCE, DCUTR_UPGRADE_GRACE
+from punchbridge.net.punch import How, SimultaneousOpen
+from punchbridge.net.tcp import TcpStream
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.scopes import flat_nursery
 
 __all__ = ["Attempt"]
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bridge.behaviours.dcutr.context import Facts
-from bridge.behaviours.dcutr.policy import DcutrPolicy
-from bridge.events import Role
-from bridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
-from bridge.swarm.connection import Connection
+from punchbridge.behaviours.dcutr.context import Facts
+from punchbridge.behaviours.dcutr.policy import DcutrPolicy
+from punchbridge.events import Role
+from punchbridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
+from punchbridge.swarm.connection import Connection
 
 __all__ = ["ActivePunch", "Exchanges"]
 

@@ -12,27 +12,27 @@ from typing import Literal
 
 import trio
 
-from bridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed
-from bridge.behaviours.dcutr.ground import Grounds
-from bridge.behaviours.dcutr.observer import SecondObserver
-from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
-from bridge.events import ConnectionOpened, PunchFailed, PunchStarted, PunchSucceeded, Role
-from bridge.identity import PeerId, peer_text
-from bridge.limits.punch import (
+from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed
+from punchbridge.behaviours.dcutr.ground import Grounds
+from punchbridge.behaviours.dcutr.observer import SecondObserver
+from punchbridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
+from punchbridge.events import ConnectionOpened, PunchFailed, PunchStarted, PunchSucceeded, Role
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.punch import (
     DCUTR_ATTEMPT_TIMEOUT,
     DCUTR_OBSERVED_TIMEOUT,
     MAX_CANDIDATES,
     MAX_PUNCH_DIALS,
     MAX_PUNCH_HOSTS,
 )
-from bridge.net.punch import How
-from bridge.protocol.candidates import RemoteCandidates, Scope, filter_remote, own_candidates
-from bridge.protocol.host_budget import HostBudget
-from bridge.protocol.nat import Mapping
-from bridge.protocol.verdict import TABLE, Code, Evidence, judge
-from bridge.swarm.connection import Connection
-from bridge.swarm.link import Link
-from bridge.swarm.swarm import Swarm
+from punchbridge.net.punch import How
+from punchbridge.protocol.candidates import RemoteCandidates, Scope, filter_remote, own_candidates
+from punchbridge.protocol.host_budget import HostBudget
+from punchbridge.protocol.nat import Mapping
+from punchbridge.protocol.verdict import TABLE, Code, Evidence, judge
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.swarm import Swarm
 
 __all__ = ["Facts", "PunchContext", "Won"]
 

@@ -7,9 +7,16 @@ from contextlib import contextmanager
 
 import trio
 
-from bridge.errors import BridgeError, ConnectionLost, LimitExceeded, NegotiationFailed, ProtocolViolation, StreamReset
-from bridge.protocol.verdict import Code
-from bridge.swarm.connection import Connection
+from punchbridge.errors import (
+    BridgeError,
+    ConnectionLost,
+    LimitExceeded,
+    NegotiationFailed,
+    ProtocolViolation,
+    StreamReset,
+)
+from punchbridge.protocol.verdict import Code
+from punchbridge.swarm.connection import Connection
 
 __all__ = ["Failed", "sorted_errors"]
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import trio
 
-from bridge.addresses import Multiaddr, endpoint_of, is_public, is_relayed, without_peer
-from bridge.errors import BridgeError
-from bridge.limits.punch import OBSERVER_HOLD, OBSERVER_MAX_PROBES, OBSERVER_TIMEOUT
-from bridge.protocol.nat import Mapping
-from bridge.swarm.connection import Connection
-from bridge.swarm.swarm import Swarm
+from punchbridge.addresses import Multiaddr, endpoint_of, is_public, is_relayed, without_peer
+from punchbridge.errors import BridgeError
+from punchbridge.limits.punch import OBSERVER_HOLD, OBSERVER_MAX_PROBES, OBSERVER_TIMEOUT
+from punchbridge.protocol.nat import Mapping
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.swarm import Swarm
 
 __all__ = ["SecondObserver"]
 

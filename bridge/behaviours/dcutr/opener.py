@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 import trio
 
-from bridge.addresses import Multiaddr, endpoint_of
-from bridge.behaviours.dcutr.attempt import Attempt
-from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
-from bridge.behaviours.dcutr.exchange import Failed, sorted_errors
-from bridge.behaviours.dcutr.ground import Ground
-from bridge.behaviours.dcutr.policy import PunchOutcome
-from bridge.errors import BridgeError, LimitExceeded
-from bridge.limits.punch import (
+from punchbridge.addresses import Multiaddr, endpoint_of
+from punchbridge.behaviours.dcutr.attempt import Attempt
+from punchbridge.behaviours.dcutr.context import Facts, PunchContext, Won
+from punchbridge.behaviours.dcutr.exchange import Failed, sorted_errors
+from punchbridge.behaviours.dcutr.ground import Ground
+from punchbridge.behaviours.dcutr.policy import PunchOutcome
+from punchbridge.errors import BridgeError, LimitExceeded
+from punchbridge.limits.punch import (
     DCUTR_EXCHANGE_TIMEOUT,
     DCUTR_IDENTIFY_TIMEOUT,
     DCUTR_REVERSAL_ADDRS,
@@ -25,15 +25,15 @@ from bridge.limits.punch import (
     DCUTR_SETTLE,
     DIAL_ROUND_TRIPS,
 )
-from bridge.limits.wire import MAX_MESSAGE
-from bridge.net.dial import Dial
-from bridge.protocol.dcutr import PROTOCOL, Opener, Schedule, role_of
-from bridge.protocol.verdict import Code
-from bridge.swarm.connection import Connection
-from bridge.swarm.delimited import read_message, write_message
-from bridge.swarm.link import Link
-from bridge.swarm.scopes import flat_nursery
-from bridge.swarm.stream import Stream
+from punchbridge.limits.wire import MAX_MESSAGE
+from punchbridge.net.dial import Dial
+from punchbridge.protocol.dcutr import PROTOCOL, Opener, Schedule, role_of
+from punchbridge.protocol.verdict import Code
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.scopes import flat_nursery
+from punchbridge.swarm.stream import Stream
 
 __all__ = ["OpenerRun"]
 
@@ -155,7 +155,7 @@ class OpenerRun:
         """Dials the public addresses that the peer announces; None when the exchange has to follow.
 
         After the head start only a connected one may finish its upgrade. Those still in the air go on as dials of
-        the punch (`bridge.net.dial`), whose role is another one.
+        the punch (`punchbridge.net.dial`), whose role is another one.
         """
         context = self._context
         addrs = context.announced_by(self._relayed, self._scope)[:DCUTR_REVERSAL_ADDRS]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bridge.identity import PeerId
-from bridge.limits.punch import (
+from punchbridge.identity import PeerId
+from punchbridge.limits.punch import (
     DCUTR_ATTEMPT_TIMEOUT,
     DCUTR_ATTEMPTS,
     DCUTR_BACKOFF_MAX,
@@ -14,7 +14,7 @@ from bridge.limits.punch import (
     DCUTR_RETRY_FIRST,
     DCUTR_RETRY_MAX,
 )
-from bridge.protocol.verdict import Code
+from punchbridge.protocol.verdict import Code
 
 __all__ = ["DcutrPolicy", "PunchOutcome"]
 

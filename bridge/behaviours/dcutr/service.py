@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import trio
 
-from bridge.behaviours.dcutr.answerer import answer
-from bridge.behaviours.dcutr.books import ActivePunch, Exchanges
-from bridge.behaviours.dcutr.context import Facts, PunchContext, Won
-from bridge.behaviours.dcutr.opener import OpenerRun
-from bridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
-from bridge.errors import DirectRequired
-from bridge.events import (
+from punchbridge.behaviours.dcutr.answerer import answer
+from punchbridge.behaviours.dcutr.books import ActivePunch, Exchanges
+from punchbridge.behaviours.dcutr.context import Facts, PunchContext, Won
+from punchbridge.behaviours.dcutr.opener import OpenerRun
+from punchbridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
+from punchbridge.errors import DirectRequired
+from punchbridge.events import (
     ConnectionClosed,
     ConnectionOpened,
     Event,
@@ -24,19 +24,19 @@ from bridge.events import (
     P2pUpgrade,
     Role,
 )
-from bridge.identity import PeerId, peer_text
-from bridge.limits.punch import (
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.punch import (
     DCUTR_HOLDS,
     DCUTR_MAX_STREAMS,
     DCUTR_MAX_STREAMS_PER_PEER,
     DCUTR_SETTLE,
     MAX_PUNCH_OUTCOMES,
 )
-from bridge.protocol.dcutr import PROTOCOL
-from bridge.protocol.verdict import TABLE, Code, judge
-from bridge.swarm.connection import Connection
-from bridge.swarm.stream import Stream
-from bridge.swarm.swarm import Swarm
+from punchbridge.protocol.dcutr import PROTOCOL
+from punchbridge.protocol.verdict import TABLE, Code, judge
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.swarm import Swarm
 
 __all__ = ["Dcutr"]
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import trio
 
-from bridge.addresses import Multiaddr, circuit_of, endpoint_of, is_relayed, peer_of, with_peer
-from bridge.behaviours.relay_client.exchange import Reservation, request_circuit
-from bridge.behaviours.relay_client.keeper import Keeper
-from bridge.errors import AddressError, LimitExceeded, ProtocolViolation, SwarmStopped, Unreachable
-from bridge.identity import PeerId, peer_text
-from bridge.limits.circuit import MAX_INBOUND_CIRCUITS, MAX_INBOUND_CIRCUITS_PER_RELAY, MAX_RELAYS, STOP_TIMEOUT
-from bridge.protocol.circuit import (
+from punchbridge.addresses import Multiaddr, circuit_of, endpoint_of, is_relayed, peer_of, with_peer
+from punchbridge.behaviours.relay_client.exchange import Reservation, request_circuit
+from punchbridge.behaviours.relay_client.keeper import Keeper
+from punchbridge.errors import AddressError, LimitExceeded, ProtocolViolation, SwarmStopped, Unreachable
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.circuit import MAX_INBOUND_CIRCUITS, MAX_INBOUND_CIRCUITS_PER_RELAY, MAX_RELAYS, STOP_TIMEOUT
+from punchbridge.protocol.circuit import (
     MAX_RELAY_ADDRS,
     STOP,
     Connect,
@@ -25,11 +25,11 @@ from bridge.protocol.circuit import (
     decode_stop_request,
     encode_stop_answer,
 )
-from bridge.swarm.connection import Connection
-from bridge.swarm.delimited import read_message, write_message
-from bridge.swarm.link import Link
-from bridge.swarm.stream import Stream
-from bridge.swarm.swarm import Swarm
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.swarm import Swarm
 
 
 class RelayClient:

@@ -12,11 +12,11 @@ from typing import TypeVar
 
 import trio
 
-from bridge.addresses import Multiaddr, endpoint_of, is_public, is_relayed, peer_of, with_peer
-from bridge.errors import DialTimeout, NegotiationFailed, ProtocolViolation, RelayRefused
-from bridge.identity import PeerId, peer_text
-from bridge.limits.circuit import HOP_TIMEOUT, RESERVE_TIMEOUT
-from bridge.protocol.circuit import (
+from punchbridge.addresses import Multiaddr, endpoint_of, is_public, is_relayed, peer_of, with_peer
+from punchbridge.errors import DialTimeout, NegotiationFailed, ProtocolViolation, RelayRefused
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.circuit import HOP_TIMEOUT, RESERVE_TIMEOUT
+from punchbridge.protocol.circuit import (
     HOP,
     Answer,
     CircuitLimit,
@@ -27,10 +27,10 @@ from bridge.protocol.circuit import (
     encode_reserve,
     status_name,
 )
-from bridge.protocol.voucher import open_voucher
-from bridge.swarm.connection import Connection
-from bridge.swarm.delimited import read_message, write_message
-from bridge.swarm.stream import Stream
+from punchbridge.protocol.voucher import open_voucher
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.swarm.stream import Stream
 
 T = TypeVar("T")
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.addresses import Multiaddr, peer_of
-from bridge.behaviours.relay_client.exchange import Reservation, request_reservation
-from bridge.behaviours.relay_client.lease import Backoff, Grants, lease_seconds
-from bridge.errors import BridgeError, ConnectionLost, DialTimeout, RelayRefused
-from bridge.events import ReservationAccepted, ReservationLost
-from bridge.identity import PeerId, peer_text
-from bridge.limits.circuit import RELAY_DIAL_TIMEOUT, RESERVE_REFUSED_WAIT, RESERVE_STABLE
-from bridge.swarm.connection import Connection
+from punchbridge.addresses import Multiaddr, peer_of
+from punchbridge.behaviours.relay_client.exchange import Reservation, request_reservation
+from punchbridge.behaviours.relay_client.lease import Backoff, Grants, lease_seconds
+from punchbridge.errors import BridgeError, ConnectionLost, DialTimeout, RelayRefused
+from punchbridge.events import ReservationAccepted, ReservationLost
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.circuit import RELAY_DIAL_TIMEOUT, RESERVE_REFUSED_WAIT, RESERVE_STABLE
+from punchbridge.swarm.connection import Connection
 
 if TYPE_CHECKING:
-    from bridge.swarm.swarm import Swarm
+    from punchbridge.swarm.swarm import Swarm
 
 _FAILURES = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 

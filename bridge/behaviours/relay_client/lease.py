@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from bridge.errors import ProtocolViolation
-from bridge.limits.circuit import (
+from punchbridge.errors import ProtocolViolation
+from punchbridge.limits.circuit import (
     MAX_LEASE,
     MIN_LEASE,
     RENEW_ENDS,
@@ -15,7 +15,7 @@ from bridge.limits.circuit import (
     RESERVE_BACKOFF_FIRST,
     RESERVE_BACKOFF_MAX,
 )
-from bridge.protocol.voucher import CLOCK_SKEW
+from punchbridge.protocol.voucher import CLOCK_SKEW
 
 EARLIEST, LATEST = 0.50, 0.75
 """Share of the lease after which it is renewed: go checks with slack, rust renews at 0.75."""

@@ -4,11 +4,11 @@
 `machine` is the end itself. No I/O, no clock of its own, no idea of peers or paths.
 """
 
-from bridge.protocol.session.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
-from bridge.protocol.session.frames import MAX_FRAME, Attach, Refusal
-from bridge.protocol.session.machine import Session
-from bridge.protocol.session.outgoing import Outgoing
-from bridge.protocol.session.writes import Write
+from punchbridge.protocol.session.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
+from punchbridge.protocol.session.frames import MAX_FRAME, Attach, Refusal
+from punchbridge.protocol.session.machine import Session
+from punchbridge.protocol.session.outgoing import Outgoing
+from punchbridge.protocol.session.writes import Write
 
 __all__ = [
     "MAX_FRAME",

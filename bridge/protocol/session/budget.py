@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.limits.session import SESSION_BUDGET
+from punchbridge.limits.session import SESSION_BUDGET
 
 __all__ = ["Budget"]
 

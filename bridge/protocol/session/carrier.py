@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bridge.protocol.session.frames import FrameReader
+from punchbridge.protocol.session.frames import FrameReader
 
 
 @dataclass

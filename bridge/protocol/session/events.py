@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bridge.protocol.session.frames import Refusal
+from punchbridge.protocol.session.frames import Refusal
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from bridge.errors import ProtocolViolation
+from punchbridge.errors import ProtocolViolation
 
 HEADER: Final = struct.Struct(">BIQ")
 MAX_FRAME: Final = 65507

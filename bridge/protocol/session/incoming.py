@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import deque
 from heapq import heappop, heappush
 
-from bridge.errors import ProtocolViolation
-from bridge.limits.session import (
+from punchbridge.errors import ProtocolViolation
+from punchbridge.limits.session import (
     SESSION_ACK_BYTES,
     SESSION_AHEAD_FRAMES,
     SESSION_TRIP_LEAST,
     SESSION_WINDOW_MAX,
     SESSION_WINDOW_MIN,
 )
-from bridge.protocol.session.budget import Budget
+from punchbridge.protocol.session.budget import Budget
 
 _SMALL = 16 * 1024
 

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import struct
 
-from bridge.errors import ProtocolViolation
-from bridge.limits.session import (
+from punchbridge.errors import ProtocolViolation
+from punchbridge.limits.session import (
     SESSION_ACK_DELAY,
     SESSION_CARRIERS,
     SESSION_PONGS,
     SESSION_RESUME_TIMEOUT,
     SESSION_STALL,
 )
-from bridge.protocol.session.budget import Budget
-from bridge.protocol.session.carrier import Carrier
-from bridge.protocol.session.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
-from bridge.protocol.session.frames import MAX_PAYLOAD, MAX_REASON, Attach, AttachedFrame, Kind, Refusal, encode
-from bridge.protocol.session.incoming import Incoming
-from bridge.protocol.session.outgoing import Outgoing
-from bridge.protocol.session.pulse import Pulse
-from bridge.protocol.session.writes import Write, Writes
+from punchbridge.protocol.session.budget import Budget
+from punchbridge.protocol.session.carrier import Carrier
+from punchbridge.protocol.session.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
+from punchbridge.protocol.session.frames import MAX_PAYLOAD, MAX_REASON, Attach, AttachedFrame, Kind, Refusal, encode
+from punchbridge.protocol.session.incoming import Incoming
+from punchbridge.protocol.session.outgoing import Outgoing
+from punchbridge.protocol.session.pulse import Pulse
+from punchbridge.protocol.session.writes import Write, Writes
 
 
 class Session:

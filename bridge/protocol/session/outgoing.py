@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 
-from bridge.errors import ProtocolViolation
-from bridge.limits.session import SESSION_PIECES, SESSION_REPLAY_MAX, SESSION_REPLAY_MIN, SESSION_TRIP_LEAST
-from bridge.protocol.session.budget import Budget
-from bridge.protocol.session.frames import HEADER, MAX_PAYLOAD, Kind, encode
+from punchbridge.errors import ProtocolViolation
+from punchbridge.limits.session import SESSION_PIECES, SESSION_REPLAY_MAX, SESSION_REPLAY_MIN, SESSION_TRIP_LEAST
+from punchbridge.protocol.session.budget import Budget
+from punchbridge.protocol.session.frames import HEADER, MAX_PAYLOAD, Kind, encode
 
 _DATA = int(Kind.DATA)
 

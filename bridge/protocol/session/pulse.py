@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bridge.limits.session import SESSION_BUSY, SESSION_KEEPALIVE, SESSION_PROBE, SESSION_SILENCE
-from bridge.protocol.session.carrier import Carrier
+from punchbridge.limits.session import SESSION_BUSY, SESSION_KEEPALIVE, SESSION_PROBE, SESSION_SILENCE
+from punchbridge.protocol.session.carrier import Carrier
 
 
 class Pulse:

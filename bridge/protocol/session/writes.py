@@ -6,7 +6,7 @@ are joined once, where they are encrypted.
 
 from __future__ import annotations
 
-from bridge.protocol.session.frames import MAX_FRAME
+from punchbridge.protocol.session.frames import MAX_FRAME
 
 __all__ = ["Write", "Writes"]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bridge.protocol.yamux.events import Dead, Event, GoneAway, Opened, Pong, Readable, Reset, Writable
-from bridge.protocol.yamux.frames import YAMUX, GoAwayCode
-from bridge.protocol.yamux.session import Yamux
-from bridge.protocol.yamux.stream import StreamState
+from punchbridge.protocol.yamux.events import Dead, Event, GoneAway, Opened, Pong, Readable, Reset, Writable
+from punchbridge.protocol.yamux.frames import YAMUX, GoAwayCode
+from punchbridge.protocol.yamux.session import Yamux
+from punchbridge.protocol.yamux.stream import StreamState
 
 __all__ = [
     "YAMUX",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bridge.protocol.yamux.stream import StreamState
+from punchbridge.protocol.yamux.stream import StreamState
 
 
 @dataclass(frozen=True, slots=True)

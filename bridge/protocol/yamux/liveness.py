@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bridge.errors import LimitExceeded
-from bridge.limits.swarm import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT
-from bridge.limits.wire import MAX_PING_ANSWERS, MAX_PINGS_IN_FLIGHT, RTT_INTERVAL, RTT_SAMPLES
-from bridge.protocol.yamux.frames import ACK, MAX_CREDIT, PING, SYN, header
+from punchbridge.errors import LimitExceeded
+from punchbridge.limits.swarm import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT
+from punchbridge.limits.wire import MAX_PING_ANSWERS, MAX_PINGS_IN_FLIGHT, RTT_INTERVAL, RTT_SAMPLES
+from punchbridge.protocol.yamux.frames import ACK, MAX_CREDIT, PING, SYN, header
 
 
 class Liveness:

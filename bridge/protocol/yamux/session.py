@@ -7,15 +7,10 @@ clock. Spec: libp2p/specs yamux; the rules Y1 to Y10 are the checklist rows of o
 
 from __future__ import annotations
 
-from bridge.errors import ConnectionLost, ProtocolViolation
-from bridge.limits.wire import (
-    DISCARD_AFTER_CLOSE,
-    INITIAL_WINDOW,
-    MAX_REFUSALS,
-    MAX_WINDOW,
-)
-from bridge.protocol.yamux.events import Dead, Event, GoneAway, Opened, Pong, Readable, Reset, Writable
-from bridge.protocol.yamux.frames import (
+from punchbridge.errors import ConnectionLost, ProtocolViolation
+from punchbridge.limits.wire import DISCARD_AFTER_CLOSE, INITIAL_WINDOW, MAX_REFUSALS, MAX_WINDOW
+from punchbridge.protocol.yamux.events import Dead, Event, GoneAway, Opened, Pong, Readable, Reset, Writable
+from punchbridge.protocol.yamux.frames import (
     ACK,
     DATA,
     FIN,
@@ -32,9 +27,9 @@ from bridge.protocol.yamux.frames import (
     GoAwayCode,
     header,
 )
-from bridge.protocol.yamux.liveness import Liveness
-from bridge.protocol.yamux.stream import StreamState
-from bridge.protocol.yamux.table import StreamTable
+from punchbridge.protocol.yamux.liveness import Liveness
+from punchbridge.protocol.yamux.stream import StreamState
+from punchbridge.protocol.yamux.table import StreamTable
 
 
 class Yamux:

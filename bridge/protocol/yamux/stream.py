@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from bridge.limits.wire import INITIAL_WINDOW, RTT_LEAST, WINDOW_SPAN
+from punchbridge.limits.wire import INITIAL_WINDOW, RTT_LEAST, WINDOW_SPAN
 
 _SMALL = 1024
 _TAIL = 32 * 1024

@@ -5,11 +5,11 @@ Counts and bounds only; builds no frame, reads none, and knows no peer.
 
 from __future__ import annotations
 
-from bridge.errors import LimitExceeded
-from bridge.limits.swarm import ACCEPT_STREAMS_BACKLOG, MAX_STREAMS_PER_CONNECTION
-from bridge.limits.wire import INITIAL_WINDOW, LINGER, MAX_UNACKED_STREAMS, MAX_WINDOW, WINDOW_BUDGET
-from bridge.protocol.yamux.frames import ACK, MAX_ID, SYN
-from bridge.protocol.yamux.stream import StreamState
+from punchbridge.errors import LimitExceeded
+from punchbridge.limits.swarm import ACCEPT_STREAMS_BACKLOG, MAX_STREAMS_PER_CONNECTION
+from punchbridge.limits.wire import INITIAL_WINDOW, LINGER, MAX_UNACKED_STREAMS, MAX_WINDOW, WINDOW_BUDGET
+from punchbridge.protocol.yamux.frames import ACK, MAX_ID, SYN
+from punchbridge.protocol.yamux.stream import StreamState
 
 
 class StreamTable:

@@ -8,15 +8,15 @@ from typing import Any
 
 import trio
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[3])]
+sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 
 from control import Order, obey_stdin, pinned, ready  # noqa: E402
 
-from bridge.addresses import parse  # noqa: E402
-from bridge.behaviours.host import HostConfig, open_host  # noqa: E402
-from bridge.errors import BridgeError  # noqa: E402
-from bridge.eventhub import EventHub  # noqa: E402
-from bridge.identity import Identity  # noqa: E402
+from punchbridge.addresses import parse  # noqa: E402
+from punchbridge.behaviours.host import HostConfig, open_host  # noqa: E402
+from punchbridge.errors import BridgeError  # noqa: E402
+from punchbridge.eventhub import EventHub  # noqa: E402
+from punchbridge.identity import Identity  # noqa: E402
 
 AT_ONCE = 8
 

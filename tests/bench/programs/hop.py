@@ -8,17 +8,17 @@ from pathlib import Path
 
 import trio
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[3])]
+sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 
 from control import Order, obey_stdin, pinned, ready  # noqa: E402
 
-from bridge.addresses import parse, with_peer  # noqa: E402
-from bridge.behaviours.host import HostConfig, open_host  # noqa: E402
-from bridge.eventhub import EventHub  # noqa: E402
-from bridge.identity import Identity, peer_text  # noqa: E402
-from bridge.swarm.table import ConnectionLimits  # noqa: E402
-from relay.limits import RelayLimits  # noqa: E402
-from relay.service import HopService  # noqa: E402
+from punchbridge.addresses import parse, with_peer  # noqa: E402
+from punchbridge.behaviours.host import HostConfig, open_host  # noqa: E402
+from punchbridge.eventhub import EventHub  # noqa: E402
+from punchbridge.identity import Identity, peer_text  # noqa: E402
+from punchbridge.swarm.table import ConnectionLimits  # noqa: E402
+from punchbridge_relay.limits import RelayLimits  # noqa: E402
+from punchbridge_relay.service import HopService  # noqa: E402
 
 MANY = 4096
 LIMITS = RelayLimits(

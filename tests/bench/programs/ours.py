@@ -11,20 +11,20 @@ from typing import Any
 
 import trio
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[3])]
+sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 
 from control import Order, obey_stdin, pinned, ready  # noqa: E402
 from echo import SIZE, echo_times  # noqa: E402
 
-from bridge.addresses import parse, with_peer  # noqa: E402
-from bridge.behaviours import perf  # noqa: E402
-from bridge.behaviours.host import Host, HostConfig, open_host  # noqa: E402
-from bridge.eventhub import EventHub  # noqa: E402
-from bridge.events import Event, PunchFailed, PunchSucceeded  # noqa: E402
-from bridge.identity import Identity, parse_peer_id, peer_text  # noqa: E402
-from bridge.protocol.ping import PING  # noqa: E402
-from bridge.swarm.connection import Connection  # noqa: E402
-from bridge.swarm.table import ConnectionLimits  # noqa: E402
+from punchbridge.addresses import parse, with_peer  # noqa: E402
+from punchbridge.behaviours import perf  # noqa: E402
+from punchbridge.behaviours.host import Host, HostConfig, open_host  # noqa: E402
+from punchbridge.eventhub import EventHub  # noqa: E402
+from punchbridge.events import Event, PunchFailed, PunchSucceeded  # noqa: E402
+from punchbridge.identity import Identity, parse_peer_id, peer_text  # noqa: E402
+from punchbridge.protocol.ping import PING  # noqa: E402
+from punchbridge.swarm.connection import Connection  # noqa: E402
+from punchbridge.swarm.table import ConnectionLimits  # noqa: E402
 
 MANY = 4096
 Answer = dict[str, Any]

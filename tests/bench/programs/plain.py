@@ -16,12 +16,12 @@ from typing import Any
 import trio
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[3])]
+sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 
 from control import Order, obey_stdin, pinned, ready  # noqa: E402
 from echo import echo_back, echo_times  # noqa: E402
 
-from bridge.behaviours import perf  # noqa: E402
+from punchbridge.behaviours import perf  # noqa: E402
 
 FRAME = 65519
 NONCE = struct.Struct("<4xQ").pack

@@ -12,11 +12,11 @@ from typing import Any
 
 import grpc
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[3])]
+sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 
 from control import ready, say  # noqa: E402
 
-import bridge  # noqa: E402
+import punchbridge  # noqa: E402
 
 SMALL = bytes(100)
 MIB = bytes(1 << 20)
@@ -40,9 +40,9 @@ class Client:
                 channel = grpc.secure_channel(order["target"], trusted, own)
             elif order["kind"] == "stock":
                 self.stock = self.stock or f"unix:{_stock(order['target'])}"
-                channel = grpc.insecure_channel(self.stock, bridge.channel_options("bench", override=own))
+                channel = grpc.insecure_channel(self.stock, punchbridge.channel_options("bench", override=own))
             else:
-                channel = grpc.insecure_channel(order["target"], bridge.channel_options("bench", override=own))
+                channel = grpc.insecure_channel(order["target"], punchbridge.channel_options("bench", override=own))
             grpc.channel_ready_future(channel).result(20)
             self.channels.append(channel)
         return {}
@@ -124,7 +124,7 @@ def _stock(addr: str) -> str:
 
 
 def main() -> None:
-    with bridge.open(listen=["/ip4/127.0.0.1/tcp/0"], punch=False, allow_private=True) as b:
+    with punchbridge.open(listen=["/ip4/127.0.0.1/tcp/0"], punch=False, allow_private=True) as b:
         client = Client(b)
         ready(b.peer_id, [], f"grpcio {grpc.__version__}")
         for line in sys.stdin:

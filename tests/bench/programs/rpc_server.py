@@ -19,12 +19,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[3])]
+sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 
 import stock_grpc  # noqa: E402
 from control import ready  # noqa: E402
 
-import bridge  # noqa: E402
+import punchbridge  # noqa: E402
 
 MIB = bytes(1 << 20)
 
@@ -71,11 +71,11 @@ def main() -> None:
     parser.add_argument("--relay")
     options = parser.parse_args()
     key, cert = certificate()
-    server = grpc.server(ThreadPoolExecutor(32), handlers=(Handler(),), options=bridge.server_options())
+    server = grpc.server(ThreadPoolExecutor(32), handlers=(Handler(),), options=punchbridge.server_options())
     relays = [options.relay] if options.relay else []
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        bridge.open(listen=["/ip4/127.0.0.1/tcp/0"], relays=relays, punch=False, allow_private=True) as b,
+        punchbridge.open(listen=["/ip4/127.0.0.1/tcp/0"], relays=relays, punch=False, allow_private=True) as b,
     ):
         b.serve(server)
         server.add_insecure_port(f"unix:{folder}/s")

@@ -19,12 +19,12 @@ from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.security.noise.transport import PROTOCOL_ID, Transport
 from multiaddr import Multiaddr
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[3])]
+sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 
 from control import Order, obey_stdin, ready  # noqa: E402
 from echo import echo_back, echo_times  # noqa: E402
 
-from bridge.behaviours import perf  # noqa: E402
+from punchbridge.behaviours import perf  # noqa: E402
 
 PING = "/ipfs/ping/1.0.0"
 WRITE = 65536

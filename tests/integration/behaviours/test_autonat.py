@@ -8,18 +8,18 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from bridge.addresses import Multiaddr, parse, with_peer
-from bridge.behaviours import autonat as behaviour
-from bridge.behaviours.host import Host, HostConfig, open_host
-from bridge.errors import NegotiationFailed, StreamReset
-from bridge.eventhub import EventHub
-from bridge.events import AutonatResult
-from bridge.identity import Identity
-from bridge.protocol import autonat
-from bridge.protocol.autonat import Answer, DataDue, Request
-from bridge.rpc.trio_api import open_trio
-from bridge.swarm.delimited import read_message, write_message
-from bridge.swarm.stream import Stream
+from punchbridge.addresses import Multiaddr, parse, with_peer
+from punchbridge.behaviours import autonat as behaviour
+from punchbridge.behaviours.host import Host, HostConfig, open_host
+from punchbridge.errors import NegotiationFailed, StreamReset
+from punchbridge.eventhub import EventHub
+from punchbridge.events import AutonatResult
+from punchbridge.identity import Identity
+from punchbridge.protocol import autonat
+from punchbridge.protocol.autonat import Answer, DataDue, Request
+from punchbridge.rpc.trio_api import open_trio
+from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.swarm.stream import Stream
 from tests.support.swarms import LOOPBACK, Recorder
 
 

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 import trio
 
-from bridge.addresses import decode, parse, with_peer
-from bridge.behaviours.dcutr import Dcutr
-from bridge.behaviours.dcutr import attempt as attempt_module
-from bridge.errors import DirectRequired, NegotiationFailed, StreamReset
-from bridge.events import P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
-from bridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
-from bridge.limits.wire import MAX_MESSAGE
-from bridge.net.tcp import listen_socket
-from bridge.protocol.dcutr import PROTOCOL, Answerer, Schedule
-from bridge.protocol.identify import PUSH, encode_info
-from bridge.swarm.connection import Connection
-from bridge.swarm.delimited import read_message, write_message
-from bridge.swarm.stream import Stream
+from punchbridge.addresses import decode, parse, with_peer
+from punchbridge.behaviours.dcutr import Dcutr
+from punchbridge.behaviours.dcutr import attempt as attempt_module
+from punchbridge.errors import DirectRequired, NegotiationFailed, StreamReset
+from punchbridge.events import P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
+from punchbridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
+from punchbridge.limits.wire import MAX_MESSAGE
+from punchbridge.net.tcp import listen_socket
+from punchbridge.protocol.dcutr import PROTOCOL, Answerer, Schedule
+from punchbridge.protocol.identify import PUSH, encode_info
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.swarm.stream import Stream
 from tests.support.punch_lab import QUICK, lie, open_peer, open_relay, over_relay, say_connect
 from tests.support.swarms import open_descriptors
 

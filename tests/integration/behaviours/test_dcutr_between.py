@@ -11,16 +11,16 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.addresses import Endpoint, parse
-from bridge.behaviours.dcutr import ground as ground_module
-from bridge.errors import StreamReset
-from bridge.events import PunchFailed
-from bridge.limits.punch import DCUTR_OUTLAST
-from bridge.limits.swarm import MAX_DIVERTERS
-from bridge.net.dial import Dial
-from bridge.protocol.dcutr import PROTOCOL, encode_connect, encode_sync
-from bridge.swarm.connection import Connection
-from bridge.swarm.delimited import read_message, write_message
+from punchbridge.addresses import Endpoint, parse
+from punchbridge.behaviours.dcutr import ground as ground_module
+from punchbridge.errors import StreamReset
+from punchbridge.events import PunchFailed
+from punchbridge.limits.punch import DCUTR_OUTLAST
+from punchbridge.limits.swarm import MAX_DIVERTERS
+from punchbridge.net.dial import Dial
+from punchbridge.protocol.dcutr import PROTOCOL, encode_connect, encode_sync
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.delimited import read_message, write_message
 from tests.support.punch_lab import QUICK, Peer, lie, open_peer, open_relay, over_relay, say_connect
 
 BRIEF = replace(QUICK, attempt_timeout=0.3)

@@ -14,9 +14,9 @@ from libp2p.relay.circuit_v2.protocol import PROTOCOL_ID as HOP
 from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
-from bridge.addresses import parse, peer_of, without_peer
-from bridge.events import P2pUpgrade, PunchStarted, PunchSucceeded
-from bridge.protocol.dcutr import Opener, Schedule
+from punchbridge.addresses import parse, peer_of, without_peer
+from punchbridge.events import P2pUpgrade, PunchStarted, PunchSucceeded
+from punchbridge.protocol.dcutr import Opener, Schedule
 from tests.support.punch_lab import open_peer, open_relay
 from tests.support.stock_circuits import Stock, stock
 

@@ -9,14 +9,14 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.addresses import with_peer
-from bridge.behaviours.dcutr import answerer as answerer_module
-from bridge.behaviours.dcutr import observer as observer_module
-from bridge.behaviours.dcutr.attempt import Attempt
-from bridge.events import ConnectionOpened, P2pUpgrade, PunchFailed, PunchSucceeded
-from bridge.protocol.yamux import GoAwayCode
-from bridge.swarm.connection import Connection
-from bridge.swarm.stream import Stream
+from punchbridge.addresses import with_peer
+from punchbridge.behaviours.dcutr import answerer as answerer_module
+from punchbridge.behaviours.dcutr import observer as observer_module
+from punchbridge.behaviours.dcutr.attempt import Attempt
+from punchbridge.events import ConnectionOpened, P2pUpgrade, PunchFailed, PunchSucceeded
+from punchbridge.protocol.yamux import GoAwayCode
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.stream import Stream
 from tests.support.punch_lab import QUICK, Peer, open_peer, open_relay, over_relay
 
 
@@ -81,7 +81,7 @@ async def test_a_dial_before_the_punch_that_answers_nothing_leaves_no_connection
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Noise stood, then not a word: the exchange follows, and no half-dead connection passes for a direct one."""
-    monkeypatch.setattr("bridge.behaviours.dcutr.opener.DCUTR_REVERSAL_TIMEOUT", 0.3)
+    monkeypatch.setattr("punchbridge.behaviours.dcutr.opener.DCUTR_REVERSAL_TIMEOUT", 0.3)
     real = Connection.ping
 
     async def ping(self: Connection) -> float:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import pytest
 import trio
 
-from bridge.addresses import Multiaddr, parse, with_peer
-from bridge.behaviours import identify, ping
-from bridge.behaviours.host import Host, HostConfig, open_host
-from bridge.errors import (
+from punchbridge.addresses import Multiaddr, parse, with_peer
+from punchbridge.behaviours import identify, ping
+from punchbridge.behaviours.host import Host, HostConfig, open_host
+from punchbridge.errors import (
     AddressError,
     DialTimeout,
     LimitExceeded,
@@ -22,18 +22,18 @@ from bridge.errors import (
     StreamReset,
     Unreachable,
 )
-from bridge.eventhub import EventHub
-from bridge.events import ConnectionClosed, ConnectionOpened, Identified, ObservedAddress
-from bridge.identity import Identity, peer_text
-from bridge.limits.identify import PUSHES_TAKEN
-from bridge.protocol import varint
-from bridge.protocol.identify import IDENTIFY, PUSH, encode_info
-from bridge.protocol.messages import Identify
-from bridge.protocol.ping import PING, PING_SIZE
-from bridge.swarm.connection import Connection
-from bridge.swarm.delimited import write_message
-from bridge.swarm.link import Link
-from bridge.swarm.stream import Stream
+from punchbridge.eventhub import EventHub
+from punchbridge.events import ConnectionClosed, ConnectionOpened, Identified, ObservedAddress
+from punchbridge.identity import Identity, peer_text
+from punchbridge.limits.identify import PUSHES_TAKEN
+from punchbridge.protocol import varint
+from punchbridge.protocol.identify import IDENTIFY, PUSH, encode_info
+from punchbridge.protocol.messages import Identify
+from punchbridge.protocol.ping import PING, PING_SIZE
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.delimited import write_message
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.stream import Stream
 from tests.support.pairs import tcp_pair
 from tests.support.swarms import LOOPBACK, Recorder, open_descriptors, open_node
 

@@ -11,14 +11,14 @@ from libp2p.peer.peerinfo import PeerInfo
 from libp2p.utils.varint import read_length_prefixed_protobuf
 from multiaddr import Multiaddr
 
-from bridge.addresses import with_peer
-from bridge.behaviours.host import Host, HostConfig, open_host
-from bridge.eventhub import EventHub
-from bridge.events import ConnectionOpened, Identified
-from bridge.identity import Identity
-from bridge.protocol.identify import IDENTIFY
-from bridge.protocol.ping import PING
-from bridge.swarm.connection import Connection
+from punchbridge.addresses import with_peer
+from punchbridge.behaviours.host import Host, HostConfig, open_host
+from punchbridge.eventhub import EventHub
+from punchbridge.events import ConnectionOpened, Identified
+from punchbridge.identity import Identity
+from punchbridge.protocol.identify import IDENTIFY
+from punchbridge.protocol.ping import PING
+from punchbridge.swarm.connection import Connection
 from tests.support.stock_host import stock_host
 from tests.support.swarms import LOOPBACK, Recorder
 

@@ -13,13 +13,13 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.addresses import Endpoint, Multiaddr, tcp_addr
-from bridge.limits.punch import REDIAL_MAX
-from bridge.net.dial import Dial, DialsKept, TupleTaken
-from bridge.net.punch import How, SimultaneousOpen
-from bridge.net.tcp import TcpStream, listen_socket
-from bridge.protocol.host_budget import HostBudget
-from bridge.protocol.verdict import Code, Evidence, judge
+from punchbridge.addresses import Endpoint, Multiaddr, tcp_addr
+from punchbridge.limits.punch import REDIAL_MAX
+from punchbridge.net.dial import Dial, DialsKept, TupleTaken
+from punchbridge.net.punch import How, SimultaneousOpen
+from punchbridge.net.tcp import TcpStream, listen_socket
+from punchbridge.protocol.host_budget import HostBudget
+from punchbridge.protocol.verdict import Code, Evidence, judge
 from tests.support.swarms import open_descriptors
 
 Take = Callable[[TcpStream, How], Awaitable[str | None]]

@@ -12,15 +12,15 @@ from typing import Any
 import grpc.aio
 import pytest
 
-import bridge
-from bridge.rpc.peer import synthesized_address
-from node import transport
-from node.config import GossipSource, NodeConfig
-from node.errors import HandshakeError, HandshakeFailure
-from node.events import FlowStats, HandshakeCompleted, PeerDisconnected
-from node.node import Node
-from node.session import refuse_relayed
-from node.transport import PeerInfo, identify_bridge, tcp_peer
+import punchbridge
+from punchbridge.rpc.peer import synthesized_address
+from punchbridge_node import transport
+from punchbridge_node.config import GossipSource, NodeConfig
+from punchbridge_node.errors import HandshakeError, HandshakeFailure
+from punchbridge_node.events import FlowStats, HandshakeCompleted, PeerDisconnected
+from punchbridge_node.node import Node
+from punchbridge_node.session import refuse_relayed
+from punchbridge_node.transport import PeerInfo, identify_bridge, tcp_peer
 from tests.support.node_lab import HOST, Recorder, channel_to, run, serving
 
 FAST = NodeConfig(ping_interval=0.05, stats_interval=0.02, transaction_broadcast_interval=0.02)
@@ -51,10 +51,10 @@ async def over_bridge(server: Node) -> AsyncIterator[Way]:
     with ExitStack() as stack:
         listen = ["/ip4/127.0.0.1/tcp/0"]
         there, here = (
-            stack.enter_context(bridge.open(listen=listen, punch=False, allow_private=True)) for _ in range(2)
+            stack.enter_context(punchbridge.open(listen=listen, punch=False, allow_private=True)) for _ in range(2)
         )
         grpc_server = grpc.aio.server(options=transport.SERVER_OPTIONS)
-        server.add_to_server(grpc_server, identify_bridge(bridge.peer))
+        server.add_to_server(grpc_server, identify_bridge(punchbridge.peer))
         there.serve(grpc_server)
         await grpc_server.start()
         target = there.addrs[0]
@@ -105,7 +105,7 @@ def test_handshake_flows_and_gossip(way: Callable[[Node], AbstractAsyncContextMa
 
 
 def test_a_large_body_and_a_refusal(way: Callable[[Node], AbstractAsyncContextManager[Way]]):
-    from node import gossip
+    from punchbridge_node import gossip
 
     async def main() -> None:
         here = Recorder()
@@ -180,7 +180,7 @@ def test_a_policy_sees_peer_id_and_path(way: Callable[[Node], AbstractAsyncConte
 def test_a_call_that_no_bridge_made_is_refused():
     async def main() -> None:
         async with Node(fast()) as server, Node(fast()) as client:
-            async with serving(server, identify_bridge(bridge.peer)) as port, channel_to(port) as channel:
+            async with serving(server, identify_bridge(punchbridge.peer)) as port, channel_to(port) as channel:
                 with pytest.raises(HandshakeError) as caught:
                     await client.connect(channel, tcp_peer(HOST, port))
                 assert "UNAUTHENTICATED" in caught.value.reason

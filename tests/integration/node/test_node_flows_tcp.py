@@ -9,12 +9,12 @@ from typing import Any
 import grpc
 import pytest
 
-from bridge._pb.protowire import p2p_pb2 as pb
-from node import gossip, limits, wire
-from node.addressbook import NetworkAddress
-from node.config import NodeConfig
-from node.errors import DisconnectReason
-from node.events import FlowStats, PeerDisconnected
+from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node import gossip, limits, wire
+from punchbridge_node.addressbook import NetworkAddress
+from punchbridge_node.config import NodeConfig
+from punchbridge_node.errors import DisconnectReason
+from punchbridge_node.events import FlowStats, PeerDisconnected
 from tests.support.node_lab import HOST, at, channel_to, pair, raw_to, run
 
 FAST = NodeConfig(ping_interval=0.03, stats_interval=0.02, transaction_broadcast_interval=0.02)

@@ -9,11 +9,11 @@ from typing import Any
 import grpc
 import pytest
 
-from bridge._pb.protowire import p2p_pb2 as pb
-from node import gossip, ids, limits, wire
-from node.config import GossipSource, NodeConfig
-from node.events import FlowStats, HandshakeCompleted, PeerDisconnected
-from node.node import Node
+from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node import gossip, ids, limits, wire
+from punchbridge_node.config import GossipSource, NodeConfig
+from punchbridge_node.events import FlowStats, HandshakeCompleted, PeerDisconnected
+from punchbridge_node.node import Node
 from tests.support.node_lab import Recorder, at, channel_to, pair, raw_server, raw_to, run, serving, version
 
 FAST = NodeConfig(ping_interval=0.03, stats_interval=0.02, transaction_broadcast_interval=0.02)

@@ -9,14 +9,14 @@ from typing import Any
 import grpc
 import pytest
 
-from bridge._pb.protowire import p2p_pb2 as pb
-from node import limits, wire
-from node.config import HandshakeTimes, NodeConfig
-from node.errors import HandshakeError, HandshakeFailure
-from node.events import FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
-from node.node import Node
-from node.session import refuse_relayed
-from node.transport import PeerInfo
+from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node import limits, wire
+from punchbridge_node.config import HandshakeTimes, NodeConfig
+from punchbridge_node.errors import HandshakeError, HandshakeFailure
+from punchbridge_node.events import FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
+from punchbridge_node.node import Node
+from punchbridge_node.session import refuse_relayed
+from punchbridge_node.transport import PeerInfo
 from tests.support.node_lab import (
     RawPeer,
     Recorder,
@@ -317,7 +317,7 @@ def test_too_many_peers_are_turned_away_with_a_reason():
 
 
 def test_a_caller_nobody_can_name_is_unauthenticated():
-    from node.transport import identify_bridge
+    from punchbridge_node.transport import identify_bridge
 
     async def main() -> None:
         unknown = identify_bridge(lambda _: None)

@@ -12,14 +12,14 @@ from typing import Any
 import grpc
 import pytest
 
-from node import limits
-from node.addressbook import NetworkAddress
-from node.config import NodeConfig
-from node.errors import NodeClosed
-from node.events import Event, HandshakeCompleted, PeerDisconnected
-from node.node import Node
-from node.peerstore import PeerStore
-from node.storekeeper import StoreKeeper
+from punchbridge_node import limits
+from punchbridge_node.addressbook import NetworkAddress
+from punchbridge_node.config import NodeConfig
+from punchbridge_node.errors import NodeClosed
+from punchbridge_node.events import Event, HandshakeCompleted, PeerDisconnected
+from punchbridge_node.node import Node
+from punchbridge_node.peerstore import PeerStore
+from punchbridge_node.storekeeper import StoreKeeper
 from tests.support.node_lab import Recorder, at, channel_to, run, serving
 
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from bridge._pb.protowire import p2p_pb2 as pb
-from node import gossip, ids, wire
-from node.config import GossipSource, NodeConfig
-from node.errors import DisconnectReason, HandshakeError, HandshakeFailure
-from node.events import FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
-from node.node import Node
-from node.peerstore import PeerStore
-from node.storekeeper import StoreKeeper
-from node.transport import PeerInfo
+from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node import gossip, ids, wire
+from punchbridge_node.config import GossipSource, NodeConfig
+from punchbridge_node.errors import DisconnectReason, HandshakeError, HandshakeFailure
+from punchbridge_node.events import FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
+from punchbridge_node.node import Node
+from punchbridge_node.peerstore import PeerStore
+from punchbridge_node.storekeeper import StoreKeeper
+from punchbridge_node.transport import PeerInfo
 from tests.support.node_lab import Recorder, channel_to, raw_to, run, serving
 
 FAST = NodeConfig(ping_interval=0.05, stats_interval=0.02, transaction_broadcast_interval=0.02)
@@ -267,7 +267,7 @@ def test_two_peers_that_dial_each_other_at_once_keep_one_stream(round_: int):
 
 
 def test_the_handlers_peer_is_found_by_the_bridge_adaptor_and_followed(tmp_path: Path):
-    from node.transport import identify_bridge
+    from punchbridge_node.transport import identify_bridge
 
     class Info:
         peer_id = "12D3KooWPeer"

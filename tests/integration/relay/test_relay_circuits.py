@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.addresses import parse, with_peer
-from bridge.errors import (
+from punchbridge.addresses import parse, with_peer
+from punchbridge.errors import (
     AddressError,
     AuthenticationFailed,
     BridgeError,
@@ -17,10 +17,10 @@ from bridge.errors import (
     StreamReset,
     Unreachable,
 )
-from bridge.eventhub import EventHub
-from bridge.events import CircuitClosed, ConnectionClosed, RelayListening, RelayStats, ReservationLost
-from bridge.identity import Identity
-from bridge.protocol.circuit import (
+from punchbridge.eventhub import EventHub
+from punchbridge.events import CircuitClosed, ConnectionClosed, RelayListening, RelayStats, ReservationLost
+from punchbridge.identity import Identity
+from punchbridge.protocol.circuit import (
     HOP,
     STOP,
     CircuitLimit,
@@ -31,13 +31,13 @@ from bridge.protocol.circuit import (
     encode_stop_answer,
     encode_stop_connect,
 )
-from bridge.swarm.delimited import read_message, write_message
-from bridge.swarm.link import Link
-from bridge.swarm.stream import Stream
-from bridge.swarm.upgrade import upgrade
-from relay.limits import RelayLimits
-from relay.program import RelayConfig
-from relay.program import run as run_relay
+from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.upgrade import upgrade
+from punchbridge_relay.limits import RelayLimits
+from punchbridge_relay.program import RelayConfig
+from punchbridge_relay.program import run as run_relay
 from tests.support.relay_lab import ECHO, fake_relay, mute_relay, network, read_all
 
 STRANGER = Identity.generate()
@@ -260,7 +260,7 @@ async def test_an_accepted_offer_whose_initiator_never_speaks_ends(monkeypatch: 
     async with network() as net:
         relay, node = await net.relay(), await net.node()
         await node.relays.reserve(relay.addr)
-        monkeypatch.setattr("bridge.swarm.pool.UPGRADE_TIMEOUT", 0.05)
+        monkeypatch.setattr("punchbridge.swarm.pool.UPGRADE_TIMEOUT", 0.05)
         stream = await relay.swarm.connections(node.peer)[0].open_stream([STOP])
         assert await offer(stream, encode_stop_connect(STRANGER.peer_id)) == Status.OK
         with pytest.raises(StreamReset):

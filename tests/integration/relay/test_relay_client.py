@@ -6,16 +6,13 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.addresses import Multiaddr, is_relayed, parse, with_peer
-from bridge.eventhub import EventHub
-from bridge.events import ReservationAccepted, ReservationLost
-from bridge.identity import Identity, peer_text
-from bridge.protocol.circuit import (
-    Status,
-    encode_hop_answer,
-)
-from relay.program import RelayConfig
-from relay.program import run as run_relay
+from punchbridge.addresses import Multiaddr, is_relayed, parse, with_peer
+from punchbridge.eventhub import EventHub
+from punchbridge.events import ReservationAccepted, ReservationLost
+from punchbridge.identity import Identity, peer_text
+from punchbridge.protocol.circuit import Status, encode_hop_answer
+from punchbridge_relay.program import RelayConfig
+from punchbridge_relay.program import run as run_relay
 from tests.support.relay_lab import ECHO, echo, fake_relay, grant, network
 
 STRANGER = Identity.generate()
@@ -131,7 +128,7 @@ async def test_the_reservation_comes_back_after_a_restart_of_the_relay() -> None
 
 
 async def test_renewal_comes_before_the_expiry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.behaviours.relay_client.lease.MIN_LEASE", 0.2)
+    monkeypatch.setattr("punchbridge.behaviours.relay_client.lease.MIN_LEASE", 0.2)
     async with network() as net:
         _, addr = await fake_relay(net, grant(0), grant(3600))
         node = await net.node()
@@ -144,8 +141,8 @@ async def test_renewal_comes_before_the_expiry(monkeypatch: pytest.MonkeyPatch) 
 async def test_a_renewal_that_fails_is_tried_again_and_lost_only_at_the_expiry(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bridge.behaviours.relay_client.lease.MIN_LEASE", 1.0)
-    monkeypatch.setattr("bridge.behaviours.relay_client.keeper.RESERVE_REFUSED_WAIT", 0.1)
+    monkeypatch.setattr("punchbridge.behaviours.relay_client.lease.MIN_LEASE", 1.0)
+    monkeypatch.setattr("punchbridge.behaviours.relay_client.keeper.RESERVE_REFUSED_WAIT", 0.1)
     async with network() as net:
         refusal = encode_hop_answer(Status.RESERVATION_REFUSED)
         _, addr = await fake_relay(net, grant(0), refusal)

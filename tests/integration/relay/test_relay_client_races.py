@@ -7,13 +7,13 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.addresses import with_peer
-from bridge.behaviours.relay_client import Reservation
-from bridge.events import ReservationAccepted, ReservationLost
-from bridge.identity import Identity
-from bridge.protocol.circuit import HOP, STOP, Status, decode_stop_answer, encode_hop_answer, encode_stop_connect
-from bridge.swarm.delimited import read_message, write_message
-from bridge.swarm.stream import Stream
+from punchbridge.addresses import with_peer
+from punchbridge.behaviours.relay_client import Reservation
+from punchbridge.events import ReservationAccepted, ReservationLost
+from punchbridge.identity import Identity
+from punchbridge.protocol.circuit import HOP, STOP, Status, decode_stop_answer, encode_hop_answer, encode_stop_connect
+from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.swarm.stream import Stream
 from tests.support.relay_lab import ANY_PORT, grant, mute_relay, network
 
 

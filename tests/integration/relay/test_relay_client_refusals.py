@@ -6,9 +6,9 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.addresses import parse, with_peer
-from bridge.behaviours.relay_client import RelayClient
-from bridge.errors import (
+from punchbridge.addresses import parse, with_peer
+from punchbridge.behaviours.relay_client import RelayClient
+from punchbridge.errors import (
     AddressError,
     AuthenticationFailed,
     LimitExceeded,
@@ -18,19 +18,13 @@ from bridge.errors import (
     SwarmStopped,
     Unreachable,
 )
-from bridge.eventhub import EventHub
-from bridge.identity import Identity
-from bridge.limits.circuit import MAX_RELAYS
-from bridge.protocol.circuit import (
-    HOP,
-    Grant,
-    Status,
-    encode_hop_answer,
-    encode_stop_connect,
-)
-from bridge.protocol.voucher import seal_voucher
-from bridge.swarm.stream import Stream
-from bridge.swarm.swarm import SwarmConfig, open_swarm
+from punchbridge.eventhub import EventHub
+from punchbridge.identity import Identity
+from punchbridge.limits.circuit import MAX_RELAYS
+from punchbridge.protocol.circuit import HOP, Grant, Status, encode_hop_answer, encode_stop_connect
+from punchbridge.protocol.voucher import seal_voucher
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.swarm import SwarmConfig, open_swarm
 from tests.support.relay_lab import fake_relay, grant, mute_relay, network
 
 STRANGER = Identity.generate()
@@ -127,7 +121,7 @@ async def test_relay_addresses_of_others_and_private_ones_are_not_announced() ->
 
 
 async def test_a_mute_relay_ends_in_a_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.behaviours.relay_client.exchange.RESERVE_TIMEOUT", 0.05)
+    monkeypatch.setattr("punchbridge.behaviours.relay_client.exchange.RESERVE_TIMEOUT", 0.05)
     async with network() as net:
         mute, node = await net.node(client=False), await net.node()
         (addr,) = await mute.swarm.listen(parse("/ip4/127.0.0.1/tcp/0"))

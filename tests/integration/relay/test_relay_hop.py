@@ -8,14 +8,14 @@ from ipaddress import ip_address
 import pytest
 import trio
 
-from bridge.addresses import is_relayed, parse, peer_of
-from bridge.behaviours.relay_client import RelayClient
-from bridge.errors import NegotiationFailed
-from bridge.events import CircuitClosed, ConnectionClosed
-from bridge.identity import Identity
-from bridge.protocol import messages as pb
-from bridge.protocol import varint
-from bridge.protocol.circuit import (
+from punchbridge.addresses import is_relayed, parse, peer_of
+from punchbridge.behaviours.relay_client import RelayClient
+from punchbridge.errors import NegotiationFailed
+from punchbridge.events import CircuitClosed, ConnectionClosed
+from punchbridge.identity import Identity
+from punchbridge.protocol import messages as pb
+from punchbridge.protocol import varint
+from punchbridge.protocol.circuit import (
     HOP,
     CircuitLimit,
     Status,
@@ -25,10 +25,10 @@ from bridge.protocol.circuit import (
     encode_reserve,
     encode_stop_answer,
 )
-from bridge.protocol.voucher import open_voucher
-from bridge.swarm.delimited import read_message, write_message
-from bridge.swarm.stream import Stream
-from relay.access import Access, Rules
+from punchbridge.protocol.voucher import open_voucher
+from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.swarm.stream import Stream
+from punchbridge_relay.access import Access, Rules
 from tests.support.relay_lab import (
     circuit,
     connect_raw,
@@ -207,7 +207,7 @@ async def test_a_client_that_ends_without_a_request_is_answered_and_forgotten() 
 
 
 async def test_a_mute_hop_stream_ends_by_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.service.REQUEST_TIMEOUT", 0.05)
+    monkeypatch.setattr("punchbridge_relay.service.REQUEST_TIMEOUT", 0.05)
     async with network() as net:
         relay, node = await net.relay(), await net.node()
         stream = await (await node.swarm.dial(relay.addr)).open_stream([HOP])
@@ -279,7 +279,7 @@ async def test_r8_a_target_that_refuses_is_reported_as_connection_failed(status:
 
 
 async def test_r8_a_target_that_answers_garbage_or_resets_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.offer.STOP_ANSWER_TIMEOUT", 0.05)
+    monkeypatch.setattr("punchbridge_relay.offer.STOP_ANSWER_TIMEOUT", 0.05)
 
     async def garbage(stream: Stream) -> None:
         await write_message(stream, b"\xff\xff")

@@ -15,17 +15,17 @@ from typing import Any
 
 import trio
 
-from bridge.addresses import Multiaddr, parse
-from bridge.events import ReservationAccepted, ReservationLost
+from punchbridge.addresses import Multiaddr, parse
+from punchbridge.events import ReservationAccepted, ReservationLost
 from tests.support.relay_lab import ECHO, echo, network, read_all
 
 PROGRAM = """
 import json, sys, trio
 from pathlib import Path
-from bridge.addresses import parse
-from bridge.eventhub import EventHub
-from bridge.identity import load_or_create
-from relay.program import RelayConfig, run
+from punchbridge.addresses import parse
+from punchbridge.eventhub import EventHub
+from punchbridge.identity import load_or_create
+from punchbridge_relay.program import RelayConfig, run
 
 async def main():
     hub = EventHub()

@@ -11,10 +11,10 @@ from libp2p.relay.circuit_v2.config import RelayRole
 from libp2p.relay.circuit_v2.protocol import PROTOCOL_ID
 from multiaddr import Multiaddr
 
-from bridge.addresses import parse, without_peer
-from bridge.errors import RelayRefused
-from bridge.identity import Identity
-from bridge.protocol.circuit import CircuitLimit
+from punchbridge.addresses import parse, without_peer
+from punchbridge.errors import RelayRefused
+from punchbridge.identity import Identity
+from punchbridge.protocol.circuit import CircuitLimit
 from tests.support.relay_lab import ECHO, echo, network, read_all
 from tests.support.stock_circuits import stock
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import trio
 
-from bridge.errors import StreamReset
-from bridge.events import CircuitClosed, ConnectionClosed
-from bridge.protocol.circuit import HOP, encode_reserve
-from bridge.swarm.delimited import write_message
-from bridge.swarm.stream import Stream
+from punchbridge.errors import StreamReset
+from punchbridge.events import CircuitClosed, ConnectionClosed
+from punchbridge.protocol.circuit import HOP, encode_reserve
+from punchbridge.swarm.delimited import write_message
+from punchbridge.swarm.stream import Stream
 from tests.support.relay_lab import circuit, network
 
 

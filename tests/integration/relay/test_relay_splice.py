@@ -8,17 +8,11 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.errors import StreamReset
-from bridge.events import CircuitClosed, CircuitOpened, ConnectionClosed
-from bridge.identity import Identity
-from bridge.protocol.circuit import (
-    HOP,
-    CircuitLimit,
-    Status,
-    encode_reserve,
-    encode_stop_answer,
-)
-from bridge.swarm.stream import Stream
+from punchbridge.errors import StreamReset
+from punchbridge.events import CircuitClosed, CircuitOpened, ConnectionClosed
+from punchbridge.identity import Identity
+from punchbridge.protocol.circuit import HOP, CircuitLimit, Status, encode_reserve, encode_stop_answer
+from punchbridge.swarm.stream import Stream
 from tests.support.relay_lab import (
     ECHO,
     circuit,

@@ -12,12 +12,12 @@ import grpc
 import grpc.aio
 import pytest
 
-import bridge
+import punchbridge
 from tests.support.rpc_lab import BIG, AioService, Service, method, open_pair, serving
 
 
 @asynccontextmanager
-async def aio_serving(b: bridge.Bridge, service: Service) -> AsyncIterator[grpc.aio.Server]:
+async def aio_serving(b: punchbridge.Bridge, service: Service) -> AsyncIterator[grpc.aio.Server]:
     server = grpc.aio.server(handlers=(service,), options=BIG)
     b.serve(server)
     await server.start()
@@ -29,7 +29,7 @@ async def aio_serving(b: bridge.Bridge, service: Service) -> AsyncIterator[grpc.
 
 @dataclass
 class Lab:
-    dialer: bridge.Bridge
+    dialer: punchbridge.Bridge
     service: AioService
     channel: grpc.aio.Channel
 
@@ -113,7 +113,7 @@ def test_64_mib() -> None:
 
 def test_dial_failure_is_told_by_every_kind_of_call() -> None:
     async def main() -> None:
-        nowhere = f"/ip4/127.0.0.1/tcp/1/p2p/{bridge.Identity.generate()}"
+        nowhere = f"/ip4/127.0.0.1/tcp/1/p2p/{punchbridge.Identity.generate()}"
         with open_pair() as (_, dialer):
             async with dialer.aio_channel(nowhere) as channel:
 
@@ -135,7 +135,7 @@ def test_dial_failure_is_told_by_every_kind_of_call() -> None:
                     assert caught.value.details().startswith("UNREACHABLE: ")
                     assert "127.0.0.1" in caught.value.details()
                     assert dict(caught.value.trailing_metadata())["punchbridge-error"] == "UNREACHABLE"
-                    assert isinstance(caught.value.__cause__, bridge.Unreachable)
+                    assert isinstance(caught.value.__cause__, punchbridge.Unreachable)
                 call = method(channel, "Echo")(b"")
                 assert await call.code() is grpc.StatusCode.UNAVAILABLE
                 assert (await call.details()).startswith("UNREACHABLE: ")
@@ -152,7 +152,7 @@ def test_an_aio_client_reaches_a_sync_server_and_controls_do_not_block() -> None
             async with dialer.aio_channel(listener.peer_id) as channel:
                 await channel.channel_ready()
                 assert await method(channel, "Echo")(b"x") == b"x"
-            with pytest.raises(bridge.Unreachable):
-                await dialer.aio_connect(f"/ip4/127.0.0.1/tcp/1/p2p/{bridge.Identity.generate()}")
+            with pytest.raises(punchbridge.Unreachable):
+                await dialer.aio_connect(f"/ip4/127.0.0.1/tcp/1/p2p/{punchbridge.Identity.generate()}")
 
     asyncio.run(main())

@@ -10,24 +10,24 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-import bridge
-from bridge.addresses import Multiaddr
-from bridge.events import ConnectionClosed, Event
-from bridge.rpc.channel import DialFailed
+import punchbridge
+from punchbridge.addresses import Multiaddr
+from punchbridge.events import ConnectionClosed, Event
+from punchbridge.rpc.channel import DialFailed
 from tests.support.rpc_lab import LOOPBACK, Service, eventually, method, open_pair, serving
 
 
 @pytest.fixture(scope="module")
-def dialer() -> Iterator[bridge.Bridge]:
-    with bridge.open(listen=LOOPBACK, allow_private=True) as opened:
+def dialer() -> Iterator[punchbridge.Bridge]:
+    with punchbridge.open(listen=LOOPBACK, allow_private=True) as opened:
         yield opened
 
 
 def stranger() -> str:
-    return str(bridge.Identity.generate())
+    return str(punchbridge.Identity.generate())
 
 
-def test_dial_failure_is_told_by_every_kind_of_call(dialer: bridge.Bridge) -> None:
+def test_dial_failure_is_told_by_every_kind_of_call(dialer: punchbridge.Bridge) -> None:
     peer = stranger()
     with dialer.channel(f"/ip4/127.0.0.1/tcp/1/p2p/{peer}") as channel:
         calls = (
@@ -43,7 +43,7 @@ def test_dial_failure_is_told_by_every_kind_of_call(dialer: bridge.Bridge) -> No
                 call()
             problem = caught.value
             assert isinstance(problem, DialFailed)
-            assert isinstance(problem.reason, bridge.Unreachable)
+            assert isinstance(problem.reason, punchbridge.Unreachable)
             assert problem.code() is grpc.StatusCode.UNAVAILABLE
             assert problem.details().startswith("UNREACHABLE: ")
             assert "127.0.0.1" in problem.details()
@@ -51,11 +51,11 @@ def test_dial_failure_is_told_by_every_kind_of_call(dialer: bridge.Bridge) -> No
         future = method(channel, "Echo").future(b"", timeout=10)
         assert isinstance(future.exception(10), DialFailed)
         assert future.details().startswith("UNREACHABLE: ")
-    assert isinstance(dialer.last_error(peer), bridge.Unreachable)
+    assert isinstance(dialer.last_error(peer), punchbridge.Unreachable)
     assert dialer.last_error(stranger()) is None
 
 
-def test_wait_for_ready_waits_to_its_deadline_and_tells_why(dialer: bridge.Bridge) -> None:
+def test_wait_for_ready_waits_to_its_deadline_and_tells_why(dialer: punchbridge.Bridge) -> None:
     with dialer.channel(f"/ip4/127.0.0.1/tcp/1/p2p/{stranger()}") as channel:
         with pytest.raises(grpc.RpcError) as caught:
             method(channel, "Echo")(b"", timeout=0.5, wait_for_ready=True)
@@ -65,8 +65,8 @@ def test_wait_for_ready_waits_to_its_deadline_and_tells_why(dialer: bridge.Bridg
             grpc.channel_ready_future(channel).result(0.3)
 
 
-def test_wrong_peer_id(dialer: bridge.Bridge) -> None:
-    with bridge.open(listen=LOOPBACK, allow_private=True) as other, serving(other, Service()):
+def test_wrong_peer_id(dialer: punchbridge.Bridge) -> None:
+    with punchbridge.open(listen=LOOPBACK, allow_private=True) as other, serving(other, Service()):
         addr = other.addrs[0].rpartition("/p2p/")[0]
         peer = stranger()
         with dialer.channel(f"{addr}/p2p/{peer}") as channel:
@@ -79,19 +79,19 @@ def test_wrong_peer_id(dialer: bridge.Bridge) -> None:
             assert other.peer_id in caught.value.details()
 
 
-def test_a_peer_without_the_protocol(dialer: bridge.Bridge) -> None:
-    with bridge.open(listen=LOOPBACK, allow_private=True) as other:
+def test_a_peer_without_the_protocol(dialer: punchbridge.Bridge) -> None:
+    with punchbridge.open(listen=LOOPBACK, allow_private=True) as other:
         with dialer.channel(other.addrs[0]) as channel, pytest.raises(grpc.RpcError) as caught:
             method(channel, "Echo")(b"", timeout=10)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert caught.value.details().startswith("UNSUPPORTED: ")
-        assert isinstance(dialer.last_error(other.peer_id), bridge.NegotiationFailed)
+        assert isinstance(dialer.last_error(other.peer_id), punchbridge.NegotiationFailed)
         with serving(other, Service()), dialer.channel(other.addrs[0]) as channel:
             assert method(channel, "Echo")(b"", timeout=10) == b""
         assert dialer.last_error(other.peer_id) is None, "a success forgets the failure"
 
 
-def test_unknown_peer_without_an_address(dialer: bridge.Bridge) -> None:
+def test_unknown_peer_without_an_address(dialer: punchbridge.Bridge) -> None:
     with dialer.channel(stranger()) as channel, pytest.raises(grpc.RpcError) as caught:
         method(channel, "Echo")(b"", timeout=10)
     assert "no address was given" in caught.value.details()
@@ -107,47 +107,47 @@ def test_relay_policy_needs_a_relay() -> None:
 
 
 @pytest.mark.parametrize("target", ["/ip4/127.0.0.1/tcp/1", "nonsense", "/ip4/1.2.3.4/udp/5/p2p/12D3KooW"])
-def test_malformed_targets_raise_at_once(dialer: bridge.Bridge, target: str) -> None:
-    with pytest.raises(bridge.AddressError):
+def test_malformed_targets_raise_at_once(dialer: punchbridge.Bridge, target: str) -> None:
+    with pytest.raises(punchbridge.AddressError):
         dialer.channel(target)
 
 
-def test_bad_arguments_raise_at_once(dialer: bridge.Bridge) -> None:
+def test_bad_arguments_raise_at_once(dialer: punchbridge.Bridge) -> None:
     target = f"/p2p/{stranger()}"
     for wrong in ({"path": "fast"}, {"protocol": "x"}, {"direct_wait": 0}, {"direct_wait": 1000.0}):
-        with pytest.raises(bridge.ConfigError):
+        with pytest.raises(punchbridge.ConfigError):
             dialer.channel(target, **wrong)  # type: ignore[arg-type]
 
 
 def test_a_server_that_runs_already_is_refused() -> None:
     """grpc would bind the socket and never accept on it: every call would wait for its deadline."""
-    with bridge.open(listen=LOOPBACK, allow_private=True) as listener, serving(listener, Service()) as server:
-        with pytest.raises(bridge.ConfigError, match="before start"):
+    with punchbridge.open(listen=LOOPBACK, allow_private=True) as listener, serving(listener, Service()) as server:
+        with pytest.raises(punchbridge.ConfigError, match="before start"):
             listener.serve(server, "/test/late/1")
         assert "/test/late/1" not in listener._control.host.swarm.registry.supported(relayed=False)
 
 
-def test_what_is_asked_for_in_vain_is_told_at_once(dialer: bridge.Bridge) -> None:
-    with pytest.raises(bridge.ConfigError, match=r"relays=\[…\]"):
+def test_what_is_asked_for_in_vain_is_told_at_once(dialer: punchbridge.Bridge) -> None:
+    with pytest.raises(punchbridge.ConfigError, match=r"relays=\[…\]"):
         dialer.wait_reservation(20)
     for wrong in (None, b"/ip4/127.0.0.1/tcp/1", 7):
-        with pytest.raises(bridge.AddressError, match="peer id or a multiaddr"):
+        with pytest.raises(punchbridge.AddressError, match="peer id or a multiaddr"):
             dialer.channel(wrong)  # type: ignore[arg-type]
-    with pytest.raises(bridge.DirectRequired, match="not connected at all") as caught:
+    with pytest.raises(punchbridge.DirectRequired, match="not connected at all") as caught:
         dialer.wait_direct(stranger(), 0.1)
     assert caught.value.verdict == "NO_RELAY"
     for wrong in ("/ip4/127.0.0.1/tcp/0", Multiaddr("/ip4/127.0.0.1/tcp/0")):
-        with pytest.raises(bridge.ConfigError, match=r"write listen=\["), bridge.open(listen=wrong):  # type: ignore[arg-type]
+        with pytest.raises(punchbridge.ConfigError, match=r"write listen=\["), punchbridge.open(listen=wrong):  # type: ignore[arg-type]
             pass
-        with pytest.raises(bridge.ConfigError, match=r"write relays=\["), bridge.open(relays=wrong):  # type: ignore[arg-type]
+        with pytest.raises(punchbridge.ConfigError, match=r"write relays=\["), punchbridge.open(relays=wrong):  # type: ignore[arg-type]
             pass
 
 
 def test_a_vanished_peer_ends_the_call_and_the_next_one_dials_again() -> None:
-    identity = bridge.Identity.generate()
+    identity = punchbridge.Identity.generate()
     service = Service()
-    with bridge.open(listen=LOOPBACK, allow_private=True) as dialing:
-        with bridge.open(key=identity, listen=LOOPBACK, allow_private=True) as first:
+    with punchbridge.open(listen=LOOPBACK, allow_private=True) as dialing:
+        with punchbridge.open(key=identity, listen=LOOPBACK, allow_private=True) as first:
             addr = first.addrs[0]
             with serving(first, service):
                 channel = dialing.channel(addr)
@@ -158,7 +158,7 @@ def test_a_vanished_peer_ends_the_call_and_the_next_one_dials_again() -> None:
                     next(stream)
                 assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         listen = addr.partition("/p2p/")[0]
-        with bridge.open(key=identity, listen=(listen,), allow_private=True) as second, serving(second, service):
+        with punchbridge.open(key=identity, listen=(listen,), allow_private=True) as second, serving(second, service):
             assert method(channel, "Echo")(b"back", timeout=20, wait_for_ready=True) == b"back"
             channel.close()
 
@@ -171,7 +171,7 @@ def test_a_server_that_is_gone_resets_streams() -> None:
             method(channel, "Echo")(b"", timeout=10)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert caught.value.details().startswith("RESET: ")
-        assert isinstance(dialing.last_error(listener.peer_id), bridge.StreamReset)
+        assert isinstance(dialing.last_error(listener.peer_id), punchbridge.StreamReset)
 
 
 def test_garbage_instead_of_a_handshake() -> None:
@@ -201,8 +201,8 @@ def test_event_callbacks_may_fail() -> None:
         seen.append(event.name)
         raise RuntimeError("mine")
 
-    with bridge.open(listen=LOOPBACK, allow_private=True, events=callback) as one:
-        with bridge.open(listen=LOOPBACK, allow_private=True) as other:
+    with punchbridge.open(listen=LOOPBACK, allow_private=True, events=callback) as one:
+        with punchbridge.open(listen=LOOPBACK, allow_private=True) as other:
             assert one.connect(other.addrs[0]).peer_id == other.peer_id
             closed = threading.Event()
             end = one.subscribe(lambda event: closed.set() if isinstance(event, ConnectionClosed) else None)
@@ -213,20 +213,20 @@ def test_event_callbacks_may_fail() -> None:
 
 
 def test_errors_at_open_are_raised_in_the_caller(tmp_path: object) -> None:
-    with bridge.open(listen=LOOPBACK, allow_private=True) as one:
+    with punchbridge.open(listen=LOOPBACK, allow_private=True) as one:
         port = one.addrs[0].split("/")[4]
-        with pytest.raises(bridge.PortInUse), bridge.open(listen=(f"/ip4/127.0.0.1/tcp/{port}",)):
+        with pytest.raises(punchbridge.PortInUse), punchbridge.open(listen=(f"/ip4/127.0.0.1/tcp/{port}",)):
             pass
-    with pytest.raises(bridge.AddressError), bridge.open(listen=("/ip4/999.0.0.1/tcp/0",)):
+    with pytest.raises(punchbridge.AddressError), punchbridge.open(listen=("/ip4/999.0.0.1/tcp/0",)):
         pass
-    with pytest.raises(bridge.AddressError, match="/p2p/ID"), bridge.open(relays=("/ip4/127.0.0.1/tcp/1",)):
+    with pytest.raises(punchbridge.AddressError, match="/p2p/ID"), punchbridge.open(relays=("/ip4/127.0.0.1/tcp/1",)):
         pass
-    with pytest.raises(bridge.IdentityError), bridge.open(key="/dev/null"):
+    with pytest.raises(punchbridge.IdentityError), punchbridge.open(key="/dev/null"):
         pass
 
 
 def _chat_and_cut(
-    listener: bridge.Bridge, channel: grpc.Channel, dice: random.Random, cuts: set[int], count: int
+    listener: punchbridge.Bridge, channel: grpc.Channel, dice: random.Random, cuts: set[int], count: int
 ) -> tuple[list[bytes], list[bytes], grpc.RpcError | None]:
     """A bidi call of `count` messages; the listener's side cuts all connections after the replies in `cuts`."""
     swarm = listener._control.host.swarm
@@ -284,8 +284,8 @@ def test_a_session_carries_a_call_over_every_cut() -> None:
 def test_a_peer_without_sessions_is_reached_over_a_plain_stream_both_ways() -> None:
     for server_has, client_has in ((True, False), (False, True)):
         with (
-            bridge.open(listen=LOOPBACK, allow_private=True, sessions=server_has) as server,
-            bridge.open(listen=LOOPBACK, allow_private=True, sessions=client_has) as client,
+            punchbridge.open(listen=LOOPBACK, allow_private=True, sessions=server_has) as server,
+            punchbridge.open(listen=LOOPBACK, allow_private=True, sessions=client_has) as client,
             serving(server, Service()),
             client.channel(server.addrs[0]) as channel,
         ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-import bridge
+import punchbridge
 from tests.support.rpc_lab import LOOPBACK, Service, method, relay, relayed_pair, serving, who
 
 
@@ -58,9 +58,9 @@ def test_direct_required_without_a_punch_tells_the_verdict() -> None:
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert caught.value.details().startswith("RELAYED: ")
         error = dialer.last_error(listener.peer_id)
-        assert isinstance(error, bridge.DirectRequired)
+        assert isinstance(error, punchbridge.DirectRequired)
         assert error.verdict == "DISABLED"
-        with pytest.raises(bridge.DirectRequired):
+        with pytest.raises(punchbridge.DirectRequired):
             dialer.wait_direct(listener.peer_id, 1)
         with dialer.channel(circuit, path="relay") as channel:
             assert who(channel)[1] == "relay"
@@ -92,11 +92,11 @@ def test_a_channel_that_insists_on_direct_waits_for_the_punch() -> None:
 
 
 def test_no_reservation_is_told_with_its_own_code() -> None:
-    with relay() as addr, bridge.open(listen=LOOPBACK, allow_private=True) as dialer:
-        nobody = str(bridge.Identity.generate())
+    with relay() as addr, punchbridge.open(listen=LOOPBACK, allow_private=True) as dialer:
+        nobody = str(punchbridge.Identity.generate())
         with dialer.channel(f"{addr}/p2p-circuit/p2p/{nobody}") as channel, pytest.raises(grpc.RpcError) as caught:
             method(channel, "Echo")(b"", timeout=15)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert "NO_RESERVATION" in caught.value.details()
-        with pytest.raises(bridge.ConfigError, match="given no relay"):
+        with pytest.raises(punchbridge.ConfigError, match="given no relay"):
             dialer.wait_reservation(0.1)

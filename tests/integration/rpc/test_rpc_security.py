@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 
-import bridge
+import punchbridge
 from tests.support.rpc_lab import BIG, AioService, Service, method, open_pair, serving
 
 ROGUE = """
@@ -50,12 +50,12 @@ def old_names(directory: str) -> list[str]:
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[bridge.Bridge, bridge.Bridge]]:
+def pair() -> Iterator[tuple[punchbridge.Bridge, punchbridge.Bridge]]:
     with open_pair() as opened:
         yield opened
 
 
-def test_another_process_finds_no_way_to_the_server(pair: tuple[bridge.Bridge, bridge.Bridge]) -> None:
+def test_another_process_finds_no_way_to_the_server(pair: tuple[punchbridge.Bridge, punchbridge.Bridge]) -> None:
     listener, dialer = pair
     with serving(listener, Service()), dialer.channel(listener.addrs[0]) as channel:
         assert method(channel, "Echo")(b"x", timeout=10) == b"x"
@@ -72,7 +72,7 @@ def test_the_guard_refuses_even_those_who_hold_the_door(kind: str) -> None:
     """A process that may trace ours comes through /proc/PID/fd; the guard asks for the pump and finds none."""
     with open_pair() as (listener, dialer):
         if kind == "sync":
-            for guards, expected in (((), "answer x"), ((bridge.guard(),), "UNAUTHENTICATED")):
+            for guards, expected in (((), "answer x"), ((punchbridge.guard(),), "UNAUTHENTICATED")):
                 with serving(listener, Service(), interceptors=guards):
                     assert rogue(proc_path(listener)).startswith(expected)
                     with dialer.channel(listener.addrs[0]) as channel:
@@ -82,7 +82,7 @@ def test_the_guard_refuses_even_those_who_hold_the_door(kind: str) -> None:
             asyncio.run(guarded_aio(listener, dialer))
 
 
-def proc_path(listener: bridge.Bridge) -> str:
+def proc_path(listener: punchbridge.Bridge) -> str:
     (door,) = listener._control.gateway._doors.values()
     return f"/proc/{os.getpid()}/fd/{door.address.rpartition('/')[2]}"
 
@@ -97,8 +97,8 @@ def check_all_kinds(channel: grpc.Channel) -> None:
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def guarded_aio(listener: bridge.Bridge, dialer: bridge.Bridge) -> None:
-    server = grpc.aio.server(handlers=(AioService(),), options=BIG, interceptors=[bridge.aio_guard()])
+async def guarded_aio(listener: punchbridge.Bridge, dialer: punchbridge.Bridge) -> None:
+    server = grpc.aio.server(handlers=(AioService(),), options=BIG, interceptors=[punchbridge.aio_guard()])
     listener.serve(server)
     await server.start()
     assert (await asyncio.to_thread(rogue, proc_path(listener))).startswith("UNAUTHENTICATED")
@@ -107,9 +107,9 @@ async def guarded_aio(listener: bridge.Bridge, dialer: bridge.Bridge) -> None:
     await server.stop(None)
 
 
-def test_the_guard_lets_named_others_in(pair: tuple[bridge.Bridge, bridge.Bridge]) -> None:
+def test_the_guard_lets_named_others_in(pair: tuple[punchbridge.Bridge, punchbridge.Bridge]) -> None:
     listener, _ = pair
-    guard = bridge.guard(allow=lambda peer: peer.startswith("ipv4:127.0.0.1"))
+    guard = punchbridge.guard(allow=lambda peer: peer.startswith("ipv4:127.0.0.1"))
     with serving(listener, Service(), interceptors=[guard]) as server:
         assert rogue(proc_path(listener)).startswith("UNAUTHENTICATED")
     # A server with a TCP port of its own beside the bridge.
@@ -126,7 +126,7 @@ def test_the_guard_lets_named_others_in(pair: tuple[bridge.Bridge, bridge.Bridge
     server.stop(None).wait()
 
 
-def test_a_channels_socket_takes_this_process_only(pair: tuple[bridge.Bridge, bridge.Bridge]) -> None:
+def test_a_channels_socket_takes_this_process_only(pair: tuple[punchbridge.Bridge, punchbridge.Bridge]) -> None:
     listener, dialer = pair
     with serving(listener, Service()), dialer.channel(listener.addrs[0]) as channel:
         assert method(channel, "Echo")(b"x", timeout=10) == b"x"
@@ -138,7 +138,7 @@ def test_a_channels_socket_takes_this_process_only(pair: tuple[bridge.Bridge, br
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user for the attempt")
-def test_another_user_cannot_come_in(pair: tuple[bridge.Bridge, bridge.Bridge]) -> None:
+def test_another_user_cannot_come_in(pair: tuple[punchbridge.Bridge, punchbridge.Bridge]) -> None:
     listener, _ = pair
     with serving(listener, Service()):
         assert rogue(proc_path(listener), NOBODY) == "Permission denied"

@@ -17,24 +17,24 @@ import pytest
 import trio
 import trio.testing
 
-import bridge
-from bridge.errors import ConfigError, PortInUse
-from bridge.rpc import expose, forward
-from bridge.rpc.gateway import EndpointKey, open_gateway
-from bridge.rpc.places import Place
-from bridge.rpc.target import parse_target
-from bridge.session.host import SessionHost
-from bridge.session.service import SessionService
+import punchbridge
+from punchbridge.errors import ConfigError, PortInUse
+from punchbridge.rpc import expose, forward
+from punchbridge.rpc.gateway import EndpointKey, open_gateway
+from punchbridge.rpc.places import Place
+from punchbridge.rpc.target import parse_target
+from punchbridge.session.host import SessionHost
+from punchbridge.session.service import SessionService
 from tests.support.rpc_lab import BIG, LOOPBACK, Service, method
 
 ECHO = "/test/echo/1"
 
 
 @asynccontextmanager
-async def trio_pair() -> AsyncIterator[tuple[bridge.TrioBridge, bridge.TrioBridge]]:
+async def trio_pair() -> AsyncIterator[tuple[punchbridge.TrioBridge, punchbridge.TrioBridge]]:
     async with (
-        bridge.open_trio(listen=LOOPBACK, allow_private=True) as server,
-        bridge.open_trio(listen=LOOPBACK, allow_private=True) as client,
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True) as server,
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True) as client,
     ):
         yield server, client
 
@@ -80,7 +80,7 @@ async def test_the_stream_is_a_trio_stream() -> None:
     """trio's own suite for streams that can be half-closed."""
     async with trio_pair() as (server, client), server.accept_stream(ECHO) as incoming:
 
-        async def make() -> tuple[bridge.BridgeStream, bridge.BridgeStream]:
+        async def make() -> tuple[punchbridge.BridgeStream, punchbridge.BridgeStream]:
             dialled = await client.dial_stream(server.addrs[0], ECHO)
             return dialled, await incoming.__anext__()
 
@@ -91,14 +91,14 @@ async def test_leaving_the_block_resets_what_nobody_took() -> None:
     async with trio_pair() as (server, client):
         async with server.accept_stream(ECHO):
             waiting = await client.dial_stream(server.addrs[0], ECHO)
-        with pytest.raises(bridge.StreamReset):
+        with pytest.raises(punchbridge.StreamReset):
             await waiting.receive_some()
-        with pytest.raises(bridge.NegotiationFailed):
+        with pytest.raises(punchbridge.NegotiationFailed):
             await client.dial_stream(server.addrs[0], ECHO)
         async with server.accept_stream(ECHO) as incoming:
             stream = await client.dial_stream(server.addrs[0], ECHO)
             (await incoming.__anext__()).reset()
-            with pytest.raises(bridge.StreamReset):
+            with pytest.raises(punchbridge.StreamReset):
                 await stream.receive_some()
 
 
@@ -126,7 +126,7 @@ async def test_an_acceptor_that_was_left_takes_no_more() -> None:
         async with server.accept_stream(ECHO) as incoming:
             pass
         assert [stream async for stream in incoming] == []
-        with pytest.raises(bridge.NegotiationFailed):
+        with pytest.raises(punchbridge.NegotiationFailed):
             await client.dial_stream(server.addrs[0], ECHO)
         async with incoming:
             pass
@@ -137,12 +137,12 @@ async def test_an_acceptor_that_was_left_takes_no_more() -> None:
 @pytest.mark.parametrize("sessions", [True, False])
 async def test_an_acceptor_keeps_its_limits(sessions: bool) -> None:
     async with (
-        bridge.open_trio(listen=LOOPBACK, allow_private=True, sessions=sessions) as server,
-        bridge.open_trio(listen=LOOPBACK, allow_private=True) as client,
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, sessions=sessions) as server,
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True) as client,
         server.accept_stream(ECHO, max_per_peer=2) as incoming,
     ):
         first, _second = [await client.dial_stream(server.addrs[0], ECHO) for _ in range(2)]
-        with pytest.raises((bridge.LimitExceeded, bridge.StreamReset)):
+        with pytest.raises((punchbridge.LimitExceeded, punchbridge.StreamReset)):
             await (await client.dial_stream(server.addrs[0], ECHO)).receive_some()
         async with await incoming.__anext__() as taken:
             await taken.send_all(b"those that stand go on")
@@ -152,16 +152,16 @@ async def test_an_acceptor_keeps_its_limits(sessions: bool) -> None:
             while True:
                 try:
                     return await (await client.dial_stream(server.addrs[0], ECHO)).aclose()
-                except (bridge.LimitExceeded, bridge.StreamReset):
+                except (punchbridge.LimitExceeded, punchbridge.StreamReset):
                     await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_a_crowd_behind_one_forward() -> None:
     """As many as one peer may have are carried; one more is told what to do, and the others go on."""
-    told: list[bridge.events.ErrorEvent] = []
+    told: list[punchbridge.events.ErrorEvent] = []
     async with trio_pair() as (server, client), trio.open_nursery() as nursery:
         client.host.swarm.events.subscribe(
-            lambda event: told.append(event) if isinstance(event, bridge.events.ErrorEvent) else None
+            lambda event: told.append(event) if isinstance(event, punchbridge.events.ErrorEvent) else None
         )
 
         async def echo(stream: trio.SocketStream) -> None:
@@ -193,8 +193,8 @@ async def test_a_connection_that_is_cut_as_it_stands_is_told_all_the_same() -> N
     async with trio_pair() as (server, client):
         swarm = client.host.swarm
 
-        def cut(event: bridge.Event) -> None:
-            if isinstance(event, bridge.events.ConnectionOpened):
+        def cut(event: punchbridge.Event) -> None:
+            if isinstance(event, punchbridge.events.ConnectionOpened):
                 for one in swarm.connections():
                     one.abort("CUT")
 
@@ -202,7 +202,7 @@ async def test_a_connection_that_is_cut_as_it_stands_is_told_all_the_same() -> N
         for _ in range(5):
             try:
                 info = await client.connect(server.addrs[0])
-            except bridge.BridgeError:
+            except punchbridge.BridgeError:
                 continue
             assert info.peer_id == server.peer_id
 
@@ -307,13 +307,16 @@ async def test_nothing_behind_resets_and_the_next_one_tries_again() -> None:
 
 async def test_a_forward_to_nobody_closes_and_tells() -> None:
     seen: list[str] = []
-    nowhere = f"/ip4/127.0.0.1/tcp/1/p2p/{bridge.Identity.generate()}"
+    nowhere = f"/ip4/127.0.0.1/tcp/1/p2p/{punchbridge.Identity.generate()}"
 
-    def note(event: bridge.Event) -> None:
-        if isinstance(event, bridge.events.ErrorEvent):
+    def note(event: punchbridge.Event) -> None:
+        if isinstance(event, punchbridge.events.ErrorEvent):
             seen.append(event.code)
 
-    async with bridge.open_trio(listen=LOOPBACK, allow_private=True, events=note) as b, trio.open_nursery() as nursery:
+    async with (
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, events=note) as b,
+        trio.open_nursery() as nursery,
+    ):
         bound = await nursery.start(forward.run, b.host, nowhere, "127.0.0.1:0")
         client = await trio.open_tcp_stream("127.0.0.1", bound.port)
         assert await client.receive_some() == b""
@@ -326,8 +329,8 @@ async def test_a_forward_to_a_peer_without_the_protocol_tells() -> None:
     told: list[str] = []
     heard = trio.Event()
 
-    def note(event: bridge.Event) -> None:
-        if isinstance(event, bridge.events.ErrorEvent):
+    def note(event: punchbridge.Event) -> None:
+        if isinstance(event, punchbridge.events.ErrorEvent):
             told.append(event.code)
             heard.set()
 
@@ -344,9 +347,9 @@ async def test_a_forward_to_a_peer_without_the_protocol_tells() -> None:
 
 
 async def test_forward_says_why_it_cannot_listen(tmp_path: Path) -> None:
-    target = f"/p2p/{bridge.Identity.generate()}"
+    target = f"/p2p/{punchbridge.Identity.generate()}"
     live = tmp_path / "live"
-    async with bridge.open_trio(listen=LOOPBACK, allow_private=True) as b:
+    async with punchbridge.open_trio(listen=LOOPBACK, allow_private=True) as b:
         with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket(socket.AF_UNIX) as other:
             other.bind(str(live))
             other.listen()

@@ -11,15 +11,15 @@ from typing import Any
 import grpc
 import pytest
 
-import bridge
-from bridge._pb.protowire import p2p_pb2, p2p_pb2_grpc
-from bridge.limits.rpc import MAX_CHANNEL_ENDPOINTS
-from bridge.rpc.peer import TABLE
+import punchbridge
+from punchbridge._pb.protowire import p2p_pb2, p2p_pb2_grpc
+from punchbridge.limits.rpc import MAX_CHANNEL_ENDPOINTS
+from punchbridge.rpc.peer import TABLE
 from tests.support.rpc_lab import BIG, LOOPBACK, Service, eventually, method, open_pair, serving
 
 
 class Pair:
-    def __init__(self, server: bridge.Bridge, client: bridge.Bridge, service: Service, channel: Any) -> None:
+    def __init__(self, server: punchbridge.Bridge, client: punchbridge.Bridge, service: Service, channel: Any) -> None:
         self.server = server
         self.client = client
         self.service = service
@@ -121,8 +121,8 @@ def test_the_handler_knows_the_peer(pair: Pair) -> None:
     assert path == "direct"
     assert multiaddr.endswith(f"/p2p/{peer_id}")
     assert multiaddr.startswith("/ip4/127.0.0.1/tcp/")
-    assert protocol == bridge.GRPC_PROTOCOL
-    assert address == str(bridge.rpc.peer.synthesized_address(peer_id))
+    assert protocol == punchbridge.GRPC_PROTOCOL
+    assert address == str(punchbridge.rpc.peer.synthesized_address(peer_id))
     # The connection leaves from the listening port, so the peer can be dialled at the address seen.
     assert multiaddr in pair.client.addrs
 
@@ -192,7 +192,7 @@ def test_server_stop_ends_calls_and_a_restarted_one_is_found_again() -> None:
 def test_a_protocol_is_served_once() -> None:
     with open_pair() as (listener, _), serving(listener, Service()):
         second = grpc.server(None, options=BIG)  # type: ignore[arg-type]
-        with pytest.raises(bridge.LocalError, match="handler"):
+        with pytest.raises(punchbridge.LocalError, match="handler"):
             listener.serve(second)
 
 
@@ -211,7 +211,7 @@ def test_closing_a_bridge_ends_its_calls_and_leaves_nothing() -> None:
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
             assert not os.path.exists(directory)
             for call in (lambda: dialer.addrs, dialer.connections, lambda: dialer.channel(listener.addrs[0])):
-                with pytest.raises(bridge.SwarmStopped):
+                with pytest.raises(punchbridge.SwarmStopped):
                     call()
             channel.close()
     eventually(lambda: open_files() - before <= set())
@@ -225,8 +225,8 @@ def open_files() -> set[str]:
 
 def test_channels_that_are_gone_leave_no_listener_behind() -> None:
     """A program that meets many peers in its life must not run out of places for channels."""
-    peer = bridge.Identity.generate()
-    with bridge.open(listen=LOOPBACK, allow_private=True) as b:
+    peer = punchbridge.Identity.generate()
+    with punchbridge.open(listen=LOOPBACK, allow_private=True) as b:
         sockets = Path(b._control.gateway.directory.path)
         kept = method(b.channel(f"/ip4/127.0.0.1/tcp/1/p2p/{peer}"), "Echo")
         for number in range(MAX_CHANNEL_ENDPOINTS + 50):

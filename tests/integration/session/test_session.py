@@ -10,17 +10,17 @@ from collections import Counter
 import pytest
 import trio
 
-from bridge.errors import NegotiationFailed, StreamReset
-from bridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN
-from bridge.protocol.session import Session
-from bridge.protocol.session import carrier as machine_carrier
-from bridge.protocol.yamux import StreamState, Yamux
-from bridge.session import SESSION_PROTOCOL, SessionStream
-from bridge.session.carrier import Carrier
-from bridge.session.live import LiveSession
-from bridge.swarm.connection import Connection
-from bridge.swarm.mux import Mux
-from bridge.swarm.stream import Stream
+from punchbridge.errors import NegotiationFailed, StreamReset
+from punchbridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN
+from punchbridge.protocol.session import Session
+from punchbridge.protocol.session import carrier as machine_carrier
+from punchbridge.protocol.yamux import StreamState, Yamux
+from punchbridge.session import SESSION_PROTOCOL, SessionStream
+from punchbridge.session.carrier import Carrier
+from punchbridge.session.live import LiveSession
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.mux import Mux
+from punchbridge.swarm.stream import Stream
 from tests.support.session_lab import pair, read_exactly, until
 
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from bridge.session import SessionStream
+from punchbridge.session import SessionStream
 from tests.support.session_lab import SERVICE, Pair, Route, pair, read_exactly, until
 from tests.support.steps import cut_after
 
@@ -70,7 +70,7 @@ async def test_moving() -> None:
 
 @pytest.mark.parametrize("work", ["read", "write", "eof"])
 async def test_using_it_while_it_resumes(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.protocol.session.machine.SESSION_RESUME_TIMEOUT", 1.0)
+    monkeypatch.setattr("punchbridge.protocol.session.machine.SESSION_RESUME_TIMEOUT", 1.0)
     async with pair() as both:
         for steps in range(1, 20):
             stream = await both.open()

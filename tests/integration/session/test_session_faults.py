@@ -11,23 +11,23 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.addresses import Multiaddr, is_relayed, with_peer
-from bridge.behaviours.host import HostConfig, open_host
-from bridge.errors import LimitExceeded, NegotiationFailed, StreamReset
-from bridge.eventhub import EventHub
-from bridge.identity import Identity
-from bridge.limits.session import SESSION_CARRIERS, SESSION_RETRY_MAX
-from bridge.protocol.path import PathPolicy
-from bridge.protocol.session import Session
-from bridge.protocol.session.frames import Attach, Kind, Refusal, refuse
-from bridge.session import SESSION_PROTOCOL, SessionStream
-from bridge.session.host import SessionHost, open_session_host
-from bridge.session.keeper import Keeper
-from bridge.session.service import SessionService
-from bridge.session.suspicion import verify
-from bridge.swarm.connection import Connection
-from bridge.swarm.stream import Stream
-from bridge.swarm.swarm import Swarm
+from punchbridge.addresses import Multiaddr, is_relayed, with_peer
+from punchbridge.behaviours.host import HostConfig, open_host
+from punchbridge.errors import LimitExceeded, NegotiationFailed, StreamReset
+from punchbridge.eventhub import EventHub
+from punchbridge.identity import Identity
+from punchbridge.limits.session import SESSION_CARRIERS, SESSION_RETRY_MAX
+from punchbridge.protocol.path import PathPolicy
+from punchbridge.protocol.session import Session
+from punchbridge.protocol.session.frames import Attach, Kind, Refusal, refuse
+from punchbridge.session import SESSION_PROTOCOL, SessionStream
+from punchbridge.session.host import SessionHost, open_session_host
+from punchbridge.session.keeper import Keeper
+from punchbridge.session.service import SessionService
+from punchbridge.session.suspicion import verify
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.swarm import Swarm
 from tests.support.relay_lab import network
 from tests.support.session_lab import SERVICE, Route, attach, config, echo, pair, read_exactly, until
 
@@ -232,7 +232,7 @@ async def test_closing_wakes_the_task_that_waits_to_send(waiting: str) -> None:
 
 
 async def test_a_direct_path_that_did_not_answer_once_is_measured_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.session.keeper.SESSION_MEASURE", 0.1)
+    monkeypatch.setattr("punchbridge.session.keeper.SESSION_MEASURE", 0.1)
     monkeypatch.setattr(Connection, "rtt", property(lambda _: None))  # nothing is known of either path
     asked: list[Connection] = []
     plain = Connection.ping
@@ -253,7 +253,7 @@ async def test_a_direct_path_that_did_not_answer_once_is_measured_again_soon(mon
 
 
 async def test_a_connection_is_not_closed_because_this_process_was_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.session.suspicion.SESSION_SILENCE", 0.1)
+    monkeypatch.setattr("punchbridge.session.suspicion.SESSION_SILENCE", 0.1)
     async with pair() as both:
         connection = await both.connect()
         await until(lambda: connection.rtt_least is not None)
@@ -283,7 +283,7 @@ async def test_a_carrier_that_comes_after_the_sessions_have_stopped_is_no_defect
 
 
 async def test_circuit_is_given_back_once_the_direct_path_carries_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.session.keeper.RELEASE_GRACE", 0.3)
+    monkeypatch.setattr("punchbridge.session.keeper.RELEASE_GRACE", 0.3)
     plain, refused = Swarm.close, 0
 
     async def busy(swarm: Swarm, target: Connection, reason: str) -> None:

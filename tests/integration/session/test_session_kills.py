@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import trio
 
-from bridge.limits.session import SESSION_RETRY_FIRST
-from bridge.session.keeper import Keeper
+from punchbridge.limits.session import SESSION_RETRY_FIRST
+from punchbridge.session.keeper import Keeper
 from tests.support.session_lab import Route, pair, read_exactly, until
 
 KILLS = 8

@@ -8,13 +8,13 @@ import grpc
 import pytest
 import trio
 
-import bridge
-from bridge.events import Event, P2pFallback, P2pUpgrade, SessionSwitched
+import punchbridge
+from punchbridge.events import Event, P2pFallback, P2pUpgrade, SessionSwitched
 from tests.support.rpc_lab import LOOPBACK, Service, method, relayed_pair, who
 from tests.support.session_lab import SERVICE, Route, pair
 
 
-def serve(listener: bridge.Bridge, path: str) -> tuple[grpc.Server, Service]:
+def serve(listener: punchbridge.Bridge, path: str) -> tuple[grpc.Server, Service]:
     from concurrent.futures import ThreadPoolExecutor
 
     service, server = Service(), grpc.server(ThreadPoolExecutor(8))
@@ -31,7 +31,7 @@ def test_server_for_direct_paths_refuses_the_relay_and_says_so() -> None:
             method(channel, "Echo")(b"", timeout=10)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         error = dialer.last_error(listener.peer_id)
-        assert isinstance(error, bridge.DirectRequired)
+        assert isinstance(error, punchbridge.DirectRequired)
         assert error.verdict == "PATH_NOT_ALLOWED"
         server.stop(None)
 
@@ -69,14 +69,14 @@ def test_wait_direct_starts_on_the_punched_path_and_falls_back_without_a_punch()
 
 @pytest.mark.parametrize("wait", [-1.0, 1e6])
 def test_senseless_wait_direct_is_refused(wait: float) -> None:
-    with bridge.open(listen=()) as b, pytest.raises(bridge.ConfigError):
-        b.channel(str(bridge.Identity.generate()), wait_direct=wait)
+    with punchbridge.open(listen=()) as b, pytest.raises(punchbridge.ConfigError):
+        b.channel(str(punchbridge.Identity.generate()), wait_direct=wait)
 
 
 def test_both_ends_see_the_path_and_its_round_trip_and_are_told_of_moves() -> None:
     with (
-        bridge.open(listen=LOOPBACK, allow_private=True) as listener,
-        bridge.open(listen=LOOPBACK, allow_private=True) as dialer,
+        punchbridge.open(listen=LOOPBACK, allow_private=True) as listener,
+        punchbridge.open(listen=LOOPBACK, allow_private=True) as dialer,
     ):
         server, service = serve(listener, "any")
         with dialer.channel(listener.addrs[0]) as channel:
@@ -150,13 +150,13 @@ def test_the_way_to_direct_and_back_is_told_for_each_session_with_what_it_cost()
 async def test_session_that_must_be_direct_fails_with_the_reason_when_no_direct_path_returns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bridge.protocol.session.machine.SESSION_RESUME_TIMEOUT", 0.5)
+    monkeypatch.setattr("punchbridge.protocol.session.machine.SESSION_RESUME_TIMEOUT", 0.5)
     async with pair() as both:
         connection = await both.connect()
         route = Route(both.peer, None)
         stream = await both.dialler.sessions.open(connection, SERVICE, route=route, policy="direct")
         connection.abort("CUT")
-        with trio.fail_after(5), pytest.raises(bridge.DirectRequired) as failed:
+        with trio.fail_after(5), pytest.raises(punchbridge.DirectRequired) as failed:
             await stream.receive_some()
         assert failed.value.verdict == "DISABLED"
         stream.abort()

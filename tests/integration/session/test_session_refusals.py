@@ -11,12 +11,12 @@ from struct import pack
 import pytest
 import trio
 
-from bridge.addresses import is_relayed, parse
-from bridge.behaviours.host import HostConfig
-from bridge.errors import DirectRequired, LimitExceeded, NegotiationFailed, StreamReset
-from bridge.eventhub import EventHub
-from bridge.identity import Identity
-from bridge.limits.session import (
+from punchbridge.addresses import is_relayed, parse
+from punchbridge.behaviours.host import HostConfig
+from punchbridge.errors import DirectRequired, LimitExceeded, NegotiationFailed, StreamReset
+from punchbridge.eventhub import EventHub
+from punchbridge.identity import Identity
+from punchbridge.limits.session import (
     SESSION_AHEAD_FRAMES,
     SESSION_FIRST_FRAME,
     SESSION_REPLAY_MAX,
@@ -24,10 +24,10 @@ from bridge.limits.session import (
     SESSION_WINDOW_MIN,
     SESSIONS_PER_PEER,
 )
-from bridge.protocol.session.frames import HEADER, MAX_PAYLOAD, VERSION, Attach, Kind, Refusal, encode
-from bridge.session import SESSION_PROTOCOL, SessionStream, service
-from bridge.session.host import SessionHost, open_session_host
-from bridge.swarm.stream import Stream
+from punchbridge.protocol.session.frames import HEADER, MAX_PAYLOAD, VERSION, Attach, Kind, Refusal, encode
+from punchbridge.session import SESSION_PROTOCOL, SessionStream, service
+from punchbridge.session.host import SessionHost, open_session_host
+from punchbridge.swarm.stream import Stream
 from tests.support.session_lab import SERVICE, Pair, Route, answer, attach, config, echo, pair, raw, read_exactly, until
 
 
@@ -245,7 +245,7 @@ async def test_unknown_service_leaves_no_session() -> None:
 
 
 async def test_silent_carrier_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.session.service.SESSION_FIRST_FRAME", 0.1)
+    monkeypatch.setattr("punchbridge.session.service.SESSION_FIRST_FRAME", 0.1)
     async with pair() as both:
         assert SESSION_FIRST_FRAME > 1
         stream = await raw(both.dialler, both)

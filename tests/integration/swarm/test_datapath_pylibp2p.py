@@ -11,13 +11,13 @@ import trio
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
-from bridge.errors import NegotiationFailed, StreamReset, WrongPeer
-from bridge.identity import Identity
-from bridge.net.tcp import TcpStream, connect, listen_socket
-from bridge.swarm.connection import Connection
-from bridge.swarm.link import Link
-from bridge.swarm.stream import Stream
-from bridge.swarm.upgrade import upgrade
+from punchbridge.errors import NegotiationFailed, StreamReset, WrongPeer
+from punchbridge.identity import Identity
+from punchbridge.net.tcp import TcpStream, connect, listen_socket
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.upgrade import upgrade
 from tests.support.stock_host import ECHO, ONE_WAY, RESET, Stock, make_host, read_all_or_some, stock_host
 
 

@@ -8,10 +8,10 @@ import struct
 import pytest
 import trio
 
-from bridge.addresses import Multiaddr, parse
-from bridge.errors import AddressError, DialTimeout, PortInUse, StreamReset, Unreachable
-from bridge.limits.net import TCP_USER_TIMEOUT_MS
-from bridge.net.tcp import TcpStream, bound_socket, connect, listen_socket, resolve
+from punchbridge.addresses import Multiaddr, parse
+from punchbridge.errors import AddressError, DialTimeout, PortInUse, StreamReset, Unreachable
+from punchbridge.limits.net import TCP_USER_TIMEOUT_MS
+from punchbridge.net.tcp import TcpStream, bound_socket, connect, listen_socket, resolve
 from tests.support.pairs import free_port, tcp_pair
 
 LOCAL = parse("/ip4/127.0.0.1/tcp/0")

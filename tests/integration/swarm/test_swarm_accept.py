@@ -13,15 +13,15 @@ from functools import partial
 import pytest
 import trio
 
-from bridge.addresses import Multiaddr, endpoint_of, parse
-from bridge.errors import AddressError, LimitExceeded, PortInUse, StreamReset
-from bridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent
-from bridge.identity import PeerId
-from bridge.limits.swarm import DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
-from bridge.net.interfaces import interface_addresses
-from bridge.swarm import pool
-from bridge.swarm.stream import Stream
-from bridge.swarm.table import ConnectionLimits
+from punchbridge.addresses import Multiaddr, endpoint_of, parse
+from punchbridge.errors import AddressError, LimitExceeded, PortInUse, StreamReset
+from punchbridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent
+from punchbridge.identity import PeerId
+from punchbridge.limits.swarm import DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
+from punchbridge.net.interfaces import interface_addresses
+from punchbridge.swarm import pool
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.table import ConnectionLimits
 from tests.support.swarms import LOOPBACK, Node, open_descriptors, open_node
 
 

@@ -14,13 +14,13 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.addresses import parse
-from bridge.errors import BridgeError
-from bridge.events import ConnectionClosed, ConnectionOpened
-from bridge.net.tcp import TcpStream
-from bridge.swarm.connection import Connection
-from bridge.swarm.link import Link
-from bridge.swarm.stream import Stream
+from punchbridge.addresses import parse
+from punchbridge.errors import BridgeError
+from punchbridge.events import ConnectionClosed, ConnectionOpened
+from punchbridge.net.tcp import TcpStream
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.stream import Stream
 from tests.support.steps import Steps, cut_after
 from tests.support.swarms import ECHO, Node, open_descriptors, open_node
 

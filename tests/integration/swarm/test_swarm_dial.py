@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 import pytest
 import trio
 
-from bridge.addresses import Multiaddr, endpoint_of, parse, with_peer
-from bridge.errors import (
+from punchbridge.addresses import Multiaddr, endpoint_of, parse, with_peer
+from punchbridge.errors import (
     AddressError,
     AuthenticationFailed,
     BridgeError,
@@ -19,11 +19,11 @@ from bridge.errors import (
     Unreachable,
     WrongPeer,
 )
-from bridge.events import ConnectionOpened
-from bridge.identity import Identity, peer_text
-from bridge.net.interfaces import interface_addresses
-from bridge.swarm import dialer, pool
-from bridge.swarm.link import Link
+from punchbridge.events import ConnectionOpened
+from punchbridge.identity import Identity, peer_text
+from punchbridge.net.interfaces import interface_addresses
+from punchbridge.swarm import dialer, pool
+from punchbridge.swarm.link import Link
 from tests.support.swarms import ECHO, LOOPBACK, open_descriptors, open_node
 
 STRANGER = Identity.generate().peer_id

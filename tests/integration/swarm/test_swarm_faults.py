@@ -13,17 +13,17 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.addresses import Multiaddr, parse
-from bridge.errors import BridgeError, ConnectionLost, SwarmStopped, Unreachable
-from bridge.events import ConnectionClosed, ConnectionOpened
-from bridge.identity import Identity
-from bridge.limits.wire import INITIAL_WINDOW
-from bridge.net.interfaces import interface_addresses
-from bridge.net.tcp import TcpStream
-from bridge.swarm.connection import Connection
-from bridge.swarm.link import Link
-from bridge.swarm.stream import Stream
-from bridge.swarm.upgrade import upgrade
+from punchbridge.addresses import Multiaddr, parse
+from punchbridge.errors import BridgeError, ConnectionLost, SwarmStopped, Unreachable
+from punchbridge.events import ConnectionClosed, ConnectionOpened
+from punchbridge.identity import Identity
+from punchbridge.limits.wire import INITIAL_WINDOW
+from punchbridge.net.interfaces import interface_addresses
+from punchbridge.net.tcp import TcpStream
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.upgrade import upgrade
 from tests.support.pairs import tcp_pair
 from tests.support.steps import Steps, cut_after
 from tests.support.swarms import ECHO, Node, open_node

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import trio
 
-from bridge.addresses import is_relayed, parse
-from bridge.errors import (
+from punchbridge.addresses import is_relayed, parse
+from punchbridge.errors import (
     AuthenticationFailed,
     ConfigError,
     ConnectionLost,
@@ -24,14 +24,14 @@ from bridge.errors import (
     Unreachable,
     WrongPeer,
 )
-from bridge.eventhub import EventHub
-from bridge.events import ConnectionClosed, ConnectionOpened, Event
-from bridge.identity import Identity, PeerId, peer_text
-from bridge.limits.swarm import CLOSE_FLUSH, MAILBOX
-from bridge.swarm import actor, pool
-from bridge.swarm.link import Link
-from bridge.swarm.stream import Stream
-from bridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
+from punchbridge.eventhub import EventHub
+from punchbridge.events import ConnectionClosed, ConnectionOpened, Event
+from punchbridge.identity import Identity, PeerId, peer_text
+from punchbridge.limits.swarm import CLOSE_FLUSH, MAILBOX
+from punchbridge.swarm import actor, pool
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from tests.support.pairs import tcp_pair
 from tests.support.swarms import ECHO, echo, open_descriptors, open_node
 

@@ -16,16 +16,16 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.addresses import Multiaddr, parse
-from bridge.errors import BridgeError
-from bridge.events import ConnectionClosed, ConnectionOpened
-from bridge.identity import peer_text
-from bridge.net import tcp
-from bridge.net.tcp import TcpStream
-from bridge.swarm.connection import Connection
-from bridge.swarm.link import Link
-from bridge.swarm.stream import Stream
-from bridge.swarm.table import ConnectionLimits
+from punchbridge.addresses import Multiaddr, parse
+from punchbridge.errors import BridgeError
+from punchbridge.events import ConnectionClosed, ConnectionOpened
+from punchbridge.identity import peer_text
+from punchbridge.net import tcp
+from punchbridge.net.tcp import TcpStream
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.link import Link
+from punchbridge.swarm.stream import Stream
+from punchbridge.swarm.table import ConnectionLimits
 from tests.support.swarms import ECHO, Node, open_descriptors, open_node
 
 VIA, CIRCUIT, TALK = "/test/via/1", "/test/circuit/1", "/test/talk/1"

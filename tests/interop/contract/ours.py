@@ -11,15 +11,15 @@ from contextlib import aclosing
 
 import trio
 
-from bridge.addresses import endpoint_of, parse, with_peer
-from bridge.behaviours.host import Host, HostConfig, open_host
-from bridge.errors import BridgeError
-from bridge.eventhub import EventHub
-from bridge.events import Event
-from bridge.identity import Identity, parse_peer_id, peer_text
 from contract.settings import Meeting, Settings, expected_side, log, meeting, own_ip, result, run
-from relay.limits import RelayLimits
-from relay.service import HopService
+from punchbridge.addresses import endpoint_of, parse, with_peer
+from punchbridge.behaviours.host import Host, HostConfig, open_host
+from punchbridge.errors import BridgeError
+from punchbridge.eventhub import EventHub
+from punchbridge.events import Event
+from punchbridge.identity import Identity, parse_peer_id, peer_text
+from punchbridge_relay.limits import RelayLimits
+from punchbridge_relay.service import HopService
 
 PINGS = 5
 PING_PAUSE = 0.1

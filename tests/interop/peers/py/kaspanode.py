@@ -17,11 +17,11 @@ from typing import Any
 import grpc.aio
 from wire import say
 
-from node import gossip, transport
-from node.config import NodeConfig
-from node.events import Event, FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
-from node.node import Node
-from node.transport import tcp_peer
+from punchbridge_node import gossip, transport
+from punchbridge_node.config import NodeConfig
+from punchbridge_node.events import Event, FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
+from punchbridge_node.node import Node
+from punchbridge_node.transport import tcp_peer
 
 Counts = dict[str, dict[str, int]]
 

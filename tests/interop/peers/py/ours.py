@@ -13,11 +13,11 @@ import trio
 from exercises import HANDLERS, Handler, SeenReset, exercise, many
 from wire import PROTOCOLS, Order, options, say, serve_orders
 
-from bridge.addresses import parse, with_peer
-from bridge.behaviours.host import Host, HostConfig, open_host
-from bridge.errors import StreamReset
-from bridge.eventhub import EventHub
-from bridge.events import (
+from punchbridge.addresses import parse, with_peer
+from punchbridge.behaviours.host import Host, HostConfig, open_host
+from punchbridge.errors import StreamReset
+from punchbridge.eventhub import EventHub
+from punchbridge.events import (
     AutonatResult,
     ConnectionClosed,
     ConnectionOpened,
@@ -26,11 +26,11 @@ from bridge.events import (
     PunchSucceeded,
     ReservationAccepted,
 )
-from bridge.identity import Identity, parse_peer_id, peer_text
-from bridge.swarm.connection import Connection
-from bridge.swarm.stream import Stream
-from relay.limits import RelayLimits
-from relay.service import HopService
+from punchbridge.identity import Identity, parse_peer_id, peer_text
+from punchbridge.swarm.connection import Connection
+from punchbridge.swarm.stream import Stream
+from punchbridge_relay.limits import RelayLimits
+from punchbridge_relay.service import HopService
 
 MANY = 1024
 """Streams of one protocol at once; the suite opens 100."""

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from wire import options, say
 
-import bridge
+import punchbridge
 
 CHATS = 50
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -32,7 +32,7 @@ def chat(requests: Iterator[bytes], _context: Any) -> Iterator[bytes]:
     yield from requests
 
 
-def call(b: bridge.Bridge, order: dict[str, Any]) -> dict[str, Any]:
+def call(b: punchbridge.Bridge, order: dict[str, Any]) -> dict[str, Any]:
     payload = os.urandom(order["size"])
     with b.channel(order["addr"], options=UNLIMITED) as channel:
         unary = channel.unary_unary("/interop.Bytes/Echo")
@@ -49,7 +49,7 @@ def call(b: bridge.Bridge, order: dict[str, Any]) -> dict[str, Any]:
     return {"same": answer == payload, "trailer": trailer, "status": status, "chats": chats, "ended": True}
 
 
-def obey(b: bridge.Bridge, order: dict[str, Any]) -> None:
+def obey(b: punchbridge.Bridge, order: dict[str, Any]) -> None:
     try:
         say({"id": order["id"], "ok": call(b, order)})
     except Exception as problem:  # noqa: BLE001 - whatever happened is the answer
@@ -61,7 +61,7 @@ def main() -> None:
         "Echo": grpc.unary_unary_rpc_method_handler(echo),
         "Chat": grpc.stream_stream_rpc_method_handler(chat),
     }
-    with ThreadPoolExecutor(16) as pool, bridge.open(listen=options().listen, allow_private=True) as b:
+    with ThreadPoolExecutor(16) as pool, punchbridge.open(listen=options().listen, allow_private=True) as b:
         server = grpc.server(pool, options=UNLIMITED)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("interop.Bytes", handlers),))
         b.serve(server)
