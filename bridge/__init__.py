@@ -21,6 +21,10 @@ if __name__ != "punchbridge":
 
 if TYPE_CHECKING:
     from punchbridge import errors, events
+    from punchbridge.api.open import Bridge
+    from punchbridge.api.open import open_bridge as open
+    from punchbridge.api.snapshots import ConnectionInfo, Status
+    from punchbridge.api.trio import BridgeStream, TrioBridge, open_trio
     from punchbridge.errors import (
         AddressError,
         AuthenticationFailed,
@@ -45,14 +49,10 @@ if TYPE_CHECKING:
     )
     from punchbridge.events import Event
     from punchbridge.identity import Identity
-    from punchbridge.rpc.api import Bridge
-    from punchbridge.rpc.api import open_bridge as open
-    from punchbridge.rpc.control import ConnectionInfo, Status
+    from punchbridge.local.peer import ConnectInfo, peer
+    from punchbridge.local.target import GRPC_PROTOCOL
     from punchbridge.rpc.guard import aio_guard, guard
     from punchbridge.rpc.options import channel_options, server_options
-    from punchbridge.rpc.peer import ConnectInfo, peer
-    from punchbridge.rpc.target import GRPC_PROTOCOL
-    from punchbridge.rpc.trio_api import BridgeStream, TrioBridge, open_trio
 
 __all__ = [
     "GRPC_PROTOCOL",
@@ -96,20 +96,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Bridge": "punchbridge.rpc.api",
-    "open": "punchbridge.rpc.api:open_bridge",
-    "ConnectionInfo": "punchbridge.rpc.control",
-    "Status": "punchbridge.rpc.control",
+    "Bridge": "punchbridge.api.open",
+    "open": "punchbridge.api.open:open_bridge",
+    "ConnectionInfo": "punchbridge.api.snapshots",
+    "Status": "punchbridge.api.snapshots",
     "aio_guard": "punchbridge.rpc.guard",
     "guard": "punchbridge.rpc.guard",
     "channel_options": "punchbridge.rpc.options",
     "server_options": "punchbridge.rpc.options",
-    "ConnectInfo": "punchbridge.rpc.peer",
-    "peer": "punchbridge.rpc.peer",
-    "GRPC_PROTOCOL": "punchbridge.rpc.target",
-    "BridgeStream": "punchbridge.rpc.trio_api",
-    "TrioBridge": "punchbridge.rpc.trio_api",
-    "open_trio": "punchbridge.rpc.trio_api",
+    "ConnectInfo": "punchbridge.local.peer",
+    "peer": "punchbridge.local.peer",
+    "GRPC_PROTOCOL": "punchbridge.local.target",
+    "BridgeStream": "punchbridge.api.trio",
+    "TrioBridge": "punchbridge.api.trio",
+    "open_trio": "punchbridge.api.trio",
     "Event": "punchbridge.events",
     "Identity": "punchbridge.identity",
 }

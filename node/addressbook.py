@@ -1,7 +1,7 @@
 """Addresses of other nodes as the Kaspa wire gives them: IP and port, checked, bounded, oldest out first.
 
-Holds them in memory only and dials nothing; `punchbridge_node.peerstore` keeps them on disk. Addresses of peers reached through
-the bridge are synthetic and do not belong here.
+Holds them in memory only and dials nothing; `punchbridge_node.peerstore` keeps them on disk. Addresses of peers
+reached through the bridge are synthetic and do not belong here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from . import limits, wire
 

@@ -1,4 +1,4 @@
-"""What happened at a peer, beside the events every program prints (`punchbridge.events`): rejections and disconnections.
+"""What happened at a peer, beside the events that every program prints: rejections and disconnections.
 
 Plain values; they know nothing of who reads them. Not printed by `--json`, hence not `public`.
 """
@@ -15,7 +15,7 @@ __all__ = ["ErrorEvent", "Event", "FlowStats", "HandshakeCompleted", "HandshakeR
 
 @dataclass(frozen=True, kw_only=True)
 class HandshakeRefused(Event):
-    """A handshake did not complete. `failure`: a word of `punchbridge_node.errors.HandshakeFailure`; `by`: who ended it."""
+    """A handshake did not complete. `failure`: a word of `errors.HandshakeFailure`; `by`: who ended it."""
 
     name = "handshake.refused"
     public = False

@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from .config import GossipSource
 from .ids import NATIVE_SUBNETWORK

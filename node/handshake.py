@@ -13,7 +13,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from . import limits, wire
 from .addressbook import NetworkAddress

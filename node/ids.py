@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from .wire import MalformedMessage
 

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from . import ids, limits, wire
 from .connection import Connection

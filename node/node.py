@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 
-from punchbridge.rpc.supervised import supervised
+from punchbridge.tasks.callbacks import supervised
 
 from . import gossip, limits, transport
 from .addressbook import AddressBook, NetworkAddress

@@ -3,7 +3,8 @@ expiry.
 
 SQLite in WAL mode: a write is whole or absent whatever moment the process is killed at, readers never wait, and one
 changed peer costs one page, not the rewriting of the file that an atomically replaced JSON file would. Blocking; the
-event loop calls it through `punchbridge_node.storekeeper`. It knows no network and no clock: times come in as UTC seconds.
+event loop calls it through `punchbridge_node.storekeeper`. It knows no network and no clock: times come in as UTC
+seconds.
 """
 
 from __future__ import annotations

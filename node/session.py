@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from . import flows, limits, wire
 from .addressbook import AddressBook, NetworkAddress

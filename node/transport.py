@@ -1,7 +1,8 @@
 """What carries the message stream: gRPC calls on either side, and who is at their other end.
 
-Here and in `punchbridge_node.node` only, gRPC is known. A stream hands out bytes, one message each; parsing is not done here, so
-that malformed input ends in a typed error of ours and not in grpcio's log. Nothing here knows a payload type.
+Here and in `punchbridge_node.node` only, gRPC is known. A stream hands out bytes, one message each; parsing is not
+done here, so that malformed input ends in a typed error of ours and not in grpcio's log. Nothing here knows a payload
+type.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import NewType
 
 from google.protobuf.message import DecodeError, Message
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from . import limits
 

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.protocol.circuit import Status
+from punchbridge.wire.circuit import Status
 from punchbridge_relay.access import Access, Address, address_key
 from punchbridge_relay.limits import MAX_RATE_KEYS, MAX_STATS_CIRCUITS, RelayLimits
 from punchbridge_relay.rates import TokenBuckets

@@ -12,7 +12,7 @@ from punchbridge.errors import ConfigError
 from punchbridge.limits import KIB
 
 if TYPE_CHECKING:
-    from punchbridge.protocol.circuit import CircuitLimit
+    from punchbridge.wire.circuit import CircuitLimit
 
 U32_MAX: Final = 2**32 - 1
 U64_MAX: Final = 2**64 - 1
@@ -110,7 +110,7 @@ class RelayLimits:
     @property
     def circuit_limit(self) -> CircuitLimit | None:
         """The limit that peers are told; None when a circuit is unlimited."""
-        from punchbridge.protocol.circuit import CircuitLimit  # brings libp2p; `--help` reads the defaults without it
+        from punchbridge.wire.circuit import CircuitLimit  # brings libp2p; `--help` reads the defaults without it
 
         limit = CircuitLimit(self.circuit_seconds or None, self.circuit_bytes or None)
         return None if limit.unlimited else limit

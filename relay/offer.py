@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 import trio
 
 from punchbridge.identity import PeerId
-from punchbridge.protocol.circuit import STOP, CircuitLimit, Status, decode_stop_answer, encode_stop_connect
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.delimited import read_message, write_message
-from punchbridge.swarm.stream import Stream
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire.circuit import STOP, CircuitLimit, Status, decode_stop_answer, encode_stop_connect
 from punchbridge_relay.circuits import Circuit
 from punchbridge_relay.limits import STOP_ANSWER_TIMEOUT, STOP_OPEN_TIMEOUT
 from punchbridge_relay.refusal import ENDS, Refusal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from punchbridge.errors import BridgeError, RemoteError
-from punchbridge.protocol.circuit import Status
+from punchbridge.wire.circuit import Status
 
 
 class Refusal(RemoteError):

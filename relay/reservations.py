@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from punchbridge.identity import PeerId
-from punchbridge.protocol.circuit import Status
+from punchbridge.wire.circuit import Status
 from punchbridge_relay.access import Access, Address, address_key
 from punchbridge_relay.limits import MAX_RATE_KEYS, RelayLimits
 from punchbridge_relay.rates import TokenBuckets

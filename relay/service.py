@@ -17,7 +17,11 @@ from punchbridge.addresses import endpoint_of, is_relayed, with_peer
 from punchbridge.errors import AddressError, ProtocolViolation
 from punchbridge.events import CircuitClosed, CircuitOpened, ConnectionClosed, ConnectionOpened, Event, RelayStats
 from punchbridge.identity import PeerId, parse_peer_id, peer_text
-from punchbridge.protocol.circuit import (
+from punchbridge.swarm.swarm import Swarm
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire.circuit import (
     HOP,
     MAX_RELAY_ADDRS,
     Connect,
@@ -27,11 +31,7 @@ from punchbridge.protocol.circuit import (
     decode_hop_request,
     encode_hop_answer,
 )
-from punchbridge.protocol.voucher import seal_voucher
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.delimited import read_message, write_message
-from punchbridge.swarm.stream import Stream
-from punchbridge.swarm.swarm import Swarm
+from punchbridge.wire.voucher import seal_voucher
 from punchbridge_relay.access import Access, Address
 from punchbridge_relay.circuits import Circuit, CircuitTable
 from punchbridge_relay.limits import (

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from punchbridge.errors import ConnectionLost, StreamReset
-from punchbridge.net.raw import Buffer, InboxStream
+from punchbridge.transport.raw import Buffer, InboxStream
 from punchbridge_relay.circuits import Circuit, Direction
 from punchbridge_relay.limits import CHUNK, CHUNKS, EOF_TIMEOUT
 

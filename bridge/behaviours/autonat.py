@@ -36,27 +36,18 @@ from punchbridge.limits.autonat import (
     AUTONAT_STREAM_TIMEOUT,
 )
 from punchbridge.limits.swarm import UPGRADE_TIMEOUT
-from punchbridge.net.tcp import connect
-from punchbridge.protocol import autonat
-from punchbridge.protocol.autonat import (
-    Answer,
-    Choice,
-    DataDue,
-    DataMeter,
-    Quota,
-    Reachability,
-    Refused,
-    Request,
-    Tally,
-)
-from punchbridge.protocol.candidates import Scope, own_candidates
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.delimited import read_message, write_message
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.scopes import flat_nursery
-from punchbridge.swarm.stream import Stream
+from punchbridge.reach.autonat import Choice, DataMeter, Quota, Reachability, Refused, Tally, choose
+from punchbridge.reach.candidates import Scope, own_candidates
 from punchbridge.swarm.swarm import Swarm
-from punchbridge.swarm.upgrade import upgrade
+from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.muxed.upgrade import upgrade
+from punchbridge.transport.tcp.sockets import connect
+from punchbridge.wire import autonat
+from punchbridge.wire.autonat import Answer, DataDue, Request
 
 __all__ = ["Autonat"]
 
@@ -292,7 +283,7 @@ class Autonat:
             return Answer("E_REQUEST_REJECTED")
         listening = [endpoint for endpoint in map(endpoint_of, self._swarm.listen_addrs()) if endpoint is not None]
         loopback = client.ip.is_loopback
-        choice = autonat.choose(
+        choice = choose(
             request,
             client_ip=client.host,
             own=() if loopback else {endpoint.host for endpoint in listening},

@@ -25,13 +25,13 @@ from punchbridge.limits.identify import (
     PUSH_TAKEN_EVERY,
     PUSHES_TAKEN,
 )
-from punchbridge.protocol import varint
-from punchbridge.protocol.identify import IDENTIFY, PUSH, decode_update, encode_info
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.delimited import write_message
-from punchbridge.swarm.stream import Stream
-from punchbridge.swarm.supervise import EXPECTED
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.tasks.supervise import EXPECTED
+from punchbridge.transport.delimited import write_message
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire import varint
+from punchbridge.wire.identify import IDENTIFY, PUSH, decode_update, encode_info
 
 __all__ = ["IdentifyService"]
 

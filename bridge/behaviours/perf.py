@@ -15,9 +15,9 @@ import trio
 from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import PeerId
 from punchbridge.limits.identify import MAX_PERF_STREAMS, MAX_PERF_STREAMS_PER_PEER, PERF_BLOCK, PERF_TIMEOUT
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.stream import Stream
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
 
 __all__ = ["PERF", "PerfService", "Transfer", "answer", "ask"]
 

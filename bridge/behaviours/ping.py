@@ -13,10 +13,10 @@ import trio
 from punchbridge.errors import DialTimeout, LimitExceeded, Unreachable
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.identify import MAX_PING_STREAMS, MAX_PING_STREAMS_PER_PEER, PING_IDLE_TIMEOUT, PING_TIMEOUT
-from punchbridge.protocol.ping import PING, PING_SIZE, PingExchange
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.stream import Stream
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire.ping import PING, PING_SIZE, PingExchange
 
 __all__ = ["PingService"]
 

@@ -5,16 +5,17 @@ Only what raises is wrapped, and by plain delegation: an interceptor would copy 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from typing import Any, NoReturn, cast
 
 import grpc
 import grpc.aio
 
-from punchbridge.rpc.peer import ConnectInfo
+from punchbridge.local.peer import ConnectInfo
+from punchbridge.rpc.options import Options
 from punchbridge.rpc.reason import REASON_KEY, HasError, explanation
 
-__all__ = ["ReasonedAioChannel"]
+__all__ = ["ReasonedAioChannel", "open_aio_channel"]
 
 
 def _explain(problem: grpc.aio.AioRpcError, endpoint: HasError) -> grpc.aio.AioRpcError:
@@ -180,3 +181,16 @@ class ReasonedAioChannel(grpc.aio.Channel):
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
         return _Method(self._inner.stream_stream(*args, **kwargs), self._endpoint, _StreamCall)
+
+
+def open_aio_channel(
+    endpoint: HasError,
+    options: Options,
+    compression: grpc.Compression | None,
+    interceptors: Sequence[grpc.aio.ClientInterceptor] | None,
+) -> ReasonedAioChannel:
+    """As `channel.open_channel`, for the running event loop."""
+    inner = grpc.aio.insecure_channel(
+        f"unix:{endpoint.name}", options=options, compression=compression, interceptors=interceptors
+    )
+    return ReasonedAioChannel(inner, endpoint)

@@ -12,10 +12,11 @@ from typing import Any, NoReturn
 import grpc
 
 from punchbridge.errors import BridgeError
-from punchbridge.rpc.peer import ConnectInfo
+from punchbridge.local.peer import ConnectInfo
+from punchbridge.rpc.options import Options
 from punchbridge.rpc.reason import REASON_KEY, HasError, explanation
 
-__all__ = ["DialFailed", "ReasonedChannel"]
+__all__ = ["DialFailed", "ReasonedChannel", "open_channel"]
 
 
 class DialFailed(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg]
@@ -235,3 +236,9 @@ class ReasonedChannel(grpc.Channel):
 
     def __exit__(self, *failure: object) -> None:
         self.close()
+
+
+def open_channel(endpoint: HasError, options: Options, compression: grpc.Compression | None) -> ReasonedChannel:
+    """A channel to the endpoint's unix socket; nothing is dialled before its first RPC."""
+    inner = grpc.insecure_channel(f"unix:{endpoint.name}", options=options, compression=compression)
+    return ReasonedChannel(inner, endpoint)

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from punchbridge.rpc.peer import TABLE
+from punchbridge.local.peer import TABLE
 
 __all__ = ["aio_guard", "guard"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from punchbridge.errors import BridgeError
-from punchbridge.rpc.peer import ConnectInfo
+from punchbridge.local.peer import ConnectInfo
 
 __all__ = ["REASON_KEY", "HasError", "explanation"]
 
@@ -21,6 +21,10 @@ _NOT_CONNECTED = "failed to connect to all addresses"
 
 class HasError(Protocol):
     """An endpoint, as seen from here."""
+
+    @property
+    def name(self) -> str:
+        """The path of its unix socket."""
 
     @property
     def error(self) -> BridgeError | None:

@@ -15,12 +15,12 @@ import trio
 
 from punchbridge.errors import BridgeError
 from punchbridge.limits.session import CARRIER_BURST, CARRIER_CAP_USE, CARRIER_READ
-from punchbridge.net.raw import Buffer
-from punchbridge.protocol.session import Session, SessionEvent, Write
+from punchbridge.sessions import Session, SessionEvent, Write
+from punchbridge.transport.raw import Buffer
 
 if TYPE_CHECKING:
-    from punchbridge.swarm.connection import Connection
-    from punchbridge.swarm.stream import Stream
+    from punchbridge.transport.muxed.connection import Connection
+    from punchbridge.transport.muxed.stream import Stream
 
 __all__ = ["BROKEN", "Carrier", "cap_left"]
 

@@ -35,15 +35,15 @@ from punchbridge.limits.session import (
     SPARE_BELOW,
     SPARE_CIRCUITS,
 )
-from punchbridge.protocol.candidates import Scope, filter_remote
-from punchbridge.protocol.path import CAP_LEFT, Candidate, Decision, PathKeeper, PathPolicy
+from punchbridge.reach.candidates import Scope, filter_remote
+from punchbridge.reach.path import CAP_LEFT, Candidate, Decision, PathKeeper, PathPolicy
+from punchbridge.session.around import Around
 from punchbridge.session.carrier import BROKEN, cap_left
 from punchbridge.session.live import milliseconds
 
 if TYPE_CHECKING:
-    from punchbridge.behaviours.host import Host
     from punchbridge.session.live import LiveSession
-    from punchbridge.swarm.connection import Connection
+    from punchbridge.transport.muxed.connection import Connection
 
 __all__ = ["Keeper", "Route", "routes"]
 
@@ -60,7 +60,7 @@ class Route(Protocol):
     def addr(self) -> Multiaddr | None: ...
 
 
-def routes(host: Host, route: Route, last: Connection | None) -> tuple[Multiaddr, ...]:
+def routes(host: Around, route: Route, last: Connection | None) -> tuple[Multiaddr, ...]:
     """Every address the peer may be found at again: the first one, the relays it told us of, and our own relays."""
     known = [route.addr] if route.addr is not None else []
     if last is not None and last.identify is not None:
@@ -71,7 +71,7 @@ def routes(host: Host, route: Route, last: Connection | None) -> tuple[Multiaddr
     return tuple(dict.fromkeys(known))
 
 
-def _told(host: Host, route: Route, listen: tuple[Multiaddr, ...]) -> list[Multiaddr]:
+def _told(host: Around, route: Route, listen: tuple[Multiaddr, ...]) -> list[Multiaddr]:
     """Circuits of the peer through relays that it names: those we are connected to, and else such as it might have us
     punch to. It must not aim our dials at this machine, at a LAN or at a crowd of strangers."""
     swarm = host.swarm
@@ -100,7 +100,7 @@ class Keeper:
 
     def __init__(
         self,
-        host: Host,
+        host: Around,
         session: LiveSession,
         route: Route,
         policy: PathPolicy,

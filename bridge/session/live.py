@@ -16,16 +16,16 @@ from punchbridge.eventhub import EventHub
 from punchbridge.events import Moved, P2pFallback, P2pUpgrade, SessionSwitched
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.session import SESSION_ACK_DELAY, SESSION_LINGER, SESSION_PROBE
-from punchbridge.protocol import verdict
-from punchbridge.protocol.session import Attached, Ended, Refused, Released, Session, SessionEvent, Starved, Switched
+from punchbridge.reach import verdict
 from punchbridge.session.carrier import Carrier
 from punchbridge.session.suspicion import Suspicion, verify
+from punchbridge.sessions import Attached, Ended, Refused, Released, Session, SessionEvent, Starved, Switched
 
 if TYPE_CHECKING:
     from punchbridge.errors import BridgeError
-    from punchbridge.protocol.path import PathKeeper, PathPolicy
-    from punchbridge.swarm.connection import Connection
-    from punchbridge.swarm.stream import Stream
+    from punchbridge.reach.path import PathKeeper, PathPolicy
+    from punchbridge.transport.muxed.connection import Connection
+    from punchbridge.transport.muxed.stream import Stream
 
 __all__ = ["LiveSession"]
 

@@ -27,21 +27,21 @@ from punchbridge.limits.session import (
     SESSIONS_PER_ADDRESS,
     SESSIONS_PER_PEER,
 )
-from punchbridge.protocol.path import PathPolicy
-from punchbridge.protocol.session import Attach, Refusal, Session
-from punchbridge.protocol.session.budget import Budget
-from punchbridge.protocol.session.frames import HEADER, FrameReader, Kind, UnknownVersion, refuse
+from punchbridge.reach.path import PathPolicy
+from punchbridge.session.around import Around
 from punchbridge.session.carrier import Carrier
 from punchbridge.session.keeper import Keeper, Route
 from punchbridge.session.live import LiveSession
 from punchbridge.session.stream import SessionStream
 from punchbridge.session.suspicion import Suspicion
-from punchbridge.swarm.supervise import supervise
+from punchbridge.sessions import Attach, Refusal, Session
+from punchbridge.sessions.budget import Budget
+from punchbridge.sessions.frames import HEADER, FrameReader, Kind, UnknownVersion, refuse
+from punchbridge.tasks.supervise import supervise
 
 if TYPE_CHECKING:
-    from punchbridge.behaviours.host import Host
-    from punchbridge.swarm.connection import Connection
-    from punchbridge.swarm.stream import Stream
+    from punchbridge.transport.muxed.connection import Connection
+    from punchbridge.transport.muxed.stream import Stream
 
 __all__ = ["SESSION_PROTOCOL", "SessionService"]
 
@@ -67,7 +67,7 @@ class _Service:
 class SessionService:
     """Accepts, opens and keeps sessions while `run` runs. Used from the trio thread."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Around) -> None:
         self._host = host
         self._suspicion = Suspicion(host.swarm)
         self._services: dict[str, _Service] = {}

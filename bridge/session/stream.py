@@ -13,9 +13,9 @@ from punchbridge.errors import DirectRequired
 from punchbridge.eventhub import Subscriber
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.session import SESSION_LINGER
-from punchbridge.net.raw import BrokenConnection, BrokenStream, Buffer
-from punchbridge.net.turn import Turn
 from punchbridge.session.live import LiveSession
+from punchbridge.transport.raw import BrokenConnection, BrokenStream, Buffer
+from punchbridge.transport.turn import Turn
 
 __all__ = ["SessionStream"]
 

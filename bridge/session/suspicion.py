@@ -14,8 +14,8 @@ from punchbridge.limits.session import SESSION_SILENCE, SESSION_STALL
 from punchbridge.session.carrier import BROKEN
 
 if TYPE_CHECKING:
-    from punchbridge.swarm.connection import Connection
     from punchbridge.swarm.swarm import Swarm
+    from punchbridge.transport.muxed.connection import Connection
 
 __all__ = ["Suspicion", "verify"]
 

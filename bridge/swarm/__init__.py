@@ -1,0 +1,1 @@
+"""The swarm: listeners, connections and dials of one node behind one object."""

@@ -29,14 +29,14 @@ from punchbridge.swarm.commands import (
     Reserve,
     Unhandle,
 )
-from punchbridge.swarm.connection import Connection
 from punchbridge.swarm.dialer import Dialer
-from punchbridge.swarm.listener import Listeners
 from punchbridge.swarm.pool import Pool
 from punchbridge.swarm.registry import Registration
-from punchbridge.swarm.stream import Stream
-from punchbridge.swarm.supervise import EXPECTED, report
-from punchbridge.swarm.transport import Reservation, ReservingTransport, Transport
+from punchbridge.tasks.supervise import EXPECTED, report
+from punchbridge.transport.base import Reservation, ReservingTransport, Transport
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.tcp.listener import Listeners
 
 __all__ = ["Actor"]
 

@@ -10,12 +10,12 @@ import trio
 
 from punchbridge.addresses import Multiaddr
 from punchbridge.identity import PeerId
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.transport import Reservation
+from punchbridge.transport.base import Reservation
+from punchbridge.transport.link import Link
 
 if TYPE_CHECKING:
-    from punchbridge.swarm.connection import Connection
-    from punchbridge.swarm.stream import Stream
+    from punchbridge.transport.muxed.connection import Connection
+    from punchbridge.transport.muxed.stream import Stream
 
 __all__ = [
     "Adopt",

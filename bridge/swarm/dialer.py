@@ -27,14 +27,14 @@ from punchbridge.errors import (
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.net import CONNECT_TIMEOUT
 from punchbridge.limits.swarm import DIAL_STAGGER, MAX_PARALLEL_DIALS, TRANSPORT_DIAL_TIMEOUT
-from punchbridge.net.tcp import TcpStream, connect, resolve
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.listener import Listeners
 from punchbridge.swarm.plan import DialPlan, check_endpoint, expected_peer, failure
 from punchbridge.swarm.pool import Pool
-from punchbridge.swarm.scopes import flat_nursery
-from punchbridge.swarm.transport import Transport
+from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.transport.base import Transport
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.tcp.listener import Listeners
+from punchbridge.transport.tcp.sockets import TcpStream, connect, resolve
 
 __all__ = ["Dialer"]
 

@@ -27,14 +27,14 @@ from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionClosed, ConnectionOpened
 from punchbridge.identity import Identity, PeerId, peer_text
 from punchbridge.limits.swarm import CLOSE_TIMEOUT, UPGRADE_TIMEOUT
-from punchbridge.net.tcp import TcpStream
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.link import Link
 from punchbridge.swarm.registry import Registration, Registry
-from punchbridge.swarm.stream import Stream
-from punchbridge.swarm.supervise import EXPECTED, report, supervise
 from punchbridge.swarm.table import ConnectionLimits, ConnectionTable, Refusal, Ticket
-from punchbridge.swarm.upgrade import upgrade
+from punchbridge.tasks.supervise import EXPECTED, report, supervise
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.muxed.upgrade import upgrade
+from punchbridge.transport.tcp.sockets import TcpStream
 
 __all__ = ["Pool"]
 

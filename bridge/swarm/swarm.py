@@ -16,21 +16,21 @@ import trio
 from punchbridge.addresses import Multiaddr
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity, PeerId
-from punchbridge.net.tcp import TcpStream
-from punchbridge.protocol.candidates import ObservedAddresses
+from punchbridge.reach.candidates import ObservedAddresses
 from punchbridge.swarm.actor import Actor
 from punchbridge.swarm.announce import Announcements
 from punchbridge.swarm.commands import Adopt, Close, Connect, Dial, Handle, Listen, OpenStream, Reserve, Unhandle
-from punchbridge.swarm.connection import Connection
 from punchbridge.swarm.dialer import Dialer
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.listener import Listeners
 from punchbridge.swarm.pool import Pool
 from punchbridge.swarm.registry import Registry
-from punchbridge.swarm.scopes import flat_nursery
-from punchbridge.swarm.stream import Stream
 from punchbridge.swarm.table import ConnectionLimits
-from punchbridge.swarm.transport import Reservation, Transport
+from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.transport.base import Reservation, Transport
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.tcp.listener import Listeners
+from punchbridge.transport.tcp.sockets import TcpStream
 
 __all__ = ["Swarm", "SwarmConfig", "open_swarm"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from .. import limits, wire
 from ..addressbook import NetworkAddress

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from .. import wire
 from ..config import NodeConfig

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from .. import ids, limits, wire
 from ..config import NodeConfig

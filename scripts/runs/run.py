@@ -78,7 +78,7 @@ def program_command() -> list[str]:
         return [str(script)]
     python = REPOSITORY / ".venv" / "bin" / "python"
     interpreter = str(python) if python.exists() else sys.executable
-    return [interpreter, "-c", "import sys; from punchbridge_node.cli import main; sys.exit(main())"]
+    return [interpreter, "-c", "import sys; from punchbridge.cli import main; sys.exit(main())"]
 
 
 class Run:

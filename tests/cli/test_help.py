@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from programs import ROOT, Run
 
-from punchbridge_node.cli import COMMANDS
+from punchbridge.cli import COMMANDS
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ["", *(name for name, _, _ in COMMANDS), "key new", "key show"]
@@ -49,7 +49,7 @@ def test_version(run: Run) -> None:
 
 
 def test_help_loads_no_network_library() -> None:
-    code = "import sys; from punchbridge_node.cli import run; run(['--help']); print(*sys.modules, file=sys.stderr)"
+    code = "import sys; from punchbridge.cli import run; run(['--help']); print(*sys.modules, file=sys.stderr)"
     outcome = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
     loaded = set(outcome.stderr.split())
     assert "cyclopts" in loaded
@@ -71,7 +71,7 @@ def test_help_is_fast(environment: dict[str, str]) -> None:
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
-            [sys.executable, "-m", "punchbridge_node.cli", "--help"],
+            [sys.executable, "-m", "punchbridge.cli", "--help"],
             env=environment,
             stdout=subprocess.DEVNULL,
             check=True,

@@ -13,7 +13,7 @@ from programs import LOOPBACK, PATIENCE
 PROBE = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from punchbridge_node.cli import main
+from punchbridge.cli import main
 where = sys.argv.pop(1)
 class Interrupt:
     def find_spec(self, name, path=None, target=None):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from programs import ROOT
 
 from punchbridge import events
-from punchbridge.telemetry.exits import MEANING
-from punchbridge_node.cli.reference import commands, filled
+from punchbridge.cli.exits import MEANING
+from punchbridge.cli.reference import commands, filled
 
 PAGE = ROOT / "docs" / "operations.md"
-UPDATE = "run: .venv/bin/python -m punchbridge_node.cli.reference docs/operations.md"
+UPDATE = "run: .venv/bin/python -m punchbridge.cli.reference docs/operations.md"
 
 
 def test_page_is_up_to_date() -> None:
@@ -47,7 +47,7 @@ def test_every_event_and_exit_code_is_there() -> None:
 def test_relay_limits_are_flags() -> None:
     from dataclasses import fields
 
-    from punchbridge_relay.cli import LimitFlags
+    from punchbridge.cli.relay import LimitFlags
     from punchbridge_relay.limits import RelayLimits
 
     assert LimitFlags().limits() == RelayLimits()

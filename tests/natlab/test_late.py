@@ -21,8 +21,8 @@ from lab import Lab, session
 from natlab_programs import Watched, start_relay
 
 from punchbridge.addresses import Endpoint, tcp_addr
-from punchbridge.net.dial import Dial, DialsKept, TupleTaken
-from punchbridge.net.tcp import listen_socket
+from punchbridge.transport.tcp.dial import Dial, DialsKept, TupleTaken
+from punchbridge.transport.tcp.sockets import listen_socket
 
 pytestmark = [pytest.mark.natlab, pytest.mark.timeout(120)]
 

@@ -20,20 +20,10 @@ from punchbridge.limits.autonat import (
     AUTONAT_REQUESTS_PER_PEER,
     AUTONAT_STALE,
 )
-from punchbridge.protocol import autonat
-from punchbridge.protocol.autonat import (
-    SILENCE,
-    Answer,
-    Choice,
-    DataDue,
-    DataMeter,
-    Quota,
-    Refused,
-    Request,
-    Tally,
-    choose,
-)
-from punchbridge.protocol.candidates import Scope
+from punchbridge.reach.autonat import Choice, DataMeter, Quota, Refused, Tally, choose
+from punchbridge.reach.candidates import Scope
+from punchbridge.wire import autonat
+from punchbridge.wire.autonat import SILENCE, Answer, DataDue, Request
 
 PEERS = [Identity.generate().peer_id for _ in range(6)]
 PUBLIC = parse("/ip4/11.1.0.2/tcp/4001")

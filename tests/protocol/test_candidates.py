@@ -15,7 +15,7 @@ from punchbridge.limits.punch import (
     MAX_OBSERVERS,
     STALE_OBSERVATION,
 )
-from punchbridge.protocol.candidates import ObservedAddresses, Refusal, Scope, filter_remote, own_candidates
+from punchbridge.reach.candidates import ObservedAddresses, Refusal, Scope, filter_remote, own_candidates
 
 PEER = Identity.generate().peer_id
 OTHER = Identity.generate().peer_id

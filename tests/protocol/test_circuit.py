@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from punchbridge.addresses import parse
 from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import Identity
-from punchbridge.protocol import messages as pb
-from punchbridge.protocol.circuit import (
+from punchbridge.wire import messages as pb
+from punchbridge.wire.circuit import (
     MAX_RELAY_ADDRS,
     U32_MAX,
     U64_MAX,

@@ -10,7 +10,7 @@ from punchbridge.addresses import parse, tcp_addr
 from punchbridge.errors import ProtocolViolation
 from punchbridge.limits.punch import MAX_CANDIDATES
 from punchbridge.limits.wire import MAX_MESSAGE
-from punchbridge.protocol.dcutr import (
+from punchbridge.wire.dcutr import (
     Answerer,
     Opener,
     Schedule,
@@ -20,7 +20,7 @@ from punchbridge.protocol.dcutr import (
     encode_sync,
     role_of,
 )
-from punchbridge.protocol.messages import HolePunch
+from punchbridge.wire.messages import HolePunch
 
 ADDRS = (parse("/ip4/11.1.0.2/tcp/4001"), parse("/ip6/2600::1/tcp/4001"))
 RAW = tuple(addr.to_bytes() for addr in ADDRS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchbridge.protocol.host_budget import HostBudget
+from punchbridge.reach.host_budget import HostBudget
 
 
 def test_a_host_has_its_own_budget_and_gets_it_back() -> None:

@@ -13,9 +13,9 @@ from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import Identity, peer_text
 from punchbridge.limits.identify import MAX_IDENTIFY_ADDRS, MAX_IDENTIFY_PROTOCOLS
 from punchbridge.limits.wire import MAX_MESSAGE
-from punchbridge.protocol.identify import IdentifyInfo, IdentifyUpdate, decode_update, encode_info
-from punchbridge.protocol.messages import Identify
-from punchbridge.protocol.ping import PING_SIZE, PingExchange
+from punchbridge.wire.identify import IdentifyInfo, IdentifyUpdate, decode_update, encode_info
+from punchbridge.wire.messages import Identify
+from punchbridge.wire.ping import PING_SIZE, PingExchange
 
 ME, OTHER = Identity.generate(), Identity.generate()
 ADDRS = (parse("/ip4/11.0.0.1/tcp/4001"), parse("/ip6/2001:db8::1/tcp/4001"))

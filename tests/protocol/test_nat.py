@@ -6,7 +6,7 @@ import pytest
 
 from punchbridge.addresses import Endpoint
 from punchbridge.identity import Identity
-from punchbridge.protocol.nat import Mapping, Observation, classify
+from punchbridge.reach.nat import Mapping, Observation, classify
 
 PEER = Identity.generate().peer_id
 LOCAL = Endpoint("ip4", "10.1.0.2", 4001)

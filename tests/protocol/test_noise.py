@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from punchbridge.errors import AuthenticationFailed, NegotiationFailed, ProtocolViolation, WrongPeer
 from punchbridge.identity import Identity
 from punchbridge.limits.wire import MAX_NOISE_PLAINTEXT
-from punchbridge.protocol.identity_key import peer_of_key, verify_identity
-from punchbridge.protocol.messages import KeyType, NoiseExtensions, NoiseHandshakePayload, PublicKeyMessage
-from punchbridge.protocol.noise import Handshake, Opener, Sealer, Secured
+from punchbridge.wire.identity_key import peer_of_key, verify_identity
+from punchbridge.wire.messages import KeyType, NoiseExtensions, NoiseHandshakePayload, PublicKeyMessage
+from punchbridge.wire.noise import Handshake, Opener, Sealer, Secured
 
 YAMUX = ("/yamux/1.0.0",)
 ALICE, BOB, EVE = Identity.generate(), Identity.generate(), Identity.generate()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchbridge.protocol.path import (
+from punchbridge.reach.path import (
     CAP_LEFT,
     FLAP_WINDOW,
     HOLD_FIRST,

@@ -18,7 +18,7 @@ from punchbridge.limits.circuit import (
     RESERVE_BACKOFF_FIRST,
     RESERVE_BACKOFF_MAX,
 )
-from punchbridge.protocol.voucher import CLOCK_SKEW
+from punchbridge.wire.voucher import CLOCK_SKEW
 
 NOW = 1_800_000_000.5
 

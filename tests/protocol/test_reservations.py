@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from punchbridge.errors import ConfigError
 from punchbridge.identity import Identity, peer_id_forms
-from punchbridge.protocol.circuit import CircuitLimit, Status
+from punchbridge.wire.circuit import CircuitLimit, Status
 from punchbridge_relay.access import Access, Rules, address_key
 from punchbridge_relay.circuits import CircuitTable, Direction
 from punchbridge_relay.limits import MAX_STATS_CIRCUITS, RelayLimits

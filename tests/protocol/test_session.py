@@ -18,19 +18,9 @@ from punchbridge.limits.session import (
     SESSION_RESUME_TIMEOUT,
     SESSION_WINDOW_MIN,
 )
-from punchbridge.protocol.session import (
-    Attach,
-    Attached,
-    Ended,
-    Outgoing,
-    Refusal,
-    Refused,
-    Released,
-    Starved,
-    Switched,
-)
-from punchbridge.protocol.session.budget import Budget
-from punchbridge.protocol.session.frames import MAX_PAYLOAD, FrameReader, Kind, encode, refuse
+from punchbridge.sessions import Attach, Attached, Ended, Outgoing, Refusal, Refused, Released, Starved, Switched
+from punchbridge.sessions.budget import Budget
+from punchbridge.sessions.frames import MAX_PAYLOAD, FrameReader, Kind, encode, refuse
 from tests.support.session_wires import ID, Wires, joined, write_all
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from punchbridge.errors import ProtocolViolation
 from punchbridge.limits.session import SESSION_AHEAD_FRAMES, SESSION_PONGS, SESSION_REPLAY_MIN
-from punchbridge.protocol.session import Attach, Session
-from punchbridge.protocol.session.frames import HEADER, MAX_PAYLOAD, AttachedFrame, FrameReader, Kind, encode
+from punchbridge.sessions import Attach, Session
+from punchbridge.sessions.frames import HEADER, MAX_PAYLOAD, AttachedFrame, FrameReader, Kind, encode
 
 ID = b"0123456789abcdef"
 EDGES = [0, 1, 2, 5, 100, MAX_PAYLOAD, 1 << 20, (1 << 20) + 1, (1 << 63) - 1, (1 << 64) - 1]

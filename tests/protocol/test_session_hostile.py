@@ -14,9 +14,9 @@ from punchbridge.limits.session import (
     SESSION_REPLAY_MIN,
     SESSION_WINDOW_MIN,
 )
-from punchbridge.protocol.session import Attach, Outgoing, Refusal, Released, Session
-from punchbridge.protocol.session.budget import Budget
-from punchbridge.protocol.session.frames import AttachedFrame, Kind, encode
+from punchbridge.sessions import Attach, Outgoing, Refusal, Released, Session
+from punchbridge.sessions.budget import Budget
+from punchbridge.sessions.frames import AttachedFrame, Kind, encode
 
 from .test_session import ID, joined, write_all
 

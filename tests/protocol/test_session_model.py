@@ -18,8 +18,8 @@ from punchbridge.limits.session import (
     SESSION_RESUME_TIMEOUT,
     SESSION_WINDOW_MAX,
 )
-from punchbridge.protocol.session import Attach, Ended, Refusal, Refused, Released, Session
-from punchbridge.protocol.session.frames import FrameReader, Kind, refuse
+from punchbridge.sessions import Attach, Ended, Refusal, Refused, Released, Session
+from punchbridge.sessions.frames import FrameReader, Kind, refuse
 
 ID = b"0123456789abcdef"
 ENDS = ("dialler", "acceptor")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from punchbridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN
-from punchbridge.protocol.session.budget import Budget
-from punchbridge.protocol.session.incoming import Incoming
-from punchbridge.protocol.session.outgoing import Outgoing
+from punchbridge.sessions.budget import Budget
+from punchbridge.sessions.incoming import Incoming
+from punchbridge.sessions.outgoing import Outgoing
 
 TRIP = 0.1
 PIECE = bytes(64 * 1024)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchbridge.errors import ProtocolViolation
-from punchbridge.protocol import varint
+from punchbridge.wire import varint
 
 
 @pytest.mark.parametrize(

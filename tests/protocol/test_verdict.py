@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from punchbridge.protocol.nat import Mapping
-from punchbridge.protocol.verdict import TABLE, Code, Evidence, judge, message
+from punchbridge.reach.nat import Mapping
+from punchbridge.reach.verdict import TABLE, Code, Evidence, judge, message
 
 
 def test_the_table_has_one_complete_row_for_each_code() -> None:

@@ -9,10 +9,10 @@ from libp2p.peer.envelope import unmarshal_envelope
 
 from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import Identity
-from punchbridge.protocol import messages as pb
-from punchbridge.protocol.circuit import U64_MAX
-from punchbridge.protocol.envelope import seal, unseal
-from punchbridge.protocol.voucher import CLOCK_SKEW, DOMAIN, PAYLOAD_TYPE, open_voucher, seal_voucher
+from punchbridge.wire import messages as pb
+from punchbridge.wire.circuit import U64_MAX
+from punchbridge.wire.envelope import seal, unseal
+from punchbridge.wire.voucher import CLOCK_SKEW, DOMAIN, PAYLOAD_TYPE, open_voucher, seal_voucher
 
 RELAY = Identity.generate()
 PEER = Identity.generate()

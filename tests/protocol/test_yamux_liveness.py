@@ -7,8 +7,8 @@ import pytest
 from punchbridge.errors import ConnectionLost, LimitExceeded
 from punchbridge.limits.swarm import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT
 from punchbridge.limits.wire import MAX_PING_ANSWERS, MAX_PINGS_IN_FLIGHT
-from punchbridge.protocol.yamux import Dead, GoAwayCode, GoneAway, Pong
-from punchbridge.protocol.yamux.frames import ACK, FIN, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE
+from punchbridge.yamux import Dead, GoAwayCode, GoneAway, Pong
+from punchbridge.yamux.frames import ACK, FIN, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE
 from tests.support.yamux_frames import client, data, established, frame, frames, opened, server
 
 # --- Y9, Y10: ping and GoAway -------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from common import FLOW, SERVICE, say
 import punchbridge
 from punchbridge.addresses import parse
 from punchbridge.session.live import LiveSession
-from punchbridge.swarm.connection import Connection
+from punchbridge.transport.muxed.connection import Connection
 
 RATE = 500
 AROUND = 1.0

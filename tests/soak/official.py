@@ -23,10 +23,10 @@ import punchbridge
 from punchbridge.addresses import Multiaddr, is_relayed, parse
 from punchbridge.errors import BridgeError
 from punchbridge.events import Event, SessionSwitched
+from punchbridge.host.sessions import SessionHost
 from punchbridge.identity import PeerId
-from punchbridge.rpc import forward
-from punchbridge.rpc.target import parse_target
-from punchbridge.session.host import SessionHost
+from punchbridge.local import forward
+from punchbridge.local.target import parse_target
 from punchbridge.session.live import LiveSession
 
 BEAT = 0.02

@@ -18,7 +18,7 @@ import trio
 from common import resident, say
 
 import punchbridge
-from punchbridge.rpc import expose
+from punchbridge.local import expose
 
 START_SECONDS = 30.0
 

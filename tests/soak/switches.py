@@ -14,8 +14,8 @@ from load import ASKERS, LARGE, SMALL, Load
 
 import punchbridge
 from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of
-from punchbridge.behaviours.host import Host
 from punchbridge.errors import BridgeError
+from punchbridge.host.host import Host
 from punchbridge.session.live import LiveSession
 
 PAUSES = (0.005, 0.08)

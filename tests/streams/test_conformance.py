@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from punchbridge.identity import Identity
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.stream import Stream
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.stream import Stream
 from tests.support.pairs import Side, connection_pair, tcp_pair, upgraded_pair
 
 PROTOCOL = "/test/1.0.0"

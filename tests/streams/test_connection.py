@@ -12,8 +12,8 @@ import trio.testing
 from punchbridge.errors import ConnectionLost
 from punchbridge.limits.swarm import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, TURN_FRAMES
 from punchbridge.limits.wire import RTT_SAMPLES, SEND_QUEUE
-from punchbridge.protocol.multistream import HEADER, line
-from punchbridge.protocol.yamux.frames import ACK, DATA, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, header
+from punchbridge.wire.multistream import HEADER, line
+from punchbridge.yamux.frames import ACK, DATA, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, header
 from tests.support.pairs import connection_pair
 from tests.support.scripted import PROTOCOL, open_pair, read_to_end, scripted
 

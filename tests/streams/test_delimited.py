@@ -7,8 +7,8 @@ import trio
 
 from punchbridge.errors import ProtocolViolation, StreamReset
 from punchbridge.limits.wire import MAX_MESSAGE
-from punchbridge.protocol import varint
-from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.wire import varint
 from tests.support.pairs import connection_pair
 
 PROTOCOL = "/test/1.0.0"

@@ -12,9 +12,9 @@ import trio.testing
 
 from punchbridge.errors import ConnectionLost, StreamReset
 from punchbridge.limits import MIB
-from punchbridge.protocol.multistream import HEADER, line
-from punchbridge.protocol.yamux.frames import ACK, DATA, RST, SYN, WINDOW_UPDATE, header
-from punchbridge.swarm.link import Link
+from punchbridge.transport.link import Link
+from punchbridge.wire.multistream import HEADER, line
+from punchbridge.yamux.frames import ACK, DATA, RST, SYN, WINDOW_UPDATE, header
 from tests.support.pairs import connection_pair, upgraded_pair
 from tests.support.scripted import PROTOCOL, Script, open_pair, scripted
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from punchbridge.limits.wire import MIB, SEND_QUEUE
-from punchbridge.protocol.multistream import HEADER, line
-from punchbridge.protocol.yamux.frames import ACK, DATA, SYN, WINDOW_UPDATE, header
-from punchbridge.swarm.stream import Stream
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire.multistream import HEADER, line
+from punchbridge.yamux.frames import ACK, DATA, SYN, WINDOW_UPDATE, header
 from tests.support.pairs import Side
 from tests.support.scripted import PROTOCOL, Script, scripted
 

@@ -9,9 +9,9 @@ import trio
 import trio.testing
 
 from punchbridge.errors import StreamReset
-from punchbridge.protocol.multistream import HEADER, line
-from punchbridge.protocol.yamux.frames import ACK, DATA, RST, SYN, WINDOW_UPDATE, header
-from punchbridge.swarm.stream import Stream
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire.multistream import HEADER, line
+from punchbridge.yamux.frames import ACK, DATA, RST, SYN, WINDOW_UPDATE, header
 from tests.support.pairs import Side, connection_pair
 from tests.support.scripted import PROTOCOL, open_pair, read_to_end, scripted
 

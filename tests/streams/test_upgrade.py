@@ -11,12 +11,12 @@ import trio.testing
 
 from punchbridge.errors import AuthenticationFailed, BridgeError, ConnectionLost, NegotiationFailed, ProtocolViolation
 from punchbridge.identity import Identity
-from punchbridge.net.tcp import TcpStream
-from punchbridge.protocol.multistream import HEADER, Initiator, line
-from punchbridge.protocol.noise import NOISE, Handshake
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.upgrade import upgrade
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.upgrade import upgrade
+from punchbridge.transport.tcp.sockets import TcpStream
+from punchbridge.wire.multistream import HEADER, Initiator, line
+from punchbridge.wire.noise import NOISE, Handshake
 from tests.support.pairs import tcp_pair, upgraded_pair
 
 ME = Identity.generate()
@@ -122,7 +122,7 @@ async def test_cancelled_at_each_wait(role: str, steps: int) -> None:
 async def test_yamux_is_negotiated_in_the_channel_when_one_side_offers_nothing_early(
     without: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import punchbridge.swarm.upgrade as module
+    import punchbridge.transport.muxed.upgrade as module
 
     original = Handshake
 

@@ -10,12 +10,12 @@ import trio
 
 from punchbridge.addresses import Multiaddr, parse, with_peer
 from punchbridge.behaviours.dcutr import Dcutr, DcutrPolicy
-from punchbridge.behaviours.host import Host, HostConfig, open_host
 from punchbridge.eventhub import EventHub
+from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, PeerId
-from punchbridge.protocol.dcutr import PROTOCOL, encode_connect
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.wire.dcutr import PROTOCOL, encode_connect
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.service import HopService
 from tests.support.swarms import LOOPBACK, Recorder

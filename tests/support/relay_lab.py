@@ -15,7 +15,11 @@ from punchbridge.behaviours.relay_client import RelayClient
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Event
 from punchbridge.identity import Identity, PeerId
-from punchbridge.protocol.circuit import (
+from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire.circuit import (
     HOP,
     STOP,
     Answer,
@@ -29,10 +33,6 @@ from punchbridge.protocol.circuit import (
     encode_reserve,
     encode_stop_answer,
 )
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.delimited import read_message, write_message
-from punchbridge.swarm.stream import Stream
-from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge_relay.access import Access
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.service import HopService

@@ -16,8 +16,8 @@ import trio
 
 import punchbridge
 from punchbridge.addresses import parse
+from punchbridge.api.runtime import NetworkThread
 from punchbridge.eventhub import EventHub
-from punchbridge.rpc.runtime import NetworkThread
 from punchbridge_relay.program import RelayConfig, run
 from punchbridge_relay.service import HopService
 

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 import trio
 
 from punchbridge.identity import Identity
-from punchbridge.protocol.yamux.frames import DATA
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.stream import Stream
-from punchbridge.swarm.upgrade import upgrade
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.muxed.upgrade import upgrade
+from punchbridge.yamux.frames import DATA
 from tests.support.pairs import Side, tcp_pair
 
 PROTOCOL = "/test/1.0.0"

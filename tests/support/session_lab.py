@@ -10,15 +10,15 @@ import trio
 
 from punchbridge import addresses
 from punchbridge.addresses import Multiaddr, with_peer
-from punchbridge.behaviours.host import HostConfig
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Event, SessionSwitched
+from punchbridge.host.host import HostConfig
+from punchbridge.host.sessions import SessionHost, open_session_host
 from punchbridge.identity import Identity, PeerId
-from punchbridge.protocol.session.frames import Attach, FrameReader, Kind
 from punchbridge.session import SESSION_PROTOCOL, SessionStream
-from punchbridge.session.host import SessionHost, open_session_host
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.stream import Stream
+from punchbridge.sessions.frames import Attach, FrameReader, Kind
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
 
 SERVICE = "/test/echo/1.0.0"
 

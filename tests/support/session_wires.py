@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from punchbridge.protocol.session import Attach, Released, Session
-from punchbridge.protocol.session.frames import FrameReader, Kind, refuse
+from punchbridge.sessions import Attach, Released, Session
+from punchbridge.sessions.frames import FrameReader, Kind, refuse
 
 ID = b"0123456789abcdef"
 

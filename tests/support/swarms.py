@@ -14,9 +14,9 @@ from punchbridge.addresses import Multiaddr, parse, with_peer
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Event
 from punchbridge.identity import Identity, PeerId
-from punchbridge.swarm.stream import Stream
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.swarm.table import ConnectionLimits
+from punchbridge.transport.muxed.stream import Stream
 
 LOOPBACK = parse("/ip4/127.0.0.1/tcp/0")
 ECHO = "/test/echo/1"

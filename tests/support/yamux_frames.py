@@ -7,8 +7,8 @@ import struct
 import pytest
 
 from punchbridge.errors import ProtocolViolation
-from punchbridge.protocol.yamux import GoAwayCode, Opened, StreamState, Yamux
-from punchbridge.protocol.yamux.frames import ACK, DATA, GO_AWAY, SYN, WINDOW_UPDATE
+from punchbridge.yamux import GoAwayCode, Opened, StreamState, Yamux
+from punchbridge.yamux.frames import ACK, DATA, GO_AWAY, SYN, WINDOW_UPDATE
 
 
 def frame(kind: int, flags: int, stream_id: int, length: int, payload: bytes = b"", version: int = 0) -> bytes:

@@ -128,7 +128,7 @@ def test_every_package_folder_is_installed() -> None:
     assert not bare
 
 
-@pytest.mark.parametrize("name", ["punchbridge", "punchbridge_node.cli", "punchbridge_relay"])
+@pytest.mark.parametrize("name", ["punchbridge", "punchbridge.cli", "punchbridge_relay"])
 def test_importing_the_front_doors_is_cheap(name: str) -> None:
     code = f"import sys, {name}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True).stdout

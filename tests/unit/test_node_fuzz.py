@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
 from punchbridge_node import ids, wire
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.addressbook import AddressBook, NetworkAddress
 from punchbridge_node.config import NodeConfig
 from punchbridge_node.handshake import Refusal, check_version

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
 from punchbridge_node import wire
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.config import HandshakeTimes, NodeConfig
 from punchbridge_node.errors import HandshakeFailure
 from punchbridge_node.handshake import (

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
 from punchbridge_node import gossip, ids, limits, wire
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.addressbook import AddressBook
 from punchbridge_node.config import NodeConfig
 from punchbridge_node.connection import Connection

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
 from punchbridge_node import limits, wire
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.connection import ending_for
 from punchbridge_node.errors import DisconnectReason
 from punchbridge_node.router import DROPPED_WHEN_FULL, Outcome, Route, RouteTable

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
 from punchbridge_node import ids, limits, wire
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.addressbook import AddressBook, NetworkAddress
 from punchbridge_node.config import NodeConfig, default_port
 from punchbridge_node.transport import PeerInfo, parse_grpc_peer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from punchbridge.limits.rpc import COALESCE_MOST, COALESCE_PAUSE
-from punchbridge.rpc.coalesce import Coalescer
+from punchbridge.local.coalesce import Coalescer
 
 
 class Processor:

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from punchbridge.net.raw import Buffer
-from punchbridge.net.tcp import TcpStream
-from punchbridge.rpc import pump as pump_module
-from punchbridge.rpc.pump import Pumped, PumpEnd, pump
+from punchbridge.local import pump as pump_module
+from punchbridge.local.pump import Pumped, PumpEnd, pump
+from punchbridge.transport.raw import Buffer
+from punchbridge.transport.tcp.sockets import TcpStream
 
 
 class Inbox(TcpStream):

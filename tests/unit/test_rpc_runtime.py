@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from punchbridge.api.runtime import NetworkThread
 from punchbridge.errors import AddressError, ConfigError, DialTimeout, SwarmStopped
-from punchbridge.rpc.runtime import NetworkThread
 
 
 class Resource:

@@ -15,9 +15,9 @@ import trio
 import trio.testing
 
 from punchbridge.errors import ConfigError
-from punchbridge.rpc import sockets
-from punchbridge.rpc.gateway import connect_unix
-from punchbridge.rpc.sockets import ServerDoor, SocketDirectory, peer_process
+from punchbridge.local import sockets
+from punchbridge.local.gateway import connect_unix
+from punchbridge.local.sockets import ServerDoor, SocketDirectory, peer_process
 
 ROGUE = """
 import os, socket, sys

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 
 import punchbridge
 from punchbridge.addresses import parse
+from punchbridge.api.snapshots import host_config
 from punchbridge.behaviours.dcutr import DcutrPolicy
-from punchbridge.behaviours.host import HostConfig
 from punchbridge.errors import AddressError, BridgeError, ConfigError, NotBridged, Unreachable
+from punchbridge.host.host import HostConfig
 from punchbridge.identity import Identity, peer_id_forms, peer_text
-from punchbridge.rpc.control import host_config
+from punchbridge.local.peer import TABLE, ConnectInfo, PeerTable, synthesized_address
+from punchbridge.local.places import Place, parse_place
+from punchbridge.local.target import Target, check_policy, check_protocol, parse_target
 from punchbridge.rpc.options import channel_options, server_options
-from punchbridge.rpc.peer import TABLE, ConnectInfo, PeerTable, synthesized_address
-from punchbridge.rpc.places import Place, parse_place
 from punchbridge.rpc.reason import explanation
-from punchbridge.rpc.target import Target, check_policy, check_protocol, parse_target
 
 PEER = Identity.generate().peer_id
 RELAY = Identity.generate().peer_id

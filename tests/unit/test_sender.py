@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from punchbridge.protocol.noise import Sealer
-from punchbridge.swarm.sender import Sender
+from punchbridge.transport.muxed.sender import Sender
+from punchbridge.wire.noise import Sealer
 
 
 class FullSocket:

@@ -11,11 +11,11 @@ import trio
 from punchbridge.addresses import parse
 from punchbridge.errors import ConfigError, ProtocolViolation, StreamReset
 from punchbridge.identity import Identity, peer_text
-from punchbridge.net.interfaces import expand, interface_addresses, is_local
 from punchbridge.swarm.announce import Announcements, Revision
 from punchbridge.swarm.registry import Registration, Registry
-from punchbridge.swarm.scopes import flat_nursery
-from punchbridge.swarm.supervise import supervise
+from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.tasks.supervise import supervise
+from punchbridge.transport.interfaces import expand, interface_addresses, is_local
 
 ME, RELAY, OTHER = (Identity.generate().peer_id for _ in range(3))
 

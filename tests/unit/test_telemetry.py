@@ -11,6 +11,10 @@ from datetime import UTC, datetime
 import pytest
 
 from punchbridge import errors
+from punchbridge.cli.console import Console, line_of, short, spot
+from punchbridge.cli.exits import MEANING, Exit, exit_code, leaves
+from punchbridge.cli.jsonl import JsonLines, encode
+from punchbridge.cli.report import Reporter, describe, run
 from punchbridge.events import (
     ErrorEvent,
     Event,
@@ -26,10 +30,6 @@ from punchbridge.events import (
     Summary,
     catalogue,
 )
-from punchbridge.telemetry.console import Console, line_of, short, spot
-from punchbridge.telemetry.exits import MEANING, Exit, exit_code, leaves
-from punchbridge.telemetry.jsonl import JsonLines, encode
-from punchbridge.telemetry.report import Reporter, describe, run
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 
@@ -228,7 +228,7 @@ def test_every_public_event_that_a_person_should_see_has_a_line() -> None:
     silent = {"summary", "ping.result", "identify.result", "p2p_upgrade"}
 
     def shown(kind: type[Event]) -> bool:
-        from punchbridge.telemetry.console import _LINES
+        from punchbridge.cli.console import _LINES
 
         return kind in _LINES
 

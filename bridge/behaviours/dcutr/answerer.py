@@ -16,11 +16,11 @@ from punchbridge.behaviours.dcutr.policy import PunchOutcome
 from punchbridge.errors import BridgeError
 from punchbridge.limits.punch import DCUTR_EXCHANGE_TIMEOUT
 from punchbridge.limits.wire import MAX_MESSAGE
-from punchbridge.protocol.dcutr import Answerer, Schedule, role_of
-from punchbridge.protocol.verdict import Code
-from punchbridge.swarm.delimited import read_message, write_message
-from punchbridge.swarm.scopes import flat_nursery
-from punchbridge.swarm.stream import Stream
+from punchbridge.reach.verdict import Code
+from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire.dcutr import Answerer, Schedule, role_of
 
 __all__ = ["answer"]
 

@@ -14,11 +14,11 @@ from punchbridge.behaviours.dcutr.context import Facts, PunchContext, Won
 from punchbridge.errors import BridgeError, DialTimeout
 from punchbridge.events import Role
 from punchbridge.limits.punch import DCUTR_SOCKET_PATIENCE, DCUTR_UPGRADE_GRACE
-from punchbridge.net.punch import How, SimultaneousOpen
-from punchbridge.net.tcp import TcpStream
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.scopes import flat_nursery
+from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.tcp.simultaneous import How, SimultaneousOpen
+from punchbridge.transport.tcp.sockets import TcpStream
 
 __all__ = ["Attempt"]
 

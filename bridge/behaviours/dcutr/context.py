@@ -14,8 +14,8 @@ import trio
 
 from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed
 from punchbridge.behaviours.dcutr.ground import Grounds
-from punchbridge.behaviours.dcutr.observer import SecondObserver
 from punchbridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
+from punchbridge.behaviours.nat.observer import SecondObserver
 from punchbridge.events import ConnectionOpened, PunchFailed, PunchStarted, PunchSucceeded, Role
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.punch import (
@@ -25,14 +25,14 @@ from punchbridge.limits.punch import (
     MAX_PUNCH_DIALS,
     MAX_PUNCH_HOSTS,
 )
-from punchbridge.net.punch import How
-from punchbridge.protocol.candidates import RemoteCandidates, Scope, filter_remote, own_candidates
-from punchbridge.protocol.host_budget import HostBudget
-from punchbridge.protocol.nat import Mapping
-from punchbridge.protocol.verdict import TABLE, Code, Evidence, judge
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.link import Link
+from punchbridge.reach.candidates import RemoteCandidates, Scope, filter_remote, own_candidates
+from punchbridge.reach.host_budget import HostBudget
+from punchbridge.reach.nat import Mapping
+from punchbridge.reach.verdict import TABLE, Code, Evidence, judge
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.tcp.simultaneous import How
 
 __all__ = ["Facts", "PunchContext", "Won"]
 

@@ -15,8 +15,8 @@ from punchbridge.errors import (
     ProtocolViolation,
     StreamReset,
 )
-from punchbridge.protocol.verdict import Code
-from punchbridge.swarm.connection import Connection
+from punchbridge.reach.verdict import Code
+from punchbridge.transport.muxed.connection import Connection
 
 __all__ = ["Failed", "sorted_errors"]
 

@@ -1,9 +1,9 @@
 """What stays standing between the attempts with one peer: dials in the air, and sockets that its dials brought here.
 
 The two sides never end and begin an attempt at the same instant. A SYN that comes in between must find the dial whose
-mapping it came through (`punchbridge.net.dial`), and a socket that the listener accepts in between belongs to the punch and
-to DCUtR's role. After a whole run the dials alone stay, until their mappings have gone: the peer may plainly dial us
-meanwhile. What is done with them is the next attempt's business.
+mapping it came through (`punchbridge.transport.tcp.dial`), and a socket that the listener accepts in between belongs
+to the punch and to DCUtR's role. After a whole run the dials alone stay, until their mappings have gone: the peer may
+plainly dial us meanwhile. What is done with them is the next attempt's business.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of
 from punchbridge.errors import LimitExceeded
 from punchbridge.identity import PeerId
 from punchbridge.limits.punch import DCUTR_KEEP, DCUTR_MAX_KEPT, DCUTR_OUTLAST, DCUTR_OUTLAST_MARGIN
-from punchbridge.net.dial import DialsKept
-from punchbridge.net.tcp import TcpStream
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.transport.tcp.dial import DialsKept
+from punchbridge.transport.tcp.sockets import TcpStream
 
 __all__ = ["Ground", "Grounds"]
 

@@ -26,14 +26,14 @@ from punchbridge.limits.punch import (
     DIAL_ROUND_TRIPS,
 )
 from punchbridge.limits.wire import MAX_MESSAGE
-from punchbridge.net.dial import Dial
-from punchbridge.protocol.dcutr import PROTOCOL, Opener, Schedule, role_of
-from punchbridge.protocol.verdict import Code
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.delimited import read_message, write_message
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.scopes import flat_nursery
-from punchbridge.swarm.stream import Stream
+from punchbridge.reach.verdict import Code
+from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.tcp.dial import Dial
+from punchbridge.wire.dcutr import PROTOCOL, Opener, Schedule, role_of
 
 __all__ = ["OpenerRun"]
 
@@ -155,7 +155,7 @@ class OpenerRun:
         """Dials the public addresses that the peer announces; None when the exchange has to follow.
 
         After the head start only a connected one may finish its upgrade. Those still in the air go on as dials of
-        the punch (`punchbridge.net.dial`), whose role is another one.
+        the punch (`punchbridge.transport.tcp.dial`), whose role is another one.
         """
         context = self._context
         addrs = context.announced_by(self._relayed, self._scope)[:DCUTR_REVERSAL_ADDRS]

@@ -32,11 +32,11 @@ from punchbridge.limits.punch import (
     DCUTR_SETTLE,
     MAX_PUNCH_OUTCOMES,
 )
-from punchbridge.protocol.dcutr import PROTOCOL
-from punchbridge.protocol.verdict import TABLE, Code, judge
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.stream import Stream
+from punchbridge.reach.verdict import TABLE, Code, judge
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire.dcutr import PROTOCOL
 
 __all__ = ["Dcutr"]
 

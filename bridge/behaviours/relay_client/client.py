@@ -16,7 +16,12 @@ from punchbridge.behaviours.relay_client.keeper import Keeper
 from punchbridge.errors import AddressError, LimitExceeded, ProtocolViolation, SwarmStopped, Unreachable
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.circuit import MAX_INBOUND_CIRCUITS, MAX_INBOUND_CIRCUITS_PER_RELAY, MAX_RELAYS, STOP_TIMEOUT
-from punchbridge.protocol.circuit import (
+from punchbridge.swarm.swarm import Swarm
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire.circuit import (
     MAX_RELAY_ADDRS,
     STOP,
     Connect,
@@ -25,11 +30,6 @@ from punchbridge.protocol.circuit import (
     decode_stop_request,
     encode_stop_answer,
 )
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.delimited import read_message, write_message
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.stream import Stream
-from punchbridge.swarm.swarm import Swarm
 
 
 class RelayClient:

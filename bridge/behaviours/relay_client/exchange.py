@@ -16,7 +16,10 @@ from punchbridge.addresses import Multiaddr, endpoint_of, is_public, is_relayed,
 from punchbridge.errors import DialTimeout, NegotiationFailed, ProtocolViolation, RelayRefused
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.circuit import HOP_TIMEOUT, RESERVE_TIMEOUT
-from punchbridge.protocol.circuit import (
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire.circuit import (
     HOP,
     Answer,
     CircuitLimit,
@@ -27,10 +30,7 @@ from punchbridge.protocol.circuit import (
     encode_reserve,
     status_name,
 )
-from punchbridge.protocol.voucher import open_voucher
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.delimited import read_message, write_message
-from punchbridge.swarm.stream import Stream
+from punchbridge.wire.voucher import open_voucher
 
 T = TypeVar("T")
 

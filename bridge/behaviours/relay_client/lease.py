@@ -15,7 +15,7 @@ from punchbridge.limits.circuit import (
     RESERVE_BACKOFF_FIRST,
     RESERVE_BACKOFF_MAX,
 )
-from punchbridge.protocol.voucher import CLOCK_SKEW
+from punchbridge.wire.voucher import CLOCK_SKEW
 
 EARLIEST, LATEST = 0.50, 0.75
 """Share of the lease after which it is renewed: go checks with slack, rust renews at 0.75."""

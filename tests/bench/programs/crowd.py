@@ -13,9 +13,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 from control import Order, obey_stdin, pinned, ready  # noqa: E402
 
 from punchbridge.addresses import parse  # noqa: E402
-from punchbridge.behaviours.host import HostConfig, open_host  # noqa: E402
 from punchbridge.errors import BridgeError  # noqa: E402
 from punchbridge.eventhub import EventHub  # noqa: E402
+from punchbridge.host.host import HostConfig, open_host  # noqa: E402
 from punchbridge.identity import Identity  # noqa: E402
 
 AT_ONCE = 8

@@ -13,8 +13,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 from control import Order, obey_stdin, pinned, ready  # noqa: E402
 
 from punchbridge.addresses import parse, with_peer  # noqa: E402
-from punchbridge.behaviours.host import HostConfig, open_host  # noqa: E402
 from punchbridge.eventhub import EventHub  # noqa: E402
+from punchbridge.host.host import HostConfig, open_host  # noqa: E402
 from punchbridge.identity import Identity, peer_text  # noqa: E402
 from punchbridge.swarm.table import ConnectionLimits  # noqa: E402
 from punchbridge_relay.limits import RelayLimits  # noqa: E402

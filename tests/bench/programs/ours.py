@@ -18,13 +18,13 @@ from echo import SIZE, echo_times  # noqa: E402
 
 from punchbridge.addresses import parse, with_peer  # noqa: E402
 from punchbridge.behaviours import perf  # noqa: E402
-from punchbridge.behaviours.host import Host, HostConfig, open_host  # noqa: E402
 from punchbridge.eventhub import EventHub  # noqa: E402
 from punchbridge.events import Event, PunchFailed, PunchSucceeded  # noqa: E402
+from punchbridge.host.host import Host, HostConfig, open_host  # noqa: E402
 from punchbridge.identity import Identity, parse_peer_id, peer_text  # noqa: E402
-from punchbridge.protocol.ping import PING  # noqa: E402
-from punchbridge.swarm.connection import Connection  # noqa: E402
 from punchbridge.swarm.table import ConnectionLimits  # noqa: E402
+from punchbridge.transport.muxed.connection import Connection  # noqa: E402
+from punchbridge.wire.ping import PING  # noqa: E402
 
 MANY = 4096
 Answer = dict[str, Any]

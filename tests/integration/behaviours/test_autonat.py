@@ -9,17 +9,17 @@ import pytest
 import trio
 
 from punchbridge.addresses import Multiaddr, parse, with_peer
+from punchbridge.api.trio import open_trio
 from punchbridge.behaviours import autonat as behaviour
-from punchbridge.behaviours.host import Host, HostConfig, open_host
 from punchbridge.errors import NegotiationFailed, StreamReset
 from punchbridge.eventhub import EventHub
 from punchbridge.events import AutonatResult
+from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity
-from punchbridge.protocol import autonat
-from punchbridge.protocol.autonat import Answer, DataDue, Request
-from punchbridge.rpc.trio_api import open_trio
-from punchbridge.swarm.delimited import read_message, write_message
-from punchbridge.swarm.stream import Stream
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire import autonat
+from punchbridge.wire.autonat import Answer, DataDue, Request
 from tests.support.swarms import LOOPBACK, Recorder
 
 

@@ -16,12 +16,12 @@ from punchbridge.errors import DirectRequired, NegotiationFailed, StreamReset
 from punchbridge.events import P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
 from punchbridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
 from punchbridge.limits.wire import MAX_MESSAGE
-from punchbridge.net.tcp import listen_socket
-from punchbridge.protocol.dcutr import PROTOCOL, Answerer, Schedule
-from punchbridge.protocol.identify import PUSH, encode_info
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.delimited import read_message, write_message
-from punchbridge.swarm.stream import Stream
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.tcp.sockets import listen_socket
+from punchbridge.wire.dcutr import PROTOCOL, Answerer, Schedule
+from punchbridge.wire.identify import PUSH, encode_info
 from tests.support.punch_lab import QUICK, lie, open_peer, open_relay, over_relay, say_connect
 from tests.support.swarms import open_descriptors
 

@@ -17,10 +17,10 @@ from punchbridge.errors import StreamReset
 from punchbridge.events import PunchFailed
 from punchbridge.limits.punch import DCUTR_OUTLAST
 from punchbridge.limits.swarm import MAX_DIVERTERS
-from punchbridge.net.dial import Dial
-from punchbridge.protocol.dcutr import PROTOCOL, encode_connect, encode_sync
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.delimited import read_message, write_message
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.tcp.dial import Dial
+from punchbridge.wire.dcutr import PROTOCOL, encode_connect, encode_sync
 from tests.support.punch_lab import QUICK, Peer, lie, open_peer, open_relay, over_relay, say_connect
 
 BRIEF = replace(QUICK, attempt_timeout=0.3)

@@ -16,7 +16,7 @@ from multiaddr import Multiaddr
 
 from punchbridge.addresses import parse, peer_of, without_peer
 from punchbridge.events import P2pUpgrade, PunchStarted, PunchSucceeded
-from punchbridge.protocol.dcutr import Opener, Schedule
+from punchbridge.wire.dcutr import Opener, Schedule
 from tests.support.punch_lab import open_peer, open_relay
 from tests.support.stock_circuits import Stock, stock
 

@@ -11,12 +11,12 @@ import trio.testing
 
 from punchbridge.addresses import with_peer
 from punchbridge.behaviours.dcutr import answerer as answerer_module
-from punchbridge.behaviours.dcutr import observer as observer_module
 from punchbridge.behaviours.dcutr.attempt import Attempt
+from punchbridge.behaviours.nat import observer as observer_module
 from punchbridge.events import ConnectionOpened, P2pUpgrade, PunchFailed, PunchSucceeded
-from punchbridge.protocol.yamux import GoAwayCode
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.stream import Stream
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.yamux import GoAwayCode
 from tests.support.punch_lab import QUICK, Peer, open_peer, open_relay, over_relay
 
 

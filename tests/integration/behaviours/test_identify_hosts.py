@@ -12,7 +12,6 @@ import trio
 
 from punchbridge.addresses import Multiaddr, parse, with_peer
 from punchbridge.behaviours import identify, ping
-from punchbridge.behaviours.host import Host, HostConfig, open_host
 from punchbridge.errors import (
     AddressError,
     DialTimeout,
@@ -24,16 +23,17 @@ from punchbridge.errors import (
 )
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionClosed, ConnectionOpened, Identified, ObservedAddress
+from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, peer_text
 from punchbridge.limits.identify import PUSHES_TAKEN
-from punchbridge.protocol import varint
-from punchbridge.protocol.identify import IDENTIFY, PUSH, encode_info
-from punchbridge.protocol.messages import Identify
-from punchbridge.protocol.ping import PING, PING_SIZE
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.delimited import write_message
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.stream import Stream
+from punchbridge.transport.delimited import write_message
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire import varint
+from punchbridge.wire.identify import IDENTIFY, PUSH, encode_info
+from punchbridge.wire.messages import Identify
+from punchbridge.wire.ping import PING, PING_SIZE
 from tests.support.pairs import tcp_pair
 from tests.support.swarms import LOOPBACK, Recorder, open_descriptors, open_node
 

@@ -12,13 +12,13 @@ from libp2p.utils.varint import read_length_prefixed_protobuf
 from multiaddr import Multiaddr
 
 from punchbridge.addresses import with_peer
-from punchbridge.behaviours.host import Host, HostConfig, open_host
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionOpened, Identified
+from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity
-from punchbridge.protocol.identify import IDENTIFY
-from punchbridge.protocol.ping import PING
-from punchbridge.swarm.connection import Connection
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.wire.identify import IDENTIFY
+from punchbridge.wire.ping import PING
 from tests.support.stock_host import stock_host
 from tests.support.swarms import LOOPBACK, Recorder
 

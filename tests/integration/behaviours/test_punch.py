@@ -15,11 +15,11 @@ import trio.testing
 
 from punchbridge.addresses import Endpoint, Multiaddr, tcp_addr
 from punchbridge.limits.punch import REDIAL_MAX
-from punchbridge.net.dial import Dial, DialsKept, TupleTaken
-from punchbridge.net.punch import How, SimultaneousOpen
-from punchbridge.net.tcp import TcpStream, listen_socket
-from punchbridge.protocol.host_budget import HostBudget
-from punchbridge.protocol.verdict import Code, Evidence, judge
+from punchbridge.reach.host_budget import HostBudget
+from punchbridge.reach.verdict import Code, Evidence, judge
+from punchbridge.transport.tcp.dial import Dial, DialsKept, TupleTaken
+from punchbridge.transport.tcp.simultaneous import How, SimultaneousOpen
+from punchbridge.transport.tcp.sockets import TcpStream, listen_socket
 from tests.support.swarms import open_descriptors
 
 Take = Callable[[TcpStream, How], Awaitable[str | None]]

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 import punchbridge
-from punchbridge.rpc.peer import synthesized_address
+from punchbridge.local.peer import synthesized_address
 from punchbridge_node import transport
 from punchbridge_node.config import GossipSource, NodeConfig
 from punchbridge_node.errors import HandshakeError, HandshakeFailure

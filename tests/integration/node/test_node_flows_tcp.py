@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
 from punchbridge_node import gossip, limits, wire
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.addressbook import NetworkAddress
 from punchbridge_node.config import NodeConfig
 from punchbridge_node.errors import DisconnectReason

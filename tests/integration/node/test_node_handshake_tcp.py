@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
 from punchbridge_node import limits, wire
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.config import HandshakeTimes, NodeConfig
 from punchbridge_node.errors import HandshakeError, HandshakeFailure
 from punchbridge_node.events import FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected

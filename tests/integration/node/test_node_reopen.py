@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from punchbridge._pb.protowire import p2p_pb2 as pb
 from punchbridge_node import gossip, ids, wire
+from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.config import GossipSource, NodeConfig
 from punchbridge_node.errors import DisconnectReason, HandshakeError, HandshakeFailure
 from punchbridge_node.events import FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected

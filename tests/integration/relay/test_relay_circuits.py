@@ -20,7 +20,11 @@ from punchbridge.errors import (
 from punchbridge.eventhub import EventHub
 from punchbridge.events import CircuitClosed, ConnectionClosed, RelayListening, RelayStats, ReservationLost
 from punchbridge.identity import Identity
-from punchbridge.protocol.circuit import (
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.muxed.upgrade import upgrade
+from punchbridge.wire.circuit import (
     HOP,
     STOP,
     CircuitLimit,
@@ -31,10 +35,6 @@ from punchbridge.protocol.circuit import (
     encode_stop_answer,
     encode_stop_connect,
 )
-from punchbridge.swarm.delimited import read_message, write_message
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.stream import Stream
-from punchbridge.swarm.upgrade import upgrade
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.program import RelayConfig
 from punchbridge_relay.program import run as run_relay

@@ -10,7 +10,7 @@ from punchbridge.addresses import Multiaddr, is_relayed, parse, with_peer
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ReservationAccepted, ReservationLost
 from punchbridge.identity import Identity, peer_text
-from punchbridge.protocol.circuit import Status, encode_hop_answer
+from punchbridge.wire.circuit import Status, encode_hop_answer
 from punchbridge_relay.program import RelayConfig
 from punchbridge_relay.program import run as run_relay
 from tests.support.relay_lab import ECHO, echo, fake_relay, grant, network

@@ -11,9 +11,9 @@ from punchbridge.addresses import with_peer
 from punchbridge.behaviours.relay_client import Reservation
 from punchbridge.events import ReservationAccepted, ReservationLost
 from punchbridge.identity import Identity
-from punchbridge.protocol.circuit import HOP, STOP, Status, decode_stop_answer, encode_hop_answer, encode_stop_connect
-from punchbridge.swarm.delimited import read_message, write_message
-from punchbridge.swarm.stream import Stream
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire.circuit import HOP, STOP, Status, decode_stop_answer, encode_hop_answer, encode_stop_connect
 from tests.support.relay_lab import ANY_PORT, grant, mute_relay, network
 
 

@@ -13,9 +13,11 @@ from punchbridge.behaviours.relay_client import RelayClient
 from punchbridge.errors import NegotiationFailed
 from punchbridge.events import CircuitClosed, ConnectionClosed
 from punchbridge.identity import Identity
-from punchbridge.protocol import messages as pb
-from punchbridge.protocol import varint
-from punchbridge.protocol.circuit import (
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire import messages as pb
+from punchbridge.wire import varint
+from punchbridge.wire.circuit import (
     HOP,
     CircuitLimit,
     Status,
@@ -25,9 +27,7 @@ from punchbridge.protocol.circuit import (
     encode_reserve,
     encode_stop_answer,
 )
-from punchbridge.protocol.voucher import open_voucher
-from punchbridge.swarm.delimited import read_message, write_message
-from punchbridge.swarm.stream import Stream
+from punchbridge.wire.voucher import open_voucher
 from punchbridge_relay.access import Access, Rules
 from tests.support.relay_lab import (
     circuit,

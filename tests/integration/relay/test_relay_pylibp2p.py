@@ -14,7 +14,7 @@ from multiaddr import Multiaddr
 from punchbridge.addresses import parse, without_peer
 from punchbridge.errors import RelayRefused
 from punchbridge.identity import Identity
-from punchbridge.protocol.circuit import CircuitLimit
+from punchbridge.wire.circuit import CircuitLimit
 from tests.support.relay_lab import ECHO, echo, network, read_all
 from tests.support.stock_circuits import stock
 

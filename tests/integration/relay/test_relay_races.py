@@ -7,9 +7,9 @@ import trio
 
 from punchbridge.errors import StreamReset
 from punchbridge.events import CircuitClosed, ConnectionClosed
-from punchbridge.protocol.circuit import HOP, encode_reserve
-from punchbridge.swarm.delimited import write_message
-from punchbridge.swarm.stream import Stream
+from punchbridge.transport.delimited import write_message
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire.circuit import HOP, encode_reserve
 from tests.support.relay_lab import circuit, network
 
 

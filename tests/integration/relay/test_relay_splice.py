@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from punchbridge.errors import StreamReset
 from punchbridge.events import CircuitClosed, CircuitOpened, ConnectionClosed
 from punchbridge.identity import Identity
-from punchbridge.protocol.circuit import HOP, CircuitLimit, Status, encode_reserve, encode_stop_answer
-from punchbridge.swarm.stream import Stream
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.wire.circuit import HOP, CircuitLimit, Status, encode_reserve, encode_stop_answer
 from tests.support.relay_lab import (
     ECHO,
     circuit,

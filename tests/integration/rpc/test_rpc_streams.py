@@ -19,11 +19,11 @@ import trio.testing
 
 import punchbridge
 from punchbridge.errors import ConfigError, PortInUse
-from punchbridge.rpc import expose, forward
-from punchbridge.rpc.gateway import EndpointKey, open_gateway
-from punchbridge.rpc.places import Place
-from punchbridge.rpc.target import parse_target
-from punchbridge.session.host import SessionHost
+from punchbridge.host.sessions import SessionHost
+from punchbridge.local import expose, forward
+from punchbridge.local.gateway import EndpointKey, open_gateway
+from punchbridge.local.places import Place
+from punchbridge.local.target import parse_target
 from punchbridge.session.service import SessionService
 from tests.support.rpc_lab import BIG, LOOPBACK, Service, method
 

@@ -12,9 +12,9 @@ import grpc
 import pytest
 
 import punchbridge
-from punchbridge._pb.protowire import p2p_pb2, p2p_pb2_grpc
 from punchbridge.limits.rpc import MAX_CHANNEL_ENDPOINTS
-from punchbridge.rpc.peer import TABLE
+from punchbridge.local.peer import TABLE
+from punchbridge_node._pb.protowire import p2p_pb2, p2p_pb2_grpc
 from tests.support.rpc_lab import BIG, LOOPBACK, Service, eventually, method, open_pair, serving
 
 

@@ -12,15 +12,15 @@ import trio
 
 from punchbridge.errors import NegotiationFailed, StreamReset
 from punchbridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN
-from punchbridge.protocol.session import Session
-from punchbridge.protocol.session import carrier as machine_carrier
-from punchbridge.protocol.yamux import StreamState, Yamux
 from punchbridge.session import SESSION_PROTOCOL, SessionStream
 from punchbridge.session.carrier import Carrier
 from punchbridge.session.live import LiveSession
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.mux import Mux
-from punchbridge.swarm.stream import Stream
+from punchbridge.sessions import Session
+from punchbridge.sessions import carrier as machine_carrier
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.mux import Mux
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.yamux import StreamState, Yamux
 from tests.support.session_lab import pair, read_exactly, until
 
 

@@ -70,7 +70,7 @@ async def test_moving() -> None:
 
 @pytest.mark.parametrize("work", ["read", "write", "eof"])
 async def test_using_it_while_it_resumes(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("punchbridge.protocol.session.machine.SESSION_RESUME_TIMEOUT", 1.0)
+    monkeypatch.setattr("punchbridge.sessions.machine.SESSION_RESUME_TIMEOUT", 1.0)
     async with pair() as both:
         for steps in range(1, 20):
             stream = await both.open()

@@ -12,22 +12,22 @@ import trio
 import trio.testing
 
 from punchbridge.addresses import Multiaddr, is_relayed, with_peer
-from punchbridge.behaviours.host import HostConfig, open_host
 from punchbridge.errors import LimitExceeded, NegotiationFailed, StreamReset
 from punchbridge.eventhub import EventHub
+from punchbridge.host.host import HostConfig, open_host
+from punchbridge.host.sessions import SessionHost, open_session_host
 from punchbridge.identity import Identity
 from punchbridge.limits.session import SESSION_CARRIERS, SESSION_RETRY_MAX
-from punchbridge.protocol.path import PathPolicy
-from punchbridge.protocol.session import Session
-from punchbridge.protocol.session.frames import Attach, Kind, Refusal, refuse
+from punchbridge.reach.path import PathPolicy
 from punchbridge.session import SESSION_PROTOCOL, SessionStream
-from punchbridge.session.host import SessionHost, open_session_host
 from punchbridge.session.keeper import Keeper
 from punchbridge.session.service import SessionService
 from punchbridge.session.suspicion import verify
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.stream import Stream
+from punchbridge.sessions import Session
+from punchbridge.sessions.frames import Attach, Kind, Refusal, refuse
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
 from tests.support.relay_lab import network
 from tests.support.session_lab import SERVICE, Route, attach, config, echo, pair, read_exactly, until
 

@@ -150,7 +150,7 @@ def test_the_way_to_direct_and_back_is_told_for_each_session_with_what_it_cost()
 async def test_session_that_must_be_direct_fails_with_the_reason_when_no_direct_path_returns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("punchbridge.protocol.session.machine.SESSION_RESUME_TIMEOUT", 0.5)
+    monkeypatch.setattr("punchbridge.sessions.machine.SESSION_RESUME_TIMEOUT", 0.5)
     async with pair() as both:
         connection = await both.connect()
         route = Route(both.peer, None)

@@ -12,9 +12,10 @@ import pytest
 import trio
 
 from punchbridge.addresses import is_relayed, parse
-from punchbridge.behaviours.host import HostConfig
 from punchbridge.errors import DirectRequired, LimitExceeded, NegotiationFailed, StreamReset
 from punchbridge.eventhub import EventHub
+from punchbridge.host.host import HostConfig
+from punchbridge.host.sessions import SessionHost, open_session_host
 from punchbridge.identity import Identity
 from punchbridge.limits.session import (
     SESSION_AHEAD_FRAMES,
@@ -24,10 +25,9 @@ from punchbridge.limits.session import (
     SESSION_WINDOW_MIN,
     SESSIONS_PER_PEER,
 )
-from punchbridge.protocol.session.frames import HEADER, MAX_PAYLOAD, VERSION, Attach, Kind, Refusal, encode
 from punchbridge.session import SESSION_PROTOCOL, SessionStream, service
-from punchbridge.session.host import SessionHost, open_session_host
-from punchbridge.swarm.stream import Stream
+from punchbridge.sessions.frames import HEADER, MAX_PAYLOAD, VERSION, Attach, Kind, Refusal, encode
+from punchbridge.transport.muxed.stream import Stream
 from tests.support.session_lab import SERVICE, Pair, Route, answer, attach, config, echo, pair, raw, read_exactly, until
 
 

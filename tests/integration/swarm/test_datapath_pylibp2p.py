@@ -13,11 +13,11 @@ from multiaddr import Multiaddr
 
 from punchbridge.errors import NegotiationFailed, StreamReset, WrongPeer
 from punchbridge.identity import Identity
-from punchbridge.net.tcp import TcpStream, connect, listen_socket
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.stream import Stream
-from punchbridge.swarm.upgrade import upgrade
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.muxed.upgrade import upgrade
+from punchbridge.transport.tcp.sockets import TcpStream, connect, listen_socket
 from tests.support.stock_host import ECHO, ONE_WAY, RESET, Stock, make_host, read_all_or_some, stock_host
 
 

@@ -18,10 +18,10 @@ from punchbridge.errors import AddressError, LimitExceeded, PortInUse, StreamRes
 from punchbridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent
 from punchbridge.identity import PeerId
 from punchbridge.limits.swarm import DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
-from punchbridge.net.interfaces import interface_addresses
 from punchbridge.swarm import pool
-from punchbridge.swarm.stream import Stream
 from punchbridge.swarm.table import ConnectionLimits
+from punchbridge.transport.interfaces import interface_addresses
+from punchbridge.transport.muxed.stream import Stream
 from tests.support.swarms import LOOPBACK, Node, open_descriptors, open_node
 
 

@@ -17,10 +17,10 @@ import trio.testing
 from punchbridge.addresses import parse
 from punchbridge.errors import BridgeError
 from punchbridge.events import ConnectionClosed, ConnectionOpened
-from punchbridge.net.tcp import TcpStream
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.stream import Stream
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.tcp.sockets import TcpStream
 from tests.support.steps import Steps, cut_after
 from tests.support.swarms import ECHO, Node, open_descriptors, open_node
 

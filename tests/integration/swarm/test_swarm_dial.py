@@ -21,9 +21,9 @@ from punchbridge.errors import (
 )
 from punchbridge.events import ConnectionOpened
 from punchbridge.identity import Identity, peer_text
-from punchbridge.net.interfaces import interface_addresses
 from punchbridge.swarm import dialer, pool
-from punchbridge.swarm.link import Link
+from punchbridge.transport.interfaces import interface_addresses
+from punchbridge.transport.link import Link
 from tests.support.swarms import ECHO, LOOPBACK, open_descriptors, open_node
 
 STRANGER = Identity.generate().peer_id

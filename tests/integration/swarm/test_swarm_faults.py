@@ -18,12 +18,12 @@ from punchbridge.errors import BridgeError, ConnectionLost, SwarmStopped, Unreac
 from punchbridge.events import ConnectionClosed, ConnectionOpened
 from punchbridge.identity import Identity
 from punchbridge.limits.wire import INITIAL_WINDOW
-from punchbridge.net.interfaces import interface_addresses
-from punchbridge.net.tcp import TcpStream
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.stream import Stream
-from punchbridge.swarm.upgrade import upgrade
+from punchbridge.transport.interfaces import interface_addresses
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.muxed.upgrade import upgrade
+from punchbridge.transport.tcp.sockets import TcpStream
 from tests.support.pairs import tcp_pair
 from tests.support.steps import Steps, cut_after
 from tests.support.swarms import ECHO, Node, open_node

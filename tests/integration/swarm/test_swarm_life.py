@@ -29,9 +29,9 @@ from punchbridge.events import ConnectionClosed, ConnectionOpened, Event
 from punchbridge.identity import Identity, PeerId, peer_text
 from punchbridge.limits.swarm import CLOSE_FLUSH, MAILBOX
 from punchbridge.swarm import actor, pool
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.stream import Stream
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.stream import Stream
 from tests.support.pairs import tcp_pair
 from tests.support.swarms import ECHO, echo, open_descriptors, open_node
 

@@ -20,12 +20,12 @@ from punchbridge.addresses import Multiaddr, parse
 from punchbridge.errors import BridgeError
 from punchbridge.events import ConnectionClosed, ConnectionOpened
 from punchbridge.identity import peer_text
-from punchbridge.net import tcp
-from punchbridge.net.tcp import TcpStream
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.link import Link
-from punchbridge.swarm.stream import Stream
 from punchbridge.swarm.table import ConnectionLimits
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.tcp import sockets as tcp
+from punchbridge.transport.tcp.sockets import TcpStream
 from tests.support.swarms import ECHO, Node, open_descriptors, open_node
 
 VIA, CIRCUIT, TALK = "/test/via/1", "/test/circuit/1", "/test/talk/1"

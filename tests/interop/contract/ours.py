@@ -13,10 +13,10 @@ import trio
 
 from contract.settings import Meeting, Settings, expected_side, log, meeting, own_ip, result, run
 from punchbridge.addresses import endpoint_of, parse, with_peer
-from punchbridge.behaviours.host import Host, HostConfig, open_host
 from punchbridge.errors import BridgeError
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Event
+from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, parse_peer_id, peer_text
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.service import HopService

@@ -182,7 +182,7 @@ def tunnel(server: str) -> Iterator[str]:
         }
         running.append(
             subprocess.Popen(
-                [sys.executable, "-m", "punchbridge_node.cli", *arguments],
+                [sys.executable, "-m", "punchbridge.cli", *arguments],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,

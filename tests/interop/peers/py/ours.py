@@ -14,7 +14,6 @@ from exercises import HANDLERS, Handler, SeenReset, exercise, many
 from wire import PROTOCOLS, Order, options, say, serve_orders
 
 from punchbridge.addresses import parse, with_peer
-from punchbridge.behaviours.host import Host, HostConfig, open_host
 from punchbridge.errors import StreamReset
 from punchbridge.eventhub import EventHub
 from punchbridge.events import (
@@ -26,9 +25,10 @@ from punchbridge.events import (
     PunchSucceeded,
     ReservationAccepted,
 )
+from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, parse_peer_id, peer_text
-from punchbridge.swarm.connection import Connection
-from punchbridge.swarm.stream import Stream
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.stream import Stream
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.service import HopService
 

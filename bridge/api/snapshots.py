@@ -1,0 +1,215 @@
+"""What both forms of the public API do in the trio thread: open the host and the gateway, and ask them things.
+
+The sync form calls these from other threads, the trio form awaits them. No thread and no grpc here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import trio
+
+from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of, with_peer
+from punchbridge.behaviours.dcutr import DcutrPolicy
+from punchbridge.errors import AddressError, ConfigError, DialTimeout
+from punchbridge.eventhub import EventHub
+from punchbridge.events import Event, ReservationAccepted
+from punchbridge.host.host import Host, HostConfig, open_host
+from punchbridge.host.sessions import open_session_host
+from punchbridge.identity import Identity, load_or_create, peer_text
+from punchbridge.limits.punch import DCUTR_RETRY_MAX, DCUTR_RETRY_MIN
+from punchbridge.local.gateway import Gateway, open_gateway
+from punchbridge.local.paths import wait_direct
+from punchbridge.local.target import Target
+from punchbridge.reach.autonat import Reachability
+from punchbridge.tasks.callbacks import supervised
+
+if TYPE_CHECKING:
+    from punchbridge.transport.muxed.connection import Connection
+
+__all__ = ["ConnectionInfo", "Control", "Key", "Status", "host_config", "open_control"]
+
+Key = str | Path | Identity | None
+Addresses = Sequence[str | Multiaddr]
+
+DEFAULT_LISTEN = ("/ip4/0.0.0.0/tcp/0",)
+
+
+@dataclass(frozen=True)
+class ConnectionInfo:
+    """A snapshot of one connection. `rtt`: seconds, None before it was measured; bytes are payload."""
+
+    id: int
+    peer_id: str
+    path: Literal["direct", "relay"]
+    local: str
+    remote: str
+    role: Literal["initiator", "responder"]
+    inbound: bool
+    relay: str | None
+    punched: bool
+    rtt: float | None
+    streams: int
+    bytes_sent: int
+    bytes_received: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """A snapshot of a bridge. `relays`: ids of the relays that hold a reservation for us; `reachability`: what AutoNAT
+    servers found when they dialled us."""
+
+    peer_id: str
+    addrs: tuple[str, ...]
+    relays: tuple[str, ...]
+    reachability: Reachability
+    connections: tuple[ConnectionInfo, ...]
+
+
+def host_config(
+    key: Key,
+    listen: Addresses | None,
+    relays: Addresses,
+    *,
+    agent: str | None,
+    allow_private: bool,
+    punch: bool,
+    punch_retry: float | None = None,
+) -> HostConfig:
+    """Reads what the caller gave. Raises AddressError, ConfigError and IdentityError with what to do."""
+    for name, addrs in (("listen", listen), ("relays", relays)):
+        if isinstance(addrs, str | Multiaddr):
+            raise ConfigError(f"{name} takes several addresses: write {name}=[{str(addrs)!r}]")
+    identity = Identity.generate() if key is None else key if isinstance(key, Identity) else load_or_create(Path(key))
+    relay_addrs = tuple(_multiaddr(addr) for addr in relays)
+    for addr in relay_addrs:
+        if peer_of(addr) is None:
+            raise AddressError(f"the relay's address {addr} must end in /p2p/ID, so that nobody can pose as the relay")
+    listen_addrs = tuple(_multiaddr(addr) for addr in (DEFAULT_LISTEN if listen is None else listen))
+    config = HostConfig(
+        identity=identity,
+        listen=listen_addrs,
+        relays=relay_addrs,
+        allow_private=allow_private,
+        punch=punch,
+        punch_policy=_punch_policy(punch_retry),
+    )
+    return config if agent is None else replace(config, agent=agent)
+
+
+def _punch_policy(retry: float | None) -> DcutrPolicy:
+    if retry is None:
+        return DcutrPolicy()
+    if not DCUTR_RETRY_MIN <= retry < float("inf"):
+        raise ConfigError(f"a pause of {retry:g} s between runs of punches; the least is {DCUTR_RETRY_MIN:g} s")
+    return DcutrPolicy(retry_first=retry, retry_max=max(retry, DCUTR_RETRY_MAX))
+
+
+def _multiaddr(addr: str | Multiaddr) -> Multiaddr:
+    return parse(addr) if isinstance(addr, str) else addr
+
+
+class Control:
+    """Host and gateway of one bridge. All methods run in the trio thread."""
+
+    def __init__(self, host: Host, gateway: Gateway) -> None:
+        self.host = host
+        self.gateway = gateway
+        self.peer_id = peer_text(host.swarm.peer)
+
+    @property
+    def events(self) -> EventHub:
+        return self.host.swarm.events
+
+    def addrs(self) -> tuple[str, ...]:
+        """Where we can be reached now: bound and announced addresses, circuits included, each ending in /p2p/ID."""
+        swarm = self.host.swarm
+        known = dict.fromkeys((*swarm.listen_addrs(), *swarm.announced()))
+        return tuple(dict.fromkeys(str(with_peer(addr, swarm.peer)) for addr in known))
+
+    async def connect(self, target: Target) -> ConnectionInfo:
+        """The best connection to the target, dialled if there is none. Raises as `Swarm.connect` does."""
+        addrs = () if target.addr is None else (target.addr,)
+        return _snapshot(await self.host.swarm.connect(target.peer, addrs))
+
+    def connections(self) -> tuple[ConnectionInfo, ...]:
+        return tuple(_snapshot(one) for one in self.host.swarm.connections())
+
+    def status(self) -> Status:
+        host = self.host
+        return Status(
+            peer_id=self.peer_id,
+            addrs=self.addrs(),
+            relays=tuple(peer_text(one.relay) for one in host.relay_client.reservations()),
+            reachability="unknown" if host.autonat is None else host.autonat.reachability,
+            connections=self.connections(),
+        )
+
+    async def wait_direct(self, target: Target, wait: float) -> ConnectionInfo:
+        """See `paths.wait_direct`."""
+        return _snapshot(await wait_direct(self.host, target.peer, wait))
+
+    async def wait_reservation(self, wait: float) -> tuple[str, ...]:
+        """Our circuit addresses, as soon as a relay has accepted a reservation. Raises DialTimeout after `wait` s,
+        ConfigError when the bridge keeps no relay."""
+        if not self.host.relay_client.kept:
+            raise ConfigError("this bridge was given no relay; open it with relays=[…]")
+        accepted = trio.Event()
+        told: list[str] = []
+
+        def notice(event: Event) -> None:
+            if isinstance(event, ReservationAccepted):
+                told.extend(event.addrs)
+                accepted.set()
+
+        unsubscribe = self.events.subscribe(notice)
+        try:
+            with trio.move_on_after(wait):
+                if not self._circuits():
+                    await accepted.wait()
+        finally:
+            unsubscribe()
+        if circuits := self._circuits() or tuple(told):
+            return circuits
+        raise DialTimeout(f"no relay accepted a reservation within {wait:g} s; see the reservation.lost events")
+
+    def _circuits(self) -> tuple[str, ...]:
+        swarm = self.host.swarm
+        return tuple(str(with_peer(addr, swarm.peer)) for addr in swarm.announced() if is_relayed(addr))
+
+
+def _snapshot(connection: Connection) -> ConnectionInfo:
+    return ConnectionInfo(
+        id=connection.id,
+        peer_id=peer_text(connection.peer),
+        path=connection.path,
+        local=str(connection.local),
+        remote=str(connection.remote),
+        role=connection.role,
+        inbound=connection.inbound,
+        relay=None if connection.relay is None else peer_text(connection.relay),
+        punched=connection.link.punched,
+        rtt=connection.rtt,
+        streams=connection.streams,
+        bytes_sent=connection.bytes_sent,
+        bytes_received=connection.bytes_received,
+    )
+
+
+@asynccontextmanager
+async def open_control(
+    config: HostConfig, events: Callable[[Event], None] | None, *, sessions: bool = True
+) -> AsyncIterator[Control]:
+    """Runs a host, with or without sessions, and its gateway.
+
+    At the end streams are reset, connections closed, sockets and files gone."""
+    hub = EventHub()
+    if events is not None:
+        hub.subscribe(supervised(events))
+    opened: AbstractAsyncContextManager[Host] = open_session_host(config, hub) if sessions else open_host(config, hub)
+    async with opened as host, open_gateway(host) as gateway:
+        yield Control(host, gateway)

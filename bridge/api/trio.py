@@ -1,0 +1,233 @@
+"""The public API for trio programs: `punchbridge.open_trio`, streams dialled and accepted in the caller's own run.
+
+The same bridge as the sync form, without a thread. No grpc here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from operator import index
+from typing import TYPE_CHECKING
+
+import trio
+
+from punchbridge.addresses import Multiaddr
+from punchbridge.api.snapshots import ConnectionInfo, Control, Key, Status, host_config, open_control
+from punchbridge.events import Event
+from punchbridge.host.host import Host
+from punchbridge.identity import peer_text
+from punchbridge.limits.rpc import DIRECT_WAIT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER, PUMP_READ
+from punchbridge.local.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
+from punchbridge.local.peer import ConnectInfo
+from punchbridge.local.target import PathPolicy, check_policy, check_protocol, parse_target
+
+if TYPE_CHECKING:
+    from punchbridge.session import SessionStream
+    from punchbridge.transport.muxed.stream import Stream
+
+__all__ = ["Acceptor", "BridgeStream", "TrioBridge", "open_trio"]
+
+_ACCEPT_QUEUE = 16
+"""Streams accepted but not yet taken by the loop; beyond it they count against the protocol's limits and wait."""
+
+
+class BridgeStream(trio.abc.HalfCloseableStream):
+    """A stream to a peer; `info` tells which and on what path. Used and closed like any trio stream."""
+
+    def __init__(self, stream: Stream | SessionStream, protocol: str) -> None:
+        self._stream = stream
+        self._closed = trio.Event()
+        self.info = ConnectInfo(peer_text(remote_peer(stream)), protocol, carrier_of(stream))
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """b"" is the peer's clean end; a reset raises StreamReset, a dead connection ConnectionLost."""
+        return await self._stream.receive_some(PUMP_READ if max_bytes is None else index(max_bytes))
+
+    def reset(self) -> None:
+        """Ends both directions at once; the peer sees a reset, not an end."""
+        self._stream.abort()
+        self._closed.set()
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.aclose()
+        finally:
+            self._closed.set()
+
+    async def wait_closed(self) -> None:
+        """Until this side closed or reset the stream."""
+        await self._closed.wait()
+
+
+class Acceptor:
+    """The inbound streams of one protocol, as an async iterator.
+
+    Streams are taken from the first `__anext__` on, or from `async with`; its end (or the bridge's) stops taking and
+    resets the streams that nobody took. Iterating raises LocalError when the protocol is handled already.
+    """
+
+    def __init__(self, host: Host, protocol: str, max_streams: int, max_per_peer: int, path: PathPolicy) -> None:
+        self._host = host
+        self._protocol = protocol
+        self._limits = (max_streams, max_per_peer)
+        self._path = path
+        self._send, self._receive = trio.open_memory_channel[BridgeStream](_ACCEPT_QUEUE)
+        self._starting = trio.Lock()
+        self._taking = False
+        self._over = False
+
+    async def __aenter__(self) -> Acceptor:
+        async with self._starting:
+            if not self._taking and not self._over:
+                total, per_peer = self._limits
+                await accept_streams(
+                    self._host,
+                    self._protocol,
+                    self._take,
+                    max_streams=total,
+                    max_per_peer=per_peer,
+                    path=self._path,
+                )
+                self._taking = True
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        self._over = True
+        if self._taking:
+            self._taking = False
+            with trio.CancelScope(shield=True):
+                await refuse_streams(self._host, self._protocol)
+        try:
+            while True:
+                self._receive.receive_nowait().reset()
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            pass
+        self._receive.close()
+        self._send.close()
+
+    def __aiter__(self) -> Acceptor:
+        return self
+
+    async def __anext__(self) -> BridgeStream:
+        await self.__aenter__()
+        try:
+            return await self._receive.receive()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            raise StopAsyncIteration from None
+
+    async def _take(self, stream: Stream | SessionStream) -> None:
+        wrapped = BridgeStream(stream, self._protocol)
+        try:
+            await self._send.send(wrapped)
+            await wrapped.wait_closed()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            stream.abort()  # Nobody takes any more.
+        except trio.Cancelled:
+            stream.abort()
+            raise
+
+
+class TrioBridge:
+    """A running bridge inside the caller's trio run, made by `punchbridge.open_trio`."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self.peer_id: str = control.peer_id
+
+    @property
+    def host(self) -> Host:
+        """The host below, for `punchbridge.local.expose.run` and `punchbridge.local.forward.run`."""
+        return self._control.host
+
+    @property
+    def addrs(self) -> tuple[str, ...]:
+        """Our addresses as of now, circuits included, each ending in /p2p/ID."""
+        return self._control.addrs()
+
+    def connections(self) -> tuple[ConnectionInfo, ...]:
+        return self._control.connections()
+
+    def status(self) -> Status:
+        """Our addresses, reservations, reachability and connections, as of now."""
+        return self._control.status()
+
+    async def connect(self, target: str | Multiaddr) -> ConnectionInfo:
+        """Dials a peer if it is not connected. Raises Unreachable, WrongPeer, RelayRefused, …"""
+        return await self._control.connect(parse_target(target))
+
+    async def wait_direct(self, peer: str | Multiaddr, wait: float = DIRECT_WAIT) -> ConnectionInfo:
+        """The direct connection to a connected peer. Raises DirectRequired with the verdict of the punch."""
+        return await self._control.wait_direct(parse_target(peer), wait)
+
+    async def wait_reservation(self, wait: float = 30.0) -> tuple[str, ...]:
+        """Our circuit addresses, as soon as a relay gave us a reservation. Raises DialTimeout after `wait` s."""
+        return await self._control.wait_reservation(wait)
+
+    async def dial_stream(
+        self,
+        target: str | Multiaddr,
+        protocol: str,
+        *,
+        path: PathPolicy = "any",
+        direct_wait: float = DIRECT_WAIT,
+        wait_direct: float = 0.0,
+    ) -> BridgeStream:
+        """Opens a stream of `protocol` to a peer, dialled first if needed.
+
+        Raises Unreachable, DirectRequired, WrongPeer, RelayRefused, NegotiationFailed. Put a deadline around it;
+        cancellation leaves no stream.
+        """
+        stream = await open_on_path(
+            self.host,
+            parse_target(target),
+            check_protocol(protocol),
+            check_policy(path),
+            direct_wait=direct_wait,
+            wait_direct=wait_direct,
+        )
+        return BridgeStream(stream, protocol)
+
+    def accept_stream(
+        self,
+        protocol: str,
+        *,
+        max_streams: int = MAX_SERVED_STREAMS,
+        max_per_peer: int = MAX_SERVED_STREAMS_PER_PEER,
+        path: PathPolicy = "any",
+    ) -> Acceptor:
+        """Takes inbound streams of a protocol: `async for stream in b.accept_stream(id)`; those on `path` only.
+
+        Whoever takes a stream closes it; until then it counts against the limits. See `Acceptor` for its end.
+        """
+        return Acceptor(self.host, check_protocol(protocol), max_streams, max_per_peer, check_policy(path))
+
+
+@asynccontextmanager
+async def open_trio(
+    *,
+    key: Key = None,
+    listen: Sequence[str | Multiaddr] | None = None,
+    relays: Sequence[str | Multiaddr] = (),
+    punch: bool = True,
+    punch_retry: float | None = None,
+    allow_private: bool = False,
+    sessions: bool = True,
+    agent: str | None = None,
+    events: Callable[[Event], None] | None = None,
+) -> AsyncIterator[TrioBridge]:
+    """Opens a bridge inside the caller's trio run; the arguments and errors of `punchbridge.open`."""
+    config = host_config(
+        key, listen, relays, agent=agent, allow_private=allow_private, punch=punch, punch_retry=punch_retry
+    )
+    async with open_control(config, events, sessions=sessions) as control:
+        yield TrioBridge(control)

@@ -1,0 +1,1 @@
+"""What we know of our place in the network."""

@@ -1,0 +1,91 @@
+"""`punchbridge identify`: connects to an address and prints what the peer says about itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+
+from punchbridge.cli.options import NETWORK, Endpoint, Output, checked_target, flag, positive
+
+if TYPE_CHECKING:
+    from punchbridge.api.trio import TrioBridge
+    from punchbridge.cli.exits import Exit
+    from punchbridge.cli.service import TrioFeed
+    from punchbridge.events import IdentifyResult
+
+ENDPOINT: Final = Endpoint()
+OUTPUT_FLAGS: Final = Output()
+
+
+def identify(
+    addr: Annotated[str, Parameter(help="Circuit or direct multiaddr, ending in /p2p/ID.")],
+    /,
+    *,
+    timeout: Annotated[float, flag("timeout", "Seconds for connection and answer.", group=NETWORK)] = 15.0,
+    endpoint: Endpoint = ENDPOINT,
+    out: Output = OUTPUT_FLAGS,
+) -> int:
+    """Ask a peer who it is and what it speaks."""
+    from punchbridge.cli.report import Reporter, run, set_up_logging
+
+    report = Reporter(json=out.json, quiet=out.quiet)
+    set_up_logging(verbose=out.verbose)
+
+    def program() -> int:
+        import trio
+
+        from punchbridge.cli.exits import Exit
+        from punchbridge.cli.service import serve
+        from punchbridge.errors import ConfigError, DialTimeout
+
+        positive(timeout=timeout)
+        if timeout == 0:
+            raise ConfigError("--timeout must be above 0")
+        checked_target(addr)
+
+        async def work(bridge: TrioBridge, feed: TrioFeed) -> Exit:
+            report.progress("connecting")
+            with trio.move_on_after(timeout) as limit:
+                result = await ask(bridge, addr)
+            report.progress(None)
+            if limit.cancelled_caught:
+                raise DialTimeout(f"no answer from {addr} within {timeout:g} s; is it running?")
+            report.path = result.path
+            report.emit(result)
+            for name, value in result.as_dict().items():
+                for item in value if isinstance(value, list) else [value]:
+                    report.data(f"{name:<17}{'' if item is None else item}".rstrip())
+            return Exit.DONE
+
+        return serve(report, endpoint, work, key=endpoint.key)
+
+    return run(program, report, verbose=bool(out.verbose))
+
+
+async def ask(bridge: TrioBridge, addr: str) -> IdentifyResult:
+    """Connects if need be, and waits for identify. Raises what `connect` raises, Unreachable when it says nothing."""
+    from punchbridge.errors import Unreachable
+    from punchbridge.events import IdentifyResult
+    from punchbridge.identity import peer_text
+    from punchbridge.local.target import parse_target
+
+    await bridge.connect(addr)
+    peer = parse_target(addr).peer
+    connection = bridge.host.swarm.best(peer)
+    said = None
+    if connection is not None:
+        await connection.identified.wait()
+        said = connection.identify
+    if connection is None or said is None:
+        raise Unreachable(f"{peer_text(peer)} was connected, but did not answer identify; does it speak libp2p?")
+    return IdentifyResult(
+        peer=peer_text(peer),
+        path=connection.path,
+        remote=str(connection.remote),
+        agent=said.agent,
+        protocol_version=said.protocol_version,
+        protocols=tuple(said.protocols),
+        listen=tuple(str(one) for one in said.listen),
+        observed=None if said.observed is None else str(said.observed),
+    )

@@ -1,0 +1,165 @@
+"""Flags that several commands share, and how their text becomes checked values.
+
+Each flag has one environment variable, named after it. Addresses are checked here, before anything starts, so that
+a typing error ends with code 2 and never half-way. Knows no network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from punchbridge.cli import PREFIX
+from punchbridge.errors import ConfigError
+from punchbridge.limits.punch import DCUTR_RETRY_FIRST
+
+OUTPUT = Group("Output", sort_key=90)
+NETWORK = Group("Network", sort_key=10)
+NODE = Group("Node", sort_key=20)
+
+DEFAULT_LISTEN = ("/ip4/0.0.0.0/tcp/0",)
+
+
+def flag(name: str, text: str, *, alias: str | tuple[str, ...] = (), env: str | None = None, **more: Any) -> Parameter:
+    """A flag `--name` with its help text and its environment variable."""
+    variable = env or PREFIX + name.upper().replace("-", "_")
+    return Parameter(
+        name=f"--{name}",
+        alias=alias or None,
+        help=text,
+        env_var=variable,
+        negative=(),
+        **{"show_default": True, **more},
+    )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Output:
+    """What is printed, and where."""
+
+    json: Annotated[bool, flag("json", "Print one JSON event a line on stdout.", group=OUTPUT)] = False
+    quiet: Annotated[bool, flag("quiet", "Print only data and errors.", alias="-q", group=OUTPUT)] = False
+    verbose: Annotated[
+        int, flag("verbose", "Log to stderr; twice (-vv) for everything.", alias="-v", count=True, group=OUTPUT)
+    ] = 0
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Endpoint:
+    """What every command that connects needs."""
+
+    listen: Annotated[
+        tuple[str, ...],
+        flag("listen", "Local multiaddr to listen on; also the source of every dial. Repeatable.", group=NETWORK),
+    ] = DEFAULT_LISTEN
+    key: Annotated[
+        Path | None,
+        flag("key", "Identity key file, made when absent.", env=f"{PREFIX}KEY_FILE", group=NETWORK),
+    ] = None
+    no_p2p: Annotated[
+        bool, flag("no-p2p", "Stay on the relay: send no hole-punching message at all.", group=NETWORK)
+    ] = False
+    punch_retry: Annotated[
+        float,
+        flag("punch-retry", "Seconds between a failed run of punches and the next; doubles from there.", group=NETWORK),
+    ] = DCUTR_RETRY_FIRST
+    lan: Annotated[bool, flag("lan", "Announce and dial private and loopback addresses too.", group=NETWORK)] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class NodeFlags:
+    """What the node is told at its start."""
+
+    network: Annotated[str, flag("network", "Kaspa network name; both sides need the same.", group=NODE)] = (
+        "kaspa-devnet"
+    )
+    protocol_version: Annotated[int, flag("protocol-version", "P2P protocol version to advertise.", group=NODE)] = 10
+    min_protocol: Annotated[int, flag("min-protocol", "Lowest protocol version to accept.", group=NODE)] = 10
+    user_agent: Annotated[str, flag("user-agent", "User agent to advertise.", group=NODE)] = "/punchbridge:0.1.0/"
+    gossip_interval: Annotated[
+        float,
+        flag("gossip-interval", "Seconds between two synthetic transactions to announce; 0: none.", group=NODE),
+    ] = 0.0
+    block_interval: Annotated[
+        float, flag("block-interval", "Seconds between two synthetic blocks to announce; 0: none.", group=NODE)
+    ] = 0.0
+    ping_interval: Annotated[float, flag("ping-interval", "Seconds between two pings to a peer.", group=NODE)] = 120.0
+    stats_interval: Annotated[
+        float, flag("stats-interval", "Seconds between two flow.stats events of a peer.", group=NODE)
+    ] = 5.0
+    refuse_relayed: Annotated[
+        bool, flag("refuse-relayed", "Refuse peers that arrive over a relay (sends a Reject).", group=NODE)
+    ] = False
+    peer_store: Annotated[
+        Path | None, flag("peer-store", "File that keeps known peers between runs; none by default.", group=NODE)
+    ] = None
+    duration: Annotated[float, flag("duration", "Seconds to run; 0: until stopped.", group=NODE)] = 0.0
+
+
+def state_directory() -> Path:
+    """$XDG_STATE_HOME/punchbridge, or ~/.local/state/punchbridge."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "punchbridge"
+
+
+def default_key() -> Path:
+    """The identity that `relay`, `listen`, `expose` and `key` use when no --key is given."""
+    return state_directory() / "key"
+
+
+def checked_listen(addrs: Sequence[str]) -> list[str]:
+    """Listening addresses: IP and TCP, no peer id, no circuit. Raises AddressError."""
+    from punchbridge.addresses import endpoint_of, is_relayed, parse
+    from punchbridge.errors import AddressError
+
+    for text in addrs:
+        addr = parse(text)
+        endpoint = endpoint_of(addr)
+        if endpoint is None or is_relayed(addr) or endpoint.kind.startswith("dns"):
+            raise AddressError(f"cannot listen on {text!r}: expected /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT")
+    return list(addrs)
+
+
+def checked_relays(addrs: Sequence[str]) -> list[str]:
+    """Relay addresses: direct, ending in /p2p/ID. Raises AddressError."""
+    from punchbridge.addresses import endpoint_of, is_relayed, parse, peer_of
+    from punchbridge.errors import AddressError
+
+    for text in addrs:
+        addr = parse(text)
+        if is_relayed(addr) or endpoint_of(addr) is None or peer_of(addr) is None:
+            raise AddressError(f"not a relay address: {text!r}; expected /ip4/ADDRESS/tcp/PORT/p2p/RELAY-ID")
+    return list(addrs)
+
+
+def checked_target(text: str) -> str:
+    """The peer id of a TARGET, a circuit or direct multiaddr that ends in /p2p/ID. Raises AddressError."""
+    from punchbridge.addresses import circuit_of, endpoint_of, is_relayed, parse, peer_of
+    from punchbridge.errors import AddressError
+    from punchbridge.identity import peer_text
+
+    if not text.startswith("/"):
+        raise AddressError(f"{text!r} is no address; copy the whole line that the listener printed, /ip4/…/p2p/ID")
+    addr = parse(text)
+    peer = peer_of(addr)
+    circuit = circuit_of(addr)
+    if peer is None or (circuit is not None and circuit.target is None):
+        raise AddressError(f"{text!r} does not end in /p2p/ID; copy the whole line that the listener printed")
+    if not is_relayed(addr) and endpoint_of(addr) is None:
+        raise AddressError(f"{text!r} names no address to dial; expected /ip4/ADDRESS/tcp/PORT/... in front")
+    return peer_text(peer)
+
+
+def positive(**values: float) -> None:
+    """Raises ConfigError for the first value that is negative (0 means none or for ever)."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise ConfigError(f"--{name.replace('_', '-')} must not be negative: {value:g}")

@@ -1,0 +1,94 @@
+"""What a command of the bridge does around its work: signals, the bridge's events, the order of the first line.
+
+`serve` opens the bridge, emits `node.started` before anything that the bridge has to tell, and runs the command's
+coroutine in trio until it ends or a signal comes. The node's commands, which run on asyncio, have a `serve` of their
+own in `punchbridge_node.commands.service`. It knows no command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from punchbridge.addresses import is_relayed, parse, without_peer
+from punchbridge.api.trio import TrioBridge, open_trio
+from punchbridge.cli.exits import Exit
+from punchbridge.cli.gate import Gate
+from punchbridge.cli.options import Endpoint, checked_listen, checked_relays
+from punchbridge.cli.signals import until_signal
+from punchbridge.events import Event, NodeStarted
+from punchbridge.limits.swarm import EVENT_QUEUE
+
+if TYPE_CHECKING:
+    from punchbridge.cli.report import Reporter
+
+
+class TrioFeed:
+    """Events as a bounded trio channel; a reader that is too slow loses the newest."""
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[Event](EVENT_QUEUE)
+
+    def __call__(self, event: Event) -> None:
+        with contextlib.suppress(trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            self._send.send_nowait(event)
+
+    async def get(self) -> Event:
+        return await self._receive.receive()
+
+    def drain(self) -> list[Event]:
+        """What waits, without waiting."""
+        found: list[Event] = []
+        with contextlib.suppress(trio.WouldBlock):
+            while True:
+                found.append(self._receive.receive_nowait())
+        return found
+
+
+Work = Callable[[TrioBridge, TrioFeed], Awaitable[Exit]]
+
+
+def direct_addrs(bridge: TrioBridge) -> list[str]:
+    """The bridge's own addresses without circuits, each ending in /p2p/ID."""
+    return [addr for addr in bridge.addrs if not is_relayed(parse(addr))]
+
+
+def serve(
+    report: Reporter, endpoint: Endpoint, work: Work, *, relays: Sequence[str] = (), key: Path | None = None
+) -> Exit:
+    """Runs `work(bridge, feed)` in trio with an open bridge around it. As `service.serve`."""
+    listen, relay_addrs = checked_listen(endpoint.listen), checked_relays(relays)
+    gate = Gate(report.emit)
+
+    async def open_and_work(scope: trio.CancelScope) -> Exit:
+        feed = TrioFeed()
+        async with open_trio(
+            key=None if key is None else str(key),
+            listen=listen,
+            relays=relay_addrs,
+            punch=not endpoint.no_p2p,
+            punch_retry=endpoint.punch_retry,
+            allow_private=endpoint.lan,
+            events=gate,
+        ) as bridge:
+            with _subscribed(report, feed):
+                bound = tuple(str(without_peer(parse(addr))) for addr in direct_addrs(bridge))
+                gate.open(NodeStarted(peer_id=bridge.peer_id, listen=bound))
+                with scope:
+                    return await work(bridge, feed)
+        return Exit.DONE
+
+    return trio.run(until_signal, open_and_work)
+
+
+@contextlib.contextmanager
+def _subscribed(report: Reporter, feed: TrioFeed) -> Iterator[None]:
+    unsubscribe = report.hub.subscribe(feed)
+    try:
+        yield
+    finally:
+        unsubscribe()

@@ -1,0 +1,1 @@
+"""The host: the only room that puts swarm, behaviours and sessions together."""

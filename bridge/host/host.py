@@ -1,0 +1,91 @@
+"""A host: the swarm with its behaviours, wired in order. What programs and the gRPC side open.
+
+It only composes. Order: swarm, identify, ping, relay client, DCUtR, AutoNAT, then listening, then the relays to keep,
+so that no connection comes before its handlers and no address is told before it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from punchbridge.addresses import Multiaddr, peer_of
+from punchbridge.behaviours.autonat import Autonat
+from punchbridge.behaviours.dcutr import Dcutr, DcutrPolicy
+from punchbridge.behaviours.identify import IdentifyService
+from punchbridge.behaviours.ping import PingService
+from punchbridge.behaviours.relay_client import RelayClient
+from punchbridge.errors import AddressError
+from punchbridge.eventhub import EventHub
+from punchbridge.identity import Identity
+from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
+from punchbridge.swarm.table import ConnectionLimits
+from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.transport.muxed.connection import Connection
+
+__all__ = ["Host", "HostConfig", "open_host"]
+
+
+@dataclass(frozen=True)
+class HostConfig:
+    """What a host is made of. `listen`: IP and TCP addresses to listen on; `relays`: relay addresses ending in
+    /p2p/ID where a reservation is kept; `punch`: register and run DCUtR, by `punch_policy`, else peers on circuits are
+    told no address that they could dial back; `autonat`: ask AutoNAT v2 servers about us; `autonat_server`: be one;
+    `allow_private`: announce, and punch to, private and loopback addresses."""
+
+    identity: Identity
+    listen: tuple[Multiaddr, ...] = ()
+    relays: tuple[Multiaddr, ...] = ()
+    agent: str = "punchbridge/0.1.0"
+    allow_private: bool = False
+    punch: bool = True
+    autonat: bool = True
+    autonat_server: bool = False
+    punch_policy: DcutrPolicy = field(default_factory=DcutrPolicy)
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A running host. Everything else is asked of its parts."""
+
+    swarm: Swarm
+    identify: IdentifyService
+    ping: PingService
+    relay_client: RelayClient
+    dcutr: Dcutr | None = None
+    autonat: Autonat | None = None
+
+    async def dial(self, target: Multiaddr) -> Connection:
+        """Connects to a TARGET: a direct or circuit address ending in /p2p/ID. Errors as `Swarm.dial`."""
+        if peer_of(target) is None:
+            raise AddressError(f"{target} does not say which peer to expect; append /p2p/ID")
+        return await self.swarm.dial(target)
+
+
+@asynccontextmanager
+async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]:
+    """A running host that listens on all its addresses; the relays are still being asked when this yields.
+
+    Raises PortInUse, AddressError. At the end the behaviours stop first, then the swarm says goodbye.
+    """
+    settings = SwarmConfig(config.identity, config.agent, config.allow_private, config.limits)
+    async with open_swarm(settings, events) as swarm, flat_nursery() as nursery:
+        dcutr = Dcutr(swarm, config.punch_policy) if config.punch else None
+        autonat = None
+        if config.autonat or config.autonat_server:
+            autonat = Autonat(swarm, client=config.autonat, server=config.autonat_server)
+        identify = IdentifyService(swarm, dial_back=config.punch)
+        host = Host(swarm, identify, PingService(swarm), RelayClient(swarm), dcutr, autonat)
+        await nursery.start(host.identify.run)
+        await nursery.start(host.ping.run)
+        await nursery.start(host.relay_client.run)
+        for behaviour in (dcutr, autonat):
+            if behaviour is not None:
+                await nursery.start(behaviour.run)
+        for addr in config.listen:
+            await swarm.listen(addr)
+        host.relay_client.keep(config.relays)
+        yield host
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,100 @@
+"""Expose: streams of a protocol, each spliced to a TCP or unix socket of a server on this side, in any language.
+
+Carries bytes only; the server behind it sees a plain local connection and needs no bridge. No grpc here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import trio
+
+from punchbridge.errors import ConfigError, ServerDown
+from punchbridge.events import ErrorEvent
+from punchbridge.limits.rpc import LOCAL_CONNECT_TIMEOUT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER
+from punchbridge.local.gateway import connect_unix
+from punchbridge.local.paths import accept_streams, refuse_streams
+from punchbridge.local.places import Place, parse_place
+from punchbridge.local.pump import pump
+from punchbridge.local.target import GRPC_PROTOCOL, check_protocol
+
+if TYPE_CHECKING:
+    from punchbridge.host.host import Host
+    from punchbridge.session import SessionStream
+    from punchbridge.transport.muxed.stream import Stream
+
+__all__ = ["run"]
+
+log = logging.getLogger(__name__)
+
+
+async def run(
+    host: Host,
+    place: str,
+    *,
+    protocol: str = GRPC_PROTOCOL,
+    max_streams: int = MAX_SERVED_STREAMS,
+    max_per_peer: int = MAX_SERVED_STREAMS_PER_PEER,
+    task_status: trio.TaskStatus[Place] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Splices each inbound stream of `protocol` to a connection of its own to `place` (HOST:PORT or unix:PATH).
+
+    Runs until cancelled; reports the place once streams are taken. While the server is down, streams are reset, each
+    with an `error` event, and the next one tries again. Cancellation takes no more streams; those under way end with
+    the host. Raises ConfigError for a malformed place, LocalError when the protocol is handled already.
+    """
+    behind = parse_place(place)
+    if behind.path is None and behind.port == 0:
+        raise ConfigError(f"{place!r} names no port to connect to")
+    check_protocol(protocol)
+
+    async def handler(stream: Stream | SessionStream) -> None:
+        try:
+            local = await connect(behind)
+        except OSError as problem:
+            text = f"cannot reach the server at {behind}: {problem.strerror or problem}; does it run there?"
+            log.info("%s", text)
+            host.swarm.events.emit(ErrorEvent(code=ServerDown.code, message=text))
+            stream.abort()
+            return
+        await pump(local, stream)
+
+    await accept_streams(host, protocol, handler, max_streams=max_streams, max_per_peer=max_per_peer)
+    try:
+        task_status.started(behind)
+        await trio.sleep_forever()
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + LOCAL_CONNECT_TIMEOUT):
+            await refuse_streams(host, protocol)
+
+
+async def connect(place: Place) -> socket.socket:
+    """A connected, non-blocking socket to the place. Raises OSError; ETIMEDOUT after LOCAL_CONNECT_TIMEOUT."""
+    if place.path is not None:
+        path = place.path
+        local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            await connect_unix(local, lambda: path)
+        except BaseException:  # cancellation too: nobody else knows the socket
+            local.close()
+            raise
+        return local
+    try:
+        with trio.fail_after(LOCAL_CONNECT_TIMEOUT):
+            stream = await trio.open_tcp_stream(place.host, place.port)
+    except trio.TooSlowError:
+        raise TimeoutError(None, f"no answer within {LOCAL_CONNECT_TIMEOUT:g} s") from None
+    except OSError as problem:
+        group = problem.__cause__
+        # Several addresses (localhost has two): the last one's reason stands for all.
+        last = group.exceptions[-1] if isinstance(group, ExceptionGroup) else problem
+        if isinstance(last, OSError) and last.errno is not None and last.errno > 0:
+            raise OSError(last.errno, os.strerror(last.errno)) from None
+        raise
+    taken = socket.socket(fileno=stream.socket.detach())
+    taken.setblocking(False)
+    taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return taken

@@ -1,0 +1,246 @@
+"""The pump: carries bytes between one local socket and one stream, both ways, until both ways have ended.
+
+It moves bytes and ends, nothing else: it knows no gRPC, no peer, no path and no name of a socket. A clean end on one
+side becomes a half-close on the other, a reset on one side an abrupt close on the other, so that a truncated
+transfer never looks complete.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import trio
+
+from punchbridge.errors import BridgeError
+from punchbridge.limits.rpc import PUMP_BULK, PUMP_LINGER, PUMP_PIECES, PUMP_READ, PUMP_TURNS
+from punchbridge.local.coalesce import Coalescer
+
+if TYPE_CHECKING:
+    from punchbridge.transport.raw import Buffer, InboxStream
+
+__all__ = ["PumpEnd", "Pumped", "pump"]
+
+_BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, BridgeError)
+
+_coalescer = Coalescer()
+"""All pumps run in the one network thread."""
+
+
+class PumpEnd(Enum):
+    """How a pump ended."""
+
+    CLOSED = "closed"
+    """Both directions ended cleanly."""
+    LOCAL = "local"
+    """The local socket broke, or its program went away while the remote side still sent."""
+    REMOTE = "remote"
+    """The stream was reset, or its connection died."""
+
+
+@dataclass
+class Pumped:
+    """The outcome: how it ended, why in words, the payload bytes of each direction, and the stream's own error."""
+
+    end: PumpEnd = PumpEnd.CLOSED
+    detail: str = ""
+    sent: int = 0
+    received: int = 0
+    problem: BridgeError | None = field(default=None, compare=False)
+
+
+async def pump(
+    local: socket.socket, stream: InboxStream, *, before_close: Callable[[Pumped], None] | None = None
+) -> Pumped:
+    """Carries bytes between a connected, non-blocking socket and a stream until both directions have ended.
+
+    Owns both from the start: whatever happens, cancellation included, both are closed when it returns or raises
+    (the stream by reset unless both directions ended cleanly). Transport failures are not raised but returned;
+    `before_close` is told of them before the program behind the local socket can notice.
+    """
+    outcome = Pumped()
+    state = _State(local, stream, outcome)
+    finished = False
+    try:
+        async with trio.open_nursery() as nursery:
+            state.scope = nursery.cancel_scope
+            nursery.start_soon(state.outbound)
+            nursery.start_soon(state.inbound)
+        finished = outcome.end is PumpEnd.CLOSED
+        if finished:
+            with trio.move_on_after(PUMP_LINGER):
+                await stream.aclose()
+    except _BROKEN as problem:
+        outcome.detail = str(problem)
+    finally:
+        stream.abort()
+        if before_close is not None and outcome.end is not PumpEnd.CLOSED:
+            before_close(outcome)
+        _close(local, abruptly=not finished)
+    return outcome
+
+
+class _State:
+    """The two directions of one pump; each is a task, and the inbound one mostly sleeps."""
+
+    def __init__(self, local: socket.socket, stream: InboxStream, outcome: Pumped) -> None:
+        self.local = local
+        self.stream = stream
+        self.outcome = outcome
+        self.scope = trio.CancelScope()
+        self.inbound_ended = trio.Event()
+        self._delivering = False
+        self._rest: list[Buffer] = []
+        self._wake = trio.Event()
+
+    def fail(self, end: PumpEnd, detail: str, problem: BaseException | None = None) -> None:
+        if self.outcome.end is PumpEnd.CLOSED:
+            self.outcome.end, self.outcome.detail = end, detail
+            self.outcome.problem = problem if isinstance(problem, BridgeError) else None
+        self.scope.cancel()
+
+    async def outbound(self) -> None:
+        """Local socket to stream. Reads until the socket is empty and yields only every PUMP_TURNS operations."""
+        local, stream, outcome = self.local, self.stream, self.outcome
+        view = memoryview(bytearray(PUMP_READ))
+        turns = 0
+        drained, bulk = True, False
+        while True:
+            if drained:
+                turns = 0
+                await trio.lowlevel.wait_readable(local)
+                _coalescer.before_read()
+            try:
+                # A stream that keeps what it is given copies it out of `view`; bulk is read into memory of its own.
+                data = memoryview(local.recv(PUMP_READ)) if bulk else view[: local.recv_into(view)]
+            except BlockingIOError:
+                drained = True
+                continue
+            except OSError as problem:
+                return self.fail(PumpEnd.LOCAL, f"local socket: {problem.strerror}")
+            count = len(data)
+            if count == 0:
+                break
+            bulk = stream.keeps and count >= PUMP_BULK
+            # A short read emptied the socket: waiting first spares a system call that would fail.
+            drained = count < PUMP_READ
+            try:
+                taken = stream.send_nowait(data)
+                if taken < count:
+                    turns = 0
+                    await stream.send_all(data[taken:])
+            except _BROKEN as problem:
+                return self.fail(PumpEnd.REMOTE, str(problem), problem)
+            outcome.sent += count
+            turns += 1
+            if turns >= PUMP_TURNS:
+                turns = 0
+                await trio.lowlevel.checkpoint()
+        try:
+            await stream.send_eof()
+        except _BROKEN as problem:
+            return self.fail(PumpEnd.REMOTE, str(problem), problem)
+        if _hung_up(local):
+            with trio.move_on_after(PUMP_LINGER):
+                await self.inbound_ended.wait()
+            if not self.inbound_ended.is_set():
+                self.fail(PumpEnd.LOCAL, "the local program is gone and the remote side did not end")
+
+    async def inbound(self) -> None:
+        """Stream to local socket: `_deliver` writes where the bytes arrive; this task goes on where it stops."""
+        self.stream.on_readable = self._deliver
+        try:
+            self._deliver()
+            while not self.inbound_ended.is_set():
+                await self._wake.wait()
+                self._wake = trio.Event()
+                self.outcome.received += await _send_rest(self.local, self._rest)
+                self._rest = []
+                self._deliver()
+        except OSError as problem:
+            return self.fail(PumpEnd.LOCAL, f"local socket: {problem.strerror}")
+        finally:
+            self.stream.on_readable = None
+        try:
+            self.local.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # The program closed first; its own direction tells the rest.
+
+    def _deliver(self) -> None:
+        """Writes what has arrived, in the task that brought it: a task switch costs more than the write.
+
+        Hands over to `inbound` when the socket is full, at the end, and after PUMP_TURNS writes.
+        """
+        # Reading may send a window, and what that causes may call us again: the loop below goes on anyway.
+        if self._delivering or self._rest or self.inbound_ended.is_set():
+            return
+        self._delivering = True
+        try:
+            for _ in range(PUMP_TURNS):
+                pieces = self.stream.receive_parts(PUMP_READ)
+                if pieces is None:
+                    return
+                if not pieces:
+                    self.inbound_ended.set()
+                    break
+                sent = _send(self.local, pieces)
+                self.outcome.received += sent
+                self._rest = _left(pieces, sent)
+                if self._rest:
+                    break
+            self._wake.set()
+        except OSError as problem:
+            self.fail(PumpEnd.LOCAL, f"local socket: {problem.strerror}")
+        except _BROKEN as problem:
+            self.fail(PumpEnd.REMOTE, str(problem), problem)
+        finally:
+            self._delivering = False
+
+
+def _send(local: socket.socket, pieces: Sequence[Buffer]) -> int:
+    try:
+        if len(pieces) == 1:
+            return local.send(pieces[0])
+        # Many small ones are joined: the kernel takes IOV_MAX at most, and each costs more than it holds.
+        return local.sendmsg(pieces) if len(pieces) <= PUMP_PIECES else local.send(b"".join(pieces))
+    except BlockingIOError:
+        return 0
+
+
+def _left(pieces: Sequence[Buffer], sent: int) -> list[Buffer]:
+    for number, piece in enumerate(pieces):
+        if sent < len(piece):
+            return [memoryview(piece)[sent:], *pieces[number + 1 :]]
+        sent -= len(piece)
+    return []
+
+
+async def _send_rest(local: socket.socket, pieces: list[Buffer]) -> int:
+    total = sum(map(len, pieces))
+    while pieces:
+        await trio.lowlevel.wait_writable(local)
+        pieces = _left(pieces, _send(local, pieces))
+    return total
+
+
+def _hung_up(local: socket.socket) -> bool:
+    """True when the program behind the socket closed it whole, rather than its sending direction alone."""
+    poll = select.poll()
+    poll.register(local, 0)
+    return bool(poll.poll(0))
+
+
+def _close(local: socket.socket, *, abruptly: bool) -> None:
+    if abruptly and local.family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            # Linger 0 makes close send RST: the other program must not read a truncated transfer as a whole one.
+            local.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        except OSError:
+            pass
+    trio.lowlevel.notify_closing(local)
+    local.close()

@@ -1,0 +1,67 @@
+"""What a channel is opened to: a peer id, with or without an address, and which path it may take.
+
+Reads text, asks protocol codes, and knows nothing of connections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast, get_args
+
+from punchbridge.addresses import Multiaddr, endpoint_of, is_relayed, parse, peer_of
+from punchbridge.errors import AddressError, ConfigError
+from punchbridge.identity import PeerId, parse_peer_id, peer_text
+from punchbridge.reach.path import PathPolicy
+
+__all__ = ["GRPC_PROTOCOL", "PathPolicy", "Target", "check_policy", "check_protocol", "parse_target"]
+
+GRPC_PROTOCOL = "/punchbridge/grpc/1.0.0"
+"""The stream protocol that carries one HTTP/2 connection of gRPC, its preface first, with nothing before it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A peer, and the address to dial when it is not connected."""
+
+    peer: PeerId
+    addr: Multiaddr | None = None
+
+    @property
+    def text(self) -> str:
+        return peer_text(self.peer) if self.addr is None else str(self.addr)
+
+
+def parse_target(target: str | Multiaddr | PeerId | Target) -> Target:
+    """Reads a peer id (either text form) or a multiaddr that ends in /p2p/ID. Raises AddressError."""
+    if isinstance(target, Target):
+        return target
+    if isinstance(target, PeerId):
+        return Target(target)
+    if isinstance(target, str) and not target.strip().startswith("/"):
+        return Target(parse_peer_id(target))
+    if not isinstance(target, str | Multiaddr):
+        raise AddressError(f"a target is a peer id or a multiaddr, not {type(target).__name__}: {target!r}")
+    addr = parse(target.strip()) if isinstance(target, str) else target
+    peer = peer_of(addr)
+    if peer is None:
+        raise AddressError(f"{addr} does not say which peer is meant; add /p2p/ID at its end")
+    if endpoint_of(addr) is not None or is_relayed(addr):
+        return Target(peer, addr)
+    if len(list(addr.protocols())) > 1:
+        raise AddressError(f"{addr} is neither a TCP address nor a circuit; use /ip4/…/tcp/…/p2p/ID")
+    return Target(peer)
+
+
+def check_policy(path: str) -> PathPolicy:
+    """Raises ConfigError for a word that is no path policy."""
+    for known in get_args(PathPolicy):
+        if path == known:
+            return cast(PathPolicy, known)
+    raise ConfigError(f"path={path!r} is not one of 'any', 'direct' and 'relay'")
+
+
+def check_protocol(protocol: str) -> str:
+    """Raises ConfigError for an id that multistream-select cannot carry (specs/connections: '/…', one line)."""
+    if protocol.startswith("/") and protocol.isprintable() and len(protocol) <= 512:
+        return protocol
+    raise ConfigError(f"{protocol!r} is no protocol id: begin with '/', one printable line of at most 512 characters")

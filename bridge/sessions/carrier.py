@@ -1,0 +1,20 @@
+"""What a session machine remembers of one carrier: how far its attach and its end have come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from punchbridge.sessions.frames import FrameReader
+
+
+@dataclass
+class Carrier:
+    generation: int
+    since: float
+    heard: float
+    attached: bool = False
+    end_sent: bool = False
+    end_received: bool = False
+    asked_at: float | None = None
+    reader: FrameReader = field(default_factory=FrameReader)
+    control: list[bytes] = field(default_factory=list)

@@ -1,0 +1,149 @@
+"""The receiving half of a session's memory: bytes in order for the reader, and those that came ahead of their turn."""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+
+from punchbridge.errors import ProtocolViolation
+from punchbridge.limits.session import (
+    SESSION_ACK_BYTES,
+    SESSION_AHEAD_FRAMES,
+    SESSION_TRIP_LEAST,
+    SESSION_WINDOW_MAX,
+    SESSION_WINDOW_MIN,
+)
+from punchbridge.sessions.budget import Budget
+
+_SMALL = 16 * 1024
+
+
+class Incoming:
+    """Orders bytes by offset, whatever carrier brought them. Bounded by `window`, counted from what was read, which
+    grows while the budget that all sessions share lasts."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.received = 0
+        self.read_to = 0
+        self.window = SESSION_WINDOW_MIN
+        self.step = SESSION_ACK_BYTES
+        """So many bytes are worth an acknowledgement; the peer goes on meanwhile (`Outgoing.acknowledge`)."""
+        self.length: int | None = None
+        self._ready: deque[bytes | bytearray | memoryview] = deque()
+        self._ahead: dict[int, bytes] = {}
+        self._ahead_order: list[int] = []
+        self._ahead_bytes = 0
+        self._mark = (0, 0.0)
+
+    @property
+    def edge(self) -> int:
+        """The offset up to which the peer may send."""
+        return self.read_to + self.window
+
+    @property
+    def have(self) -> int:
+        """What is acknowledged: bytes in order, and one more when the end came too."""
+        return self.received + 1 if self.ended else self.received
+
+    @property
+    def gap(self) -> bool:
+        """Bytes came ahead of their turn, so some before them are missing."""
+        return bool(self._ahead)
+
+    @property
+    def ended(self) -> bool:
+        """Everything came, and the peer ended the stream."""
+        return self.length is not None and self.received == self.length
+
+    @property
+    def readable(self) -> bool:
+        return bool(self._ready) or self.ended
+
+    def data(self, offset: int, payload: memoryview) -> None:
+        """Takes a piece. Raises ProtocolViolation beyond the window, beyond the end, or beyond the reorder bound."""
+        end = offset + len(payload)
+        if end > self.edge:
+            raise ProtocolViolation(f"data up to {end}; the window ends at {self.edge}")
+        if self.length is not None and end > self.length:
+            raise ProtocolViolation(f"data up to {end} of a stream that ended at {self.length}")
+        if end <= self.received:
+            return
+        if offset > self.received:
+            self._keep(offset, payload)
+            return
+        self._append(payload[self.received - offset :])
+        if self._ahead:
+            self._join()
+
+    def _keep(self, offset: int, payload: memoryview) -> None:
+        known = self._ahead.get(offset, b"")
+        more = len(payload) - len(known)
+        if more <= 0:
+            return
+        if not known and len(self._ahead) >= SESSION_AHEAD_FRAMES:
+            raise ProtocolViolation(f"more than {SESSION_AHEAD_FRAMES} frames ahead of their turn")
+        # Two carriers may bring the same bytes cut differently, but nobody sends them a third time.
+        if self._ahead_bytes + more > 2 * self.window:
+            raise ProtocolViolation(f"more than twice the window of {self.window} bytes ahead of their turn")
+        if not known:
+            heappush(self._ahead_order, offset)
+        self._ahead[offset] = bytes(payload)
+        self._ahead_bytes += more
+
+    def _append(self, piece: memoryview | bytes) -> None:
+        self.received += len(piece)
+        last = self._ready[-1] if self._ready else None
+        if len(piece) >= _SMALL:
+            self._ready.append(piece)
+        elif isinstance(last, bytearray) and len(last) < _SMALL:
+            last += piece
+        else:
+            # Small pieces are copied: a view would keep the whole received buffer alive.
+            self._ready.append(bytearray(piece))
+
+    def _join(self) -> None:
+        order = self._ahead_order
+        while order and order[0] <= self.received:
+            offset = heappop(order)
+            piece = self._ahead.pop(offset)
+            self._ahead_bytes -= len(piece)
+            if offset + len(piece) > self.received:
+                self._append(memoryview(piece)[self.received - offset :])
+
+    def finish(self, length: int) -> None:
+        """The peer ended its stream at `length`. Raises ProtocolViolation when that contradicts what came."""
+        if self.length not in (None, length) or length < self.received or length > self.edge:
+            raise ProtocolViolation(f"the stream ends at {length}; {self.received} bytes came")
+        if self.length is None and any(offset + len(piece) > length for offset, piece in self._ahead.items()):
+            raise ProtocolViolation(f"the stream ends at {length}; bytes beyond it came")
+        self.length = length
+
+    def read(self, most: int) -> list[bytes | bytearray | memoryview]:
+        """At most `most` bytes in order, in pieces that are not copied; none when there are none now."""
+        ready, pieces, left = self._ready, [], most
+        while ready and left > 0:
+            piece = ready.popleft()
+            if len(piece) > left:
+                view = memoryview(piece)
+                ready.appendleft(view[left:])
+                piece = view[:left]
+            pieces.append(piece)
+            left -= len(piece)
+        self.read_to += most - left
+        return pieces
+
+    def grow(self, now: float, round_trip: float) -> None:
+        """Doubles the window when half of it was read within two round trips (the reader keeps up)."""
+        start, since = self._mark
+        if self.read_to - start < self.window // 2:
+            return
+        if now - since < 2 * max(round_trip, SESSION_TRIP_LEAST):
+            self.window += self._budget.take(min(self.window, SESSION_WINDOW_MAX - self.window))
+            self.step = max(SESSION_ACK_BYTES, self.window // 4)
+        self._mark = (self.read_to, now)
+
+    def give_back(self) -> None:
+        """What was taken of the budget; the window grows no more. Repeated calls do nothing."""
+        self._budget.give_back(self.window - SESSION_WINDOW_MIN)
+        self._budget = Budget(0)

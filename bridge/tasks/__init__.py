@@ -1,0 +1,1 @@
+"""Structured concurrency that every room shares: nurseries and named supervisors. Knows nothing of networks."""

@@ -1,0 +1,308 @@
+"""One secured, muxed connection: read, decrypt, feed the mux, and close in good order.
+
+Knows no table of peers, no dialling, and no meaning of a protocol; the streams are the mux's.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import trio
+
+from punchbridge.addresses import Multiaddr
+from punchbridge.errors import ConnectionLost, LimitExceeded, RemoteError
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.limits.swarm import CLOSE_FLUSH, RECEIVE_SIZE
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.mux import Mux, OnStream, Supported
+from punchbridge.transport.muxed.sender import LOST, Sender
+from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.raw import BrokenConnection, BrokenStream
+from punchbridge.transport.tcp.sockets import TcpStream
+from punchbridge.wire.noise import Opener, Sealer
+from punchbridge.yamux import GoAwayCode
+
+_ids = itertools.count(1)
+
+SILENT_REASONS = frozenset({"SILENT", "KEEPALIVE_TIMEOUT"})
+"""Close reasons that say: nobody is there. The kernel is not to go on trying."""
+
+
+class Connection:
+    """A connection to one authenticated peer. Made by `upgrade`; works while `run` runs.
+
+    `bytes_received` counts what came from the stream below, `opened_at` is trio's clock. `heard` is set once a frame of
+    the peer came: as the responder, that is its answer to a handshake message of ours. `rtt` is the handshake's.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        peer: PeerId,
+        role: Literal["initiator", "responder"],
+        sealer: Sealer,
+        opener: Opener,
+        early: bytes = b"",
+        rtt: float | None = None,
+    ) -> None:
+        self.id = next(_ids)
+        self.peer = peer
+        self.link = link
+        self.role = role
+        self.opened_at = trio.current_time()
+        self.identify: Any | None = None
+        self.identified = trio.Event()
+        self.heard = trio.Event()
+        self.closed = trio.Event()
+        self.close_reason = ""
+        self.bytes_received = 0
+        self._opener, self._early = opener, early
+        self._sender = Sender(link.raw, sealer, lost=self._lost, room=self._room)
+        self._mux = Mux(self, self._sender, client=role == "initiator")
+        self._handshake_rtt = rtt
+        self._closing_reason: str | None = None
+        self._taking = False
+        self._scope: trio.CancelScope | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id} {self.role} {self.path} {peer_text(self.peer)} {self.remote}>"
+
+    @property
+    def path(self) -> Literal["direct", "relay"]:
+        return self.link.path
+
+    @property
+    def local(self) -> Multiaddr:
+        return self.link.local
+
+    @property
+    def remote(self) -> Multiaddr:
+        return self.link.remote
+
+    @property
+    def inbound(self) -> bool:
+        return self.link.inbound
+
+    @property
+    def relay(self) -> PeerId | None:
+        return self.link.relay
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes handed to the stream below."""
+        return self._sender.bytes_sent
+
+    @property
+    def rtt(self) -> float | None:
+        """The round trip measured last in seconds, by a Yamux ping; until one is answered, the handshake's."""
+        measured = self._mux.session.rtt
+        return self._handshake_rtt if measured is None else measured
+
+    @property
+    def rtt_least(self) -> float | None:
+        """The shortest round trip that was measured; None before the first Yamux ping was answered."""
+        return self._mux.session.liveness.floor
+
+    @property
+    def streams(self) -> int:
+        """Streams that have not ended on both sides."""
+        return len(self._mux.session.streams)
+
+    @property
+    def closing(self) -> bool:
+        """It takes no more streams: closed, or one of the two sides has said goodbye."""
+        session = self._mux.session
+        return self.closed.is_set() or session.local_gone or session.remote_gone
+
+    async def run(
+        self,
+        on_stream: OnStream,
+        supported: Supported,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serves the connection until it is closed; never raises for the peer's faults (see `close_reason`).
+
+        `on_stream` is called for each inbound stream once its protocol, one of `supported()`, is agreed. Cancelling
+        aborts the connection.
+        """
+        self._mux.on_stream, self._mux.supported = on_stream, supported
+        try:
+            async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                if self.closed.is_set():
+                    nursery.cancel_scope.cancel()
+                nursery.start_soon(self._sender.run)
+                nursery.start_soon(self._timer_loop)
+                task_status.started()
+                self._sender.send(self._mux.session.ping(trio.current_time())[1])
+                await self._read_loop()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.abort("CANCELLED")
+
+    async def open_stream(self, protocols: Sequence[str], *, lazy: bool = False) -> Stream:
+        """Opens a stream and agrees on the first of `protocols` that the peer supports, in one round trip.
+
+        With `lazy`, and one protocol only, returns at once: data may follow the proposal without waiting, and a refusal
+        surfaces as NegotiationFailed on the next read or write. Waits while 256 own streams await their ACK. Raises
+        NegotiationFailed (none supported, or no answer in NEGOTIATE_TIMEOUT), ConnectionLost, StreamReset. Cancelling
+        resets the stream.
+        """
+        if lazy and len(protocols) != 1:
+            raise ValueError("a stream can be opened lazily with one protocol only")
+        return await self._mux.open(protocols, lazy=lazy)
+
+    async def ping(self) -> float:
+        """One Yamux ping; the round trip in seconds. Raises ConnectionLost, LimitExceeded. No deadline of its own."""
+        self.check_alive()
+        rtt = await self._mux.ping()
+        if rtt is None:
+            raise self._gone()
+        return rtt
+
+    async def aclose(self, reason: str = "NORMAL") -> None:
+        """GoAway(0), what is queued leaves, the peer closes, then the stream below is closed: CLOSE_FLUSH at most.
+
+        Streams still open end with ConnectionLost. Cancelling closes at once, for every task that is closing it.
+        """
+        if self.closed.is_set():
+            await trio.lowlevel.checkpoint()
+            return
+        first = self._closing_reason is None
+        self._closing_reason = self._closing_reason or reason
+        raw = self.link.raw
+        try:
+            if not first:
+                await self.closed.wait()  # another task is at it, and ends within CLOSE_FLUSH
+                return
+            self._sender.send(self._mux.session.go_away(GoAwayCode.NORMAL))
+            with trio.move_on_after(CLOSE_FLUSH):
+                if self._scope is not None:
+                    await self._sender.flush()
+                    if self.closed.is_set():
+                        return  # cut meanwhile; the writer task may still hold the socket
+                    if isinstance(raw, TcpStream):
+                        # A socket that is closed with bytes unread resets the connection, and what the kernel has not
+                        # sent yet is lost (RFC 1122 4.2.2.13): the read loop goes on until the peer has closed.
+                        self._sender.stop()
+                        await raw.send_eof()
+                        await self.closed.wait()
+                # Not `abort`: over a circuit that would reset the stream below, and lose what the peer has not read.
+                await raw.aclose()
+        except LOST:
+            pass
+        finally:
+            self.abort(reason)
+
+    def abort(self, reason: str) -> None:
+        """Closes at once and ends every stream with ConnectionLost. The first reason stays."""
+        if self.closed.is_set():
+            return
+        self.close_reason = self._closing_reason or reason
+        self.closed.set()
+        self.identified.set()
+        self._mux.fail(self._gone())
+        self._sender.stop()
+        raw = self.link.raw
+        if self.close_reason in SILENT_REASONS and isinstance(raw, TcpStream):
+            raw.discard()
+        else:
+            raw.abort()
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def check_alive(self) -> None:
+        """Raises ConnectionLost when the connection takes no more streams."""
+        if self.closed.is_set():
+            raise self._gone()
+        if self._mux.session.remote_gone:
+            raise ConnectionLost(f"{peer_text(self.peer)} is closing the connection")
+
+    def _gone(self) -> BrokenConnection:
+        return BrokenConnection(f"the connection to {peer_text(self.peer)} is gone ({self.close_reason})")
+
+    def _room(self) -> None:
+        if self._mux.blocked:
+            self._mux.wake_writers()
+
+    def _lost(self, problem: BaseException) -> None:
+        if isinstance(problem, LimitExceeded):
+            self.abort("PEER_NOT_READING")
+        elif isinstance(problem, RemoteError) and not isinstance(problem, BrokenStream | BrokenConnection):
+            self.abort(problem.code)
+        elif isinstance(problem, BrokenStream) and self._mux.session.remote_gone:
+            # It said goodbye and closed; the reset answers what of ours it had not read any more.
+            self.abort("CLOSED_BY_PEER")
+        else:
+            self.abort("CONNECTION_LOST")
+
+    async def _read_loop(self) -> None:
+        raw = self.link.raw
+        try:
+            self._mux.feed((self._early,) if self._early else (), trio.current_time())
+            self._take(b"")  # what arrived with the handshake
+            while self._behind():
+                self._mux.feed((), trio.current_time())
+            if isinstance(raw, Stream):
+                # A circuit: the relay's connection reads, and what it brings is taken there, without a task switch.
+                raw.on_readable = self._arrived
+                self._arrived()
+                await self.closed.wait()
+            while not self.closed.is_set():
+                self._take(await raw.receive_some(RECEIVE_SIZE) or None)
+                while self._behind():
+                    await trio.lowlevel.checkpoint()
+                    self._mux.feed((), trio.current_time())
+        except LOST as problem:
+            self._read_failed(problem)
+        finally:
+            if isinstance(raw, Stream):
+                raw.on_readable = None
+
+    def _arrived(self) -> None:
+        # What is taken may be answered, and a failure of that calls us again: the loop below meets it.
+        if self._taking:
+            return
+        self._taking = True
+        raw = self.link.raw
+        assert isinstance(raw, Stream)
+        try:
+            while not self.closed.is_set() and (data := raw.receive_nowait(RECEIVE_SIZE)) is not None:
+                self._take(data or None)
+                while self._behind():
+                    self._mux.feed((), trio.current_time())
+        except LOST as problem:
+            self._read_failed(problem)
+        finally:
+            self._taking = False
+
+    def _behind(self) -> bool:
+        return self._mux.session.behind and not self.closed.is_set()
+
+    def _take(self, data: bytes | None) -> None:
+        """Bytes of the stream below; None is its end. Raises what ends the connection (LOST)."""
+        mux = self._mux
+        if data is None:
+            clean = mux.session.remote_gone or not self.streams
+            self.abort("CLOSED_BY_PEER" if clean else "CONNECTION_LOST")
+            return
+        self.bytes_received += len(data)
+        plaintexts = self._opener.receive(data)
+        mux.feed(plaintexts, trio.current_time())
+        if plaintexts or self._early:
+            self.heard.set()
+
+    def _read_failed(self, problem: BaseException) -> None:
+        self._sender.send(self._mux.session.take_outgoing())
+        self._lost(problem)
+
+    async def _timer_loop(self) -> None:
+        """One timer for keepalive, lingering streams and unfinished negotiations."""
+        while True:
+            with trio.CancelScope(deadline=self._mux.next_timer()) as self._mux.timer:
+                await trio.sleep_forever()
+            self._mux.on_timer(trio.current_time())

@@ -1,0 +1,120 @@
+"""The sending side of one connection: encrypts and sends in the caller's task, queues only when the socket is full.
+
+No lock and no task switch while the socket takes the bytes. The writer task `run` sleeps until something is queued;
+then small frames share one Noise message. Knows no frame and no stream.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from punchbridge.errors import BridgeError, LimitExceeded
+from punchbridge.limits.wire import MAX_NOISE_PLAINTEXT, SEND_QUEUE, SEND_QUEUE_HARD
+from punchbridge.transport.raw import RawStream
+from punchbridge.wire.noise import Sealer
+
+LOST = (OSError, BridgeError, trio.BrokenResourceError, trio.ClosedResourceError)
+"""What the stream below raises when it is gone, and what ends a connection."""
+
+
+class Sender:
+    """`lost` is called when the stream below fails, `room` when the queue has drained to half."""
+
+    def __init__(
+        self, raw: RawStream, sealer: Sealer, *, lost: Callable[[BaseException], None], room: Callable[[], None]
+    ) -> None:
+        self.queued = 0
+        self.bytes_sent = 0
+        self._send_nowait, self._send_all, self._seal = raw.send_nowait, raw.send_all, sealer.seal
+        self._lost, self._room = lost, room
+        self._queue: deque[bytes] = deque()
+        self._waiting = 0
+        self._unsent = memoryview(b"")
+        self._work, self._idle = trio.Event(), trio.Event()
+        self._stopped = False
+
+    def send(self, frames: bytes) -> None:
+        """At most 65519 bytes of whole frames, in order behind all earlier ones. Never blocks, never raises."""
+        if not frames or self._stopped:
+            return
+        if self.queued:
+            self._queue.append(frames)
+            self._waiting += len(frames)
+            self.queued += len(frames)
+            if self.queued > SEND_QUEUE_HARD:
+                self._lost(LimitExceeded("the peer does not read what it asked for"))
+            return
+        try:
+            message = self._seal(frames)
+            sent = self._send_nowait(message)
+        except LOST as problem:
+            self._lost(problem)
+            return
+        self.bytes_sent += sent
+        if sent < len(message):
+            self._unsent = memoryview(message)[sent:]
+            self.queued = len(self._unsent)
+            self._idle = trio.Event()
+            self._work.set()
+
+    async def flush(self) -> None:
+        """Returns when nothing is queued and the writer task sends nothing, or the sender was stopped."""
+        # Asked again after each wait: between the waking of this task and its turn more may have been queued.
+        while self.queued and not self._stopped:
+            await self._idle.wait()
+
+    async def run(self) -> None:
+        """Drains the queue until the connection ends."""
+        try:
+            # Stopping may come between the waking of this task and its turn; then there is nothing left to send.
+            while not self._stopped:
+                if not self.queued:
+                    self._idle.set()
+                    self._work = trio.Event()
+                    await self._work.wait()
+                    continue
+                unsent = self._unsent or memoryview(self._seal(self._gather()))
+                await self._send_all(unsent)
+                self._unsent = memoryview(b"")
+                self._sent(len(unsent))
+                self._drain()
+        except LOST as problem:
+            self._lost(problem)
+
+    def _drain(self) -> None:
+        """Sends on without a task switch: a socket that has just taken a message takes the next ones too."""
+        while self._queue and not self._stopped:
+            message = self._seal(self._gather())
+            sent = self._send_nowait(message)
+            self._unsent = memoryview(message)[sent:]
+            self._sent(sent)
+            if self._unsent:
+                return
+
+    def _sent(self, count: int) -> None:
+        self.bytes_sent += count
+        self.queued = self._waiting + len(self._unsent)
+        if self.queued <= SEND_QUEUE // 2:
+            self._room()
+
+    def _gather(self) -> bytes:
+        queue = self._queue
+        frames = [queue.popleft()]
+        size = len(frames[0])
+        while queue and size + len(queue[0]) <= MAX_NOISE_PLAINTEXT:
+            size += len(queue[0])
+            frames.append(queue.popleft())
+        self._waiting -= size
+        return b"".join(frames)
+
+    def stop(self) -> None:
+        """Forgets what is queued; later sends do nothing."""
+        self._stopped = True
+        self.queued = 0
+        self._waiting = 0
+        self._queue.clear()
+        self._unsent = memoryview(b"")
+        self._idle.set()

@@ -1,0 +1,264 @@
+"""One muxed stream as its user sees it: a trio stream, and a `RawStream` that can carry a circuit.
+
+Waits and wakes; the bytes and windows are the Yamux session's, the socket is the connection's. Negotiation of the
+protocol is done by the connection; here it only delays the first read. Knows no peer and no address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import index
+from typing import TYPE_CHECKING
+
+import trio
+from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+
+from punchbridge.errors import BridgeError, NegotiationFailed, ProtocolViolation
+from punchbridge.limits.wire import MAX_FRAME_PAYLOAD, SEND_BURST, SEND_QUEUE
+from punchbridge.tasks.supervise import report
+from punchbridge.transport.raw import BrokenConnection, BrokenStream, Buffer
+from punchbridge.transport.turn import Turn
+from punchbridge.wire.multistream import Initiator, Responder
+from punchbridge.yamux import StreamState
+
+if TYPE_CHECKING:
+    from punchbridge.transport.muxed.connection import Connection
+    from punchbridge.transport.muxed.mux import Mux
+
+
+class Stream(trio.abc.HalfCloseableStream):
+    """An ordered byte stream inside a connection.
+
+    Reads raise BrokenStream (a StreamReset) after a reset, BrokenConnection (a ConnectionLost) when the connection is
+    gone, each behind what came before it, and return b"" only after the peer's FIN. One task may read and one may write
+    at a time.
+    """
+
+    keeps = False
+
+    def __init__(
+        self, connection: Connection, mux: Mux, state: StreamState, negotiation: Initiator | Responder
+    ) -> None:
+        self.connection = connection
+        self.protocol = ""
+        self.id = state.id
+        self.inbound = state.inbound
+        self.state = state
+        self.negotiation: Initiator | Responder | None = negotiation
+        self._mux = mux
+        self._closed = False
+        self._failure: BridgeError | None = None
+        self._sending = Turn("another task is sending on this stream")
+        self._receiving = Turn("another task is reading this stream")
+        self.on_readable: Callable[[], None] | None = None
+        """Called where a waiting reader would be woken; what it calls here must not block. For whoever passes the bytes
+        on at once, which spares a task switch."""
+        self._reader: Task | None = None
+        self._writer: Task | None = None
+        state.owner = self
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.id} {self.protocol or 'negotiating'} of connection {self.connection.id}>"
+
+    # --- reading ----------------------------------------------------------------------------------------
+
+    async def receive_some(self, max_bytes: int | None = 262144) -> bytes:
+        """At most `max_bytes` as soon as some are there; b"" after the peer's FIN.
+
+        Raises BrokenStream, BrokenConnection, NegotiationFailed (a lazily opened stream was refused),
+        trio.ClosedResourceError after a close here, trio.BusyResourceError while another task reads. Cancelling loses
+        nothing.
+        """
+        size = 262144 if max_bytes is None else index(max_bytes)
+        if size < 1:
+            raise ValueError("max_bytes must be at least 1")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        data = self.receive_nowait(size)
+        if data is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return data
+        with self._receiving:
+            while data is None:
+                self._reader = current_task()
+                await wait_task_rescheduled(self._abandon_read)
+                data = self.receive_nowait(size)
+        return data
+
+    def receive_nowait(self, max_bytes: int = 262144) -> bytes | None:
+        """What is there now, b"" at the end, None when a read would wait. Raises as `receive_some`."""
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed here")
+        state = self.state
+        if self.negotiation is None:
+            if state.buffered:
+                data = state.take(max_bytes)
+                self._mux.consumed(state)
+                return data
+            if state.fin_received:
+                return b""
+        if self._failure is not None:
+            raise self.fresh_failure()
+        return None
+
+    def receive_parts(self, max_bytes: int) -> list[Buffer] | None:
+        """As `receive_nowait`, in the pieces that arrived, not copied; [] at the end."""
+        state = self.state
+        if self._closed or self.negotiation is not None or not state.buffered:
+            return None if self.receive_nowait(1) is None else []
+        pieces = state.take_pieces(max_bytes)
+        self._mux.consumed(state)
+        return pieces
+
+    def push_back(self, data: bytes) -> None:
+        """Puts bytes back in front: they were read, but belong to what follows."""
+        if not self._closed:
+            self.state.put_back(data)
+
+    def _abandon_read(self, _: object) -> Abort:
+        self._reader = None
+        return Abort.SUCCEEDED
+
+    # --- writing ----------------------------------------------------------------------------------------
+
+    def send_nowait(self, data: Buffer) -> int:
+        """Sends what the window and the queue take now, at most 1 MiB; 0 means it would block. Raises as `send_all`."""
+        self._check_writable()
+        mux, sender, state = self._mux, self._mux.sender, self.state
+        view = memoryview(data)
+        end, sent = min(len(view), SEND_BURST), 0
+        while sent < end and sender.queued < SEND_QUEUE:
+            size = min(end - sent, state.send_window, MAX_FRAME_PAYLOAD)
+            if size <= 0:
+                break
+            mux.write_data(state, view[sent : sent + size])
+            sent += size
+        return sent
+
+    def send_parts(self, parts: Sequence[Buffer], size: int) -> int:
+        """As `send_nowait`, for `size` bytes in parts; up to MAX_FRAME_PAYLOAD share a frame, and are joined there."""
+        if size > min(self.state.send_window, MAX_FRAME_PAYLOAD) or self._mux.sender.queued >= SEND_QUEUE:
+            return self.send_nowait(b"".join(parts))
+        self._check_writable()
+        self._mux.write_data(self.state, *parts)
+        return size
+
+    async def send_all(self, data: Buffer) -> None:
+        """Sends everything; waits for the peer's window and the socket.
+
+        Raises BrokenStream, BrokenConnection, trio.ClosedResourceError after a close or `send_eof` here,
+        trio.BusyResourceError while another task sends. Cancelling leaves an unknown part sent.
+        """
+        with self._sending:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._check_writable()
+            sent = self.send_nowait(data) if data else 0
+            if sent == len(data):
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return
+            view = memoryview(data)
+            while sent < len(view):
+                if self._would_block():
+                    await self._wait_writable()
+                else:
+                    await trio.lowlevel.checkpoint()
+                sent += self.send_nowait(view[sent:])
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Returns once the stream takes more bytes. Raises as `send_all`."""
+        with self._sending:
+            await trio.lowlevel.checkpoint()
+            self._check_writable()
+            while self._would_block():
+                await self._wait_writable()
+                self._check_writable()
+
+    async def send_eof(self) -> None:
+        """Ends our half (FIN). Raises as `send_all`."""
+        with self._sending:
+            await trio.lowlevel.checkpoint()
+            if self.state.fin_sent and not self._closed:
+                return
+            self._check_writable()
+            self._mux.finish(self.state)
+
+    def _check_writable(self) -> None:
+        if self._closed or (self.state.fin_sent and self._failure is None):
+            raise trio.ClosedResourceError("this stream was closed here")
+        if self._failure is not None:
+            raise self.fresh_failure()
+
+    def _would_block(self) -> bool:
+        return self._failure is None and (self.state.send_window <= 0 or self._mux.sender.queued >= SEND_QUEUE)
+
+    async def _wait_writable(self) -> None:
+        self._writer = current_task()
+        self._mux.blocked[self.id] = self
+        await wait_task_rescheduled(self._abandon_write)
+
+    def _abandon_write(self, _: object) -> Abort:
+        self._writer = None
+        self._mux.blocked.pop(self.id, None)
+        return Abort.SUCCEEDED
+
+    # --- ending -----------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Ends both halves: FIN to the peer, nothing more is read. Waits for nothing, so cancelling changes nothing."""
+        if not self._closed:
+            self._closed = True
+            self._mux.close(self.state)
+            self._wake_all()
+        await trio.lowlevel.checkpoint()
+
+    def abort(self) -> None:
+        """Resets the stream (RST) at once; repeated calls do nothing."""
+        if not self._closed:
+            self._closed = True
+            self._mux.reset(self.state)
+            self._wake_all()
+
+    reset = abort
+
+    def fail(self, failure: BridgeError) -> None:
+        """The connection says how the stream ended; the first reason stays."""
+        if self._failure is None:
+            self._failure = failure
+        self._wake_all()
+
+    @property
+    def failure(self) -> BridgeError | None:
+        """Why the stream ended, if it was not closed here or by FIN."""
+        return self._failure
+
+    def fresh_failure(self) -> BridgeError:
+        """A fresh exception for each raise: tracebacks must not pile up on a shared one."""
+        failure = self._failure
+        if isinstance(failure, BrokenConnection | BrokenStream | NegotiationFailed | ProtocolViolation):
+            return type(failure)(str(failure))
+        return BrokenStream(str(failure))
+
+    # --- waking, by the connection ----------------------------------------------------------------------
+
+    def wake_reader(self) -> None:
+        """More bytes, or the end, are there."""
+        if self.on_readable is not None:
+            try:
+                self.on_readable()
+            except Exception as problem:  # noqa: BLE001 - the named supervisor: it costs this stream, not the connection
+                report("what takes a stream's bytes", problem)
+                self.abort()
+            return
+        task, self._reader = self._reader, None
+        if task is not None:
+            reschedule(task)
+
+    def wake_writer(self) -> None:
+        """Window or queue have room."""
+        task, self._writer = self._writer, None
+        if task is not None:
+            self._mux.blocked.pop(self.id, None)
+            reschedule(task)
+
+    def _wake_all(self) -> None:
+        self.wake_reader()
+        self.wake_writer()

@@ -1,0 +1,105 @@
+"""From a bare byte stream to a connection: multistream, Noise, then Yamux, in as few round trips as the peer allows.
+
+The caller sets the deadline. Knows no address book and keeps nothing. Spec: libp2p/specs connections, noise
+("inlined muxer negotiation").
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import trio
+
+from punchbridge.errors import AuthenticationFailed, ConnectionLost
+from punchbridge.identity import Identity, PeerId
+from punchbridge.transport.link import Link
+from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.raw import RawStream
+from punchbridge.wire.multistream import Initiator, Responder
+from punchbridge.wire.noise import NOISE, Handshake, Secured
+from punchbridge.yamux import YAMUX
+
+_READ = 65536
+
+
+async def upgrade(
+    link: Link,
+    *,
+    role: Literal["initiator", "responder"],
+    identity: Identity,
+    expected: PeerId | None,
+) -> Connection:
+    """Secures and muxes a link. `expected` is the peer that must be there; None accepts any.
+
+    Raises AuthenticationFailed, WrongPeer, NegotiationFailed, ProtocolViolation or ConnectionLost. The link is aborted
+    on every failure and on cancellation.
+    """
+    try:
+        secured, rtt = await _secure(link.raw, role, identity, expected)
+        if secured.peer == identity.peer_id:
+            raise AuthenticationFailed("the peer is ourselves: an address of our own was dialled")
+        early = b""
+        if secured.muxer is None:
+            early = await _agree_on_yamux(link.raw, role, secured)
+        return Connection(
+            link, peer=secured.peer, role=role, sealer=secured.sealer, opener=secured.opener, early=early, rtt=rtt
+        )
+    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as problem:
+        link.raw.abort()
+        raise ConnectionLost(f"{link.remote}: lost while it was being secured ({problem})") from None
+    except BaseException:
+        link.raw.abort()
+        raise
+
+
+async def _receive(raw: RawStream, phase: str) -> bytes:
+    data = await raw.receive_some(_READ)
+    if not data:
+        raise ConnectionLost(f"the peer closed the connection during {phase}")
+    return data
+
+
+async def _secure(
+    raw: RawStream, role: Literal["initiator", "responder"], identity: Identity, expected: PeerId | None
+) -> tuple[Secured, float]:
+    """The keys and the peer, and the round trip from our last Noise message before the peer's last one, in seconds."""
+    handshake = Handshake(identity, role, expected=expected, muxers=(YAMUX,))
+    negotiation: Initiator | Responder
+    asked = trio.current_time()
+    if role == "initiator":
+        negotiation = Initiator([NOISE])
+        await raw.send_all(negotiation.start() + handshake.start())
+    else:
+        negotiation = Responder(lambda: (NOISE,))
+    while not negotiation.done:
+        reply = negotiation.receive(await _receive(raw, "the security negotiation"))
+        if reply:
+            await raw.send_all(reply)
+    data = negotiation.leftover
+    while handshake.secured is None:
+        received = data or await _receive(raw, "the Noise handshake")
+        data = b""
+        rtt = trio.current_time() - asked
+        reply = handshake.receive(received)
+        if reply:
+            asked = trio.current_time()
+            await raw.send_all(reply)
+    return handshake.secured, rtt
+
+
+async def _agree_on_yamux(raw: RawStream, role: Literal["initiator", "responder"], secured: Secured) -> bytes:
+    """multistream-select inside the channel; returns the peer's first Yamux bytes, if they came along."""
+    negotiation: Initiator | Responder
+    if role == "initiator":
+        negotiation = Initiator([YAMUX])
+        await raw.send_all(secured.sealer.seal(negotiation.start()))
+    else:
+        negotiation = Responder(lambda: (YAMUX,))
+    data = b""  # the first round opens what arrived behind the handshake
+    while True:
+        reply = negotiation.receive(b"".join(secured.opener.receive(data)))
+        if reply:
+            await raw.send_all(secured.sealer.seal(reply))
+        if negotiation.done:
+            return negotiation.leftover
+        data = await _receive(raw, "the muxer negotiation")

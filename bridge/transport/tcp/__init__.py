@@ -1,0 +1,1 @@
+"""TCP sockets that listen and dial from one port, and their simultaneous open."""

@@ -1,0 +1,195 @@
+"""Listening sockets: binding, accepting, the source port of our dials, and diverting sockets to the puncher.
+
+It hands accepted sockets on without reading a byte. Whether they are welcome is judged by who takes them.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import trio
+
+from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, tcp_addr
+from punchbridge.errors import AddressError, BridgeError, LimitExceeded
+from punchbridge.eventhub import EventHub
+from punchbridge.events import ErrorEvent
+from punchbridge.limits.swarm import ACCEPT_BACKOFF, DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
+from punchbridge.transport.interfaces import expand, is_local
+from punchbridge.transport.tcp.sockets import TcpStream, listen_socket
+
+__all__ = ["Listeners"]
+
+_log = logging.getLogger(__name__)
+
+IP = IPv4Address | IPv6Address
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_CLOSED = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}
+
+
+@dataclass(eq=False)
+class _Listener:
+    socket: trio.socket.SocketType
+    ip: IP
+    port: int
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+@dataclass(eq=False)
+class _Diverter:
+    matches: Callable[[Multiaddr], bool]
+    channel: trio.MemorySendChannel[TcpStream]
+
+
+class Listeners:
+    """All listening sockets of a swarm. `accepted` takes each socket over, synchronously."""
+
+    def __init__(self, accepted: Callable[[TcpStream], None], changed: Callable[[], None], events: EventHub) -> None:
+        self._accepted = accepted
+        self._changed = changed
+        self._events = events
+        self._listeners: list[_Listener] = []
+        self._diverters: list[_Diverter] = []
+
+    def listen(self, addr: Multiaddr, nursery: trio.Nursery) -> tuple[Multiaddr, ...]:
+        """Binds and starts to accept in `nursery`; returns the bound addresses, wildcards expanded, port resolved.
+
+        Raises AddressError when the address is no IP and TCP, PortInUse when the port is taken, LimitExceeded.
+        """
+        endpoint = _listenable(addr)
+        if len(self._listeners) >= MAX_LISTENERS:
+            raise LimitExceeded(f"at most {MAX_LISTENERS} listening addresses; name fewer")
+        sock = listen_socket(tcp_addr(endpoint.host, endpoint.port))
+        name = sock.getsockname()
+        listener = _Listener(sock, ip_address(name[0].partition("%")[0]), int(name[1]))
+        self._listeners.append(listener)
+        nursery.start_soon(self._accept, listener)
+        self._changed()
+        return self._expanded(listener)
+
+    async def _accept(self, listener: _Listener) -> None:
+        try:
+            with listener.scope:
+                exhausted = False
+                while True:
+                    try:
+                        sock, _ = await listener.socket.accept()
+                    except OSError as problem:
+                        if problem.errno in _CLOSED:
+                            return
+                        if problem.errno in _EXHAUSTED:
+                            if not exhausted:
+                                self._report(problem)
+                            exhausted = True
+                            await trio.sleep(ACCEPT_BACKOFF)
+                        continue  # anything else belongs to one socket that died in the queue: accept(2)
+                    exhausted = False
+                    self._hand_on(sock)
+        finally:
+            listener.socket.close()
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+                self._changed()
+
+    def _hand_on(self, sock: trio.socket.SocketType) -> None:
+        try:
+            stream = TcpStream(sock)
+        except (OSError, BridgeError) as problem:  # the peer reset it already: ENOTCONN
+            _log.debug("an accepted socket was dead: %s", problem)
+            sock.close()
+            return
+        for diverter in self._diverters:
+            if diverter.matches(stream.remote):
+                try:
+                    diverter.channel.send_nowait(stream)
+                except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+                    stream.abort()
+                return
+        self._accepted(stream)
+
+    def _report(self, problem: OSError) -> None:
+        what = f"cannot accept connections: {problem.strerror}; raise the limit of open files (ulimit -n)"
+        _log.warning("%s", what)
+        self._events.emit(ErrorEvent(code="ACCEPT", message=what))
+
+    def addrs(self) -> tuple[Multiaddr, ...]:
+        """The bound addresses, wildcards expanded to what the interfaces have now; loopback last."""
+        found = [addr for listener in self._listeners for addr in self._expanded(listener)]
+        return tuple(dict.fromkeys(sorted(found, key=_is_loopback)))
+
+    @staticmethod
+    def _expanded(listener: _Listener) -> tuple[Multiaddr, ...]:
+        return tuple(tcp_addr(str(ip), listener.port) for ip in expand(listener.ip))
+
+    def port(self, version: int) -> tuple[str, int] | None:
+        """The (ip, port) bound for that IP version: a wildcard if there is one, else no loopback one if possible."""
+        mine = sorted((x for x in self._listeners if x.ip.version == version), key=_preference)
+        return (str(mine[0].ip), mine[0].port) if mine else None
+
+    def source_for(self, ip: IP) -> tuple[str, int] | None:
+        """The (ip, port) to dial `ip` from; None (any port) when no listener can send there."""
+        for listener in sorted((x for x in self._listeners if x.ip.version == ip.version), key=_preference):
+            if listener.ip.is_unspecified or listener.ip.is_loopback == ip.is_loopback:
+                return str(listener.ip), listener.port
+        return None
+
+    def is_own(self, endpoint: Endpoint) -> bool:
+        """True when a numeric endpoint is one that we accept on."""
+        ip = endpoint.ip
+        mine = {x.ip for x in self._listeners if x.port == endpoint.port and x.ip.version == ip.version}
+        return ip in mine or (any(own.is_unspecified for own in mine) and is_local(ip))
+
+    @contextmanager
+    def divert(self, matches: Callable[[Multiaddr], bool]) -> Iterator[trio.MemoryReceiveChannel[TcpStream]]:
+        """While open, accepted sockets whose remote address matches go into the channel; the first diverter wins.
+
+        At the end the channel closes and sockets left in it are cut. Raises LimitExceeded.
+        """
+        if len(self._diverters) >= MAX_DIVERTERS:
+            raise LimitExceeded(f"{MAX_DIVERTERS} punches are in progress; try later")
+        send, receive = trio.open_memory_channel[TcpStream](DIVERT_QUEUE)
+        diverter = _Diverter(matches, send)
+        self._diverters.append(diverter)
+        try:
+            yield receive
+        finally:
+            self._diverters.remove(diverter)
+            send.close()
+            _drain(receive)
+
+    def stop(self) -> None:
+        """Stops accepting; the sockets are closed when the accept tasks have ended."""
+        for listener in self._listeners:
+            listener.scope.cancel()
+
+
+def _drain(receive: trio.MemoryReceiveChannel[TcpStream]) -> None:
+    while True:
+        try:
+            receive.receive_nowait().discard()  # half of a connection would hold its 4-tuple against the next dial
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            receive.close()
+            return
+
+
+def _preference(listener: _Listener) -> tuple[bool, bool]:
+    return not listener.ip.is_unspecified, listener.ip.is_loopback
+
+
+def _is_loopback(addr: Multiaddr) -> bool:
+    endpoint = endpoint_of(addr)
+    return endpoint is not None and endpoint.ip.is_loopback
+
+
+def _listenable(addr: Multiaddr) -> Endpoint:
+    endpoint = endpoint_of(addr)
+    if endpoint is None or endpoint.kind not in ("ip4", "ip6") or len(list(addr.items())) != 2:
+        raise AddressError(f"cannot listen on {addr}; an address to listen on looks like /ip4/0.0.0.0/tcp/4001")
+    if endpoint.ip.is_multicast:
+        raise AddressError(f"cannot listen on {addr}: it is a multicast address")
+    return endpoint

@@ -1,0 +1,314 @@
+"""TCP sockets: listening and dialling from one port, socket options, names, and the stream over a socket.
+
+Both sides set SO_REUSEADDR and SO_REUSEPORT, so that a dial can leave from the listening port and a punch keeps the
+mapping that peers observed. Knows no peer and no security.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket as stdlib
+import struct
+from collections.abc import Iterator
+from operator import index
+
+import trio
+
+from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, tcp_addr
+from punchbridge.errors import AddressError, DialTimeout, PortInUse, Unreachable
+from punchbridge.limits.net import (
+    ACCEPT_BACKLOG,
+    MAX_RESOLVED,
+    RESOLVE_TIMEOUT,
+    SEND_UNSENT,
+    SYN_ACK_RETRIES,
+    TCP_USER_TIMEOUT_MS,
+)
+from punchbridge.transport.raw import BrokenConnection, BrokenStream, Buffer
+from punchbridge.transport.turn import Turn
+
+_KEEPALIVE_IDLE = 30
+_KEEPALIVE_INTERVAL = 10
+_KEEPALIVE_COUNT = 3
+_RESETS = {errno.ECONNRESET, errno.EPIPE}
+
+
+def _endpoint(addr: Multiaddr) -> Endpoint:
+    endpoint = endpoint_of(addr)
+    if endpoint is None or endpoint.kind not in ("ip4", "ip6"):
+        raise AddressError(f"{addr} is not an IP and TCP address, such as /ip4/192.0.2.1/tcp/4001")
+    return endpoint
+
+
+def _family(endpoint: Endpoint) -> int:
+    return stdlib.AF_INET if endpoint.kind == "ip4" else stdlib.AF_INET6
+
+
+def _shared_socket(family: int, host: str, port: int) -> trio.socket.SocketType:
+    """A socket bound to a port that our other sockets use too. Raises OSError."""
+    sock = stdlib.socket(family, stdlib.SOCK_STREAM)
+    try:
+        sock.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR, 1)
+        sock.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEPORT, 1)
+        if family == stdlib.AF_INET6:
+            sock.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        return trio.socket.from_stdlib_socket(sock)
+    except BaseException:  # whatever it was, nobody else knows the socket
+        sock.close()
+        raise
+
+
+def listen_socket(addr: Multiaddr) -> trio.socket.SocketType:
+    """A listening socket on an ip4 or ip6 TCP address; port 0 picks one.
+
+    IPv6 sockets take no IPv4. Raises PortInUse when another user's program holds the port, AddressError for an address
+    that is not ours.
+    """
+    endpoint = _endpoint(addr)
+    family = _family(endpoint)
+    try:
+        if endpoint.port:
+            # With SO_REUSEPORT a second program of ours would share the port in silence: ask without it first.
+            with contextlib.closing(stdlib.socket(family, stdlib.SOCK_STREAM)) as probe:
+                probe.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR, 1)
+                if family == stdlib.AF_INET6:
+                    probe.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_V6ONLY, 1)
+                probe.bind((endpoint.host, endpoint.port))
+        sock = _shared_socket(family, endpoint.host, endpoint.port)
+    except OSError as problem:
+        raise _bind_error(addr, problem) from None
+    try:
+        sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_SYNCNT, SYN_ACK_RETRIES)
+        sock.listen(ACCEPT_BACKLOG)
+    except OSError as problem:
+        sock.close()
+        raise _bind_error(addr, problem) from None
+    return sock
+
+
+def _bind_error(addr: Multiaddr, problem: OSError) -> PortInUse | AddressError:
+    if problem.errno == errno.EADDRINUSE:
+        return PortInUse(f"{addr}: another program holds this port; stop it, or choose another port")
+    denied = problem.errno in (errno.EACCES, errno.EPERM)
+    advice = "this user may bind higher ports only, above 1023" if denied else "use an address of this machine"
+    return AddressError(f"cannot listen on {addr}: {problem.strerror}; {advice}")
+
+
+def bound_socket(family: int, local_ip: str, local_port: int) -> trio.socket.SocketType:
+    """A socket ready to dial from the listening port. Raises OSError; the caller closes the socket."""
+    return _shared_socket(family, local_ip, local_port)
+
+
+async def connect(
+    endpoint_addr: Multiaddr,
+    *,
+    source: tuple[str, int] | None = None,
+    timeout: float,  # noqa: ASYNC109 - a bound of the socket call, reported as DialTimeout
+) -> TcpStream:
+    """One TCP connection to an ip4 or ip6 address within `timeout` seconds, from `source` (IP, port) when given.
+
+    Raises Unreachable with the system's reason, DialTimeout, or AddressError. Cancelling leaves no socket behind.
+    """
+    endpoint = _endpoint(endpoint_addr)
+    family = _family(endpoint)
+    try:
+        sock = _shared_socket(family, *source) if source else trio.socket.socket(family, stdlib.SOCK_STREAM)
+    except OSError as problem:
+        raise Unreachable(f"{endpoint_addr}: cannot dial from port {source}: {problem.strerror}") from None
+    with _closing_on_failure(sock):
+        try:
+            with trio.fail_after(timeout):
+                await sock.connect((endpoint.host, endpoint.port))
+            return TcpStream(sock)
+        except trio.TooSlowError:
+            raise DialTimeout(f"{endpoint_addr}: no answer within {timeout:g} s") from None
+        except OSError as problem:
+            reason = (
+                os.strerror(problem.errno) if problem.errno else str(problem)
+            )  # trio's own text repeats the address
+            raise Unreachable(f"{endpoint_addr}: {reason}") from None
+
+
+@contextlib.contextmanager
+def _closing_on_failure(sock: trio.socket.SocketType) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:  # cancellation too: nobody else knows the socket
+        sock.close()
+        raise
+
+
+async def resolve(addr: Multiaddr) -> tuple[Multiaddr, ...]:
+    """The ip4 and ip6 addresses of a dns, dns4 or dns6 address, what follows it kept; others come back unchanged.
+
+    Asks the system resolver in a thread (so /etc/hosts counts). Raises Unreachable when the name has no address or the
+    lookup takes longer than RESOLVE_TIMEOUT.
+    """
+    endpoint = endpoint_of(addr)
+    if endpoint is None or not endpoint.kind.startswith("dns"):
+        return (addr,)
+    family = {"dns": stdlib.AF_UNSPEC, "dns4": stdlib.AF_INET, "dns6": stdlib.AF_INET6}[endpoint.kind]
+    try:
+        with trio.fail_after(RESOLVE_TIMEOUT):
+            found = await trio.socket.getaddrinfo(endpoint.host, endpoint.port, family, stdlib.SOCK_STREAM)
+    except trio.TooSlowError:
+        raise Unreachable(f"{endpoint.host}: the name lookup took longer than {RESOLVE_TIMEOUT:g} s") from None
+    except (OSError, UnicodeError) as problem:
+        raise Unreachable(f"{endpoint.host}: {getattr(problem, 'strerror', None) or problem}") from None
+    rest = "/".join(str(addr).split("/")[5:])
+    out: dict[str, Multiaddr] = {}
+    for _, _, _, _, name in found[:MAX_RESOLVED]:
+        resolved = tcp_addr(str(name[0]), endpoint.port)
+        out.setdefault(str(resolved), Multiaddr(f"{resolved}/{rest}") if rest else resolved)
+    return tuple(out.values())
+
+
+def tune(sock: trio.socket.SocketType) -> None:
+    """NODELAY, keepalive, an end for data nobody acknowledges (RFC 5482), and little in the kernel that waits."""
+    sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY, 1)
+    sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NOTSENT_LOWAT, SEND_UNSENT)
+    sock.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE, 1)
+    sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
+    sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)
+    sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPCNT, _KEEPALIVE_COUNT)
+    sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
+
+
+class TcpStream(trio.abc.HalfCloseableStream):
+    """A connected TCP socket as a `RawStream`, and as a trio stream.
+
+    Takes over the socket: use `.socket` from then on. Raises BrokenStream on a reset, BrokenConnection when the
+    connection died otherwise.
+    """
+
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        try:
+            self.local = tcp_addr(*sock.getsockname()[:2])
+            self.remote = tcp_addr(*sock.getpeername()[:2])
+            tune(sock)
+        except OSError as problem:
+            sock.close()
+            raise _broken(problem) from None
+        # The standard socket serves the non-blocking calls, trio's view of the same one everything else.
+        self._raw = stdlib.socket(fileno=sock.detach())
+        self._fd = self._raw.fileno()
+        self.socket = trio.socket.from_stdlib_socket(self._raw)
+        self.unproven = False
+        """Nothing was heard on it yet: it may be half of a connection only (a punch), and closing it drops it."""
+        self._closed = False
+        self._eof_sent = False
+        self._sending = Turn("another task is sending on this socket")
+        self._receiving = Turn("another task is reading this socket")
+        self._drained = False
+
+    async def receive_some(self, max_bytes: int | None = 262144) -> bytes:
+        """See RawStream."""
+        size = 262144 if max_bytes is None else index(max_bytes)
+        if size < 1:
+            raise ValueError("max_bytes must be at least 1")
+        with self._receiving:
+            if self._drained:
+                data = None
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                data = self._receive(size)
+                if data is not None:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+            while data is None:
+                self._check_open()
+                await trio.lowlevel.wait_readable(self._fd)
+                data = self._receive(size)
+        return data
+
+    def _receive(self, size: int) -> bytes | None:
+        self._check_open()
+        try:
+            data = self._raw.recv(size)
+        except BlockingIOError:
+            self._drained = True
+            return None
+        except OSError as problem:
+            raise _broken(problem) from None
+        # A short read emptied the socket: the next one may wait first and spare a failing system call.
+        self._drained = 0 < len(data) < size
+        return data
+
+    def send_nowait(self, data: Buffer) -> int:
+        """See RawStream."""
+        self._check_open()
+        if self._eof_sent:
+            raise trio.ClosedResourceError("our half was ended")
+        try:
+            return self._raw.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as problem:
+            raise _broken(problem) from None
+
+    async def send_all(self, data: Buffer) -> None:
+        """See RawStream."""
+        with self._sending:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            with memoryview(data) as view:
+                sent = self.send_nowait(view) if view else 0
+                if sent == len(view):
+                    self._check_open()
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                while sent < len(view):
+                    self._check_open()
+                    await trio.lowlevel.wait_writable(self._fd)
+                    with view[sent:] as rest:
+                        sent += self.send_nowait(rest)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Returns once the socket takes more bytes."""
+        with self._sending:
+            self._check_open()
+            await trio.lowlevel.wait_writable(self._fd)
+
+    async def send_eof(self) -> None:
+        """See RawStream."""
+        with self._sending:
+            await trio.lowlevel.checkpoint()
+            self._check_open()
+            if not self._eof_sent:
+                self._eof_sent = True
+                try:
+                    self._raw.shutdown(stdlib.SHUT_WR)
+                except OSError as problem:
+                    raise _broken(problem) from None
+
+    async def aclose(self) -> None:
+        """See RawStream."""
+        self.abort()
+        await trio.lowlevel.checkpoint()
+
+    def abort(self) -> None:
+        """See RawStream. What the kernel has queued still leaves, unless the stream is `unproven`."""
+        if not self._closed:
+            self._closed = True
+            if self.unproven:
+                self.socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, struct.pack("ii", 1, 0))
+            self.socket.close()
+
+    def discard(self) -> None:
+        """Closes a connection whose peer is silent: what is queued is dropped, and the kernel keeps nothing.
+
+        Without it the kernel would go on resending to nobody for minutes and hold the 4-tuple, so that a punch to the
+        same endpoint fails with EADDRNOTAVAIL.
+        """
+        self.unproven = True
+        self.abort()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this socket was closed here")
+
+
+def _broken(problem: OSError) -> BrokenStream | BrokenConnection:
+    if problem.errno in _RESETS:
+        return BrokenStream(f"the TCP connection was reset ({problem.strerror})")
+    return BrokenConnection(f"the TCP connection died ({problem.strerror})")

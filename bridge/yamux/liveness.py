@@ -1,0 +1,80 @@
+"""Pings of one Yamux connection: the round trip, the keepalive, and the answers we owe. Time is an argument."""
+
+from __future__ import annotations
+
+from punchbridge.errors import LimitExceeded
+from punchbridge.limits.swarm import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT
+from punchbridge.limits.wire import MAX_PING_ANSWERS, MAX_PINGS_IN_FLIGHT, RTT_INTERVAL, RTT_SAMPLES
+from punchbridge.yamux.frames import ACK, MAX_CREDIT, PING, SYN, header
+
+
+class Liveness:
+    """`rtt` in seconds, None before the first answer; `floor` is the lowest so far, the path's own without our queues;
+    `last_received` is when any byte came last."""
+
+    def __init__(self, now: float) -> None:
+        self.rtt: float | None = None
+        self.floor: float | None = None
+        self.last_received = now
+        self.pings: dict[int, float] = {}
+        self.owed = 0
+        self._next = 1
+        self._last_ping = now
+        self._probe: float | None = None
+        self._answers = 0
+
+    def received(self, now: float) -> None:
+        """Any byte proves that the peer lives."""
+        self.last_received = now
+        self._probe = None
+
+    def ping(self, now: float) -> tuple[int, bytes]:
+        """An opaque value and the frame. Raises LimitExceeded when too many wait for their answer."""
+        if len(self.pings) >= MAX_PINGS_IN_FLIGHT:
+            raise LimitExceeded("too many pings wait for their answer")
+        value, self._next = self._next, self._next % MAX_CREDIT + 1
+        self.pings[value] = self._last_ping = now
+        return value, header(PING, SYN, 0, value)
+
+    def answer(self, value: int) -> bytes:
+        """The answer to the peer's ping; nothing while too many wait for the socket."""
+        if self.owed >= MAX_PING_ANSWERS:
+            return b""
+        self.owed += 1
+        return header(PING, ACK, 0, value)
+
+    def answered(self, value: int, now: float) -> float | None:
+        """The round trip of our ping; None when there was no such ping."""
+        sent = self.pings.pop(value, None)
+        if sent is None:
+            return None
+        self.rtt = now - sent
+        self.floor = self.rtt if self.floor is None else min(self.floor, self.rtt)
+        self._answers += 1
+        return self.rtt
+
+    def sample(self, now: float) -> bytes:
+        """One more ping after each of the first few answers: both ends are busy while they get to know each other,
+        and a round trip measured then is several times the path's own."""
+        if self._answers >= RTT_SAMPLES or len(self.pings) >= MAX_PINGS_IN_FLIGHT:
+            return b""
+        return self.ping(now)[1]
+
+    def next_timer(self) -> float:
+        """When a probe is due, or its time-out."""
+        if self._probe is not None:
+            return self._probe + KEEPALIVE_TIMEOUT
+        return min(self.last_received + KEEPALIVE_INTERVAL, self._last_ping + RTT_INTERVAL)
+
+    def dead(self, now: float) -> bool:
+        """Nothing came since a probe that is KEEPALIVE_TIMEOUT old."""
+        return self._probe is not None and now >= self._probe + KEEPALIVE_TIMEOUT
+
+    def probe(self, now: float) -> bytes:
+        """The ping that is due on an idle connection, or for the round trip of a busy one; nothing when none is."""
+        if self._probe is not None or now < self.next_timer():
+            return b""
+        if len(self.pings) >= MAX_PINGS_IN_FLIGHT:
+            self.pings.pop(next(iter(self.pings)))  # never answered although the peer lives
+        self._probe = now
+        return self.ping(now)[1]

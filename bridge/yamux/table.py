@@ -1,0 +1,104 @@
+"""The streams of one Yamux connection: their ids, what waits for an ACK or to be accepted, the windows granted.
+
+Counts and bounds only; builds no frame, reads none, and knows no peer.
+"""
+
+from __future__ import annotations
+
+from punchbridge.errors import LimitExceeded
+from punchbridge.limits.swarm import ACCEPT_STREAMS_BACKLOG, MAX_STREAMS_PER_CONNECTION
+from punchbridge.limits.wire import INITIAL_WINDOW, LINGER, MAX_UNACKED_STREAMS, MAX_WINDOW, WINDOW_BUDGET
+from punchbridge.yamux.frames import ACK, MAX_ID, SYN
+from punchbridge.yamux.stream import StreamState
+
+
+class StreamTable:
+    """`live`: the streams that have not ended on both sides, by id. `client`: our ids are the odd ones (Y1)."""
+
+    def __init__(self, *, client: bool) -> None:
+        self.live: dict[int, StreamState] = {}
+        self._next_id = 1 if client else 2
+        self._unacked = self._backlog = self._granted = 0
+        self._lingering: dict[int, float] = {}
+
+    @property
+    def can_open(self) -> bool:
+        """False while 256 own streams wait for their ACK (Y7), or the table is full."""
+        return self._unacked < MAX_UNACKED_STREAMS and not self._full
+
+    @property
+    def can_accept(self) -> bool:
+        """False while as many inbound streams as may wait for the shell, or the table is full."""
+        return self._backlog < ACCEPT_STREAMS_BACKLOG and not self._full
+
+    @property
+    def _full(self) -> bool:
+        return len(self.live) - len(self._lingering) >= MAX_STREAMS_PER_CONNECTION
+
+    @property
+    def in_the_way(self) -> StreamState | None:
+        """The stream to be reset before one more comes in: the oldest that only lingers, when there is no room."""
+        if len(self.live) < MAX_STREAMS_PER_CONNECTION or not self._lingering:
+            return None
+        return self.live[next(iter(self._lingering))]
+
+    def open(self, now: float) -> StreamState:
+        """A stream of ours. Raises LimitExceeded when the ids are used up, or when not `can_open`."""
+        if self._next_id > MAX_ID:
+            raise LimitExceeded("the stream ids of this connection are used up; open another connection")
+        if not self.can_open:
+            raise LimitExceeded("too many streams wait for the peer's acknowledgement")
+        stream = StreamState(self._next_id, inbound=False, flags=SYN, now=now)
+        self._next_id += 2
+        self._unacked += 1
+        self.live[stream.id] = stream
+        return stream
+
+    def accept(self, stream_id: int, now: float) -> StreamState:
+        """A stream of the peer's, which waits in the backlog until it is taken."""
+        stream = StreamState(stream_id, inbound=True, flags=ACK, now=now)
+        self.live[stream_id] = stream
+        self._backlog += 1
+        return stream
+
+    def acked(self, stream: StreamState) -> None:
+        """The peer has acknowledged this stream of ours."""
+        if not stream.acked:
+            stream.acked = True
+            self._unacked -= 1
+
+    def take(self, stream: StreamState) -> None:
+        """The shell has this inbound stream: it leaves the backlog."""
+        if not stream.taken:
+            stream.taken = True
+            self._backlog -= 1
+
+    def grow(self, stream: StreamState) -> int:
+        """Doubles the stream's window, up to 16 MiB and the budget of the connection; the bytes added."""
+        growth = max(0, min(stream.max_window, MAX_WINDOW - stream.max_window, WINDOW_BUDGET - self._granted))
+        stream.max_window += growth
+        self._granted += growth
+        return growth
+
+    def linger(self, stream: StreamState, now: float) -> None:
+        """Ended here, and the peer has LINGER seconds to end it too; nothing when it has."""
+        if stream.id in self.live:
+            self._lingering[stream.id] = now + LINGER
+
+    def next_timer(self) -> float | None:
+        """When the first lingering stream is `overdue`; None while none lingers."""
+        return next(iter(self._lingering.values()), None)
+
+    def overdue(self, now: float) -> list[StreamState]:
+        """The streams that have lingered for long enough."""
+        return [self.live[stream_id] for stream_id, until in self._lingering.items() if until <= now]
+
+    def forget(self, stream: StreamState) -> bool:
+        """Gives back all that the stream took up; False when it was forgotten already."""
+        if self.live.pop(stream.id, None) is None:
+            return False
+        self._lingering.pop(stream.id, None)
+        self._granted -= stream.max_window - INITIAL_WINDOW
+        self.acked(stream)
+        self.take(stream)
+        return True

@@ -1,0 +1,1 @@
+"""The commands that run the Kaspa node: `listen` and `dial`."""

@@ -1,0 +1,78 @@
+"""`punchbridge dial`: its flags, checked before anything starts. `keeper` does the work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+
+from punchbridge.cli.options import NETWORK, Endpoint, NodeFlags, Output, checked_target, flag, positive
+
+if TYPE_CHECKING:
+    from punchbridge import Bridge
+    from punchbridge_node.commands.service import Feed
+
+ENDPOINT: Final = Endpoint()
+NODE_FLAGS: Final = NodeFlags()
+OUTPUT_FLAGS: Final = Output()
+
+TargetArgument = Annotated[
+    str, Parameter(help="Circuit or direct multiaddr of the peer, ending in /p2p/ID; the listener prints it.")
+]
+
+
+def dial(
+    target: TargetArgument,
+    /,
+    *,
+    require_direct: Annotated[
+        bool, flag("require-direct", "End with code 4 when no direct path stands within --timeout.", group=NETWORK)
+    ] = False,
+    timeout: Annotated[
+        float,
+        flag(
+            "timeout", "Seconds to connect, to become direct if required, and to come back after a loss.", group=NETWORK
+        ),
+    ] = 30.0,
+    endpoint: Endpoint = ENDPOINT,
+    node: NodeFlags = NODE_FLAGS,
+    out: Output = OUTPUT_FLAGS,
+) -> int:
+    """Run the node and connect it to a peer; goes direct when a punch succeeds.
+
+    The identity is made afresh unless --key names a file. Runs until stopped, or for --duration seconds.
+    """
+    from punchbridge.cli.report import Reporter, run, set_up_logging
+
+    report = Reporter(json=out.json, quiet=out.quiet)
+    set_up_logging(verbose=out.verbose)
+
+    def program() -> int:
+        from punchbridge.addresses import is_relayed, parse
+        from punchbridge.errors import ConfigError
+        from punchbridge_node.commands.application import Tally, node_config
+        from punchbridge_node.commands.keeper import Goal, dial_peer
+        from punchbridge_node.commands.service import serve
+
+        node_config(node)
+        positive(timeout=timeout)
+        if timeout == 0:
+            raise ConfigError("--timeout must be above 0")
+        if require_direct and endpoint.no_p2p:
+            raise ConfigError("--require-direct and --no-p2p exclude each other; leave one out")
+        peer = checked_target(target)
+        goal = Goal(target, peer, timeout, require_direct, endpoint.no_p2p and is_relayed(parse(target)))
+        tally = Tally()
+        report.hub.subscribe(tally)
+
+        async def work(bridge: Bridge, feed: Feed) -> int:
+            return await dial_peer(bridge, feed, report, node, goal)
+
+        try:
+            return serve(report, endpoint, work, key=endpoint.key)
+        finally:
+            tally.into(report)
+
+    from punchbridge_node.commands.application import NODE_ERRORS
+
+    return run(program, report, more=NODE_ERRORS, verbose=bool(out.verbose))

@@ -1,0 +1,65 @@
+"""`punchbridge listen`: its flags, checked before anything starts. `listener` does the work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+from punchbridge.cli.options import NETWORK, Endpoint, NodeFlags, Output, default_key, flag, positive
+
+if TYPE_CHECKING:
+    from punchbridge import Bridge
+    from punchbridge_node.commands.service import Feed
+
+ENDPOINT: Final = Endpoint()
+NODE_FLAGS: Final = NodeFlags()
+OUTPUT_FLAGS: Final = Output()
+
+RelayFlag = Annotated[
+    tuple[str, ...],
+    flag("relay", "Relay to be reachable through, ending in /p2p/ID. Repeatable.", group=NETWORK),
+]
+TimeoutFlag = Annotated[
+    float,
+    flag("timeout", "Seconds for the first relay to accept; 0: keep trying for ever.", group=NETWORK),
+]
+
+
+def listen(
+    *,
+    relay: RelayFlag = (),
+    timeout: TimeoutFlag = 30.0,
+    endpoint: Endpoint = ENDPOINT,
+    node: NodeFlags = NODE_FLAGS,
+    out: Output = OUTPUT_FLAGS,
+) -> int:
+    """Run the node, reachable through relays; prints the address to dial.
+
+    Without --relay it is reachable directly only. The identity is kept in $XDG_STATE_HOME/punchbridge/key unless
+    --key names another file. SIGTERM drains and exits 0.
+    """
+    from punchbridge.cli.report import Reporter, run, set_up_logging
+
+    report = Reporter(json=out.json, quiet=out.quiet)
+    set_up_logging(verbose=out.verbose)
+
+    def program() -> int:
+        from punchbridge_node.commands.application import Tally, node_config
+        from punchbridge_node.commands.listener import Listener
+        from punchbridge_node.commands.service import serve
+
+        node_config(node)
+        positive(timeout=timeout)
+        tally = Tally()
+        report.hub.subscribe(tally)
+
+        async def work(bridge: Bridge, feed: Feed) -> int:
+            return await Listener(report, relay, timeout, node).run(bridge, feed)
+
+        try:
+            return serve(report, endpoint, work, relays=relay, key=endpoint.key or default_key())
+        finally:
+            tally.into(report)
+
+    from punchbridge_node.commands.application import NODE_ERRORS
+
+    return run(program, report, more=NODE_ERRORS, verbose=bool(out.verbose))

@@ -1,0 +1,68 @@
+"""The listening node: takes peers through the bridge, prints where it can be dialled, follows their paths."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import grpc.aio
+
+from punchbridge import peer as peer_of_call
+from punchbridge.cli.options import NodeFlags
+from punchbridge.cli.reservations import Reservations
+from punchbridge_node.commands.application import open_node
+from punchbridge_node.commands.paths import Paths
+from punchbridge_node.commands.service import direct_addrs, for_duration
+from punchbridge_node.transport import SERVER_OPTIONS, identify_bridge
+
+if TYPE_CHECKING:
+    from punchbridge import Bridge
+    from punchbridge.cli.report import Reporter
+    from punchbridge_node.commands.service import Feed
+
+_SERVER_GRACE: Final = 1.0
+"""Seconds that calls under way get once the node has ended its peers."""
+
+
+@dataclass
+class Listener:
+    """Made for one run. `timeout`: seconds for the first relay to accept, 0 for ever."""
+
+    report: Reporter
+    relays: tuple[str, ...]
+    timeout: float
+    flags: NodeFlags
+
+    async def run(self, bridge: Bridge, feed: Feed) -> int:
+        """Serves until cancelled or for --duration seconds. Raises when no relay accepts in time."""
+        async with open_node(self.flags, self.report.emit) as node:
+            server = grpc.aio.server(options=SERVER_OPTIONS)
+            node.add_to_server(server, identify_bridge(peer_of_call))
+            bridge.serve(server)
+            await server.start()
+            try:
+                async with for_duration(self.flags.duration):
+                    await self._watch(bridge, feed)
+            finally:
+                await node.close()
+                await server.stop(_SERVER_GRACE)
+        return 0
+
+    async def _watch(self, bridge: Bridge, feed: Feed) -> None:
+        paths = Paths(self.report.emit)
+        reservations = Reservations(self.report, self.relays)
+        if not self.relays:
+            for addr in direct_addrs(bridge):
+                self.report.data(addr)
+        else:
+            try:
+                async with asyncio.timeout(self.timeout or None):
+                    await reservations.first(feed)
+            except TimeoutError:
+                raise reservations.late(self.timeout) from None
+        while True:
+            event = await feed.get()
+            reservations.note(event)
+            paths.follow(event)
+            self.report.path = paths.best() or self.report.path

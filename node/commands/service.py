@@ -1,0 +1,150 @@
+"""What every connecting command does around its work: signals, the bridge's events, the order of the first line.
+
+`serve` opens the bridge, emits `node.started` before anything that the bridge has to tell, runs the command's
+coroutine on asyncio until it ends or a signal comes, and closes. It knows no command and no node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from punchbridge.addresses import is_relayed, parse, without_peer
+from punchbridge.cli.exits import Exit
+from punchbridge.cli.gate import Gate
+from punchbridge.cli.options import Endpoint, checked_listen, checked_relays
+from punchbridge.cli.signals import SIGNALS
+from punchbridge.events import Event, NodeStarted
+from punchbridge.limits.programs import DRAIN_TIMEOUT
+from punchbridge.limits.swarm import EVENT_QUEUE
+
+if TYPE_CHECKING:
+    from punchbridge import Bridge
+    from punchbridge.cli.report import Reporter
+
+Work = Callable[["Bridge", "Feed"], Awaitable[int]]
+
+
+class Feed:
+    """Events of other threads as an asyncio queue; a reader that is too slow loses the oldest."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(EVENT_QUEUE)
+
+    def __call__(self, event: Event) -> None:
+        # The loop may be closed already when the bridge tells its last events.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._put, event)
+
+    def _put(self, event: Event) -> None:
+        if self._queue.full():
+            self._queue.get_nowait()
+        self._queue.put_nowait(event)
+
+    async def get(self) -> Event:
+        return await self._queue.get()
+
+
+def direct_addrs(bridge: Bridge) -> list[str]:
+    """The bridge's own addresses without circuits, each ending in /p2p/ID."""
+    return [addr for addr in bridge.addrs if not is_relayed(parse(addr))]
+
+
+@contextlib.asynccontextmanager
+async def for_duration(seconds: float) -> AsyncIterator[None]:
+    """Ends its body after so many seconds, without an error; 0: never."""
+    try:
+        async with asyncio.timeout(seconds or None) as scope:
+            yield
+    except TimeoutError:
+        if not scope.expired():
+            raise
+
+
+def serve(
+    report: Reporter, endpoint: Endpoint, work: Work, *, relays: Sequence[str] = (), key: Path | None = None
+) -> Exit:
+    """Runs `work(bridge, feed)` on asyncio between opening and closing the bridge. Returns the exit code.
+
+    SIGTERM and SIGHUP cancel the work, which gets DRAIN_TIMEOUT to end in good order, and give 0; SIGINT likewise
+    gives 130. A second signal ends the process at once. Raises what `punchbridge.open` and the work raise.
+    """
+    # Before interruptions can be raised: one inside an import is easily swallowed.
+    from punchbridge import open as open_bridge
+
+    gate = Gate(report.emit)
+    with (
+        _until_closed(),
+        open_bridge(
+            key=None if key is None else str(key),
+            listen=checked_listen(endpoint.listen),
+            relays=checked_relays(relays),
+            punch=not endpoint.no_p2p,
+            punch_retry=endpoint.punch_retry,
+            allow_private=endpoint.lan,
+            events=gate,
+        ) as opened,
+    ):
+        return asyncio.run(_supervise(report, opened, gate, work))
+
+
+async def _supervise(report: Reporter, opened: Bridge, gate: Gate, work: Work) -> Exit:
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[Exit] = loop.create_future()
+
+    def request(status: Exit) -> None:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        if not stop.done():
+            stop.set_result(status)
+
+    def stdout_broke() -> None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(request, Exit.ERROR)
+
+    feed = Feed()
+    unsubscribe = report.hub.subscribe(feed)
+    report.on_broken = stdout_broke
+    for number, status in SIGNALS.items():
+        loop.add_signal_handler(number, request, status)
+    gate.open(NodeStarted(peer_id=opened.peer_id, listen=tuple(_bare(addr) for addr in direct_addrs(opened))))
+    task = asyncio.ensure_future(work(opened, feed))
+    try:
+        await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return Exit(task.result())
+        report.progress(None)
+        task.cancel("stopped by a signal")
+        await asyncio.wait((task,), timeout=DRAIN_TIMEOUT)
+        return stop.result()
+    finally:
+        unsubscribe()
+        if task.done() and not task.cancelled():
+            task.exception()  # told already, or of no interest during a drain
+
+
+def _bare(addr: str) -> str:
+    return str(without_peer(parse(addr)))
+
+
+@contextlib.contextmanager
+def _until_closed() -> Iterator[None]:
+    """Signals while the bridge opens: as an interruption, so that what was opened is closed again."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise SystemExit(int(SIGNALS[number]))
+
+    handlers = {signal.SIGTERM: interrupt, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, before[number])
