@@ -31,6 +31,11 @@ PARTS: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
         {"rounds": 1, "seconds": 1, "skip": 0, "trips": 1},
     ),
     "startup": ("start of the programs", {"rounds": 5}, {"rounds": 1}),
+    "against": (
+        "this tree and that of --tree in turns",
+        {"rounds": 7, "mib": 96, "echoes": 1000, "calls": 600},
+        {"rounds": 1, "mib": 2, "echoes": 20, "calls": 40},
+    ),
 }
 """Name: (what it measures, sizes of a full run, sizes of a quick one)."""
 
@@ -49,15 +54,18 @@ def main() -> int:
         epilog="Parts: " + "; ".join(f"{name} ({what})" for name, (what, _, _) in PARTS.items()),
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all when none is named")
+    parser.add_argument("--tree", help="a checkout of another commit, with its .venv, for the part `against`")
     parser.add_argument("--rounds", type=int, help=ROUNDS)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: shows that everything runs")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of tables")
     parser.add_argument("--write", metavar="FILE", help="also write the page, such as docs/performance.md")
     options = parser.parse_args()
-    parts = options.parts or list(PARTS)
+    parts = options.parts or [name for name in PARTS if name != "against"]
     for name in parts:
         if name not in PARTS:
             parser.error(f"no part {name}; there are {', '.join(PARTS)}")
+    if "against" in parts and not options.tree:
+        parser.error("the part `against` needs --tree, a checkout of another commit with its .venv")
     began, about = time.time(), machine()
     results: dict[str, list[Table]] = {}
     failed = False
@@ -68,7 +76,8 @@ def main() -> int:
             sizes["rounds"] = options.rounds
         progress(f"part {name}")
         try:
-            results[name] = importlib.import_module(name).run(**sizes)
+            given = {"tree": options.tree} if name == "against" else {}
+            results[name] = importlib.import_module(name).run(**given, **sizes)
         except Failed as problem:
             # One part that breaks does not take the figures of the others along.
             results[name] = [Table(f"Part {name}", [], notes=[f"not measured: {problem}"])]
@@ -82,7 +91,7 @@ def main() -> int:
         data: dict[str, Any] = {name: [table.data() for table in tables] for name, tables in results.items()}
         print(json.dumps({"machine": about, "parts": data}))
     if options.write:
-        whole = set(parts) == set(PARTS) and not options.quick
+        whole = set(parts) >= set(PARTS) - {"against"} and not options.quick
         write_page(options.write, about, results, "scripts/bench " + " ".join(sys.argv[1:]), whole=whole)
     return 1 if failed else 0
 

@@ -61,7 +61,7 @@ def run(*, rounds: int, calls: int, mib: int) -> list[Table]:
         relay = stack.enter_context(Peer(program("hop.py")))
         server = stack.enter_context(Peer(program("rpc_server.py", "--relay", relay.addr)))
         paths = {}
-        for name, target in _targets(server, relay).items():
+        for name, target in targets(server, relay).items():
             progress(f"starting {name}")
             try:
                 client = stack.enter_context(Peer(program("rpc_client.py")))
@@ -86,7 +86,7 @@ def run(*, rounds: int, calls: int, mib: int) -> list[Table]:
     return [small, big, loaded]
 
 
-def _targets(server: Peer, relay: Peer) -> dict[str, dict[str, Any]]:
+def targets(server: Peer, relay: Peer) -> dict[str, dict[str, Any]]:
     direct = next(addr for addr in server.ready["addrs"] if "p2p-circuit" not in addr)
     circuit = next((addr for addr in server.ready["addrs"] if "p2p-circuit" in addr), "")
     return {

@@ -15,9 +15,9 @@ from page import write_page
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def quick(part: str) -> dict[str, Any]:
+def quick(part: str, *options: str) -> dict[str, Any]:
     done = subprocess.run(
-        [ROOT / "scripts" / "bench", part, "--quick", "--json"], text=True, capture_output=True, timeout=170
+        [ROOT / "scripts" / "bench", part, *options, "--quick", "--json"], text=True, capture_output=True, timeout=170
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -33,6 +33,12 @@ def test_stream() -> None:
         # CPU is counted in ticks of 10 ms; a quick form may take less than one.
         measured = [series["values"] for what, series in rows[name].items() if what != "CPU ms/MiB"]
         assert all(value > 0 for values in measured for value in values)
+
+
+@pytest.mark.timeout(180)
+def test_against_itself() -> None:
+    rows = quick("against", "--tree", str(ROOT))["One stream"]
+    assert set(rows) == {"this tree", "the other tree"}
 
 
 @pytest.mark.timeout(180)
