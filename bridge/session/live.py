@@ -16,10 +16,10 @@ from punchbridge.eventhub import EventHub
 from punchbridge.events import Moved, P2pFallback, P2pUpgrade, SessionSwitched
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.session import SESSION_ACK_DELAY, SESSION_LINGER, SESSION_PROBE
-from punchbridge.reach import verdict
 from punchbridge.session.carrier import Carrier
 from punchbridge.session.suspicion import Suspicion, verify
 from punchbridge.sessions import Attached, Ended, Refused, Released, Session, SessionEvent, Starved, Switched
+from punchbridge.verdict import Code, Verdict
 
 if TYPE_CHECKING:
     from punchbridge.errors import BridgeError
@@ -256,6 +256,6 @@ def _path_news(switched: SessionSwitched, connection: Connection) -> P2pUpgrade 
         local, remote = str(connection.local), str(connection.remote)
         return P2pUpgrade(peer=switched.peer, local=local, remote=remote, **moved)
     if (switched.from_, switched.to) == ("direct", "relay"):
-        code = verdict.Code.DIRECT_LOST
-        return P2pFallback(peer=switched.peer, code=code.value, message=verdict.message(code), **moved)
+        lost = Verdict(Code.DIRECT_LOST)
+        return P2pFallback(peer=switched.peer, code=lost.code.value, message=lost.message, **moved)
     return None

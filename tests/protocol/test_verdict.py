@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from punchbridge.reach.nat import Mapping
-from punchbridge.reach.verdict import TABLE, Code, Evidence, judge, message
+from punchbridge.reach.verdict import Evidence, judge
+from punchbridge.verdict import TABLE, Code, Verdict, new_run
 
 
 def test_the_table_has_one_complete_row_for_each_code() -> None:
     assert set(TABLE) == set(Code)
     for code, row in TABLE.items():
         assert row.code is code
-        assert row.seen.endswith(".")
+        assert row.meaning.endswith(".")
         assert row.advice.endswith(".")
 
 
@@ -42,20 +44,31 @@ def test_the_table_has_one_complete_row_for_each_code() -> None:
     ],
 )
 def test_judge(evidence: Evidence, code: Code) -> None:
-    assert judge(evidence) is code
+    assert judge(evidence) == Verdict(code, evidence.seen())
 
 
 def test_seen_counts_and_message_tells_what_to_do() -> None:
     evidence = Evidence(dials=3, errors=Counter(ECONNREFUSED=3), upgrades=["SILENT"])
     assert evidence.seen() == ("ECONNREFUSEDx3", "SILENT")
-    text = message("RESET_BY_NAT", evidence.seen())
-    assert "ECONNREFUSEDx3" in text
-    assert TABLE[Code.RESET_BY_NAT].advice in text
+    verdict = replace(judge(evidence), detail="the fourth dial")
+    row = TABLE[Code.BLACK_HOLED]
+    assert verdict.advice == row.advice
+    assert verdict.message == f"the fourth dial: {row.meaning} {row.advice}"
+    assert str(verdict) == "BLACK_HOLED"
+
+
+def test_a_maker_that_knows_better_advice_gives_it() -> None:
+    assert Verdict(Code.RESET_BY_NAT, advice="Ask the operator.").message.endswith(" Ask the operator.")
+
+
+def test_runs_are_counted_from_one_and_never_repeat() -> None:
+    first, second = new_run(), new_run()
+    assert 0 < first < second
 
 
 def test_the_troubleshooting_page_is_made_from_the_table() -> None:
     page = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
     text = page.read_text()
     for row in TABLE.values():
-        section = f"### `{row.code.value}`\n\n{row.seen}\n\n- **What to do:** {row.advice}\n"
+        section = f"### `{row.code.value}`\n\n{row.meaning}\n\n- **What to do:** {row.advice}\n"
         assert section in text, "out of date: run scripts/gen-docs"

@@ -28,11 +28,12 @@ from punchbridge.limits.punch import (
 from punchbridge.reach.candidates import RemoteCandidates, Scope, filter_remote, own_candidates
 from punchbridge.reach.host_budget import HostBudget
 from punchbridge.reach.nat import Mapping
-from punchbridge.reach.verdict import TABLE, Code, Evidence, judge
+from punchbridge.reach.verdict import Evidence, judge
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.tcp.simultaneous import How
+from punchbridge.verdict import TABLE, Code
 
 __all__ = ["Facts", "PunchContext", "Won"]
 
@@ -170,10 +171,10 @@ class PunchContext:
 
     async def verdict(self, evidence: Evidence) -> Code:
         """The code of an attempt without a connection; when nobody knows our NAT, a second observer is asked."""
-        code = judge(evidence)
+        code = judge(evidence).code
         if code in _REFUSED_OUTSIDE and evidence.mapping is Mapping.UNKNOWN:
             evidence.mapping = await self.observer.ask()
-            code = judge(evidence)
+            code = judge(evidence).code
         return code
 
     # --- telling ------------------------------------------------------------------------------------------
@@ -229,7 +230,7 @@ class PunchContext:
             facts.side,
             final=final,
             elapsed=trio.current_time() - facts.began,
-            message=f"{facts.detail + ': ' if facts.detail else ''}{row.seen} {row.advice}",
+            message=f"{facts.detail + ': ' if facts.detail else ''}{row.meaning} {row.advice}",
             seen=facts.evidence.seen(),
             retry_in=retry_in,
         )

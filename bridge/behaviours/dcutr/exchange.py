@@ -15,8 +15,8 @@ from punchbridge.errors import (
     ProtocolViolation,
     StreamReset,
 )
-from punchbridge.reach.verdict import Code
 from punchbridge.transport.muxed.connection import Connection
+from punchbridge.verdict import Code
 
 __all__ = ["Failed", "sorted_errors"]
 

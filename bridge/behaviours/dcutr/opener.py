@@ -26,13 +26,13 @@ from punchbridge.limits.punch import (
     DIAL_ROUND_TRIPS,
 )
 from punchbridge.limits.wire import MAX_MESSAGE
-from punchbridge.reach.verdict import Code
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.muxed.stream import Stream
 from punchbridge.transport.tcp.dial import Dial
+from punchbridge.verdict import Code
 from punchbridge.wire.dcutr import PROTOCOL, Opener, Schedule, role_of
 
 __all__ = ["OpenerRun"]

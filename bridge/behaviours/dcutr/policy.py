@@ -14,7 +14,7 @@ from punchbridge.limits.punch import (
     DCUTR_RETRY_FIRST,
     DCUTR_RETRY_MAX,
 )
-from punchbridge.reach.verdict import Code
+from punchbridge.verdict import Code
 
 __all__ = ["DcutrPolicy", "PunchOutcome"]
 

@@ -32,10 +32,11 @@ from punchbridge.limits.punch import (
     DCUTR_SETTLE,
     MAX_PUNCH_OUTCOMES,
 )
-from punchbridge.reach.verdict import TABLE, Code, judge
+from punchbridge.reach.verdict import judge
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.muxed.stream import Stream
+from punchbridge.verdict import TABLE, Code
 from punchbridge.wire.dcutr import PROTOCOL
 
 __all__ = ["Dcutr"]
@@ -169,7 +170,7 @@ class Dcutr:
         if self._direct_to(peer) is None and self._relayed_to(peer) is not None:
             row = TABLE[Code.DIRECT_LOST]
             self._swarm.events.emit(
-                P2pFallback(peer=peer_text(peer), code=row.code.value, message=f"{row.seen} {row.advice}")
+                P2pFallback(peer=peer_text(peer), code=row.code.value, message=f"{row.meaning} {row.advice}")
             )
 
     def _tell(self) -> None:
@@ -313,7 +314,7 @@ class Dcutr:
         if punch.facts is None:
             return None
         over = punch.overtaken and punch.side == "responder"
-        code = judge(punch.facts.evidence) if over else Code.CANCELLED
+        code = judge(punch.facts.evidence).code if over else Code.CANCELLED
         return self._context.failure(punch.facts, code, final=False)
 
     def _settle(self, punch: ActivePunch, peer: PeerId, outcome: PunchOutcome | None, pause: float) -> None:

@@ -16,10 +16,11 @@ import trio.testing
 from punchbridge.addresses import Endpoint, Multiaddr, tcp_addr
 from punchbridge.limits.punch import REDIAL_MAX
 from punchbridge.reach.host_budget import HostBudget
-from punchbridge.reach.verdict import Code, Evidence, judge
+from punchbridge.reach.verdict import Evidence, judge
 from punchbridge.transport.tcp.dial import Dial, DialsKept, TupleTaken
 from punchbridge.transport.tcp.simultaneous import How, SimultaneousOpen
 from punchbridge.transport.tcp.sockets import TcpStream, listen_socket
+from punchbridge.verdict import Code
 from tests.support.swarms import open_descriptors
 
 Take = Callable[[TcpStream, How], Awaitable[str | None]]
@@ -157,7 +158,7 @@ async def test_refused_dials_go_on_from_the_same_port_until_somebody_listens() -
     stream.abort()
     side.close()
     assert got == ["connect"]
-    assert judge(side.evidence) is Code.RESET_BY_NAT
+    assert judge(side.evidence).code is Code.RESET_BY_NAT
 
 
 async def test_punches_that_name_one_victim_share_its_dials() -> None:
@@ -409,7 +410,7 @@ async def test_errors_of_our_own_machine_are_told_apart() -> None:
             await side.run(nursery)
     assert set(side.evidence.local_errors) == {"EADDRNOTAVAIL"}
     assert side.evidence.dials == 0
-    assert judge(side.evidence) is Code.NO_ROUTE
+    assert judge(side.evidence).code is Code.NO_ROUTE
 
 
 async def connected_pair() -> tuple[TcpStream, TcpStream]:
