@@ -2,8 +2,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -142,7 +141,7 @@ class VersionMessage(_message.Message):
     disableRelayTx: bool
     subnetworkId: SubnetworkId
     network: str
-    def __init__(self, protocolVersion: _Optional[int] = ..., services: _Optional[int] = ..., timestamp: _Optional[int] = ..., address: _Optional[_Union[NetAddress, _Mapping]] = ..., id: _Optional[bytes] = ..., userAgent: _Optional[str] = ..., disableRelayTx: _Optional[bool] = ..., subnetworkId: _Optional[_Union[SubnetworkId, _Mapping]] = ..., network: _Optional[str] = ...) -> None: ...
+    def __init__(self, protocolVersion: _Optional[int] = ..., services: _Optional[int] = ..., timestamp: _Optional[int] = ..., address: _Optional[_Union[NetAddress, _Mapping]] = ..., id: _Optional[bytes] = ..., userAgent: _Optional[str] = ..., disableRelayTx: bool = ..., subnetworkId: _Optional[_Union[SubnetworkId, _Mapping]] = ..., network: _Optional[str] = ...) -> None: ...
 
 class VerackMessage(_message.Message):
     __slots__ = ()
@@ -206,7 +205,7 @@ class RequestAddressesMessage(_message.Message):
     SUBNETWORKID_FIELD_NUMBER: _ClassVar[int]
     includeAllSubnetworks: bool
     subnetworkId: SubnetworkId
-    def __init__(self, includeAllSubnetworks: _Optional[bool] = ..., subnetworkId: _Optional[_Union[SubnetworkId, _Mapping]] = ...) -> None: ...
+    def __init__(self, includeAllSubnetworks: bool = ..., subnetworkId: _Optional[_Union[SubnetworkId, _Mapping]] = ...) -> None: ...
 
 class AddressesMessage(_message.Message):
     __slots__ = ("addressList",)
