@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from punchbridge.addresses import Multiaddr, decode
 from punchbridge.errors import AddressError, ProtocolViolation
-from punchbridge.identity import PeerId, parse_peer_id
+from punchbridge.identity import PeerId
 from punchbridge.wire import messages as pb
 
 HOP: Final = "/libp2p/circuit/relay/0.2.0/hop"
@@ -183,10 +183,8 @@ def decode_peer(raw: bytes) -> PeerId:
     """A peer id from its multihash. Raises MalformedMessage."""
     if not 2 <= len(raw) <= MAX_PEER_ID:
         raise MalformedMessage(f"a peer id of {len(raw)} bytes")
-    peer = PeerId(bytes(raw))
     try:
-        # The text form is what parse_peer_id checks; a multihash of another kind has another first letter.
-        return parse_peer_id(peer.to_base58())
+        return PeerId(raw)
     except AddressError:
         raise MalformedMessage("a peer id that is no multihash of a key") from None
 

@@ -8,19 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from libp2p.crypto.exceptions import CryptographyError
-from libp2p.crypto.keys import PublicKey
-from libp2p.crypto.serialization import deserialize_public_key
 
 from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import Identity, PeerId
+from punchbridge.keys import InvalidSignature, KeyRefused, PublicKey
 from punchbridge.wire import messages as pb
-
-MAX_KEY: Final = 1100
-"""Bytes of a public key: RSA with 8192 bits takes 1062. Larger keys only cost the verifier time (CVE-2023-39533)."""
+from punchbridge.wire import varint
 
 
 @dataclass(frozen=True)
@@ -52,37 +45,18 @@ def unseal(raw: bytes, domain: str, payload_types: Collection[bytes]) -> Signed:
         raise ProtocolViolation(f"not a signed envelope ({problem})") from None
     if envelope.payload_type not in payload_types:
         raise ProtocolViolation(f"an envelope of payload type {envelope.payload_type.hex() or 'none'}")
-    key = _public_key(envelope.public_key.Data, envelope.public_key.SerializeToString())
-    signed = _signed_bytes(domain, envelope.payload_type, envelope.payload)
     try:
-        genuine = key.verify(signed, envelope.signature)
-    except (InvalidSignature, ValueError, TypeError, CryptographyError):
-        genuine = False
-    if not genuine:
-        raise ProtocolViolation(f"the envelope's signature is wrong for domain {domain}")
-    return Signed(PeerId.from_pubkey(key), bytes(envelope.payload_type), bytes(envelope.payload))
-
-
-def _public_key(key: bytes, message: bytes) -> PublicKey:
-    if not key or len(key) > MAX_KEY:
-        raise ProtocolViolation(f"an envelope with a public key of {len(key)} bytes")
-    try:
-        return deserialize_public_key(message)
-    except (ValueError, TypeError, KeyError, IndexError, CryptographyError, UnsupportedAlgorithm) as problem:
+        key = PublicKey.parse(envelope.public_key.SerializeToString())
+        key.verify(_signed_bytes(domain, envelope.payload_type, envelope.payload), envelope.signature)
+    except KeyRefused as problem:
         raise ProtocolViolation(f"an envelope with an unusable public key ({problem})") from None
+    except InvalidSignature:
+        raise ProtocolViolation(f"the envelope's signature is wrong for domain {domain}") from None
+    return Signed(key.peer_id, bytes(envelope.payload_type), bytes(envelope.payload))
 
 
 def _signed_bytes(domain: str, payload_type: bytes, payload: bytes) -> bytes:
     out = bytearray()
     for field in (domain.encode(), payload_type, payload):
-        out += _uvarint(len(field)) + field
-    return bytes(out)
-
-
-def _uvarint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
+        out += varint.encode(len(field)) + field
     return bytes(out)

@@ -15,7 +15,6 @@ from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import Identity, PeerId
 from punchbridge.limits.identify import MAX_IDENTIFY_ADDRS, MAX_IDENTIFY_PROTOCOLS
 from punchbridge.limits.wire import MAX_MESSAGE, MAX_MULTISTREAM_LINE
-from punchbridge.wire.identity_key import peer_of_key
 from punchbridge.wire.messages import DecodeError, Identify
 
 __all__ = ["IDENTIFY", "PROTOCOL_VERSION", "PUSH", "IdentifyInfo", "IdentifyUpdate", "decode_update", "encode_info"]
@@ -103,7 +102,7 @@ def decode_update(raw: bytes, peer: PeerId) -> IdentifyUpdate:
     """
     try:
         message = Identify.FromString(raw)
-        if message.public_key and peer_of_key(message.public_key) != peer:
+        if message.public_key and PeerId.of_key(message.public_key) != peer:
             raise ProtocolViolation("the identify message carries another peer's key")
         protocols = tuple(_printable(message.protocols, MAX_IDENTIFY_PROTOCOLS))
         agent = _clean(message.agent_version) if message.HasField("agent_version") else None

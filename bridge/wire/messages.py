@@ -1,19 +1,29 @@
 """The protobuf messages of the libp2p specifications, under short names.
 
-The only module that imports py-libp2p's generated classes: declaring the same messages again would collide in the
-process-wide descriptor pool. Nothing here encodes, decodes or decides; that is the work of each protocol's codec.
+The messages are generated from `proto/punchbridge/wire`; a protobuf package name is not on the wire. Nothing here
+encodes, decodes or decides; that is the work of each protocol's codec.
 """
 
 from __future__ import annotations
 
 from google.protobuf.message import DecodeError
-from libp2p.crypto.pb.crypto_pb2 import KeyType
-from libp2p.crypto.pb.crypto_pb2 import PublicKey as PublicKeyMessage
-from libp2p.identity.identify.pb.identify_pb2 import Identify
-from libp2p.peer.pb.envelope_pb2 import Envelope
-from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Limit, PeerId, Reservation, Status, StopMessage, Voucher
-from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
-from libp2p.security.noise.pb.noise_pb2 import NoiseExtensions, NoiseHandshakePayload
+
+from punchbridge._pb.punchbridge.wire.circuit_pb2 import (
+    HopMessage,
+    Limit,
+    PeerId,
+    Reservation,
+    Status,
+    StopMessage,
+    Voucher,
+)
+from punchbridge._pb.punchbridge.wire.dcutr_pb2 import HolePunch
+from punchbridge._pb.punchbridge.wire.envelope_pb2 import Envelope
+from punchbridge._pb.punchbridge.wire.identify_pb2 import Identify
+from punchbridge._pb.punchbridge.wire.keys_pb2 import KeyType
+from punchbridge._pb.punchbridge.wire.keys_pb2 import PublicKey as PublicKeyMessage
+from punchbridge._pb.punchbridge.wire.noise_pb2 import NoiseExtensions, NoiseHandshakePayload
+from punchbridge._pb.punchbridge.wire.peer_record_pb2 import PeerRecord
 
 __all__ = [
     "DecodeError",
@@ -26,6 +36,7 @@ __all__ = [
     "NoiseExtensions",
     "NoiseHandshakePayload",
     "PeerId",
+    "PeerRecord",
     "PublicKeyMessage",
     "Reservation",
     "Status",

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchbridge.errors import AuthenticationFailed, NegotiationFailed, ProtocolViolation, WrongPeer
-from punchbridge.identity import Identity
+from punchbridge.identity import Identity, PeerId
 from punchbridge.limits.wire import MAX_NOISE_PLAINTEXT
-from punchbridge.wire.identity_key import peer_of_key, verify_identity
+from punchbridge.wire.identity_key import verify_identity
 from punchbridge.wire.messages import KeyType, NoiseExtensions, NoiseHandshakePayload, PublicKeyMessage
 from punchbridge.wire.noise import Handshake, Opener, Sealer, Secured
 
@@ -140,21 +140,21 @@ def test_rsa_and_ecdsa_and_secp256k1_identities() -> None:
     private = rsa_key(2048)
     key = serialized(KeyType.RSA, der(private.public_key()))
     signature = private.sign(b"data", padding.PKCS1v15(), hashes.SHA256())
-    assert verify_identity(key, signature, b"data") == peer_of_key(key)
-    assert peer_of_key(key).to_bytes()[:2] == b"\x12\x20"
+    assert verify_identity(key, signature, b"data") == PeerId.of_key(key)
+    assert PeerId.of_key(key).to_bytes()[:2] == b"\x12\x20"
     for kind, curve in ((KeyType.ECDSA, ec.SECP256R1()), (KeyType.Secp256k1, ec.SECP256K1())):
         secret = ec.generate_private_key(curve)
         public = secret.public_key()
         compressed = public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
         key = serialized(kind, der(public) if kind == KeyType.ECDSA else compressed)
         signature = secret.sign(b"data", ec.ECDSA(hashes.SHA256()))
-        assert verify_identity(key, signature, b"data") == peer_of_key(key)
+        assert verify_identity(key, signature, b"data") == PeerId.of_key(key)
         with pytest.raises(AuthenticationFailed):
             verify_identity(key, signature, b"other data")
 
 
 def test_an_ed25519_peer_id_is_the_one_of_the_identity_module() -> None:
-    assert peer_of_key(ALICE.public_key.serialize()) == ALICE.peer_id
+    assert PeerId.of_key(ALICE.public_key.serialize()) == ALICE.peer_id
 
 
 def test_rsa_keys_above_8192_bits_are_refused() -> None:
@@ -167,7 +167,7 @@ def test_rsa_keys_above_8192_bits_are_refused() -> None:
 
 def test_an_unknown_key_type_is_refused() -> None:
     with pytest.raises(AuthenticationFailed, match="key type"):
-        verify_identity(serialized(KeyType.ECC_P256, bytes(32)), bytes(64), b"data")
+        verify_identity(serialized(4, bytes(32)), bytes(64), b"data")
 
 
 @given(st.binary(max_size=100), st.binary(max_size=80))

@@ -9,10 +9,13 @@ from libp2p.peer.envelope import unmarshal_envelope
 
 from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import Identity
+from punchbridge.keys import KeyKind
+from punchbridge.limits.wire import MAX_IDENTITY_KEY
 from punchbridge.wire import messages as pb
 from punchbridge.wire.circuit import U64_MAX
 from punchbridge.wire.envelope import seal, unseal
 from punchbridge.wire.voucher import CLOCK_SKEW, DOMAIN, PAYLOAD_TYPE, open_voucher, seal_voucher
+from tests.support.identities import KINDS, identity_of
 
 RELAY = Identity.generate()
 PEER = Identity.generate()
@@ -32,6 +35,14 @@ def _voucher(relay: Identity, peer: Identity) -> bytes:
 
 def test_a_voucher_opens_for_whom_it_was_made() -> None:
     assert _open(VALID) == NOW + 3600
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_relay_of_any_kind_of_key_is_believed(kind: KeyKind) -> None:
+    relay, other = identity_of(kind), identity_of(kind, 1)
+    assert _open(seal_voucher(relay, PEER.peer_id, NOW + 1), relay) == NOW + 1
+    with pytest.raises(ProtocolViolation, match="not of"):
+        _open(seal_voucher(other, PEER.peer_id, NOW + 1), relay)
 
 
 def test_py_libp2p_verifies_our_envelope() -> None:
@@ -103,6 +114,6 @@ def test_any_public_key_is_refused_with_a_typed_error(kind: int, key: bytes) -> 
 
 def test_an_oversized_key_is_refused_before_it_is_parsed() -> None:
     envelope = pb.Envelope(payload_type=PAYLOAD_TYPE, payload=b"", signature=b"s")
-    envelope.public_key.Data = b"\x30" * 1101
-    with pytest.raises(ProtocolViolation, match="1101 bytes"):
+    envelope.public_key.data = b"\x30" * MAX_IDENTITY_KEY
+    with pytest.raises(ProtocolViolation, match=f"{MAX_IDENTITY_KEY + 3} bytes, the limit"):
         _open(envelope.SerializeToString())

@@ -109,8 +109,8 @@ class Network:
             await self.nursery.start(node.client.run)
         return node
 
-    async def relay(self, access: Access | None = None, **limits: float) -> Relay:
-        swarm, log = await self._swarm(None)
+    async def relay(self, access: Access | None = None, *, identity: Identity | None = None, **limits: float) -> Relay:
+        swarm, log = await self._swarm(identity)
         (addr,) = await swarm.listen(ANY_PORT)
         service = HopService(swarm, RelayLimits(**limits), access)  # type: ignore[arg-type]
         await self.nursery.start(service.run)

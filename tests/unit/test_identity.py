@@ -14,6 +14,7 @@ from libp2p.crypto.pb import crypto_pb2
 
 from punchbridge.errors import AddressError, IdentityError
 from punchbridge.identity import Identity, PeerId, load, load_or_create, parse_peer_id, peer_id_forms, peer_text
+from punchbridge.keys import InvalidSignature
 
 
 def test_first_use_makes_a_private_key_file_and_the_next_reads_it(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ def test_key_file_holds_seed_and_public_half(tmp_path: Path) -> None:
     message = crypto_pb2.PrivateKey.FromString(path.read_bytes())
     assert message.key_type == crypto_pb2.KeyType.Ed25519
     assert len(message.data) == 64
-    assert message.data[32:] == identity.public_key.to_bytes()
+    assert message.data[32:] == identity.public_key.data
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
@@ -112,4 +113,6 @@ def test_any_text_is_a_peer_id_or_an_address_error(text: str) -> None:
 
 def test_signatures_verify_with_the_public_key() -> None:
     identity = Identity.generate()
-    assert identity.public_key.verify(b"data", identity.sign(b"data"))
+    identity.public_key.verify(b"data", identity.sign(b"data"))
+    with pytest.raises(InvalidSignature):
+        identity.public_key.verify(b"other data", identity.sign(b"data"))

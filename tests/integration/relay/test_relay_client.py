@@ -10,9 +10,11 @@ from punchbridge.addresses import Multiaddr, is_relayed, parse, with_peer
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ReservationAccepted, ReservationLost
 from punchbridge.identity import Identity, peer_text
+from punchbridge.keys import KeyKind
 from punchbridge.wire.circuit import Status, encode_hop_answer
 from punchbridge_relay.program import RelayConfig
 from punchbridge_relay.program import run as run_relay
+from tests.support.identities import KINDS, identity_of
 from tests.support.relay_lab import ECHO, echo, fake_relay, grant, network
 
 STRANGER = Identity.generate()
@@ -30,6 +32,18 @@ async def test_a_circuit_address_is_announced_only_after_the_relay_accepted() ->
         assert accepted.addrs == (expected,)
         assert (accepted.limit_seconds, accepted.limit_bytes, accepted.renewed) == (120, 131072, False)
         assert node.relays.reservations() == (reservation,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_relay_and_peers_may_have_keys_of_any_kind(kind: KeyKind) -> None:
+    """go-libp2p and js-libp2p make ECDSA and RSA keys as well; a voucher is signed with them like everything else."""
+    async with network() as net:
+        relay = await net.relay(identity=identity_of(kind))
+        listener, dialer = await net.node(identity=identity_of(kind, 1)), await net.node()
+        await listener.swarm.handle(ECHO, echo, max_streams=4, max_per_peer=4)
+        reservation = await listener.relays.reserve(relay.addr)
+        connection = await dialer.swarm.dial(reservation.addrs[0])
+        assert (connection.peer, connection.relay) == (identity_of(kind, 1).peer_id, identity_of(kind).peer_id)
 
 
 async def test_listening_on_a_circuit_address_is_a_reservation() -> None:
