@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from libp2p.peer.envelope import unmarshal_envelope
 
 from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import Identity
@@ -43,14 +42,6 @@ def test_a_relay_of_any_kind_of_key_is_believed(kind: KeyKind) -> None:
     assert _open(seal_voucher(relay, PEER.peer_id, NOW + 1), relay) == NOW + 1
     with pytest.raises(ProtocolViolation, match="not of"):
         _open(seal_voucher(other, PEER.peer_id, NOW + 1), relay)
-
-
-def test_py_libp2p_verifies_our_envelope() -> None:
-    envelope = unmarshal_envelope(VALID)
-    envelope.validate(DOMAIN)
-    assert envelope.payload_type == bytes([0x03, 0x02])
-    voucher = pb.Voucher.FromString(envelope.raw_payload)
-    assert voucher.relay == RELAY.peer_id.to_bytes()
 
 
 def test_the_payload_is_canonical() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from libp2p.crypto.pb import crypto_pb2
 
 from punchbridge.errors import AddressError, IdentityError
 from punchbridge.identity import Identity, PeerId, load, load_or_create, parse_peer_id, peer_id_forms, peer_text
@@ -29,10 +28,10 @@ def test_first_use_makes_a_private_key_file_and_the_next_reads_it(tmp_path: Path
 def test_key_file_holds_seed_and_public_half(tmp_path: Path) -> None:
     path = tmp_path / "key"
     identity = load_or_create(path)
-    message = crypto_pb2.PrivateKey.FromString(path.read_bytes())
-    assert message.key_type == crypto_pb2.KeyType.Ed25519
-    assert len(message.data) == 64
-    assert message.data[32:] == identity.public_key.data
+    content = path.read_bytes()
+    assert content[:4] == b"\x08\x01\x12\x40"  # key type Ed25519, 64 bytes
+    assert len(content) == 4 + 64
+    assert content[36:] == identity.public_key.data
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
@@ -82,9 +81,7 @@ def test_directory_in_place_of_a_key_is_refused(tmp_path: Path) -> None:
 def test_key_with_the_public_half_twice_is_read(tmp_path: Path) -> None:
     path = tmp_path / "key"
     identity = load_or_create(path)
-    message = crypto_pb2.PrivateKey.FromString(path.read_bytes())
-    message.data += message.data[32:]
-    path.write_bytes(message.SerializeToString())
+    path.write_bytes(b"\x08\x01\x12\x60" + path.read_bytes()[4:] + identity.public_key.data)
     assert load(path).peer_id == identity.peer_id
 
 

@@ -1,4 +1,4 @@
-"""Identity keys of all four kinds: the specification's vectors, py-libp2p as the other side, and any bytes."""
+"""Identity keys of all four kinds: the specification's vectors, what is refused, and any bytes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
-from libp2p.crypto.serialization import deserialize_private_key, deserialize_public_key
-from libp2p.peer.id import ID
 
 from punchbridge.identity import load
 from punchbridge.keys import _SECP256K1_ORDER, InvalidSignature, KeyKind, KeyRefused, PrivateKey, PublicKey
 from punchbridge.limits.wire import MAX_IDENTITY_KEY
 from tests.support.identities import KINDS, identity_of
 
-KNOWN_TO_PY_LIBP2P = (KeyKind.RSA, KeyKind.ED25519, KeyKind.SECP256K1)
 VECTORS = {
     KeyKind[kind]: (bytes.fromhex(private), bytes.fromhex(public))
     for kind, private, public in (
@@ -58,24 +55,6 @@ def test_only_the_owner_signs_and_only_what_was_signed(kind: KeyKind) -> None:
     ):
         with pytest.raises(InvalidSignature):
             key.verify(data, signed)
-
-
-@pytest.mark.parametrize("kind", KNOWN_TO_PY_LIBP2P)
-def test_py_libp2p_reads_the_same_key_and_names_the_same_peer(kind: KeyKind) -> None:
-    private = identity_of(kind).private_key
-    theirs = deserialize_public_key(private.public.serialize())
-    assert theirs.serialize() == private.public.serialize()
-    assert ID.from_pubkey(theirs).to_bytes() == private.public.peer_id.to_bytes()
-    assert str(ID.from_pubkey(theirs)) == str(private.public.peer_id)
-
-
-@pytest.mark.parametrize("kind", KNOWN_TO_PY_LIBP2P)
-def test_each_side_verifies_what_the_other_signed(kind: KeyKind) -> None:
-    private = identity_of(kind).private_key
-    data = private.data[:32] if kind is KeyKind.ED25519 else private.data  # py-libp2p writes and reads the seed alone
-    theirs = deserialize_private_key(bytes((0x08, kind)) + _field(data))
-    assert theirs.get_public_key().verify(b"data", private.sign(b"data"))
-    private.public.verify(b"data", theirs.sign(b"data"))
 
 
 def _field(data: bytes) -> bytes:

@@ -8,11 +8,14 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from libp2p.crypto.pb import crypto_pb2
 from libp2p.identity.identify.pb import identify_pb2
+from libp2p.peer.envelope import unmarshal_envelope
 from libp2p.peer.pb import envelope_pb2, peer_record_pb2
 from libp2p.relay.circuit_v2.pb import circuit_pb2, dcutr_pb2
 from libp2p.security.noise.pb import noise_pb2
 
+from punchbridge.identity import Identity
 from punchbridge.wire import messages as pb
+from punchbridge.wire.voucher import DOMAIN, seal_voucher
 
 PAIRS = [
     (pb.PublicKeyMessage, crypto_pb2.PublicKey),
@@ -52,6 +55,15 @@ def test_zero_is_written_where_its_presence_means_something() -> None:
     assert pb.HopMessage(type=pb.HopMessage.RESERVE).SerializeToString() == b"\x08\x00"
     assert pb.StopMessage(type=pb.StopMessage.CONNECT).SerializeToString() == b"\x08\x00"
     assert pb.Limit(duration=0, data=0).SerializeToString() == b"\x08\x00\x10\x00"
+
+
+def test_py_libp2p_verifies_our_envelope() -> None:
+    relay, peer = Identity.generate(), Identity.generate()
+    envelope = unmarshal_envelope(seal_voucher(relay, peer.peer_id, 1_800_000_000))
+    envelope.validate(DOMAIN)
+    assert envelope.payload_type == bytes([0x03, 0x02])
+    voucher = pb.Voucher.FromString(envelope.raw_payload)
+    assert (voucher.relay, voucher.peer) == (relay.peer_id.to_bytes(), peer.peer_id.to_bytes())
 
 
 def test_our_names_do_not_collide_with_those_of_py_libp2p() -> None:
