@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 COMMAND_SECONDS: Final = 20.0
-"""One `ip` or `nft` call. They take milliseconds; a loaded two-core machine may need a second."""
+"""One `ip` or `nft` call, or one answer of the kernel about its sockets.
+
+They take milliseconds; a loaded two-core machine may need a second.
+"""
 
 WIRE_READY_SECONDS: Final = 10.0
 """Start of the wire process: one interpreter start, about 50 ms when the machine is idle."""

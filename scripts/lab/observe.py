@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+import socket
 import struct
 from dataclasses import dataclass
 
 from lab import commands, session
+from lab.limits import COMMAND_SECONDS
 
 ESTABLISHED = 1
 LISTEN = 10
@@ -26,12 +29,16 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class TcpSocket:
-    """One TCP socket of a host; `state` is the kernel's number (1 established, 10 listening)."""
+    """One TCP socket of a host; `state` is the kernel's number (1 established, 10 listening).
+
+    `received` counts the payload bytes that have arrived in order.
+    """
 
     local: Endpoint
     remote: Endpoint
     state: int
     inode: int
+    received: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +63,72 @@ class Count:
     bytes: int
 
 
-def _endpoint(text: str) -> Endpoint:
-    address, port = text.split(":")
-    words = struct.unpack(f">{len(address) // 8}I", bytes.fromhex(address))
-    packed = struct.pack(f"={len(words)}I", *words)  # the kernel prints host-order words
-    host = ipaddress.ip_address(packed)
-    if isinstance(host, ipaddress.IPv6Address) and host.ipv4_mapped is not None:
-        return Endpoint(str(host.ipv4_mapped), int(port, 16))
-    return Endpoint(str(host), int(port, 16))
+# linux/inet_diag.h and linux/sock_diag.h: one request asks for all TCP sockets of a family, with their tcp_info.
+_SOCK_DIAG, _BY_FAMILY, _ROOT_AND_MATCH, _REQUEST = 4, 20, 0x300, 0x1
+_DONE, _ERROR, _INFO = 3, 2, 2
+_ASK = struct.Struct("=IHHII BBBBI 48x")
+_TOLD = struct.Struct("=BBBB HH 16s 16s I8s IIIII")
+_PORTS = struct.Struct(">HH")
+_ATTRIBUTE = struct.Struct("=HH")
+_COUNT = struct.Struct("=Q")
+_RECEIVED_AT = 128
+"""Where struct tcp_info has tcpi_bytes_received (linux/tcp.h)."""
+_DUMP_BYTES = 64 * 1024
+"""One read of a dump; the kernel fills at most 32 KiB."""
+
+
+def _host(family: int, packed: bytes) -> str:
+    if family == socket.AF_INET:
+        return str(ipaddress.IPv4Address(packed[:4]))
+    host = ipaddress.IPv6Address(packed)
+    return str(host.ipv4_mapped or host)
+
+
+def _received(attributes: bytes) -> int:
+    """The bytes received that the tcp_info among a message's attributes names; 0 without a tcp_info."""
+    while len(attributes) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(attributes)
+        if kind == _INFO and length >= _ATTRIBUTE.size + _RECEIVED_AT + _COUNT.size:
+            return int(_COUNT.unpack_from(attributes, _ATTRIBUTE.size + _RECEIVED_AT)[0])
+        attributes = attributes[max(_ATTRIBUTE.size, (length + 3) & ~3) :]
+    return 0
+
+
+def _socket(message: bytes) -> TcpSocket:
+    family, state, _, _, _, _, local, remote, _, _, _, _, _, _, inode = _TOLD.unpack_from(message)
+    local_port, remote_port = _PORTS.unpack_from(message, 4)
+    ends = Endpoint(_host(family, local), local_port), Endpoint(_host(family, remote), remote_port)
+    return TcpSocket(*ends, state, inode, _received(message[_TOLD.size :]))
+
+
+def _dump(asked: socket.socket, family: int, states: int) -> list[TcpSocket]:
+    asked.send(
+        _ASK.pack(
+            _ASK.size, _BY_FAMILY, _REQUEST | _ROOT_AND_MATCH, 0, 0,
+            family, socket.IPPROTO_TCP, 1 << (_INFO - 1), 0, states,
+        )
+    )  # fmt: skip
+    found: list[TcpSocket] = []
+    while True:
+        answer = asked.recv(_DUMP_BYTES)
+        while answer:
+            length, kind = struct.unpack_from("=IH", answer)
+            if kind == _DONE:
+                return found
+            if kind == _ERROR:
+                number = -struct.unpack_from("=i", answer, 16)[0]
+                raise OSError(number, f"sock_diag: {os.strerror(number)} (the kernel needs its module tcp_diag)")
+            found.append(_socket(answer[16:length]))
+            answer = answer[(length + 3) & ~3 :]
 
 
 def tcp_sockets(namespace: str, states: tuple[int, ...] = (ESTABLISHED,)) -> list[TcpSocket]:
-    """TCP sockets of a namespace in the given states, from /proc. Raises OSError."""
-    text = ""
-    with session.inside(namespace):
-        for name in ("tcp", "tcp6"):
-            with open(f"/proc/thread-self/net/{name}") as file:
-                text += "".join(file.readlines()[1:])
-    found = []
-    for line in text.splitlines():
-        fields = line.split()
-        if int(fields[3], 16) in states:
-            found.append(TcpSocket(_endpoint(fields[1]), _endpoint(fields[2]), int(fields[3], 16), int(fields[9])))
-    return found
+    """TCP sockets of a namespace in the given states, as the kernel's sock_diag tells them. Raises OSError."""
+    wanted = sum(1 << state for state in states)
+    family, kind = socket.AF_NETLINK, socket.SOCK_DGRAM
+    with session.socket_in(namespace, lambda: socket.socket(family, kind, _SOCK_DIAG)) as asked:
+        asked.settimeout(COMMAND_SECONDS)
+        return [one for family in (socket.AF_INET, socket.AF_INET6) for one in _dump(asked, family, wanted)]
 
 
 _TUPLE = re.compile(r"src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+)(?: packets=(\d+) bytes=(\d+))?(?: \[UNREPLIED\])?")

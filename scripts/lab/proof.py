@@ -1,11 +1,14 @@
-"""Proof that a connection is direct: the kernel's sockets on both hosts, matched across the NATs.
+"""Proof that a connection is direct: the kernel's sockets on both hosts, matched across the NATs, and their bytes.
 
-Reads the lab, believes no program. The other halves of the proof (still relay counters, survival of the
-relay's death) are judged by the scenario from counters taken here.
+This module reads the lab and believes no program. Two sockets that match are not enough: both may be established
+while nothing that either side waits for can arrive. A connection counts once payload has arrived at both of its ends.
+The other halves of the proof (still relay counters, survival of the relay's death) are judged by the scenario from
+counters taken here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.lab import Lab
@@ -17,14 +20,23 @@ _RELAY = frozenset((*RELAY4, *RELAY6))
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One host's view of the direct connection; `external` is its local endpoint after all its NATs."""
+    """One host's view of the direct connection; `external` is its local endpoint after all its NATs.
+
+    `received` is the socket's own counter of payload bytes (`lab.observe.TcpSocket`).
+    """
 
     local: Endpoint
     remote: Endpoint
     external: Endpoint
+    received: int
 
-    def as_json(self) -> dict[str, str]:
-        return {"local": str(self.local), "remote": str(self.remote), "external": str(self.external)}
+    def as_json(self) -> dict[str, object]:
+        return {
+            "local": str(self.local),
+            "remote": str(self.remote),
+            "external": str(self.external),
+            "received_bytes": self.received,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,11 @@ class Pair:
 
     a: End
     b: End
+
+    @property
+    def tuples(self) -> tuple[Endpoint, ...]:
+        """What identifies the connection: both ends' local and remote endpoints."""
+        return (self.a.local, self.a.remote, self.b.local, self.b.remote)
 
     def as_json(self) -> dict[str, object]:
         return {"a": self.a.as_json(), "b": self.b.as_json(), "matching": True}
@@ -58,12 +75,12 @@ def external(lab: Lab, side: str, sock: TcpSocket) -> Endpoint:
     return seen
 
 
-def direct_pairs(lab: Lab) -> list[Pair]:
-    """Every established TCP connection between the two hosts that does not involve the relay."""
+def established_pairs(lab: Lab) -> list[Pair]:
+    """Every established TCP connection between the two hosts that does not involve the relay, whatever it carried."""
     ends: dict[str, list[End]] = {}
     for side in ("a", "b"):
         ends[side] = [
-            End(sock.local, sock.remote, external(lab, side, sock))
+            End(sock.local, sock.remote, external(lab, side, sock), sock.received)
             for sock in lab.sockets(side)
             if sock.remote.host not in _RELAY and not sock.remote.host.startswith(("127.", "::1"))
         ]
@@ -73,6 +90,20 @@ def direct_pairs(lab: Lab) -> list[Pair]:
         for other in ends["b"]
         if one.external == other.remote and other.external == one.remote
     ]
+
+
+def direct_pairs(lab: Lab, since: Sequence[Pair] = ()) -> list[Pair]:
+    """The connections between the two hosts that carried payload both ways, by the counters of both hosts' sockets.
+
+    `since`: what `established_pairs` gave earlier; the counters of these have to have risen since then.
+    """
+    earlier = {pair.tuples: (pair.a.received, pair.b.received) for pair in since}
+    found = []
+    for pair in established_pairs(lab):
+        a, b = earlier.get(pair.tuples, (0, 0))
+        if pair.a.received > a and pair.b.received > b:
+            found.append(pair)
+    return found
 
 
 def traffic(lab: Lab) -> dict[str, int]:

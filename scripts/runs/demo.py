@@ -130,6 +130,8 @@ def _rows(report: Report) -> list[tuple[str, str, bool | None]]:
         a, b = ends["a"], ends["b"]
         rows.append(("listener's socket", f"{a['local']} (outside {a['external']}) → {a['remote']}", None))
         rows.append(("dialer's socket", f"{b['local']} (outside {b['external']}) → {b['remote']}", None))
+        moved = f"listener {a['received_bytes']} bytes, dialer {b['received_bytes']} bytes"
+        rows.append(("bytes arrived at both sockets", moved, proof["five_tuples_match"]))
     rows.append(("both 5-tuples match across the NATs", "", proof["five_tuples_match"]))
     if punch.get("elapsed_ms") is not None:
         text = (

@@ -172,7 +172,10 @@ def _proof(report: Data) -> list[str]:
     for pair in report["five_tuples"]:
         for side in ("a", "b"):
             end = pair[side]
-            lines += [f"- host {side}: local {end['local']}, seen outside as {end['external']}, remote {end['remote']}"]
+            lines += [
+                f"- host {side}: local {end['local']}, seen outside as {end['external']}, remote {end['remote']}; "
+                f"its socket received {end['received_bytes']} bytes"
+            ]
     words = {True: "yes", False: "**no**", None: "not asked"}
     lines += [f"- {name.replace('_', ' ')}: {words[value]}" for name, value in report["proof"].items()]
     return [*lines, ""]

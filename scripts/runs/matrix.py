@@ -237,9 +237,9 @@ def markdown(cells: Sequence[Cell], scenario: Scenario, environment: dict[str, s
         f"Python {environment['python']}, commit {environment['commit'][:12]}.",
         "",
         "`direct` needs matching TCP 5-tuples in both hosts' own socket tables, translated through the NATs'",
-        "connection tables, besides the programs' events. A pair expected on the relay passes when the failure was",
-        "reported and messages kept flowing over the relay. Times: from CONNECT to a finished round trip on the new",
-        "connection, median.",
+        "connection tables, whose byte counters rise at both ends while traffic is watched, besides the programs'",
+        "events. A pair expected on the relay passes when the failure was reported and messages kept flowing over the",
+        "relay. Times: from CONNECT to a finished round trip on the new connection, median.",
         "",
     ]
     core = [name for name in names if name in CORE]

@@ -131,7 +131,7 @@ class Report:
 
     @property
     def direct(self) -> bool:
-        """Direct by events and by the kernel: matching 5-tuples on both hosts."""
+        """Direct by events and by the kernel: matching 5-tuples on both hosts that carried bytes both ways."""
         return self.outcome == "direct" and bool(self.five_tuples)
 
     @property

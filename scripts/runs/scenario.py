@@ -153,18 +153,22 @@ def _difference(first: Mapping[str, float], last: Mapping[str, float], name: str
     return last[name] - first[name] if name in first and name in last else None
 
 
-def _watch(run: Run, outcome: str) -> dict[str, Any]:
-    """Watch traffic for `duration`: which path's bytes rise, do the application's counters rise."""
-    if outcome == "direct":
+def _watch(run: Run, report: Report) -> None:
+    """Watch traffic for `duration`: which path's bytes rise, on which sockets, do the application's counters rise."""
+    direct = report.outcome == "direct"
+    if direct:
         run.log.wait(lambda: _on_direct_path(run.log), PROOF_SECONDS, alive=["listener", "dialer"])
         run.mark("traffic.direct")
         # The relayed connection carries nothing any more and gives its place at the relay back.
         run.log.wait(lambda: run.log.last("circuit.closed", who="relay"), RELEASE_SECONDS, alive=["listener", "dialer"])
+    # A direct connection has to carry payload while it is watched; on the relay none may ever have carried any.
+    pairs = proof.established_pairs(run.lab) if direct else []
     flows, first = run.flows(), run.sample()
     time.sleep(run.scenario.duration)
     moving = _moving(run, flows, PROOF_SECONDS)
     last = run.sample()
-    return {
+    report.five_tuples = [pair.as_json() for pair in proof.direct_pairs(run.lab, since=pairs)]
+    report.watched = {
         "seconds": round(last["at"] - first["at"], 3),
         "direct_bytes": last["direct"] - first["direct"],
         "relay_bytes": last["relay"] - first["relay"],
@@ -282,8 +286,7 @@ def _conduct(run: Run, hooks: Mapping[str, Hook]) -> Report:
         hooks.get("outcome", _nothing)(run)
         if run.scenario.detour and report.outcome == "direct":
             report.slower = slower.conduct(run)
-        report.watched = _watch(run, report.outcome)
-        report.five_tuples = [pair.as_json() for pair in proof.direct_pairs(run.lab)]
+        _watch(run, report)
         hooks.get("watched", _nothing)(run)
         if run.scenario.cut_direct and report.outcome == "direct":
             report.after_cut = _cut_direct(run)

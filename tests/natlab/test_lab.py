@@ -164,7 +164,10 @@ def test_punch_and_proof_across_the_nats(pair: tuple[str, str]) -> None:
         assert proof.direct_pairs(lab) == []
         with punched(lab) as ends:
             before = proof.traffic(lab)
+            assert len(proof.established_pairs(lab)) == 1
+            assert proof.direct_pairs(lab) == []
             assert passes(ends["a"], ends["b"], 1.0)
+            assert proof.direct_pairs(lab) == []  # nothing has come back yet
             assert passes(ends["b"], ends["a"], 1.0)
             after = proof.traffic(lab)
             (found,) = proof.direct_pairs(lab)
@@ -175,6 +178,28 @@ def test_punch_and_proof_across_the_nats(pair: tuple[str, str]) -> None:
                 )
     assert after["direct"] > before["direct"]
     assert after["relay"] == before["relay"]
+
+
+def test_matching_sockets_that_no_byte_passes_prove_nothing() -> None:
+    with Lab("home", "home") as lab, punched(lab) as ends:
+        lab.cut_direct()
+        assert not passes(ends["a"], ends["b"], SILENCE)
+        assert not passes(ends["b"], ends["a"], SILENCE)
+        assert len(proof.established_pairs(lab)) == 1
+        assert proof.direct_pairs(lab) == []
+
+
+def test_what_a_connection_carried_before_is_no_proof_for_what_follows() -> None:
+    with Lab("home", "home") as lab, punched(lab) as ends:
+        assert passes(ends["a"], ends["b"], 1.0)
+        assert passes(ends["b"], ends["a"], 1.0)
+        carried = proof.direct_pairs(lab)
+        assert [(pair.a.received, pair.b.received) for pair in carried] == [(1, 1)]
+        assert proof.direct_pairs(lab, since=carried) == []
+        assert passes(ends["a"], ends["b"], 1.0)
+        assert proof.direct_pairs(lab, since=carried) == []
+        assert passes(ends["b"], ends["a"], 1.0)
+        assert [pair.tuples for pair in proof.direct_pairs(lab, since=carried)] == [carried[0].tuples]
 
 
 def test_symmetric_nats_are_not_punched() -> None:

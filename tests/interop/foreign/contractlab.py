@@ -230,13 +230,13 @@ def conduct(lab: SuiteLab, order: dict[str, Any], folder: Path) -> dict[str, Any
     kinds = {"relay": order["relay"], "a": order["listener"], "b": order["dialer"]}
     run = {side: Program(lab, side, kind, env[side], folder) for side, kind in kinds.items()}
     began = time.monotonic()
-    pairs: dict[str, object] = {}
+    pairs: dict[tuple[observe.Endpoint, ...], object] = {}
     bound: dict[str, list[str]] = {}
     while (status := run["b"].process.poll()) is None and time.monotonic() - began < order.get(
         "seconds", SECONDS[suite]
     ):
         for pair in proof.direct_pairs(lab):
-            pairs[str(pair)] = pair.as_json()
+            pairs[pair.tuples] = pair.as_json()
         bound = {side: listening(lab, side) or bound.get(side, []) for side in "ab"}
         time.sleep(SAMPLE)
     found = {

@@ -80,9 +80,10 @@ def conduct(lab: Lab, folder: Path) -> dict[str, Any]:
         peer.wait("handshake")
     until(lambda: proof.direct_pairs(lab), "the path did not become direct", DIRECT_SECONDS)
     found["seconds"] = round(time.monotonic() - began, 1)
-    found["sockets"] = [pair.as_json() for pair in proof.direct_pairs(lab)]
     until(lambda: _still(lab), "the relay still carries the session", RELEASED_SECONDS)
+    pairs = proof.established_pairs(lab)
     found["talk"] = exchange(lab, client, server)
+    found["sockets"] = [pair.as_json() for pair in proof.direct_pairs(lab, since=pairs)]
     relay.kill()
     relay.wait()
     pings = {peer: len(peer.find("pinged")) for peer in (client, server)}
@@ -113,7 +114,7 @@ def conduct_own(lab: Lab, folder: Path) -> dict[str, Any]:
     until(lambda: proof.direct_pairs(lab), "the path did not become direct", DIRECT_SECONDS)
     relay.kill()
     relay.wait()
-    before = proof.traffic(lab)
+    pairs, before = proof.established_pairs(lab), proof.traffic(lab)
     with logs["kaspa_p2p_client"].open("w") as log:
         client = lab.popen("b", command("kaspa_p2p_client"), cwd=folder, stdout=log, stderr=log)
     status = client.wait(OWN_SECONDS)
@@ -121,7 +122,7 @@ def conduct_own(lab: Lab, folder: Path) -> dict[str, Any]:
     return {
         "versions": {},
         "status": status,
-        "sockets": [pair.as_json() for pair in proof.direct_pairs(lab)],
+        "sockets": [pair.as_json() for pair in proof.direct_pairs(lab, since=pairs)],
         "bytes": {path: after[path] - before[path] for path in before},
         "logs": {name: path.read_text()[-20_000:] for name, path in logs.items()},
     }

@@ -78,8 +78,9 @@ def conduct(lab: Lab, order: dict[str, Any]) -> dict[str, Any]:
         dialer.ask("dial", addr=f"{relay.addr}/p2p-circuit/p2p/{listener.id}")
         found["direct"] = _wait_direct(lab, ours, other, order.get("seconds", DIRECT_SECONDS))
         found["seconds"] = round(time.monotonic() - began, 2)
-        found["sockets"] = [pair.as_json() for pair in proof.direct_pairs(lab)]
+        pairs = proof.established_pairs(lab) if found["direct"] else []
         found["echo"] = _echo(lab, ours, other)
+        found["sockets"] = [pair.as_json() for pair in proof.direct_pairs(lab, since=pairs)]
         if found["direct"]:
             relay.process.kill()
             relay.process.wait()
