@@ -1,4 +1,4 @@
-"""Addresses to punch with: what others observed of us, what we announce, and which of the peer's we dare to dial.
+"""Addresses to punch with: which of our own we offer, and which of the peer's we dare to dial.
 
 A candidate list from the network is an attacker's list until filtered: it must not aim our dials at loopback, at a
 LAN, or at a third party's hosts (no known implementation filters it). Pure; opens no socket and resolves no name.
@@ -7,7 +7,7 @@ LAN, or at a third party's hosts (no known implementation filters it). Pure; ope
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -28,12 +28,10 @@ from punchbridge.limits.punch import (
     MAX_CANDIDATE_HOSTS,
     MAX_CANDIDATE_PORTS,
     MAX_CANDIDATES,
-    MAX_OBSERVERS,
-    STALE_OBSERVATION,
 )
-from punchbridge.reach.nat import MappingReport, Observation, classify, endpoint_key
+from punchbridge.reach.nat import endpoint_key
 
-__all__ = ["ObservedAddresses", "Refusal", "RemoteCandidates", "Scope", "filter_remote", "own_candidates"]
+__all__ = ["Refusal", "RemoteCandidates", "Scope", "filter_remote", "own_candidates"]
 
 _NAT64 = IPv6Address("64:ff9b::")
 
@@ -77,84 +75,6 @@ class RemoteCandidates:
 
     accepted: tuple[Multiaddr, ...]
     refused: tuple[tuple[str, Refusal], ...] = ()
-
-
-class ObservedAddresses:
-    """What other peers see as the address of our listening port. One entry for each observer endpoint.
-
-    Only observations from direct connections that use the listening port belong in here: the mapping of another
-    port is worthless for punching. Bounded by MAX_OBSERVERS; not safe for use from several threads.
-    """
-
-    def __init__(self) -> None:
-        self._entries: dict[tuple[str, int, Endpoint], Observation] = {}
-
-    def record(
-        self,
-        *,
-        observer: str,
-        observer_peer: PeerId,
-        local: Multiaddr,
-        observed: Multiaddr,
-        now: float,
-        observer_port: int = 0,
-        inbound: bool = False,
-    ) -> Observation | None:
-        """Takes in one observation (`observer`: the remote IP as text, `now`: monotonic seconds).
-
-        Returns it when it says something this observer had not said before, None when it is known already or
-        unusable (not a numeric TCP address, unspecified, port 0, relayed).
-        """
-        here, seen = endpoint_key(local), endpoint_key(observed)
-        if here is None or seen is None or is_relayed(observed) or seen.port == 0:
-            return None
-        if host_kind(seen.ip) in ("unspecified", "multicast", "link-local", "reserved") or seen.kind != here.kind:
-            return None
-        key = (observer, observer_port, here)
-        before = self._entries.pop(key, None)
-        entry = Observation(observer, observer_port, observer_peer, here, seen, now, inbound=inbound)
-        self._entries[key] = entry
-        if len(self._entries) > MAX_OBSERVERS:
-            # Those who came by themselves go first: a crowd of them must not talk us out of our own address.
-            del self._entries[
-                next((one for one, seen in self._entries.items() if seen.inbound), next(iter(self._entries)))
-            ]
-        known = before is not None and before.observed == seen and before.stale_since is None
-        return None if known else entry
-
-    def forget(self, *, observer_peer: PeerId, now: float, observer: str | None = None) -> None:
-        """Marks the observations of a peer (at one IP) as stale, because its direct connection ended."""
-        for key, entry in list(self._entries.items()):
-            if entry.observer_peer == observer_peer and observer in (None, entry.observer):
-                self._entries[key] = replace(entry, stale_since=entry.stale_since or now)
-
-    def clear(self) -> None:
-        """Forgets everything: our network changed."""
-        self._entries.clear()
-
-    def current(self, now: float | None = None) -> tuple[Observation, ...]:
-        """Live observations newest first, then those that became stale less than STALE_OBSERVATION s ago; of either,
-        those of observers that we dialled first."""
-        entries = reversed(self._entries.values())
-        usable = [e for e in entries if e.stale_since is None or _recent(e.stale_since, now)]
-        return tuple(sorted(usable, key=lambda entry: (entry.stale_since is not None, entry.inbound)))
-
-    def addresses(self, now: float | None = None) -> tuple[Multiaddr, ...]:
-        """The distinct observed addresses, the newest of a live connection first."""
-        seen = dict.fromkeys(entry.observed for entry in self.current(now))
-        return tuple(tcp_addr(endpoint.host, endpoint.port) for endpoint in seen)
-
-    def report(self, version: int = 4) -> MappingReport:
-        """The mapping behaviour of the NAT in front of us for one IP version (4 or 6)."""
-        return classify(tuple(self._entries.values()), version)
-
-    def mapping(self, version: int = 4) -> str:
-        """The mapping in words, as events print it: unknown, none, endpoint-independent, address-dependent, ..."""
-        return self.report(version).mapping.value
-
-
-def _recent(stale_since: float, now: float | None) -> bool:
-    return now is None or now - stale_since <= STALE_OBSERVATION
 
 
 def candidate_kind(ip: IPv4Address | IPv6Address) -> str:

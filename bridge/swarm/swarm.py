@@ -16,7 +16,7 @@ import trio
 from punchbridge.addresses import Multiaddr
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity, PeerId
-from punchbridge.reach.candidates import ObservedAddresses
+from punchbridge.reach.observed import ObservedAddresses
 from punchbridge.swarm.actor import Actor
 from punchbridge.swarm.announce import Announcements
 from punchbridge.swarm.commands import Adopt, Close, Connect, Dial, Handle, Listen, OpenStream, Reserve, Unhandle

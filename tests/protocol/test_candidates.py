@@ -15,7 +15,8 @@ from punchbridge.limits.punch import (
     MAX_OBSERVERS,
     STALE_OBSERVATION,
 )
-from punchbridge.reach.candidates import ObservedAddresses, Refusal, Scope, filter_remote, own_candidates
+from punchbridge.reach.candidates import Refusal, Scope, filter_remote, own_candidates
+from punchbridge.reach.observed import ObservedAddresses
 
 PEER = Identity.generate().peer_id
 OTHER = Identity.generate().peer_id
