@@ -1,7 +1,8 @@
 """Multiaddrs: parsing, questions by protocol code, and what kind of IP address stands in one.
 
-Addresses stay `Multiaddr` until printed. Whether one is relayed is asked of its protocol codes, never of its string.
-Nothing here resolves names or opens sockets.
+Addresses stay `Multiaddr` until printed. They are taken apart by their protocol codes, never as text. An address whose
+transport is not known here has no endpoint, so that nobody takes it for plain TCP. Nothing here resolves names or opens
+sockets.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, Literal
 
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
@@ -20,6 +22,8 @@ __all__ = [
     "Circuit",
     "Endpoint",
     "Multiaddr",
+    "Proto",
+    "addr_of",
     "address_group",
     "circuit_of",
     "decode",
@@ -27,25 +31,51 @@ __all__ = [
     "host_kind",
     "is_public",
     "is_relayed",
+    "is_spoken",
     "parse",
     "peer_of",
+    "spoken_endpoint",
     "tcp_addr",
+    "transport_of",
+    "with_host",
     "with_peer",
     "without_peer",
 ]
 
 P_IP4, P_TCP, P_IP6, P_DNS, P_DNS4, P_DNS6 = 0x04, 0x06, 0x29, 0x35, 0x36, 0x37
 P_P2P, P_CIRCUIT = 0x01A5, 0x0122
-_HOSTS = {P_IP4: "ip4", P_IP6: "ip6", P_DNS: "dns", P_DNS4: "dns4", P_DNS6: "dns6"}
+P_UDP, P_QUIC_V1 = 0x0111, 0x01CD
+_HOSTS: Final = {P_IP4: "ip4", P_IP6: "ip6", P_DNS: "dns", P_DNS4: "dns4", P_DNS6: "dns6"}
+
+Proto = Literal["tcp", "udp"]
+"""What a port number belongs to: the same number is another port in TCP than in UDP."""
+
+_TRANSPORTS: Final[dict[tuple[int, ...], tuple[str, Proto]]] = {
+    (P_TCP,): ("tcp", "tcp"),
+    (P_UDP, P_QUIC_V1): ("quic-v1", "udp"),
+}
+"""The transports whose addresses are understood: the protocol codes behind the host, and nothing else."""
+_SPOKEN: Final = frozenset({"tcp"})
+"""Those of them that this node can dial and listen on."""
+_ENDS: Final = frozenset(
+    {(), (P_P2P,), (P_CIRCUIT,), (P_P2P, P_CIRCUIT), (P_CIRCUIT, P_P2P), (P_P2P, P_CIRCUIT, P_P2P)}
+)
+"""What may follow a transport: the peer there, a circuit through it, and the circuit's target."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """The TCP part of an address. `kind` is ip4, ip6, dns, dns4 or dns6; `port` 0 to 65535."""
+    """Where an address leads first. `kind` is ip4, ip6, dns, dns4 or dns6; `port` is 0 to 65535, a port of `proto`."""
 
     kind: str
     host: str
     port: int
+    proto: Proto
+
+    @property
+    def place(self) -> tuple[Proto, str]:
+        """The host as one transport sees it: what is counted or awaited there says nothing about the other one."""
+        return self.proto, self.host
 
     @property
     def ip(self) -> IPv4Address | IPv6Address:
@@ -104,13 +134,55 @@ def is_relayed(addr: Multiaddr) -> bool:
     return P_CIRCUIT in _codes(addr)
 
 
-def endpoint_of(addr: Multiaddr) -> Endpoint | None:
-    """The TCP endpoint at the front of the address; None when it does not begin with an IP or name and TCP."""
-    parts = list(addr.items())
-    if len(parts) < 2 or parts[0][0].code not in _HOSTS or parts[1][0].code != P_TCP:
+def transport_of(addr: Multiaddr) -> str | None:
+    """The transport to where the address leads first: tcp or quic-v1.
+
+    None when it begins with no IP or name, and when anything but a peer or a circuit stands behind a known transport.
+    """
+    found = _transport(addr)
+    return None if found is None else found[0]
+
+
+def _transport(addr: Multiaddr) -> tuple[str, Proto] | None:
+    codes = tuple(_codes(addr))
+    if not codes or codes[0] not in _HOSTS:
         return None
-    port = parts[1][1]
-    return Endpoint(_HOSTS[parts[0][0].code], str(parts[0][1]), int(port or 0))
+    end = next((place for place, code in enumerate(codes) if code in (P_P2P, P_CIRCUIT)), len(codes))
+    return _TRANSPORTS.get(codes[1:end]) if codes[end:] in _ENDS else None
+
+
+def endpoint_of(addr: Multiaddr) -> Endpoint | None:
+    """Where the address leads first; None when `transport_of` does not understand it."""
+    transport = _transport(addr)
+    if transport is None:
+        return None
+    (host, name), (_, port), *_ = addr.items()
+    return Endpoint(_HOSTS[host.code], str(name), int(port or 0), transport[1])
+
+
+def is_spoken(addr: Multiaddr) -> bool:
+    """True when the address leads first to an IP or a name by a transport that this node speaks."""
+    return transport_of(addr) in _SPOKEN
+
+
+def spoken_endpoint(addr: Multiaddr) -> Endpoint:
+    """As `endpoint_of`. Raises AddressError, which names the part at fault, unless `is_spoken`."""
+    endpoint = endpoint_of(addr)
+    if endpoint is not None and is_spoken(addr):
+        return endpoint
+    raise AddressError(f"{addr}: {_fault(addr)}; expected an address such as /ip4/192.0.2.1/tcp/4001")
+
+
+def _fault(addr: Multiaddr) -> str:
+    names = [protocol.name for protocol in addr.protocols()]
+    codes = tuple(_codes(addr))
+    if not codes or codes[0] not in _HOSTS:
+        return "it does not begin with an IP or a name"
+    end = next((place for place, code in enumerate(codes) if code in (P_P2P, P_CIRCUIT)), len(codes))
+    behind = 2 if codes[1:2] == (P_TCP,) else 1
+    if end > behind:
+        return f"/{'/'.join(names[behind:end])} is not spoken by this node"
+    return f"/{'/'.join(names[end:])} behind the port is not understood" if end == behind == 2 else "it has no port"
 
 
 def peer_of(addr: Multiaddr) -> PeerId | None:
@@ -122,32 +194,51 @@ def peer_of(addr: Multiaddr) -> PeerId | None:
 
 
 def circuit_of(addr: Multiaddr) -> Circuit | None:
-    """Splits a circuit address at /p2p-circuit; None when the address is not relayed."""
-    if not is_relayed(addr):
+    """Splits a circuit address at /p2p-circuit; None when the address is not relayed.
+
+    Raises AddressError when something else than a target follows, such as a second circuit.
+    """
+    codes = _codes(addr)
+    if P_CIRCUIT not in codes:
         return None
-    relay_text, _, rest = str(addr).partition("/p2p-circuit")
-    relay = Multiaddr(relay_text) if relay_text else Multiaddr("/")
-    target = parse_peer_id(rest.removeprefix("/p2p/")) if rest.startswith("/p2p/") else None
-    return Circuit(relay, peer_of(relay) if relay_text else None, target)
+    place, parts = codes.index(P_CIRCUIT), addr.split()
+    relay, behind = Multiaddr.join(*parts[:place]), Multiaddr.join(*parts[place + 1 :])
+    if codes[place + 1 :] not in ([], [P_P2P]):
+        raise AddressError(f"{addr}: behind /p2p-circuit a target /p2p/ID may stand, and nothing else")
+    return Circuit(relay, peer_of(relay), peer_of(behind))
 
 
 def tcp_addr(host: str, port: int) -> Multiaddr:
     """/ip4 or /ip6 plus /tcp for a numeric host; an IPv4-mapped IPv6 host becomes /ip4, a zone is dropped."""
+    return Multiaddr(f"{_host_addr(host)}/tcp/{port}")
+
+
+def addr_of(endpoint: Endpoint) -> Multiaddr:
+    """The address of a numeric endpoint: /tcp, or /udp with /quic-v1. Raises AddressError for a name."""
+    tail = f"tcp/{endpoint.port}" if endpoint.proto == "tcp" else f"udp/{endpoint.port}/quic-v1"
+    return Multiaddr(f"{_host_addr(str(endpoint.ip))}/{tail}")
+
+
+def with_host(addr: Multiaddr, host: str) -> Multiaddr:
+    """The address with a numeric host, as `tcp_addr` takes it, in the place of its first part, such as a name."""
+    return Multiaddr.join(_host_addr(host), *addr.split()[1:])
+
+
+def _host_addr(host: str) -> str:
     ip = ip_address(host.partition("%")[0])
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
-    return Multiaddr(f"/ip{ip.version}/{ip}/tcp/{port}")
+    return f"/ip{ip.version}/{ip}"
 
 
 def with_peer(addr: Multiaddr, peer: PeerId) -> Multiaddr:
     """The address ending in /p2p/<peer>; unchanged when it already does."""
-    return addr if peer_of(addr) == peer else Multiaddr(f"{addr}/p2p/{peer_text(peer)}")
+    return addr if peer_of(addr) == peer else Multiaddr.join(addr, f"/p2p/{peer_text(peer)}")
 
 
 def without_peer(addr: Multiaddr) -> Multiaddr:
     """The address without its last /p2p part."""
-    peer = peer_of(addr)
-    return addr if peer is None else addr.decapsulate(f"/p2p/{peer_text(peer)}")
+    return addr if peer_of(addr) is None else Multiaddr.join(*addr.split()[:-1])
 
 
 @cache

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
+from punchbridge.addresses import address_group, endpoint_of, parse
 from punchbridge.errors import NotBridged
 
 from . import limits, wire
@@ -82,13 +83,13 @@ class PeerInfo:
         """The IPv4 address or IPv6 /64 that the peer is reached at; None over a relay, where none is seen."""
         host = self.address
         if self.peer_id is not None:
-            parts = (self.multiaddr or "").split("/")
-            host = parts[2] if self.path == "direct" and len(parts) > 2 else None
+            direct = self.multiaddr if self.path == "direct" else None
+            endpoint = None if direct is None else endpoint_of(parse(direct))
+            host = None if endpoint is None else endpoint.host
         try:
-            ip = ipaddress.ip_address(host or "")
-        except ValueError:
+            return None if host is None else address_group(host)
+        except ValueError:  # a name, or the place of a unix socket
             return None
-        return str(ip if ip.version == 4 else ipaddress.ip_network((ip, 64), strict=False))
 
     @property
     def peer_key(self) -> str:

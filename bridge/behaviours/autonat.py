@@ -11,10 +11,11 @@ import logging
 import random
 import secrets
 from dataclasses import dataclass, field
+from typing import get_args
 
 import trio
 
-from punchbridge.addresses import Multiaddr, endpoint_of, is_relayed, parse
+from punchbridge.addresses import Multiaddr, Proto, endpoint_of, is_relayed, parse
 from punchbridge.errors import BridgeError, ConnectionLost, ProtocolViolation, StreamReset
 from punchbridge.events import AutonatResult, ConnectionClosed, Event, Identified, ObservedAddress
 from punchbridge.identity import Identity, PeerId, peer_text
@@ -288,7 +289,12 @@ class Autonat:
             client_ip=client.host,
             own=() if loopback else {endpoint.host for endpoint in listening},
             scope=self._scope(loopback),
-            versions={version for version in (4, 6) if self._swarm.listen_port(version) is not None},
+            sources={
+                (version, proto)
+                for version in (4, 6)
+                for proto in get_args(Proto)
+                if self._swarm.listen_port(version, proto) is not None
+            },
         )
         if isinstance(choice, Refused):
             return choice.answer

@@ -166,7 +166,8 @@ class IdentifyService:
         if connection.path != "direct" or local is None or remote is None or is_relayed(observed):
             return
         listening = (endpoint_of(addr) for addr in self._swarm.listen_addrs())
-        if not any(item is not None and (item.kind, item.port) == (local.kind, local.port) for item in listening):
+        mine = local.kind, local.port, local.proto
+        if not any(item is not None and (item.kind, item.port, item.proto) == mine for item in listening):
             return
         changed = self._swarm.observed.record(
             observer=remote.host,
@@ -179,7 +180,7 @@ class IdentifyService:
         )
         if changed is not None:
             version = 6 if local.kind == "ip6" else 4
-            mapping = self._swarm.observed.mapping(version)
+            mapping = self._swarm.observed.mapping(version, local.proto)
             seen = ObservedAddress(addr=str(observed), observer=peer_text(connection.peer), mapping=mapping)
             self._swarm.events.emit(seen)
 

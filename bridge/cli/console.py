@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TextIO
 
 from punchbridge import events
+from punchbridge.addresses import endpoint_of, parse
+from punchbridge.errors import AddressError
 from punchbridge.events import Event
 
 Tone = Literal["good", "plain", "dim", "warn", "bad"]
@@ -31,10 +33,13 @@ def short(peer: str) -> str:
 
 def spot(address: str) -> str:
     """Where a printed multiaddr leads first, as people write it: HOST:PORT. Text in, text out."""
-    parts = address.split("/")
-    if len(parts) < 5 or parts[3] != "tcp":
+    try:
+        endpoint = endpoint_of(parse(address))
+    except AddressError:
         return address
-    return f"[{parts[2]}]:{parts[4]}" if parts[1] == "ip6" else f"{parts[2]}:{parts[4]}"
+    if endpoint is None or endpoint.proto != "tcp":
+        return address
+    return f"[{endpoint.host}]:{endpoint.port}" if endpoint.kind == "ip6" else f"{endpoint.host}:{endpoint.port}"
 
 
 def harmless(text: str) -> str:

@@ -117,32 +117,32 @@ def default_key() -> Path:
 
 def checked_listen(addrs: Sequence[str]) -> list[str]:
     """Listening addresses: IP and TCP, no peer id, no circuit. Raises AddressError."""
-    from punchbridge.addresses import endpoint_of, is_relayed, parse
+    from punchbridge.addresses import is_relayed, parse, spoken_endpoint
     from punchbridge.errors import AddressError
 
     for text in addrs:
         addr = parse(text)
-        endpoint = endpoint_of(addr)
-        if endpoint is None or is_relayed(addr) or endpoint.kind.startswith("dns"):
+        if is_relayed(addr) or spoken_endpoint(addr).kind.startswith("dns"):
             raise AddressError(f"cannot listen on {text!r}: expected /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT")
     return list(addrs)
 
 
 def checked_relays(addrs: Sequence[str]) -> list[str]:
     """Relay addresses: direct, ending in /p2p/ID. Raises AddressError."""
-    from punchbridge.addresses import endpoint_of, is_relayed, parse, peer_of
+    from punchbridge.addresses import is_relayed, parse, peer_of, spoken_endpoint
     from punchbridge.errors import AddressError
 
     for text in addrs:
         addr = parse(text)
-        if is_relayed(addr) or endpoint_of(addr) is None or peer_of(addr) is None:
+        if is_relayed(addr) or peer_of(addr) is None:
             raise AddressError(f"not a relay address: {text!r}; expected /ip4/ADDRESS/tcp/PORT/p2p/RELAY-ID")
+        spoken_endpoint(addr)
     return list(addrs)
 
 
 def checked_target(text: str) -> str:
     """The peer id of a TARGET, a circuit or direct multiaddr that ends in /p2p/ID. Raises AddressError."""
-    from punchbridge.addresses import circuit_of, endpoint_of, is_relayed, parse, peer_of
+    from punchbridge.addresses import circuit_of, parse, peer_of, spoken_endpoint
     from punchbridge.errors import AddressError
     from punchbridge.identity import peer_text
 
@@ -153,8 +153,8 @@ def checked_target(text: str) -> str:
     circuit = circuit_of(addr)
     if peer is None or (circuit is not None and circuit.target is None):
         raise AddressError(f"{text!r} does not end in /p2p/ID; copy the whole line that the listener printed")
-    if not is_relayed(addr) and endpoint_of(addr) is None:
-        raise AddressError(f"{text!r} names no address to dial; expected /ip4/ADDRESS/tcp/PORT/... in front")
+    if circuit is None:
+        spoken_endpoint(addr)
     return peer_text(peer)
 
 

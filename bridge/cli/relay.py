@@ -171,14 +171,13 @@ def default_key() -> Path:
 
 def _addresses(texts: tuple[str, ...]) -> tuple[Multiaddr, ...]:
     """The listening addresses. Raises AddressError for one that is not IP and TCP alone."""
-    from punchbridge.addresses import endpoint_of, is_relayed, parse
+    from punchbridge.addresses import is_relayed, parse, spoken_endpoint
     from punchbridge.errors import AddressError
 
     found = []
     for text in texts:
         addr = parse(text)
-        endpoint = endpoint_of(addr)
-        if endpoint is None or is_relayed(addr) or endpoint.kind.startswith("dns"):
+        if is_relayed(addr) or spoken_endpoint(addr).kind.startswith("dns"):
             raise AddressError(f"cannot listen on {text!r}: expected /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT")
         found.append(addr)
     return tuple(found)

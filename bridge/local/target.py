@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast, get_args
 
-from punchbridge.addresses import Multiaddr, endpoint_of, is_relayed, parse, peer_of
+from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of, spoken_endpoint
 from punchbridge.errors import AddressError, ConfigError
 from punchbridge.identity import PeerId, parse_peer_id, peer_text
 from punchbridge.reach.path import PathPolicy
@@ -45,11 +45,12 @@ def parse_target(target: str | Multiaddr | PeerId | Target) -> Target:
     peer = peer_of(addr)
     if peer is None:
         raise AddressError(f"{addr} does not say which peer is meant; add /p2p/ID at its end")
-    if endpoint_of(addr) is not None or is_relayed(addr):
+    if is_relayed(addr):
         return Target(peer, addr)
-    if len(list(addr.protocols())) > 1:
-        raise AddressError(f"{addr} is neither a TCP address nor a circuit; use /ip4/…/tcp/…/p2p/ID")
-    return Target(peer)
+    if len(list(addr.protocols())) == 1:
+        return Target(peer)
+    spoken_endpoint(addr)
+    return Target(peer, addr)
 
 
 def check_policy(path: str) -> PathPolicy:

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
-from punchbridge.addresses import Multiaddr, decode
+from punchbridge.addresses import Multiaddr, Proto, decode, is_relayed, peer_of
 from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import PeerId
 from punchbridge.limits.autonat import (
@@ -56,21 +56,21 @@ class Refused:
 
 
 def choose(
-    request: Request, *, client_ip: str, own: Collection[str], scope: Scope, versions: Collection[int]
+    request: Request, *, client_ip: str, own: Collection[str], scope: Scope, sources: Collection[tuple[int, Proto]]
 ) -> Choice | Refused:
     """Selects the first address that may be dialled (A2, A3, A10).
 
-    `client_ip`: the client's IP on this connection; `own`: our IPs, never dialled; `versions`: the IP versions this
-    machine can dial from.
+    `client_ip`: the client's IP on this connection; `own`: our IPs, never dialled; `sources`: the IP versions and
+    protocols that this machine can dial from.
     """
     if not request.addrs or len(request.addrs) > AUTONAT_MAX_ADDRS:
         return Refused(Answer("E_REQUEST_REJECTED"), f"{len(request.addrs)} addresses")
     for index, raw in enumerate(request.addrs):
         addr = decode(raw)
-        endpoint = None if addr is None or len(list(addr.items())) != 2 else endpoint_key(addr)
+        endpoint = None if addr is None or is_relayed(addr) or peer_of(addr) is not None else endpoint_key(addr)
         if addr is None or endpoint is None or endpoint.port == 0 or endpoint.host in own:
             continue
-        if endpoint.ip.version in versions and scope.allows(endpoint.ip):
+        if (endpoint.ip.version, endpoint.proto) in sources and scope.allows(endpoint.ip):
             return Choice(index, addr, request.nonce, endpoint.host != client_ip)
     return Refused(Answer("E_DIAL_REFUSED"), "no address that may be dialled")
 

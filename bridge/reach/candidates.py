@@ -10,20 +10,21 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
 
 from punchbridge.addresses import (
-    P_P2P,
-    P_TCP,
     Endpoint,
     Multiaddr,
+    addr_of,
     decode,
     endpoint_of,
     host_kind,
     is_relayed,
-    tcp_addr,
+    peer_of,
+    transport_of,
 )
 from punchbridge.errors import AddressError
-from punchbridge.identity import PeerId, parse_peer_id
+from punchbridge.identity import PeerId
 from punchbridge.limits.punch import (
     MAX_CANDIDATE_HOSTS,
     MAX_CANDIDATE_PORTS,
@@ -31,9 +32,23 @@ from punchbridge.limits.punch import (
 )
 from punchbridge.reach.nat import endpoint_key
 
-__all__ = ["Refusal", "RemoteCandidates", "Scope", "filter_remote", "own_candidates"]
+__all__ = ["RULES", "Refusal", "RemoteCandidates", "Rule", "Scope", "filter_remote", "own_candidates"]
 
 _NAT64 = IPv6Address("64:ff9b::")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How many candidates of one transport a remote list may have."""
+
+    hosts: int
+    ports: int
+    """For each host."""
+
+
+RULES: Final[dict[str, Rule]] = {"tcp": Rule(MAX_CANDIDATE_HOSTS, MAX_CANDIDATE_PORTS)}
+"""The transports that are punched, by the name that `transport_of` gives. Candidates of others are neither offered nor
+dialled."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +72,7 @@ class Refusal(StrEnum):
 
     MALFORMED = "malformed"
     RELAYED = "relayed"
-    NOT_TCP = "not plain TCP"
+    TRANSPORT = "a transport that is not punched"
     NAME = "a name"
     PORT_ZERO = "port 0"
     KIND = "IP of a refused kind"
@@ -97,10 +112,10 @@ def own_candidates(observed: Iterable[Multiaddr], listen: Iterable[Multiaddr], s
     """
     picked: dict[Endpoint, None] = {}
     for addr in (*observed, *listen):
-        endpoint = None if is_relayed(addr) else endpoint_key(addr)
+        endpoint = None if is_relayed(addr) or transport_of(addr) not in RULES else endpoint_key(addr)
         if endpoint is not None and endpoint.port and scope.allows(endpoint.ip):
             picked.setdefault(endpoint)
-    return tuple(tcp_addr(endpoint.host, endpoint.port) for endpoint in list(picked)[:MAX_CANDIDATES])
+    return tuple(map(addr_of, list(picked)[:MAX_CANDIDATES]))
 
 
 def filter_remote(
@@ -108,9 +123,9 @@ def filter_remote(
 ) -> RemoteCandidates:
     """Filters the ObsAddrs of a CONNECT (D10, D12; address policy: docs/troubleshooting.md).
 
-    Accepted are unicast TCP addresses of an allowed kind that are not ours, at most MAX_CANDIDATES, on at most
-    MAX_CANDIDATE_HOSTS IPs with at most MAX_CANDIDATE_PORTS ports each. We cannot see the peer's own IP through a
-    relay; the low number of IPs and ports is what keeps a peer from scanning with our dials.
+    Accepted are unicast addresses of a transport in RULES and of an allowed kind that are not ours, at most
+    MAX_CANDIDATES, and of each transport at most as many IPs and ports as its rule says. We cannot see the peer's own
+    IP through a relay; the low number of IPs and ports is what keeps a peer from scanning with our dials.
     """
     ours = {key for key in (endpoint_key(addr) for addr in own) if key is not None}
     accepted: dict[Endpoint, None] = {}
@@ -122,7 +137,7 @@ def filter_remote(
             accepted[judged] = None
         elif len(refused) < MAX_CANDIDATES:
             refused.append((item[:64].hex() if addr is None else str(addr), judged))
-    return RemoteCandidates(tuple(tcp_addr(endpoint.host, endpoint.port) for endpoint in accepted), tuple(refused))
+    return RemoteCandidates(tuple(map(addr_of, accepted)), tuple(refused))
 
 
 def _judge(
@@ -140,41 +155,32 @@ def _judge(
         return Refusal.KIND
     if endpoint in ours:
         return Refusal.OWN
-    return _quota(endpoint, accepted) or endpoint
+    return _quota(endpoint, accepted, RULES[str(transport_of(addr))]) or endpoint
 
 
 def _raw_ip(addr: Multiaddr) -> IPv4Address | IPv6Address:
     endpoint = endpoint_of(addr)
     if endpoint is None:
-        raise AddressError(f"{addr} has no TCP endpoint")
+        raise AddressError(f"{addr} has no endpoint")
     return endpoint.ip
 
 
 def _shape(addr: Multiaddr, peer: PeerId | None) -> Refusal | None:
-    """Exactly host and /tcp, with at most the peer's own /p2p behind."""
+    """A host and a transport that is punched, with at most the peer's own /p2p behind."""
     if is_relayed(addr):
         return Refusal.RELAYED
-    parts = list(addr.items())
-    if endpoint_of(addr) is None or parts[1][0].code != P_TCP:
-        return Refusal.NOT_TCP
-    rest = parts[2:]
-    if not rest:
-        return None
-    if len(rest) > 1 or rest[0][0].code != P_P2P:
-        return Refusal.NOT_TCP
-    try:
-        named = parse_peer_id(str(rest[0][1]))
-    except AddressError:
-        return Refusal.MALFORMED
-    return None if peer is None or named == peer else Refusal.OTHER_PEER
+    if transport_of(addr) not in RULES:
+        return Refusal.TRANSPORT
+    named = peer_of(addr)
+    return None if named is None or peer is None or named == peer else Refusal.OTHER_PEER
 
 
-def _quota(endpoint: Endpoint, accepted: Collection[Endpoint]) -> Refusal | None:
+def _quota(endpoint: Endpoint, accepted: Collection[Endpoint], rule: Rule) -> Refusal | None:
     if endpoint in accepted:
         return Refusal.DUPLICATE
-    hosts = {item.host for item in accepted}
-    if endpoint.host not in hosts and len(hosts) >= MAX_CANDIDATE_HOSTS:
+    hosts = [item.host for item in accepted if item.proto == endpoint.proto]
+    if endpoint.host not in hosts and len(set(hosts)) >= rule.hosts:
         return Refusal.HOSTS
-    if sum(item.host == endpoint.host for item in accepted) >= MAX_CANDIDATE_PORTS:
+    if hosts.count(endpoint.host) >= rule.ports:
         return Refusal.PORTS
     return Refusal.COUNT if len(accepted) >= MAX_CANDIDATES else None

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 
 class HostBudget:
     """`most` at once for each host, then as many in each `window` (s). At most `hosts` are remembered; beyond that a
-    host that is not known is refused until another one has its whole budget back."""
+    host that is not known is refused until another one has its whole budget back. A host is named by any one value."""
 
     def __init__(self, most: int, window: float, hosts: int) -> None:
         self._most = most
         self._interval = window / most
         self._hosts = hosts
-        self._full_at: dict[str, float] = {}
+        self._full_at: dict[Hashable, float] = {}
 
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def take(self, host: str, now: float) -> bool:
+    def take(self, host: Hashable, now: float) -> bool:
         """Takes one at `now` (seconds of any steady clock). False: there was none, and nothing was taken."""
         if host not in self._full_at and len(self._full_at) >= self._hosts:
             self._full_at = {one: at for one, at in self._full_at.items() if at > now}

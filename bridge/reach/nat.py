@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 
-from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of
+from punchbridge.addresses import Endpoint, Multiaddr, Proto, endpoint_of
 from punchbridge.identity import PeerId
 
 __all__ = ["Mapping", "MappingReport", "Observation", "classify"]
@@ -61,14 +61,17 @@ class MappingReport:
     observers: int = 0
 
 
-def classify(observations: Sequence[Observation], version: int = 4) -> MappingReport:
-    """Compares the observations of one IP version (4 or 6); at least two different observer IPs are needed.
+def classify(observations: Sequence[Observation], version: int, proto: Proto) -> MappingReport:
+    """Compares the observations of one IP version (4 or 6) and protocol; at least two observer IPs are needed.
+
+    A NAT maps TCP and UDP apart, often in different ways, so what was seen of one says nothing about the other.
 
     Observers inside our own network see the untranslated address; they are set aside once another one sees a
     translation. Only observations for one local endpoint are compared (the newest one's), since two interfaces have
     two addresses without any NAT. Stale observations do not count.
     """
-    fresh = [item for item in observations if item.stale_since is None and _version(item.observed) == version]
+    kind = f"ip{version}", proto
+    fresh = [one for one in observations if one.stale_since is None and (one.observed.kind, one.observed.proto) == kind]
     if not fresh:
         return MappingReport(Mapping.UNKNOWN)
     translated = [item for item in fresh if item.observed != item.local]
@@ -89,15 +92,11 @@ def classify(observations: Sequence[Observation], version: int = 4) -> MappingRe
 
 
 def endpoint_key(addr: Multiaddr) -> Endpoint | None:
-    """The numeric TCP endpoint of an address, IPv4-mapped IPv6 unwrapped; None for names and other transports."""
+    """The numeric endpoint of an address, IPv4-mapped IPv6 unwrapped; None for names and transports unknown here."""
     endpoint = endpoint_of(addr)
     if endpoint is None or endpoint.kind not in ("ip4", "ip6"):
         return None
     ip = ip_address(endpoint.host)
     mapped = ip.ipv4_mapped if ip.version == 6 else None
     plain = mapped or ip
-    return Endpoint(f"ip{plain.version}", str(plain), endpoint.port)
-
-
-def _version(endpoint: Endpoint) -> int:
-    return 4 if endpoint.kind == "ip4" else 6
+    return Endpoint(f"ip{plain.version}", str(plain), endpoint.port, endpoint.proto)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from punchbridge.addresses import Endpoint, Multiaddr, host_kind, is_relayed, tcp_addr
+from punchbridge.addresses import Endpoint, Multiaddr, Proto, addr_of, host_kind, is_relayed
 from punchbridge.identity import PeerId
 from punchbridge.limits.punch import MAX_OBSERVERS, STALE_OBSERVATION
 from punchbridge.reach.nat import MappingReport, Observation, classify, endpoint_key
@@ -40,12 +40,14 @@ class ObservedAddresses:
         """Takes in one observation (`observer`: the remote IP as text, `now`: monotonic seconds).
 
         Returns it when it says something this observer had not said before, None when it is known already or
-        unusable (not a numeric TCP address, unspecified, port 0, relayed).
+        unusable (not a numeric address, of another IP version or protocol than `local`, unspecified, port 0, relayed).
         """
         here, seen = endpoint_key(local), endpoint_key(observed)
         if here is None or seen is None or is_relayed(observed) or seen.port == 0:
             return None
-        if host_kind(seen.ip) in ("unspecified", "multicast", "link-local", "reserved") or seen.kind != here.kind:
+        if host_kind(seen.ip) in ("unspecified", "multicast", "link-local", "reserved"):
+            return None
+        if (seen.kind, seen.proto) != (here.kind, here.proto):
             return None
         key = (observer, observer_port, here)
         before = self._entries.pop(key, None)
@@ -79,15 +81,15 @@ class ObservedAddresses:
     def addresses(self, now: float | None = None) -> tuple[Multiaddr, ...]:
         """The distinct observed addresses, the newest of a live connection first."""
         seen = dict.fromkeys(entry.observed for entry in self.current(now))
-        return tuple(tcp_addr(endpoint.host, endpoint.port) for endpoint in seen)
+        return tuple(map(addr_of, seen))
 
-    def report(self, version: int = 4) -> MappingReport:
-        """The mapping behaviour of the NAT in front of us for one IP version (4 or 6)."""
-        return classify(tuple(self._entries.values()), version)
+    def report(self, version: int, proto: Proto) -> MappingReport:
+        """The mapping behaviour of the NAT in front of us for one IP version (4 or 6) and protocol."""
+        return classify(tuple(self._entries.values()), version, proto)
 
-    def mapping(self, version: int = 4) -> str:
+    def mapping(self, version: int, proto: Proto) -> str:
         """The mapping in words, as events print it: unknown, none, endpoint-independent, address-dependent, ..."""
-        return self.report(version).mapping.value
+        return self.report(version, proto).mapping.value
 
 
 def _recent(stale_since: float, now: float | None) -> bool:

@@ -27,7 +27,7 @@ from punchbridge.errors import (
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.net import CONNECT_TIMEOUT
 from punchbridge.limits.swarm import DIAL_STAGGER, MAX_PARALLEL_DIALS, TRANSPORT_DIAL_TIMEOUT
-from punchbridge.swarm.plan import DialPlan, check_endpoint, expected_peer, failure
+from punchbridge.swarm.plan import DialPlan, dial_endpoint, expected_peer, failure
 from punchbridge.swarm.pool import Pool
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Transport
@@ -205,9 +205,7 @@ class Dialer:
                 return await self._pool.establish(link, role="initiator", expected=expected)
         if is_relayed(addr):
             raise AddressError(f"{addr} is a circuit address, but this node runs no relay client")
-        endpoint = endpoint_of(addr)
-        check_endpoint(addr, endpoint)
-        assert endpoint is not None
+        endpoint = dial_endpoint(addr)
         if endpoint.kind not in ("ip4", "ip6"):
             await self._resolve(addr, endpoint, race)
             return None

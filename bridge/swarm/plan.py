@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, peer_of, without_peer
+from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, peer_of, spoken_endpoint, without_peer
 from punchbridge.errors import AddressError, BridgeError, DialTimeout, Unreachable
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.swarm import MAX_DIAL_ADDRESSES
 
-__all__ = ["DialPlan", "check_endpoint", "expected_peer", "failure"]
+__all__ = ["DialPlan", "dial_endpoint", "expected_peer", "failure"]
 
 
 class DialPlan:
@@ -63,16 +63,19 @@ def expected_peer(addr: Multiaddr, expected: PeerId | None) -> PeerId | None:
     return expected or named
 
 
-def check_endpoint(addr: Multiaddr, endpoint: Endpoint | None) -> None:
-    """Refuses what can never be dialled; loopback and private IPs are the caller's own choice and allowed here."""
-    if endpoint is None:
-        raise AddressError(f"{addr} is not an address this node can dial; expected /ip4/…/tcp/… or a circuit address")
+def dial_endpoint(addr: Multiaddr) -> Endpoint:
+    """The endpoint that a direct address leads to. Raises AddressError for what can never be dialled.
+
+    Loopback and private IPs are the caller's own choice and allowed here.
+    """
+    endpoint = spoken_endpoint(addr)
     if endpoint.port == 0:
         raise AddressError(f"{addr} has port 0; name the port the peer listens on")
     if endpoint.kind in ("ip4", "ip6"):
         ip = endpoint.ip
         if ip.is_unspecified or ip.is_multicast or str(ip) == "255.255.255.255":
             raise AddressError(f"{addr}: {ip} is no host's address; use the peer's own")
+    return endpoint
 
 
 _ADVICE = "is it running, and is the address up to date?"

@@ -13,7 +13,7 @@ from typing import Literal
 
 import trio
 
-from punchbridge.addresses import Multiaddr
+from punchbridge.addresses import Multiaddr, Proto
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity, PeerId
 from punchbridge.reach.observed import ObservedAddresses
@@ -174,9 +174,9 @@ class Swarm:
         """The bound TCP addresses, wildcards expanded to the addresses the interfaces have now; loopback last."""
         return self._listeners.addrs()
 
-    def listen_port(self, version: int = 4) -> tuple[str, int] | None:
-        """The (ip, port) that dials of an IP version come from; None when not listening on it."""
-        return self._listeners.port(version)
+    def listen_port(self, version: int, proto: Proto) -> tuple[str, int] | None:
+        """The (ip, port) that dials of an IP version and a protocol come from; None when not listening on it."""
+        return self._listeners.port(version) if proto == "tcp" else None
 
     def announced(self) -> tuple[Multiaddr, ...]:
         """What identify tells others."""

@@ -56,6 +56,18 @@ def test_the_address_of_the_relay_is_no_target(run: Run, relay: tuple[Program, s
     failed(run("dial", relay[1], *LOCAL), 1, "UNSUPPORTED", "the whole line that the listener printed")
 
 
+@pytest.mark.parametrize(
+    ("behind", "named"),
+    [("tcp/443/wss", "/wss"), ("tcp/1/tls/ws", "/tls/ws"), ("tcp/80/http", "/http"), ("udp/1/quic-v1", "/udp/quic-v1")],
+)
+def test_a_transport_that_we_do_not_speak_is_refused_by_its_name(run: Run, behind: str, named: str) -> None:
+    words = "BAD_ADDRESS", f"{named} is not spoken by this node"
+    place = f"/ip4/127.0.0.1/{behind}"
+    failed(run("listen", "--relay", f"{place}/p2p/{SOMEBODY}", *LOCAL), 2, *words)
+    failed(run("dial", f"{place}/p2p/{SOMEBODY}", *LOCAL), 2, *words)
+    failed(run("listen", *LOCAL, "--listen", place), 2, *words)
+
+
 def test_an_unknown_relay_cannot_be_reached(run: Run) -> None:
     relay = f"tcp/4001/p2p/{SOMEBODY}/p2p-circuit/p2p/{Identity.generate()}"
     failed(run("dial", f"/dns4/relay.invalid/{relay}", *LOCAL, "--timeout", "5"), 3, "relay.invalid")

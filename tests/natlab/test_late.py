@@ -116,10 +116,10 @@ def test_a_half_open_entry_of_the_listener_does_not_outlast_two_attempts() -> No
             began = time.monotonic()
             with session.inside(lab.namespace("a")):
                 with pytest.raises(TupleTaken):
-                    Dial(Endpoint("ip4", there, 6000), ("0.0.0.0", 5000))
+                    Dial(Endpoint("ip4", there, 6000, "tcp"), ("0.0.0.0", 5000))
                 while time.monotonic() - began < 30:
                     with contextlib.suppress(TupleTaken):
-                        Dial(Endpoint("ip4", there, 6000), ("0.0.0.0", 5000)).close()
+                        Dial(Endpoint("ip4", there, 6000, "tcp"), ("0.0.0.0", 5000)).close()
                         break
                     time.sleep(0.1)  # the kernel tells nobody when it gives up
             assert 5 < time.monotonic() - began < 9
@@ -129,7 +129,7 @@ def test_a_dial_that_stays_half_open_is_not_kept() -> None:
     """The peer's SYN came and our answer never arrives: the next attempt dials anew."""
     with Lab(listener_nat="public", dialer_nat="public") as lab:
         here, there = (lab.hosts[side].address for side in "ab")
-        endpoint, source = Endpoint("ip4", there, 6000), ("0.0.0.0", 5000)
+        endpoint, source = Endpoint("ip4", there, 6000, "tcp"), ("0.0.0.0", 5000)
         lab.cut_direct(direction="a_b")
         with session.inside(lab.namespace("a")):
             dial = Dial(endpoint, source)
@@ -154,7 +154,7 @@ def test_a_dial_that_stays_half_open_is_not_kept() -> None:
 def test_a_dial_of_an_earlier_run_is_renewed_unless_the_peer_has_just_dialled() -> None:
     with Lab(listener_nat="public", dialer_nat="public") as lab:
         here, there = (lab.hosts[side].address for side in "ab")
-        endpoint, source = Endpoint("ip4", there, 6000), ("0.0.0.0", 5000)
+        endpoint, source = Endpoint("ip4", there, 6000, "tcp"), ("0.0.0.0", 5000)
         lab.cut_direct(direction="a_b")
         kept = DialsKept()
 

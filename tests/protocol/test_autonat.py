@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchbridge.addresses import parse, tcp_addr
+from punchbridge.addresses import Proto, parse, tcp_addr
 from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import Identity
 from punchbridge.limits.autonat import (
@@ -32,9 +32,12 @@ PUBLIC = parse("/ip4/11.1.0.2/tcp/4001")
 STRICT = Scope()
 
 
-def pick(*texts: str, scope: Scope = STRICT, versions: tuple[int, ...] = (4, 6), own: tuple[str, ...] = ()):
+BOTH: tuple[tuple[int, Proto], ...] = ((4, "tcp"), (6, "tcp"))
+
+
+def pick(*texts: str, scope: Scope = STRICT, sources: tuple[tuple[int, Proto], ...] = BOTH, own: tuple[str, ...] = ()):
     request = Request(tuple(parse(text).to_bytes() for text in texts), 7)
-    return choose(request, client_ip="11.1.0.2", own=own, scope=scope, versions=versions)
+    return choose(request, client_ip="11.1.0.2", own=own, scope=scope, sources=sources)
 
 
 def test_request_and_answers_survive_the_wire() -> None:
@@ -77,7 +80,7 @@ def test_nothing_private_relayed_or_foreign_to_tcp_is_dialled(text: str) -> None
 
 
 def test_a_missing_ip_version_own_addresses_and_bad_counts_are_refused() -> None:
-    assert isinstance(pick("/ip6/2600::1/tcp/1", versions=(4,)), Refused)
+    assert isinstance(pick("/ip6/2600::1/tcp/1", sources=((4, "tcp"),)), Refused)
     assert isinstance(pick("/ip4/11.1.0.2/tcp/4001", own=("11.1.0.2",)), Refused)
     for count in (0, AUTONAT_MAX_ADDRS + 1):
         refused = pick(*["/ip4/11.1.0.2/tcp/4001"] * count)
@@ -225,7 +228,7 @@ def test_any_bytes_decode_or_are_a_violation(data: bytes) -> None:
 @given(st.lists(st.binary(max_size=60), max_size=60), st.booleans())
 def test_whatever_is_chosen_is_of_an_allowed_kind(raw: list[bytes], private: bool) -> None:
     raw += [tcp_addr("127.0.0.1", 1).to_bytes()]
-    result = choose(Request(tuple(raw), 1), client_ip="1.1.1.1", own=(), scope=Scope(private), versions=(4, 6))
+    result = choose(Request(tuple(raw), 1), client_ip="1.1.1.1", own=(), scope=Scope(private), sources=BOTH)
     if isinstance(result, Choice):
         assert raw[result.index] == result.addr.to_bytes()
         assert result.addr != tcp_addr("127.0.0.1", 1)

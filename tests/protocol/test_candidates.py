@@ -58,8 +58,11 @@ def judge(text: str, scope: Scope = STRICT, own: tuple[str, ...] = ()) -> Refusa
         ("/ip6/64:ff9b::7f00:1/tcp/80", Refusal.KIND),
         ("/ip6/2002:7f00:1::1/tcp/80", Refusal.KIND),
         ("/ip4/11.1.0.2/tcp/0", Refusal.PORT_ZERO),
-        ("/ip4/11.1.0.2/udp/4001", Refusal.NOT_TCP),
-        ("/ip4/11.1.0.2/tcp/4001/ws", Refusal.NOT_TCP),
+        ("/ip4/11.1.0.2/udp/4001", Refusal.TRANSPORT),
+        ("/ip4/11.1.0.2/tcp/4001/ws", Refusal.TRANSPORT),
+        ("/ip4/11.1.0.2/tcp/443/tls/ws", Refusal.TRANSPORT),
+        ("/ip4/11.1.0.2/udp/4001/quic-v1", Refusal.TRANSPORT),
+        (f"/ip4/11.1.0.2/tcp/443/wss/p2p/{PEER}", Refusal.TRANSPORT),
         ("/dns4/localhost/tcp/4001", Refusal.NAME),
         (f"/ip4/11.1.0.2/tcp/4001/p2p/{OTHER}/p2p-circuit", Refusal.RELAYED),
     ],
@@ -140,6 +143,8 @@ def test_observed_addresses_newest_first_and_each_once() -> None:
         "/ip4/0.0.0.0/tcp/4001",
         "/ip4/11.1.0.2/tcp/0",
         "/ip4/11.1.0.2/udp/4001",
+        "/ip4/11.1.0.2/udp/4001/quic-v1",
+        "/ip4/11.1.0.2/tcp/443/tls/ws",
         "/dns4/a.example/tcp/1",
         "/ip6/2600::1/tcp/1",
     ],
@@ -161,7 +166,7 @@ def test_a_mapping_outlives_its_connection_for_a_while_and_then_goes() -> None:
     assert book.addresses(10.1 + STALE_OBSERVATION) == ()
     record(book, "11.0.0.20", "/ip4/11.1.0.2/tcp/30002", 11.0)
     assert book.addresses(12.0)[0] == parse("/ip4/11.1.0.2/tcp/30002")
-    assert book.mapping() == "unknown"
+    assert book.mapping(4, "tcp") == "unknown"
     book.clear()
     assert book.addresses() == ()
 
@@ -190,3 +195,23 @@ def test_a_crowd_that_came_by_itself_does_not_talk_us_out_of_our_address() -> No
         )
     assert len(book.current(100.0)) == MAX_OBSERVERS
     assert book.addresses(100.0)[0] == true
+
+
+def test_what_is_seen_of_a_udp_port_is_kept_apart_from_the_tcp_port_of_the_same_number() -> None:
+    book = ObservedAddresses()
+    for proto, port in (("tcp/4001", "tcp/30001"), ("udp/4001/quic-v1", "udp/30002/quic-v1")):
+        taken = book.record(
+            observer="11.0.0.10",
+            observer_peer=PEER,
+            local=parse(f"/ip4/10.0.0.1/{proto}"),
+            observed=parse(f"/ip4/11.1.0.2/{port}"),
+            now=1.0,
+        )
+        assert taken is not None
+    assert set(map(str, book.addresses())) == {"/ip4/11.1.0.2/tcp/30001", "/ip4/11.1.0.2/udp/30002/quic-v1"}
+    assert own_candidates(book.addresses(), (), STRICT) == (parse("/ip4/11.1.0.2/tcp/30001"),)
+    assert (book.report(4, "tcp").observers, book.report(4, "udp").observers) == (1, 1)
+
+
+def test_websocket_addresses_of_ours_are_no_candidates() -> None:
+    assert own_candidates([parse("/ip4/11.1.0.2/tcp/443/tls/ws")], [parse("/ip4/11.1.0.2/tcp/80/http")], STRICT) == ()

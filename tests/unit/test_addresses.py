@@ -78,13 +78,64 @@ def test_relayed_is_asked_of_codes_not_of_text() -> None:
 
 
 def test_endpoint() -> None:
-    assert addresses.endpoint_of(addresses.parse("/ip6/2600::1/tcp/7")) == Endpoint("ip6", "2600::1", 7)
+    assert addresses.endpoint_of(addresses.parse("/ip6/2600::1/tcp/7")) == Endpoint("ip6", "2600::1", 7, "tcp")
     assert addresses.endpoint_of(addresses.parse("/dns4/relay.example/tcp/4001")) == Endpoint(
-        "dns4", "relay.example", 4001
+        "dns4", "relay.example", 4001, "tcp"
     )
     assert addresses.endpoint_of(addresses.parse("/ip4/1.2.3.4/udp/1")) is None
     with pytest.raises(AddressError):
-        _ = Endpoint("dns4", "relay.example", 1).ip
+        _ = Endpoint("dns4", "relay.example", 1, "tcp").ip
+
+
+@pytest.mark.parametrize(
+    ("text", "transport"),
+    [
+        ("/ip4/11.0.0.1/tcp/1", "tcp"),
+        (f"/ip4/11.0.0.1/tcp/1/p2p/{peer_text(TARGET)}", "tcp"),
+        (CIRCUIT, "tcp"),
+        ("/ip6/2600::1/udp/1/quic-v1", "quic-v1"),
+        ("/ip4/11.0.0.1/udp/1", None),
+        ("/ip4/11.0.0.1/udp/1/quic-v1/webtransport", None),
+        ("/ip4/11.0.0.1/tcp/443/tls/ws", None),
+        ("/dns4/relay.example/tcp/443/wss", None),
+        ("/ip4/11.0.0.1/tcp/80/http", None),
+        ("/ip4/11.0.0.1/tcp/1/ip4/11.0.0.2/tcp/2", None),
+        (f"/ip4/11.0.0.1/tcp/443/tls/ws/p2p/{peer_text(RELAY)}/p2p-circuit/p2p/{peer_text(TARGET)}", None),
+        (f"/p2p/{peer_text(TARGET)}", None),
+    ],
+)
+def test_what_is_spoken_at_an_address_is_told_by_all_of_its_protocols(text: str, transport: str | None) -> None:
+    addr = addresses.parse(text)
+    assert addresses.transport_of(addr) == transport
+    assert (addresses.endpoint_of(addr) is None) == (transport is None)
+    assert addresses.is_spoken(addr) == (transport == "tcp")
+
+
+def test_the_same_port_number_is_another_endpoint_in_udp() -> None:
+    tcp, udp = (
+        addresses.endpoint_of(addresses.parse(f"/ip4/11.0.0.1/{tail}")) for tail in ("tcp/4001", "udp/4001/quic-v1")
+    )
+    assert tcp is not None
+    assert udp is not None
+    assert tcp != udp
+    assert tcp.place != udp.place
+    assert str(addresses.addr_of(udp)) == "/ip4/11.0.0.1/udp/4001/quic-v1"
+    assert str(addresses.addr_of(tcp)) == "/ip4/11.0.0.1/tcp/4001"
+
+
+@pytest.mark.parametrize("tail", [f"p2p/{peer_text(RELAY)}/p2p-circuit", "p2p-circuit", "ip4/11.0.0.2/tcp/2"])
+def test_only_a_target_stands_behind_a_circuit(tail: str) -> None:
+    with pytest.raises(AddressError, match="behind /p2p-circuit"):
+        addresses.circuit_of(addresses.parse(f"/ip4/11.0.0.10/tcp/4001/p2p/{peer_text(RELAY)}/p2p-circuit/{tail}"))
+
+
+def test_a_path_that_looks_like_a_circuit_is_none() -> None:
+    assert addresses.circuit_of(addresses.parse("/unix/tmp/p2p-circuit")) is None
+
+
+def test_a_name_gives_way_to_its_address_and_the_rest_stays() -> None:
+    named = addresses.parse(f"/dns4/relay.example/tcp/4001/p2p/{peer_text(RELAY)}")
+    assert str(addresses.with_host(named, "::ffff:11.0.0.1")) == f"/ip4/11.0.0.1/tcp/4001/p2p/{peer_text(RELAY)}"
 
 
 def test_peer_part_comes_and_goes() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from punchbridge.identity import Identity, peer_text
 from punchbridge_node import gossip, ids, limits, wire
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.addressbook import AddressBook
@@ -190,15 +191,16 @@ def test_the_table_is_bounded():
 def test_one_address_with_many_ids_does_not_take_all_places(bridged: bool):
     def info(host: str, number: int) -> PeerInfo:
         if bridged:
-            multiaddr = f"/ip4/{host}/tcp/{1000 + number}/p2p/P{number}"
-            return PeerInfo("fd00::1", peer_id=f"P{number}", path_of=lambda: "direct", multiaddr=multiaddr)
+            peer = peer_text(Identity.generate().peer_id)
+            multiaddr = f"/ip4/{host}/tcp/{1000 + number}/p2p/{peer}"
+            return PeerInfo("fd00::1", peer_id=peer, path_of=lambda: "direct", multiaddr=multiaddr)
         return PeerInfo(host, number)
 
     hub = Hub(bytes(16), max_peers=8)
     crowd = [hub.admit(info("192.0.2.1", number), bytes([number]) * 16, connection()) for number in range(1, 8)]
     assert [isinstance(one, PeerRecord) for one in crowd] == [True] * 6 + [False]
     assert isinstance(hub.admit(info("192.0.2.2", 20), bytes([20]) * 16, connection()), PeerRecord)
-    relayed = PeerInfo("fd00::2", peer_id="P30", path_of=lambda: "relay", multiaddr="/ip4/192.0.2.1/tcp/1/p2p/R")
+    relayed = PeerInfo("fd00::2", peer_id="P30", path_of=lambda: "relay", multiaddr="/ip4/192.0.2.1/tcp/1")
     assert isinstance(hub.admit(relayed, bytes([30]) * 16, connection()), PeerRecord)
 
 

@@ -47,7 +47,7 @@ def test_targets() -> None:
     [
         ("/ip4/192.0.2.1/tcp/4001", "add /p2p/ID"),
         (f"/ip4/192.0.2.9/tcp/4001/p2p/{peer_text(RELAY)}/p2p-circuit", "add /p2p/ID"),
-        (f"/ip4/192.0.2.1/udp/4001/p2p/{peer_text(PEER)}", "neither a TCP address nor a circuit"),
+        (f"/ip4/192.0.2.1/udp/4001/p2p/{peer_text(PEER)}", "/udp is not spoken by this node"),
         ("/ip4/300.0.0.1/tcp/1", "malformed multiaddr"),
         ("12D3KooWnonsense", "not a peer id"),
         ("", "not a peer id"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from punchbridge.addresses import endpoint_of, parse
+from punchbridge.addresses import parse
 from punchbridge.errors import AddressError, DialTimeout, RelayRefused, Unreachable, WrongPeer
 from punchbridge.identity import Identity, peer_text
 from punchbridge.limits.swarm import MAX_DIAL_ADDRESSES
-from punchbridge.swarm.plan import DialPlan, check_endpoint, expected_peer, failure
+from punchbridge.swarm.plan import DialPlan, dial_endpoint, expected_peer, failure
 
 RELAY, PEER, OTHER = (Identity.generate().peer_id for _ in range(3))
 V4 = [parse(f"/ip4/11.0.0.{n}/tcp/1") for n in range(3)]
@@ -44,7 +44,24 @@ def test_the_number_of_addresses_is_bounded_and_the_rest_counted() -> None:
 def test_what_is_never_dialled(text: str) -> None:
     addr = parse(text)
     with pytest.raises(AddressError):
-        check_endpoint(addr, endpoint_of(addr))
+        dial_endpoint(addr)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("/ip4/11.0.0.1/tcp/443/tls/ws", "/tls/ws"),
+        (f"/dns4/relay.example/tcp/443/wss/p2p/{peer_text(PEER)}", "/wss"),
+        ("/ip4/11.0.0.1/tcp/80/http", "/http"),
+        ("/ip6/2600::1/udp/4001/quic-v1", "/udp/quic-v1"),
+        ("/ip4/11.0.0.1/udp/4001", "/udp"),
+        ("/ip4/11.0.0.1/tcp/1/ip4/11.0.0.2/tcp/2", "/ip4/tcp"),
+    ],
+)
+def test_a_transport_that_we_do_not_speak_is_refused_by_its_name(text: str, named: str) -> None:
+    addr = parse(text)
+    with pytest.raises(AddressError, match=f": {named} is not spoken by this node"):
+        dial_endpoint(addr)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +69,7 @@ def test_what_is_never_dialled(text: str) -> None:
 )
 def test_the_callers_own_choice_is_dialled(text: str) -> None:
     addr = parse(text)
-    check_endpoint(addr, endpoint_of(addr))
+    dial_endpoint(addr)
 
 
 def test_the_expected_peer_is_the_named_one_and_must_not_contradict() -> None:

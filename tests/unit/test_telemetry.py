@@ -274,7 +274,9 @@ def test_a_session_tells_what_a_switch_cost() -> None:
 def test_short_forms() -> None:
     assert short("12D3KooWCVLPNH5tbjrw45dZ2N4SpUKd2SNZDyMMzUkHCQtqqYov") == "…CQtqqYov"
     assert short("10.0.0.1") == "10.0.0.1"
-    assert spot("/ip4/192.0.2.1/tcp/4001/p2p/X/p2p-circuit") == "192.0.2.1:4001"
+    relay = "12D3KooWCVLPNH5tbjrw45dZ2N4SpUKd2SNZDyMMzUkHCQtqqYov"
+    assert spot(f"/ip4/192.0.2.1/tcp/4001/p2p/{relay}/p2p-circuit") == "192.0.2.1:4001"
+    assert spot("/ip4/192.0.2.1/tcp/443/tls/ws") == "/ip4/192.0.2.1/tcp/443/tls/ws"
     assert spot("/ip6/2001:db8::1/tcp/4001") == "[2001:db8::1]:4001"
     assert spot("/p2p-circuit") == "/p2p-circuit"
 

@@ -56,7 +56,7 @@ class Attempt:
         Without a connection, also when cancelled, the dials in the air stay on the peer's ground.
         """
         endpoints = frozenset(endpoint for endpoint in map(endpoint_of, self._remote) if endpoint is not None)
-        hosts = {endpoint.host for endpoint in endpoints} - self._context.hosts_of_others(self._peer)
+        hosts = {endpoint.place for endpoint in endpoints} - self._context.hosts_of_others(self._peer)
         ground = self._context.grounds.enter(self._peer)
         opening: SimultaneousOpen[Won] = SimultaneousOpen(
             self._remote,

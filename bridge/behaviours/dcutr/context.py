@@ -8,11 +8,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import trio
 
-from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed
+from punchbridge.addresses import Endpoint, Multiaddr, Proto, endpoint_of, is_relayed
 from punchbridge.behaviours.dcutr.ground import Grounds
 from punchbridge.behaviours.dcutr.policy import DcutrPolicy, PunchOutcome
 from punchbridge.behaviours.nat.observer import SecondObserver
@@ -38,6 +38,8 @@ from punchbridge.verdict import TABLE, Code
 __all__ = ["Facts", "PunchContext", "Won"]
 
 
+_SOURCES: Final[tuple[tuple[int, Proto], ...]] = ((4, "tcp"), (6, "tcp"))
+"""The IP versions and protocols that a punch can leave from."""
 _REFUSED_OUTSIDE = frozenset({Code.SYN_FILTERED, Code.RESET_BY_NAT, Code.UNREACHABLE_BY_NAT})
 """What a NAT that filters by port does to dials aimed at a mapping that depends on the destination."""
 
@@ -118,7 +120,7 @@ class PunchContext:
         """Our candidates; waits a moment for the first observed address of the listening port."""
         with trio.move_on_after(DCUTR_OBSERVED_TIMEOUT):
             while not self.swarm.observed.addresses(trio.current_time()):
-                if self.swarm.listen_port(4) is None and self.swarm.listen_port(6) is None:
+                if all(self.swarm.listen_port(version, proto) is None for version, proto in _SOURCES):
                     break
                 await self.observed_news.wait()
         return self.own_candidates(scope)
@@ -137,7 +139,7 @@ class PunchContext:
 
     def may_dial(self, endpoint: Endpoint) -> bool:
         """Counts one dial of a punch to the endpoint's host; False when all punches together have made too many."""
-        return self._dials.take(endpoint.host, trio.current_time())
+        return self._dials.take(endpoint.place, trio.current_time())
 
     def reachable_at(self, candidates: tuple[Multiaddr, ...]) -> bool:
         """One of these needs no punch: an interface of this machine has it, or AutoNAT has confirmed it."""
@@ -146,24 +148,25 @@ class PunchContext:
 
     def source(self, endpoint: Endpoint) -> tuple[str, int] | None:
         """The listening (ip, port) to dial an endpoint from (D17)."""
-        bound = self.swarm.listen_port(endpoint.ip.version)
+        bound = self.swarm.listen_port(endpoint.ip.version, endpoint.proto)
         if bound is None:
             return None
-        here = Endpoint(endpoint.kind, *bound)
+        here = Endpoint(endpoint.kind, *bound, endpoint.proto)
         usable = here.ip.is_unspecified or here.ip.is_loopback == endpoint.ip.is_loopback
         return bound if usable else None
 
-    def hosts_of_others(self, peer: PeerId) -> set[str]:
-        """The IPs at which we are directly connected with anybody else."""
+    def hosts_of_others(self, peer: PeerId) -> set[tuple[Proto, str]]:
+        """The IPs at which we are directly connected with anybody else, by protocol."""
         others = (c for c in self.swarm.connections() if c.path == "direct" and c.peer != peer)
-        return {endpoint.host for endpoint in (endpoint_of(c.remote) for c in others) if endpoint is not None}
+        return {endpoint.place for endpoint in (endpoint_of(c.remote) for c in others) if endpoint is not None}
 
     def evidence_for(self, remote: tuple[Multiaddr, ...]) -> Evidence:
         """Fresh evidence with what is known of both NATs' mappings."""
         endpoints = [endpoint for endpoint in map(endpoint_of, remote) if endpoint is not None]
-        reports = [self.swarm.observed.report(version) for version in {e.ip.version for e in endpoints}]
+        kinds = {(e.ip.version, e.proto) for e in endpoints}
+        reports = [self.swarm.observed.report(version, proto) for version, proto in kinds]
         dependent = [report.mapping for report in reports if report.mapping.dependent]
-        ports = Counter(endpoint.host for endpoint in set(endpoints) if endpoint.ip.is_global)
+        ports = Counter(endpoint.place for endpoint in set(endpoints) if endpoint.ip.is_global)
         evidence = Evidence(remote_dependent=any(count > 1 for count in ports.values()))
         if dependent or reports:
             evidence.mapping = dependent[0] if dependent else reports[0].mapping
@@ -173,7 +176,7 @@ class PunchContext:
         """The code of an attempt without a connection; when nobody knows our NAT, a second observer is asked."""
         code = judge(evidence).code
         if code in _REFUSED_OUTSIDE and evidence.mapping is Mapping.UNKNOWN:
-            evidence.mapping = await self.observer.ask()
+            evidence.mapping = await self.observer.ask(4, "tcp")
             code = judge(evidence).code
         return code
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 import trio
 
-from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of
+from punchbridge.addresses import Endpoint, Multiaddr, Proto, endpoint_of
 from punchbridge.errors import LimitExceeded
 from punchbridge.identity import PeerId
 from punchbridge.limits.punch import DCUTR_KEEP, DCUTR_MAX_KEPT, DCUTR_OUTLAST, DCUTR_OUTLAST_MARGIN
@@ -32,7 +32,7 @@ class Ground:
         self.dials = DialsKept()
         self.idle = trio.CancelScope()
         self._endpoints: frozenset[Endpoint] = frozenset()
-        self._hosts: frozenset[str] = frozenset()
+        self._hosts: frozenset[tuple[Proto, str]] = frozenset()
         self._swarm = swarm
         self._stack = ExitStack()
         self.accepted: trio.MemoryReceiveChannel[TcpStream]
@@ -52,7 +52,7 @@ class Ground:
             self.dozes = True
             self.dials.outlast()
 
-    def aim(self, endpoints: frozenset[Endpoint], hosts: frozenset[str]) -> None:
+    def aim(self, endpoints: frozenset[Endpoint], hosts: frozenset[tuple[Proto, str]]) -> None:
         """An attempt begins: sockets from these endpoints are ours, and from any port of these hosts."""
         self._endpoints, self._hosts = endpoints, hosts
         self.dials.aim(endpoints)
@@ -68,7 +68,7 @@ class Ground:
 
     def _matches(self, remote: Multiaddr) -> bool:
         endpoint = endpoint_of(remote)
-        return endpoint is not None and (endpoint.host in self._hosts or endpoint in self._endpoints)
+        return endpoint is not None and (endpoint.place in self._hosts or endpoint in self._endpoints)
 
 
 class Grounds:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import trio
 
-from punchbridge.addresses import Multiaddr, endpoint_of, is_public, is_relayed, without_peer
+from punchbridge.addresses import Multiaddr, Proto, endpoint_of, is_public, is_relayed, without_peer
 from punchbridge.errors import BridgeError
 from punchbridge.limits.punch import OBSERVER_HOLD, OBSERVER_MAX_PROBES, OBSERVER_TIMEOUT
 from punchbridge.reach.nat import Mapping
@@ -27,19 +27,19 @@ class SecondObserver:
         self._held: set[str] = set()
         self.nursery: trio.Nursery
 
-    async def ask(self, version: int = 4) -> Mapping:
-        """The mapping for an IP version, after at most OBSERVER_TIMEOUT seconds of asking. Raises nothing."""
+    async def ask(self, version: int, proto: Proto) -> Mapping:
+        """The mapping for an IP version and protocol, after at most OBSERVER_TIMEOUT seconds. Raises nothing."""
         with trio.move_on_after(OBSERVER_TIMEOUT):
-            for server, addr in self._choices(version)[:OBSERVER_MAX_PROBES]:
-                if self._swarm.observed.report(version).mapping is not Mapping.UNKNOWN:
+            for server, addr in self._choices(version, proto)[:OBSERVER_MAX_PROBES]:
+                if self._swarm.observed.report(version, proto).mapping is not Mapping.UNKNOWN:
                     break
                 await self._probe(server, addr)
-        return self._swarm.observed.report(version).mapping
+        return self._swarm.observed.report(version, proto).mapping
 
-    def _choices(self, version: int) -> list[tuple[Connection, Multiaddr]]:
+    def _choices(self, version: int, proto: Proto) -> list[tuple[Connection, Multiaddr]]:
         """Other public addresses of peers that we dialled ourselves: relays and bootstrap nodes."""
         found = []
-        if self._swarm.listen_port(version) is None:
+        if self._swarm.listen_port(version, proto) is None:
             return []
         for server in self._swarm.connections():
             here = endpoint_of(server.remote)
@@ -48,7 +48,9 @@ class SecondObserver:
             for told in server.identify.listen:
                 addr = without_peer(told)
                 other = endpoint_of(addr)
-                if other is None or is_relayed(addr) or not is_public(addr) or other.kind != here.kind:
+                if other is None or is_relayed(addr) or not is_public(addr):
+                    continue
+                if (other.kind, other.proto) != (here.kind, proto):
                     continue
                 if other.ip.version == version and other.host != here.host and str(addr) not in self._held:
                     found.append((server, addr))

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 
 import trio
 
-from punchbridge.addresses import Multiaddr, circuit_of, endpoint_of, is_relayed, peer_of, with_peer
+from punchbridge.addresses import (
+    Multiaddr,
+    circuit_of,
+    endpoint_of,
+    is_relayed,
+    peer_of,
+    spoken_endpoint,
+    with_peer,
+    without_peer,
+)
 from punchbridge.behaviours.relay_client.exchange import Reservation, request_circuit
 from punchbridge.behaviours.relay_client.keeper import Keeper
 from punchbridge.errors import AddressError, LimitExceeded, ProtocolViolation, SwarmStopped, Unreachable
@@ -184,7 +193,7 @@ class RelayClient:
             for connection in self._swarm.connections(peer):
                 if connection.path == "direct" and not connection.closed.is_set():
                     return connection
-        if endpoint_of(addr) is None:
+        if not list(without_peer(addr).items()):
             raise Unreachable(
                 f"not connected to the relay of {addr}; give its address: /ip4/…/tcp/…/p2p/ID/p2p-circuit"
             )
@@ -237,6 +246,10 @@ def _relay_part(addr: Multiaddr) -> Multiaddr:
     """The relay's own address of `<relay>[/p2p-circuit[/p2p/…]]`. Raises AddressError when that is not dialable."""
     circuit = circuit_of(addr)
     relay = addr if circuit is None else circuit.relay
-    if endpoint_of(relay) is None:
-        raise AddressError(f"{addr} is no relay's address; write /ip4/…/tcp/…/p2p/ID")
+    if is_relayed(relay):
+        raise AddressError(f"{addr} leads to a relay through another relay; write /ip4/…/tcp/…/p2p/ID")
+    try:
+        spoken_endpoint(relay)
+    except AddressError as problem:
+        raise AddressError(f"{addr} is no relay's address: {problem}") from None
     return relay

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import trio
 
-from punchbridge.addresses import Multiaddr, endpoint_of, is_public, is_relayed, peer_of, with_peer
+from punchbridge.addresses import Multiaddr, is_public, is_relayed, is_spoken, peer_of, with_peer
 from punchbridge.errors import DialTimeout, NegotiationFailed, ProtocolViolation, RelayRefused
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.circuit import HOP_TIMEOUT, RESERVE_TIMEOUT
@@ -142,8 +142,8 @@ def circuit_addrs(
     """
     bases: dict[Multiaddr, None] = {with_peer(addr, relay): None for addr in known}
     for addr in grant.addrs:
-        if is_relayed(addr) or endpoint_of(addr) is None or peer_of(addr) not in (None, relay):
+        if is_relayed(addr) or not is_spoken(addr) or peer_of(addr) not in (None, relay):
             continue
         if allow_private or is_public(addr):
             bases[with_peer(addr, relay)] = None
-    return tuple(Multiaddr(f"{base}/p2p-circuit/p2p/{peer_text(me)}") for base in bases)
+    return tuple(base.encapsulate(f"/p2p-circuit/p2p/{peer_text(me)}") for base in bases)

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import trio
 
-from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, tcp_addr
+from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, peer_of, spoken_endpoint, tcp_addr
 from punchbridge.errors import AddressError, BridgeError, LimitExceeded
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ErrorEvent
@@ -59,7 +59,7 @@ class Listeners:
     def listen(self, addr: Multiaddr, nursery: trio.Nursery) -> tuple[Multiaddr, ...]:
         """Binds and starts to accept in `nursery`; returns the bound addresses, wildcards expanded, port resolved.
 
-        Raises AddressError when the address is no IP and TCP, PortInUse when the port is taken, LimitExceeded.
+        Raises AddressError when the address is not an IP and TCP alone, PortInUse, LimitExceeded.
         """
         endpoint = _listenable(addr)
         if len(self._listeners) >= MAX_LISTENERS:
@@ -140,6 +140,8 @@ class Listeners:
 
     def is_own(self, endpoint: Endpoint) -> bool:
         """True when a numeric endpoint is one that we accept on."""
+        if endpoint.proto != "tcp":
+            return False
         ip = endpoint.ip
         mine = {x.ip for x in self._listeners if x.port == endpoint.port and x.ip.version == ip.version}
         return ip in mine or (any(own.is_unspecified for own in mine) and is_local(ip))
@@ -187,8 +189,8 @@ def _is_loopback(addr: Multiaddr) -> bool:
 
 
 def _listenable(addr: Multiaddr) -> Endpoint:
-    endpoint = endpoint_of(addr)
-    if endpoint is None or endpoint.kind not in ("ip4", "ip6") or len(list(addr.items())) != 2:
+    endpoint = spoken_endpoint(addr)
+    if endpoint.kind not in ("ip4", "ip6") or is_relayed(addr) or peer_of(addr) is not None:
         raise AddressError(f"cannot listen on {addr}; an address to listen on looks like /ip4/0.0.0.0/tcp/4001")
     if endpoint.ip.is_multicast:
         raise AddressError(f"cannot listen on {addr}: it is a multicast address")

@@ -210,6 +210,6 @@ def _name(problem: OSError) -> str:
 
 def _numeric(addr: Multiaddr) -> Endpoint:
     endpoint = endpoint_of(addr)
-    if endpoint is None or endpoint.kind not in ("ip4", "ip6"):
+    if endpoint is None or endpoint.kind not in ("ip4", "ip6") or endpoint.proto != "tcp":
         raise AddressError(f"{addr} is not an IP and TCP address")
     return endpoint

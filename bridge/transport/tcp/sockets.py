@@ -16,7 +16,7 @@ from operator import index
 
 import trio
 
-from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, tcp_addr
+from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, spoken_endpoint, tcp_addr, with_host
 from punchbridge.errors import AddressError, DialTimeout, PortInUse, Unreachable
 from punchbridge.limits.net import (
     ACCEPT_BACKLOG,
@@ -36,8 +36,8 @@ _RESETS = {errno.ECONNRESET, errno.EPIPE}
 
 
 def _endpoint(addr: Multiaddr) -> Endpoint:
-    endpoint = endpoint_of(addr)
-    if endpoint is None or endpoint.kind not in ("ip4", "ip6"):
+    endpoint = spoken_endpoint(addr)
+    if endpoint.kind not in ("ip4", "ip6") or endpoint.proto != "tcp":
         raise AddressError(f"{addr} is not an IP and TCP address, such as /ip4/192.0.2.1/tcp/4001")
     return endpoint
 
@@ -158,12 +158,7 @@ async def resolve(addr: Multiaddr) -> tuple[Multiaddr, ...]:
         raise Unreachable(f"{endpoint.host}: the name lookup took longer than {RESOLVE_TIMEOUT:g} s") from None
     except (OSError, UnicodeError) as problem:
         raise Unreachable(f"{endpoint.host}: {getattr(problem, 'strerror', None) or problem}") from None
-    rest = "/".join(str(addr).split("/")[5:])
-    out: dict[str, Multiaddr] = {}
-    for _, _, _, _, name in found[:MAX_RESOLVED]:
-        resolved = tcp_addr(str(name[0]), endpoint.port)
-        out.setdefault(str(resolved), Multiaddr(f"{resolved}/{rest}") if rest else resolved)
-    return tuple(out.values())
+    return tuple(dict.fromkeys(with_host(addr, str(name[0])) for _, _, _, _, name in found[:MAX_RESOLVED]))
 
 
 def tune(sock: trio.socket.SocketType) -> None:

@@ -117,7 +117,7 @@ async def test_grounds_of_runs_that_are_over_make_room(monkeypatch: pytest.Monke
     async with open_peer() as peer, open_peer(None) as one, open_peer(None) as two:
         grounds = peer.puncher._context.grounds
         with deaf_port() as deaf:
-            endpoint = Endpoint("ip4", "127.0.0.1", deaf.getsockname()[1])
+            endpoint = Endpoint("ip4", "127.0.0.1", deaf.getsockname()[1], "tcp")
             first = grounds.enter(one.peer)
             first.dials.keep(Dial(endpoint, None))
             grounds.leave(first)

@@ -313,7 +313,7 @@ async def takes_all(_stream: TcpStream, how: How) -> str | None:
 async def test_what_stood_between_two_attempts_is_taken_at_once() -> None:
     with deaf_listener() as (listener, _), trio.fail_after(10):
         side = Side(free_port(), tcp_addr(*listener.getsockname()), takes_all)
-        dial = Dial(Endpoint("ip4", *listener.getsockname()), ("127.0.0.1", side.port))
+        dial = Dial(Endpoint("ip4", *listener.getsockname(), "tcp"), ("127.0.0.1", side.port))
         side.kept.keep(dial)
         listener.accept()[0].close()
         accepted = await trio.to_thread.run_sync(listener.accept)
@@ -328,7 +328,7 @@ async def test_what_stood_between_two_attempts_is_taken_at_once() -> None:
 async def test_what_stood_and_was_reset_since_is_dialled_anew() -> None:
     with listening() as listener, trio.fail_after(10):
         side = Side(free_port(), tcp_addr(*listener.getsockname()), takes_all)
-        side.kept.keep(Dial(Endpoint("ip4", *listener.getsockname()), ("127.0.0.1", side.port)))
+        side.kept.keep(Dial(Endpoint("ip4", *listener.getsockname(), "tcp"), ("127.0.0.1", side.port)))
         accepted, _ = listener.accept()
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         accepted.close()
@@ -341,7 +341,7 @@ async def test_what_stood_and_was_reset_since_is_dialled_anew() -> None:
 
 def test_only_dials_that_fit_the_next_attempt_are_kept() -> None:
     with deaf_listener() as (listener, _), deaf_listener() as (other, _), listening() as open_one:
-        here, there, stands = (Endpoint("ip4", *one.getsockname()) for one in (listener, other, open_one))
+        here, there, stands = (Endpoint("ip4", *one.getsockname(), "tcp") for one in (listener, other, open_one))
         port = free_port()
         source = ("127.0.0.1", port)
         kept = DialsKept()
@@ -359,7 +359,7 @@ def test_only_dials_that_fit_the_next_attempt_are_kept() -> None:
 
 def test_of_the_dials_of_an_earlier_run_only_those_that_stand_are_taken() -> None:
     with deaf_listener() as (listener, _), listening() as open_one:
-        here, stands = (Endpoint("ip4", *one.getsockname()) for one in (listener, open_one))
+        here, stands = (Endpoint("ip4", *one.getsockname(), "tcp") for one in (listener, open_one))
         source = ("127.0.0.1", free_port())
         kept = DialsKept()
         assert not kept
@@ -378,7 +378,7 @@ def test_of_the_dials_of_an_earlier_run_only_those_that_stand_are_taken() -> Non
 
 def test_a_4_tuple_that_is_taken_is_told_from_an_address_that_is_missing() -> None:
     with listening() as listener:
-        there = Endpoint("ip4", *listener.getsockname())
+        there = Endpoint("ip4", *listener.getsockname(), "tcp")
         source = ("127.0.0.1", free_port())
         first = Dial(there, source)
         with pytest.raises(TupleTaken):

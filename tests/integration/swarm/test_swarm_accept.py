@@ -50,7 +50,7 @@ async def test_port_0_is_resolved_and_a_wildcard_expanded() -> None:
     async with open_node(parse("/ip4/0.0.0.0/tcp/0")) as a:
         addrs = a.swarm.listen_addrs()
         assert {place(addr)[0] for addr in addrs} == {str(ip) for ip in interface_addresses(4)}
-        assert {place(addr)[1] for addr in addrs} == {a.swarm.listen_port(4)[1]}  # type: ignore[index]
+        assert {place(addr)[1] for addr in addrs} == {a.swarm.listen_port(4, "tcp")[1]}  # type: ignore[index]
         assert all(place(addr)[1] for addr in addrs)
         assert addrs[-1] == parse(f"/ip4/127.0.0.1/tcp/{place(addrs[0])[1]}")
 
@@ -58,7 +58,7 @@ async def test_port_0_is_resolved_and_a_wildcard_expanded() -> None:
 async def test_several_addresses_of_both_versions() -> None:
     async with open_node(LOOPBACK, LOOPBACK, parse("/ip6/::1/tcp/0")) as a:
         assert len(a.swarm.listen_addrs()) == 3
-        four, six = a.swarm.listen_port(4), a.swarm.listen_port(6)
+        four, six = a.swarm.listen_port(4, "tcp"), a.swarm.listen_port(6, "tcp")
         assert four is not None
         assert six is not None
         assert (four[0], six[0]) == ("127.0.0.1", "::1")
@@ -68,7 +68,7 @@ async def test_one_port_number_in_both_versions() -> None:
     async with open_node(parse("/ip4/0.0.0.0/tcp/0")) as a, open_node() as b:
         port = place(a.swarm.listen_addrs()[0])[1]
         await a.swarm.listen(parse(f"/ip6/::/tcp/{port}"))
-        assert (a.swarm.listen_port(4), a.swarm.listen_port(6)) == (("0.0.0.0", port), ("::", port))
+        assert (a.swarm.listen_port(4, "tcp"), a.swarm.listen_port(6, "tcp")) == (("0.0.0.0", port), ("::", port))
         for host in ("ip4/127.0.0.1", "ip6/::1"):
             assert (await b.swarm.dial(parse(f"/{host}/tcp/{port}"), fresh=True)).peer == a.peer
 
@@ -197,7 +197,7 @@ async def test_running_out_of_descriptors_is_told_and_outlived() -> None:
 
 async def test_a_diverter_gets_matching_sockets_untouched_and_gives_up_what_it_leaves() -> None:
     async with open_node() as a, open_node() as b:
-        source = b.swarm.listen_port(4)
+        source = b.swarm.listen_port(4, "tcp")
         assert source is not None
 
         def matches(remote: Multiaddr) -> bool:

@@ -52,7 +52,7 @@ async def test_a_dial_leaves_from_the_listening_port_and_echoes(listen: str) -> 
     async with open_node(parse(listen)) as a, open_node(parse(listen)) as b:
         connection = await a.swarm.dial(b.addr)
         version = 6 if "ip6" in listen else 4
-        bound = a.swarm.listen_port(version)
+        bound = a.swarm.listen_port(version, "tcp")
         assert bound is not None
         assert port_of(connection.local) == bound[1]
         assert (connection.peer, connection.path, connection.role) == (b.peer, "direct", "initiator")
@@ -61,6 +61,19 @@ async def test_a_dial_leaves_from_the_listening_port_and_echoes(listen: str) -> 
         stream = await a.swarm.open_stream(b.peer, [ECHO])
         await stream.send_all(b"hello")
         assert await stream.receive_some() == b"hello"
+
+
+@pytest.mark.parametrize("tail", ["/ws", "/tls/ws", "/wss", "/http"])
+async def test_what_is_not_plain_tcp_is_refused_before_a_packet_leaves(tail: str) -> None:
+    async with open_node() as a:
+        with mute_listener() as there:
+            with pytest.raises(AddressError, match=f"{tail} is not spoken"):
+                await a.swarm.dial(with_peer(parse(f"{there}{tail}"), STRANGER))
+            with pytest.raises(AddressError, match=f"{tail} is not spoken"):
+                await a.swarm.listen(parse(f"/ip4/127.0.0.1/tcp/0{tail}"))
+            with pytest.raises(Unreachable, match=f"{tail} is not spoken"):
+                await a.swarm.connect(STRANGER, [parse(f"{there}{tail}"), closed_port()])
+        assert a.swarm.connections() == ()
 
 
 async def test_a_second_connection_to_the_same_port_is_made_from_another_port() -> None:
@@ -92,7 +105,7 @@ async def test_a_listener_on_loopback_does_not_break_dials_elsewhere() -> None:
 
 async def test_ourselves_are_never_dialled() -> None:
     async with open_node(parse("/ip4/0.0.0.0/tcp/0")) as a:
-        bound = a.swarm.listen_port(4)
+        bound = a.swarm.listen_port(4, "tcp")
         assert bound is not None
         for text in (
             f"/ip4/127.0.0.1/tcp/{bound[1]}",
@@ -278,7 +291,7 @@ async def test_a_swarm_that_does_not_listen_dials_from_any_port() -> None:
     async with open_node() as b, open_node(LOOPBACK) as a:
         # a listens on IPv4 only; an IPv6 dial has no listening port to leave from
         await b.swarm.listen(parse("/ip6/::1/tcp/0"))
-        assert a.swarm.listen_port(6) is None
+        assert a.swarm.listen_port(6, "tcp") is None
         six = next(addr for addr in b.swarm.listen_addrs() if "ip6" in str(addr))
         assert (await a.swarm.dial(six)).peer == b.peer
 

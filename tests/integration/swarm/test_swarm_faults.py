@@ -103,7 +103,7 @@ async def test_a_defect_in_a_command_is_told_to_its_caller(command: str) -> None
 async def test_a_dial_and_the_addresses_when_no_descriptor_is_left() -> None:
     async with open_node(parse("/ip4/0.0.0.0/tcp/0")) as a, open_node() as b:
         before = a.swarm.listen_addrs()
-        port = a.swarm.listen_port(4)
+        port = a.swarm.listen_port(4, "tcp")
         assert port is not None
         with no_descriptors():
             assert a.swarm.listen_addrs() == before

@@ -381,7 +381,7 @@ async def test_a_swarm_whose_owner_fails_or_is_cancelled_is_closed_too(how: str)
 async def test_two_swarms_of_one_process_do_not_know_each_other() -> None:
     async with open_swarm(SwarmConfig(Identity.generate()), EventHub()) as a, open_node() as b:
         assert a.listen_addrs() == a.announced() == ()
-        assert a.listen_port(4) is None
+        assert a.listen_port(4, "tcp") is None
         connection = await a.dial(b.addr)
         assert (await b.record.wait(ConnectionOpened)).peer == peer_text(a.peer)
         assert connection.peer == b.peer
