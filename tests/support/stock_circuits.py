@@ -17,7 +17,7 @@ from multiaddr import Multiaddr
 
 from punchbridge.addresses import parse, with_peer, without_peer
 from tests.support.relay_lab import ECHO
-from tests.support.stock_host import make_host
+from tests.support.stock_host import make_host, ours
 
 
 @dataclass
@@ -48,6 +48,6 @@ async def stock(*, hop: bool = False, roles: RelayRole = RelayRole.STOP) -> Asyn
     async with host.run(listen_addrs=[Multiaddr("/ip4/127.0.0.1/tcp/0")]), background_trio_service(protocol):
         await protocol.event_started.wait()
         addr = next(one for one in host.get_addrs() if "127.0.0.1" in str(one))
-        yield Stock(host, transport, with_peer(parse(str(without_peer(addr))), host.get_id()))
+        yield Stock(host, transport, with_peer(parse(str(without_peer(addr))), ours(host.get_id())))
         for peer in tuple(host.get_network().connections):
             await host.disconnect(peer)

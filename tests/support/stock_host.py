@@ -15,15 +15,27 @@ from libp2p.peer.id import ID
 from libp2p.security.noise.transport import PROTOCOL_ID, Transport
 from multiaddr import Multiaddr
 
+from punchbridge.peer_id import PeerId
+
 ECHO, RESET, ONE_WAY = "/test/echo/1.0.0", "/test/reset/1.0.0", "/test/one-way/1.0.0"
 
 
 @dataclass
 class Stock:
     host: Any
-    peer: ID
+    peer: PeerId
     addr: Multiaddr
     handled: trio.MemoryReceiveChannel[bytes]
+
+
+def ours(peer: ID) -> PeerId:
+    """py-libp2p's peer id as ours."""
+    return PeerId(peer.to_bytes())
+
+
+def theirs(peer: PeerId) -> ID:
+    """Our peer id as py-libp2p's."""
+    return ID(peer.to_bytes())
 
 
 def make_host() -> Any:
@@ -59,7 +71,7 @@ async def stock_host() -> AsyncIterator[Stock]:
     host.set_stream_handler(RESET, reset)
     async with host.run(listen_addrs=[Multiaddr("/ip4/127.0.0.1/tcp/0")]):
         addr = next(one for one in host.get_addrs() if "127.0.0.1" in str(one))
-        yield Stock(host, host.get_id(), addr.decapsulate("/p2p"), handled)
+        yield Stock(host, ours(host.get_id()), addr.decapsulate("/p2p"), handled)
     told.close()
     handled.close()
 

@@ -19,6 +19,7 @@ from punchbridge.events import P2pUpgrade, PunchStarted, PunchSucceeded
 from punchbridge.wire.dcutr import Opener, Schedule
 from tests.support.punch_lab import open_peer, open_relay
 from tests.support.stock_circuits import Stock, stock
+from tests.support.stock_host import ours, theirs
 
 
 @asynccontextmanager
@@ -49,10 +50,10 @@ async def test_our_listener_punches_a_stock_dialer(monkeypatch: pytest.MonkeyPat
         relay_peer = peer_of(relay)
         assert relay_peer is not None
         raw = await dialer.transport.dial_peer_info(
-            PeerInfo(listener.peer, [Multiaddr(str(reservation.addrs[0]))]),
-            relay_info=PeerInfo(relay_peer, [Multiaddr(str(without_peer(relay)))]),
+            PeerInfo(theirs(listener.peer), [Multiaddr(str(reservation.addrs[0]))]),
+            relay_info=PeerInfo(theirs(relay_peer), [Multiaddr(str(without_peer(relay)))]),
         )
-        await dialer.host.upgrade_outbound_connection(raw, listener.peer)
+        await dialer.host.upgrade_outbound_connection(raw, theirs(listener.peer))
         with trio.fail_after(20):
             started = await listener.record.wait(PunchStarted)
             done = await listener.record.wait(PunchSucceeded)
@@ -60,7 +61,7 @@ async def test_our_listener_punches_a_stock_dialer(monkeypatch: pytest.MonkeyPat
         assert started.side == "initiator"
         assert str(without_peer(dialer.addr)) in started.remote_candidates
         assert done.attempt == 1
-        direct = listener.host.swarm.best(dialer.host.get_id())
+        direct = listener.host.swarm.best(ours(dialer.host.get_id()))
         assert direct is not None
         assert (direct.path, direct.role) == ("direct", "responder")
 
@@ -73,15 +74,15 @@ async def test_a_stock_listener_punches_our_dialer(monkeypatch: pytest.MonkeyPat
     async with open_relay() as relay, open_peer() as dialer, stock() as listener, punching(listener):
         relay_peer = peer_of(relay)
         assert relay_peer is not None
-        await listener.host.connect(PeerInfo(relay_peer, [Multiaddr(str(without_peer(relay)))]))
-        stream = await listener.host.new_stream(relay_peer, [HOP])
-        assert await listener.transport._make_reservation(stream, relay_peer)
+        await listener.host.connect(PeerInfo(theirs(relay_peer), [Multiaddr(str(without_peer(relay)))]))
+        stream = await listener.host.new_stream(theirs(relay_peer), [HOP])
+        assert await listener.transport._make_reservation(stream, theirs(relay_peer))
         await dialer.host.swarm.dial(parse(f"{relay}/p2p-circuit/p2p/{listener.host.get_id()}"))
         with trio.fail_after(20):
             started = await dialer.record.wait(PunchStarted)
             done = await dialer.record.wait(PunchSucceeded)
         assert started.side == "responder"
         assert (done.side, done.attempt) == ("responder", 1)
-        direct = dialer.host.swarm.best(listener.host.get_id())
+        direct = dialer.host.swarm.best(ours(listener.host.get_id()))
         assert direct is not None
         assert (direct.path, direct.role) == ("direct", "initiator")

@@ -19,7 +19,7 @@ from punchbridge.identity import Identity
 from punchbridge.transport.muxed.connection import Connection
 from punchbridge.wire.identify import IDENTIFY
 from punchbridge.wire.ping import PING
-from tests.support.stock_host import stock_host
+from tests.support.stock_host import stock_host, theirs
 from tests.support.swarms import LOOPBACK, Recorder
 
 
@@ -52,7 +52,7 @@ async def test_we_dial_a_stock_host_and_both_learn_of_each_other() -> None:
 async def dial_from(stock: Any, host: Host) -> None:
     addr = Multiaddr(str(host.swarm.listen_addrs()[0]))
     with trio.fail_after(15):
-        await stock.host.connect(PeerInfo(host.swarm.peer, [addr]))
+        await stock.host.connect(PeerInfo(theirs(host.swarm.peer), [addr]))
 
 
 async def test_a_stock_host_dials_us_identifies_us_and_pings_us() -> None:
@@ -68,7 +68,7 @@ async def test_a_stock_host_dials_us_identifies_us_and_pings_us() -> None:
         assert connection.identify is not None
         assert "py-libp2p" in connection.identify.agent
         assert connection.identify.observed == connection.local
-        stream = await stock.host.new_stream(host.swarm.peer, [IDENTIFY])
+        stream = await stock.host.new_stream(theirs(host.swarm.peer), [IDENTIFY])
         with trio.fail_after(10):
             raw = await read_length_prefixed_protobuf(stream, use_varint_format=True)
             told = parse_identify_response(raw)
@@ -76,6 +76,6 @@ async def test_a_stock_host_dials_us_identifies_us_and_pings_us() -> None:
         assert PING in told.protocols
         assert Multiaddr(bytes(told.observed_addr)) == connection.remote
         with trio.fail_after(10):
-            microseconds = await StockPing(stock.host).ping(host.swarm.peer, 2)
+            microseconds = await StockPing(stock.host).ping(theirs(host.swarm.peer), 2)
         assert len(microseconds) == 2
         assert all(value >= 0 for value in microseconds)

@@ -17,6 +17,7 @@ from punchbridge.identity import Identity
 from punchbridge.wire.circuit import CircuitLimit
 from tests.support.relay_lab import ECHO, echo, network, read_all
 from tests.support.stock_circuits import stock
+from tests.support.stock_host import ours, theirs
 
 
 async def exchange(stream: Any, payload: bytes) -> bytes:
@@ -29,10 +30,10 @@ async def exchange(stream: Any, payload: bytes) -> bytes:
 async def test_a_stock_listener_behind_our_relay() -> None:
     async with network() as net, stock() as listener:
         relay, dialer = await net.relay(), await net.node()
-        info = PeerInfo(relay.swarm.peer, [Multiaddr(str(without_peer(relay.addr)))])
+        info = PeerInfo(theirs(relay.swarm.peer), [Multiaddr(str(without_peer(relay.addr)))])
         await listener.host.connect(info)
-        stream = await listener.host.new_stream(relay.swarm.peer, [PROTOCOL_ID])
-        assert await listener.transport._make_reservation(stream, relay.swarm.peer)
+        stream = await listener.host.new_stream(theirs(relay.swarm.peer), [PROTOCOL_ID])
+        assert await listener.transport._make_reservation(stream, theirs(relay.swarm.peer))
         assert relay.service.stats().reservations == 1
         target = parse(f"{relay.addr}/p2p-circuit/p2p/{listener.host.get_id()}")
         connection = await dialer.swarm.dial(target)
@@ -48,14 +49,14 @@ async def test_a_stock_dialer_through_our_relay() -> None:
         await listener.swarm.handle(ECHO, echo, max_streams=4, max_per_peer=4)
         reservation = await listener.relays.reserve(relay.addr)
         raw = await dialer.transport.dial_peer_info(
-            PeerInfo(listener.peer, [Multiaddr(str(reservation.addrs[0]))]),
-            relay_info=PeerInfo(relay.swarm.peer, [Multiaddr(str(without_peer(relay.addr)))]),
+            PeerInfo(theirs(listener.peer), [Multiaddr(str(reservation.addrs[0]))]),
+            relay_info=PeerInfo(theirs(relay.swarm.peer), [Multiaddr(str(without_peer(relay.addr)))]),
         )
-        await dialer.host.upgrade_outbound_connection(raw, listener.peer)
-        stream = await dialer.host.new_stream(listener.peer, [ECHO])
+        await dialer.host.upgrade_outbound_connection(raw, theirs(listener.peer))
+        stream = await dialer.host.new_stream(theirs(listener.peer), [ECHO])
         await stream.write(b"from a stock dialer")
         assert await stream.read(19) == b"from a stock dialer"
-        (connection,) = listener.swarm.connections(dialer.host.get_id())
+        (connection,) = listener.swarm.connections(ours(dialer.host.get_id()))
         assert (connection.path, connection.role) == ("relay", "responder")
 
 

@@ -18,7 +18,7 @@ from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.muxed.stream import Stream
 from punchbridge.transport.muxed.upgrade import upgrade
 from punchbridge.transport.tcp.sockets import TcpStream, connect, listen_socket
-from tests.support.stock_host import ECHO, ONE_WAY, RESET, Stock, make_host, read_all_or_some, stock_host
+from tests.support.stock_host import ECHO, ONE_WAY, RESET, Stock, make_host, read_all_or_some, stock_host, theirs
 
 
 @asynccontextmanager
@@ -115,9 +115,9 @@ async def test_as_responder() -> None:
                 await connection.run(lambda stream, _: nursery.start_soon(echo, stream), lambda: (ECHO,))
 
             nursery.start_soon(serve)
-            await host.connect(PeerInfo(ours.peer_id, [Multiaddr(f"/ip4/127.0.0.1/tcp/{port}")]))
-            assert accepted[0].peer == host.get_id()
-            stream = await host.new_stream(ours.peer_id, [ECHO])
+            await host.connect(PeerInfo(theirs(ours.peer_id), [Multiaddr(f"/ip4/127.0.0.1/tcp/{port}")]))
+            assert accepted[0].peer.to_bytes() == host.get_id().to_bytes()
+            stream = await host.new_stream(theirs(ours.peer_id), [ECHO])
             payload = os.urandom(300_000)
             received = bytearray()
             async with trio.open_nursery() as both:
@@ -130,6 +130,6 @@ async def test_as_responder() -> None:
                 while data := await read_all_or_some(stream):
                     received += data
             assert bytes(received) == payload
-            await host.disconnect(ours.peer_id)
+            await host.disconnect(theirs(ours.peer_id))
             await accepted[0].closed.wait()
             nursery.cancel_scope.cancel()
