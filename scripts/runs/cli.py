@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--quick", action="store_true", help="the small set that continuous integration runs")
     table.add_argument("--jobs", type=int, default=2, metavar="N", help="relayed pairs run side by side (default 2)")
     table.add_argument("--direct-jobs", type=int, default=1, metavar="N", help="the same for timed pairs (default 1)")
-    table.add_argument("--write", type=Path, metavar="FILE", help="write the table there, as docs/nat-matrix.md")
+    table.add_argument(
+        "--write", type=Path, metavar="FILE", help="write the table there, as docs/records/nat-matrix.md"
+    )
     table.add_argument("--json", action="store_true", help="print one JSON document")
     _scenario_options(table, duration=1.0)
     inside = commands.add_parser("exec", help="run a command in the lab's private session")

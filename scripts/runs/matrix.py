@@ -222,7 +222,7 @@ def _square(cells: Sequence[Cell], core: Sequence[str]) -> list[str]:
 
 
 def markdown(cells: Sequence[Cell], scenario: Scenario, environment: dict[str, str], command: str) -> str:
-    """The document `docs/nat-matrix.md`."""
+    """The document `docs/records/nat-matrix.md`."""
     delay = ", ".join(f"{name} {value:g}" for name, value in scenario.delay.items())
     good = sum(cell.as_expected for cell in cells)
     total = sum(cell.runs for cell in cells)

@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help=ROUNDS)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: shows that everything runs")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of tables")
-    parser.add_argument("--write", metavar="FILE", help="also write the page, such as docs/performance.md")
+    parser.add_argument("--write", metavar="FILE", help="also write the page, such as docs/records/performance.md")
     options = parser.parse_args()
     parts = options.parts or [name for name in PARTS if name != "against"]
     for name in parts:

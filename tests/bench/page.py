@@ -1,4 +1,4 @@
-"""The machine a run was made on, and the generated half of docs/performance.md. Measures nothing."""
+"""The machine a run was made on, and the generated half of docs/records/performance.md. Measures nothing."""
 
 from __future__ import annotations
 

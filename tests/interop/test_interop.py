@@ -1,4 +1,4 @@
-"""Each row of docs/interop.md that this machine can run, as a test. `scripts/interop build` first."""
+"""Each row of docs/records/interop.md that this machine can run, as a test. `scripts/interop build` first."""
 
 from __future__ import annotations
 
