@@ -32,7 +32,7 @@ ROWS: tuple[Row, ...] = (
         "Two private peers meet over the relay and punch one direct TCP connection. It is cut, they go on over the "
         "relay, punch again, and go on when the relay is killed: one gRPC stream throughout.",
         "direct",
-        Scenario(name="s-001-home-home", cut_direct=True, kill_relay=True, measure=True, capture=True),
+        Scenario(name="s-001-home-home", cut_direct=True, kill_relay=True, measure=True),
     ),
     Row(
         "S-002",

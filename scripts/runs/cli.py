@@ -20,8 +20,9 @@ from lab.verify import Row, verify
 from runs import matrix
 from runs.eventlog import Seen
 from runs.limits import SCENARIO_SECONDS
+from runs.records import REPOSITORY
 from runs.report import Report, environment
-from runs.scenario import REPOSITORY, Scenario, run_scenario
+from runs.scenario import Scenario, run_scenario
 
 USAGE = 2
 INTERRUPTED = 130

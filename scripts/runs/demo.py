@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import threading
 import time
@@ -19,11 +18,11 @@ from typing import Any
 from lab import session
 from lab.behaviours import BEHAVIOURS
 
-from runs import evidence, loopback
+from runs import evidence, loopback, records
 from runs.catalogue import row
 from runs.eventlog import Seen
 from runs.report import Report
-from runs.scenario import REPOSITORY, Run, Scenario, run_scenario
+from runs.scenario import Run, Scenario, run_scenario
 
 ROW = row("S-001")
 
@@ -176,19 +175,19 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="demo",
         description="Two private gRPC peers meet over a relay and punch one direct TCP connection, on real NATs.",
-        epilog="Exit: 0 only with the whole proof of directness, 1 otherwise. The run is recorded under logs/.",
+        epilog="Exit: 0 only with the whole proof of directness, 1 otherwise.",
     )
     names = ", ".join(BEHAVIOURS)
     parser.add_argument("--listener-nat", default="home", metavar="NAME", help=f"default home; one of {names}")
     parser.add_argument("--dialer-nat", default="home", metavar="NAME", help="default home")
     parser.add_argument("--duration", type=float, default=5.0, metavar="S", help="seconds watched, twice (default 5)")
-    parser.add_argument("--logs", type=Path, default=REPOSITORY / "logs", metavar="DIR", help="default logs/")
+    records.add_options(parser, "demo")
     parser.add_argument("--loopback", action="store_true", help="no namespaces: the three programs on loopback")
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of the table")
     return parser.parse_args()
 
 
-def _scenario(arguments: argparse.Namespace) -> Scenario:
+def _scenario(arguments: argparse.Namespace, *, capture: bool) -> Scenario:
     a, b = arguments.listener_nat, arguments.dialer_nat
     name = ROW.scenario.name if (a, b) == ("home", "home") else f"demo-{b}-{a}"
     return Scenario(
@@ -199,7 +198,7 @@ def _scenario(arguments: argparse.Namespace) -> Scenario:
         cut_direct=True,
         kill_relay=True,
         measure=True,
-        capture=True,
+        capture=capture,
     )
 
 
@@ -211,12 +210,12 @@ def main() -> int:
             raise session.LabUnavailable("--loopback was given")
         session.enter()
     except session.LabUnavailable as problem:
-        return loopback.demo(timeline, arguments.logs, arguments.duration, str(problem))
-    scenario = _scenario(arguments)
-    arguments.logs.mkdir(parents=True, exist_ok=True)
-    older = list(arguments.logs.glob(f"*-{scenario.name}*"))
+        return loopback.demo(timeline, arguments.duration, str(problem))
+    logs = records.place(arguments)
+    scenario = _scenario(arguments, capture=not records.is_committed(logs))
+    older = records.of(logs, scenario.name)
     try:
-        report = run_scenario(scenario, logs=arguments.logs, on_event=timeline.event, hooks=_hooks(timeline))
+        report = run_scenario(scenario, logs=logs, on_event=timeline.event, hooks=_hooks(timeline))
     except ValueError as problem:
         print(f"demo: {problem}", file=sys.stderr)
         return 2
@@ -224,10 +223,9 @@ def main() -> int:
     summary = evidence.record(
         Path(report.folder), report.as_json(), ROW if scenario.name == ROW.scenario.name else None
     )
-    for path in older:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if arguments.logs == REPOSITORY / "logs":
-        (REPOSITORY / "TEST_SCENARIOS.md").write_text(evidence.scenarios_page(arguments.logs))
+    records.remove(older)
+    if records.is_committed(logs):
+        evidence.write_scenarios_page(logs)
     return _close(report, summary, arguments.json)
 
 

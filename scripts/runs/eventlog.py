@@ -5,6 +5,7 @@ Knows processes and lines, no event by name and no network.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import threading
@@ -16,12 +17,13 @@ from typing import IO, Any
 
 from lab.lab import Lab
 
+from runs import records
 from runs.limits import EVENT_LINE_BYTES, EVENTS_PER_RUN
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One event line. `at`: seconds since the run began, when the line was read; `line`: in the program's log."""
+    """One event line. `at`: seconds since the run began, when the line was read; `line`: its number in the output."""
 
     at: float
     who: str
@@ -44,7 +46,10 @@ class ProgramEnded(RuntimeError):
 
 
 class EventLog:
-    """All events of a run in order of arrival; `on_event` is called for each, one at a time."""
+    """All events of a run in order of arrival; `on_event` is called for each, one at a time.
+
+    `path`: a file that gets each event as it comes; it is compressed when the log is closed (`<path>.gz`).
+    """
 
     def __init__(self, path: Path | None = None, on_event: Callable[[Seen], None] | None = None) -> None:
         self.began = time.monotonic()
@@ -52,6 +57,7 @@ class EventLog:
         self.ended: dict[str, float] = {}
         self.garbage: list[tuple[str, str]] = []
         self._changed = threading.Condition()
+        self._path = path
         self._file = None if path is None else path.open("w")
         self._on_event = on_event
 
@@ -89,8 +95,10 @@ class EventLog:
             self._changed.notify_all()
 
     def close(self) -> None:
-        if self._file is not None:
+        """End the file of events and compress it. Raises OSError."""
+        if self._file is not None and self._path is not None and not self._file.closed:
             self._file.close()
+            records.compress(self._path)
 
     def find(self, *names: str, who: str | None = None, match: Match | None = None) -> Iterator[Seen]:
         """Events so far with one of these names, from this program, that match."""
@@ -127,7 +135,10 @@ class EventLog:
 
 
 class Program:
-    """One program of a run: started in a host, its stdout read into the event log, both streams kept in files."""
+    """One program of a run: started in a host, its stdout read into the event log, its stderr kept in a file.
+
+    A program that has ended and said nothing on its standard error leaves no file of it.
+    """
 
     def __init__(
         self,
@@ -145,7 +156,6 @@ class Program:
         self.host = host
         self.argv = list(argv)
         self.env = env
-        self.stdout_path = folder / f"{name}{suffix}.jsonl"
         self.stderr_path = folder / f"{name}{suffix}.log"
         self.killed = False
         self._lab = lab
@@ -161,13 +171,10 @@ class Program:
         self._reader.start()
 
     def _read(self, stream: IO[bytes]) -> None:
-        with self.stdout_path.open("wb") as file:
-            number = 0
-            while line := stream.readline(EVENT_LINE_BYTES):
-                number += 1
-                file.write(line)
-                file.flush()
-                self._log.add(self.name, number, line.decode("utf-8", "replace"))
+        number = 0
+        while line := stream.readline(EVENT_LINE_BYTES):
+            number += 1
+            self._log.add(self.name, number, line.decode("utf-8", "replace"))
         self._log.end(self.name)
 
     def kill(self) -> None:
@@ -175,12 +182,19 @@ class Program:
         self.killed = True
         self.process.kill()
         self.process.wait()
+        self._drop_empty()
 
     def stop(self) -> int:
         """SIGTERM, later SIGKILL; returns the exit status once all output is read."""
         status = self._lab.stop(self.process)
         self._reader.join(timeout=5.0)
+        self._drop_empty()
         return status
+
+    def _drop_empty(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if self.stderr_path.stat().st_size == 0:
+                self.stderr_path.unlink()
 
     def error_tail(self, lines: int = 8) -> str:
         """The last lines of standard error."""

@@ -19,7 +19,8 @@ from lab.limits import STOP_SECONDS
 
 from runs.eventlog import EventLog, Program, ProgramEnded, Seen
 from runs.limits import PROOF_SECONDS, RELAY_START_SECONDS, RESERVATION_SECONDS, SCENARIO_SECONDS
-from runs.scenario import REPOSITORY, program_command
+from runs.records import REPOSITORY
+from runs.scenario import program_command
 
 HOST = "127.0.0.1"
 
@@ -45,12 +46,11 @@ class Loopback:
         return process.wait()
 
 
-def demo(screen: Screen, logs: Path, duration: float, why: str) -> int:
+def demo(screen: Screen, duration: float, why: str) -> int:
     """Runs the story on loopback; exit status 0 when gossip survived the relay's end, else 1."""
     screen.say("lab", f"NO NAT INVOLVED: the programs run on loopback ({why})")
-    logs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="punchbridge-demo-") as folder:
-        log = EventLog(Path(folder) / "events.jsonl", screen.event)
+        log = EventLog(on_event=screen.event)
         programs: dict[str, Program] = {}
         try:
             good = _story(screen, log, programs, Path(folder), duration)

@@ -19,8 +19,8 @@ from lab.lab import Lab
 
 from runs.eventlog import EventLog, Program, Seen
 from runs.limits import RELAY_REPORT_SECONDS, SCENARIO_SECONDS
+from runs.records import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SIDE = {"listener": "a", "dialer": "b"}
 """The side of the lab on which each program runs."""
 

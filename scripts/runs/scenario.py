@@ -20,7 +20,7 @@ from lab.behaviours import behaviour, check_pair
 from lab.lab import Lab
 from lab.verify import measure
 
-from runs import slower, trials
+from runs import records, slower, trials
 from runs.eventlog import EventLog, ProgramEnded, Seen
 from runs.limits import (
     FAILURE_GRACE_SECONDS,
@@ -30,10 +30,11 @@ from runs.limits import (
     RESERVATION_SECONDS,
     RETURN_SECONDS,
 )
+from runs.records import REPOSITORY
 from runs.report import Report, environment, path_times
-from runs.run import REPOSITORY, SIDE, Run, Scenario, program_command
+from runs.run import SIDE, Run, Scenario, program_command
 
-__all__ = ["REPOSITORY", "Hook", "Run", "Scenario", "ScenarioFailed", "program_command", "run_scenario"]
+__all__ = ["Hook", "Run", "Scenario", "ScenarioFailed", "program_command", "run_scenario"]
 
 RELAY_PORT, LISTENER_PORT, DIALER_PORT = 4001, 4101, 4102
 
@@ -242,7 +243,8 @@ def run_scenario(
 ) -> Report:
     """Run a scenario and judge it.
 
-    `logs`: a folder that gets `<utc>-<title>/` with raw output, events.jsonl, captures and report.json.
+    `logs`: a folder that gets `<utc>-<title>/` with report.json, events.jsonl.gz, what the programs said on their
+    standard errors, and captures if the scenario asks for them.
     `on_event` is called for every event line, in reader threads but one at a time; it must not block. `hooks`:
     functions called with the Run at `built`, `reserved`, `outcome`, `watched`, `returned` (after a cut) and `end`.
     Raises ValueError (unknown behaviours), LabUnavailable. A program that fails ends in a report with `error`, not
@@ -252,7 +254,7 @@ def run_scenario(
     called = dict(hooks or {})
     # Keys, stores and sockets are no evidence, and socket paths must stay short: they live in a folder of their own.
     with _folder(logs, scenario.title) as folder, tempfile.TemporaryDirectory(prefix="natlab-") as state:
-        log = EventLog(folder / "events.jsonl", on_event)
+        log = EventLog(folder / records.EVENTS, on_event)
         lab = Lab(
             scenario.listener_nat, scenario.dialer_nat, delay=scenario.delay, loss=scenario.loss, ipv6=scenario.ipv6
         )

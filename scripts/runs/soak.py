@@ -19,11 +19,13 @@ from typing import Any
 
 from lab.lab import Lab
 
+from runs import records
 from runs.eventlog import EventLog, Program, ProgramEnded
 from runs.limits import RELAY_START_SECONDS, RESERVATION_SECONDS
 from runs.memory import flat, quarters
+from runs.records import REPOSITORY
 from runs.report import environment
-from runs.run import REPOSITORY, program_command
+from runs.run import program_command
 
 Data = Mapping[str, Any]
 Findings = list[tuple[str, bool]]
@@ -229,7 +231,7 @@ def run_soak(one: Soak, logs: Path) -> Path:
     """Runs it in a lab and records it; returns the record's folder. Raises SoakFailed, LabUnavailable."""
     folder = (logs / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{one.name}").resolve()
     folder.mkdir(parents=True)
-    log = EventLog(folder / "events.jsonl")
+    log = EventLog(folder / records.EVENTS)
     # Where the listener is public a direct dial stands in for a punch, so that kills and moves can follow closely.
     with (
         contextlib.closing(log),
@@ -333,7 +335,12 @@ def latest(logs: Path, one: Soak) -> Path | None:
 
 def page(logs: Path) -> Iterator[str]:
     """The section of TEST_SCENARIOS.md about soak runs, line by line."""
-    yield from ("## Soak runs", "", "Minutes of load; run one with `scripts/torture T-001`.", "")
+    yield from (
+        "## Soak runs",
+        "",
+        "Minutes of load; run one with `scripts/torture T-001` (`--record` replaces its record).",
+        "",
+    )
     yield from ("| id | what | last verdict | findings | record |", "|---|---|---|---|---|")
     for one in SOAKS:
         folder = latest(logs, one)
