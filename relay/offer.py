@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 import trio
 
 from punchbridge.identity import PeerId
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
 from punchbridge.wire.circuit import STOP, CircuitLimit, Status, decode_stop_answer, encode_stop_connect
 from punchbridge_relay.circuits import Circuit
 from punchbridge_relay.limits import STOP_ANSWER_TIMEOUT, STOP_OPEN_TIMEOUT

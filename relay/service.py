@@ -18,9 +18,8 @@ from punchbridge.errors import AddressError, ProtocolViolation
 from punchbridge.events import CircuitClosed, CircuitOpened, ConnectionClosed, ConnectionOpened, Event, RelayStats
 from punchbridge.identity import PeerId, parse_peer_id, peer_text
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
 from punchbridge.wire.circuit import (
     HOP,
     MAX_RELAY_ADDRS,

@@ -29,7 +29,7 @@ from punchbridge.reach.autonat import Reachability
 from punchbridge.tasks.callbacks import supervised
 
 if TYPE_CHECKING:
-    from punchbridge.transport.muxed.connection import Connection
+    from punchbridge.transport.base import Connection
 
 __all__ = ["ConnectionInfo", "Control", "Key", "Status", "host_config", "open_control"]
 
@@ -192,7 +192,7 @@ def _snapshot(connection: Connection) -> ConnectionInfo:
         role=connection.role,
         inbound=connection.inbound,
         relay=None if connection.relay is None else peer_text(connection.relay),
-        punched=connection.link.punched,
+        punched=connection.punched,
         rtt=connection.rtt,
         streams=connection.streams,
         bytes_sent=connection.bytes_sent,

@@ -24,7 +24,7 @@ from punchbridge.local.target import PathPolicy, check_policy, check_protocol, p
 
 if TYPE_CHECKING:
     from punchbridge.session import SessionStream
-    from punchbridge.transport.muxed.stream import Stream
+    from punchbridge.transport.base import Stream
 
 __all__ = ["Acceptor", "BridgeStream", "TrioBridge", "open_trio"]
 

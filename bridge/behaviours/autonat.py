@@ -41,10 +41,9 @@ from punchbridge.reach.autonat import Choice, DataMeter, Quota, Reachability, Re
 from punchbridge.reach.candidates import Scope, own_candidates
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
 from punchbridge.transport.muxed.upgrade import upgrade
 from punchbridge.transport.tcp.sockets import connect
 from punchbridge.wire import autonat

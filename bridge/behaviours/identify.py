@@ -27,9 +27,8 @@ from punchbridge.limits.identify import (
 )
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.supervise import EXPECTED
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import write_message
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
 from punchbridge.wire import varint
 from punchbridge.wire.identify import IDENTIFY, PUSH, decode_update, encode_info
 

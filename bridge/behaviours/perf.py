@@ -16,8 +16,8 @@ from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import PeerId
 from punchbridge.limits.identify import MAX_PERF_STREAMS, MAX_PERF_STREAMS_PER_PEER, PERF_BLOCK, PERF_TIMEOUT
 from punchbridge.swarm.swarm import Swarm
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.base import Connection, Stream
+from punchbridge.transport.raw import ByteStream
 
 __all__ = ["PERF", "PerfService", "Transfer", "answer", "ask"]
 
@@ -59,7 +59,7 @@ class PerfService:
         Raises what `Swarm.connect` and the stream raise, and ProtocolViolation when the peer sends another number of
         bytes. No deadline of its own; cancelling resets the stream.
         """
-        connection = target if isinstance(target, Connection) else await self._swarm.connect(target)
+        connection = await self._swarm.connect(target) if isinstance(target, PeerId) else target
         stream = await connection.open_stream((PERF,), lazy=True)
         try:
             return await ask(stream, up=up, down=down)
@@ -67,7 +67,7 @@ class PerfService:
             stream.abort()
 
 
-async def answer(stream: trio.abc.HalfCloseableStream) -> None:
+async def answer(stream: ByteStream) -> None:
     """The server's half: reads the number wanted and everything up to the end, then sends that many bytes."""
     first = b""
     while len(first) < _WANTED.size:
@@ -82,7 +82,7 @@ async def answer(stream: trio.abc.HalfCloseableStream) -> None:
     await stream.aclose()
 
 
-async def ask(stream: trio.abc.HalfCloseableStream, *, up: int, down: int) -> Transfer:
+async def ask(stream: ByteStream, *, up: int, down: int) -> Transfer:
     """The client's half. Raises ProtocolViolation when another number of bytes than `down` comes back."""
     began = time.perf_counter()
     await stream.send_all(_WANTED.pack(down))
@@ -96,7 +96,7 @@ async def ask(stream: trio.abc.HalfCloseableStream, *, up: int, down: int) -> Tr
     return Transfer(up, down, time.perf_counter() - began)
 
 
-async def _send(stream: trio.abc.HalfCloseableStream, count: int) -> None:
+async def _send(stream: ByteStream, count: int) -> None:
     while count > 0:
         size = min(count, PERF_BLOCK)
         await stream.send_all(_ZEROS[:size])

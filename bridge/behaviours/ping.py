@@ -14,8 +14,7 @@ from punchbridge.errors import DialTimeout, LimitExceeded, Unreachable
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.identify import MAX_PING_STREAMS, MAX_PING_STREAMS_PER_PEER, PING_IDLE_TIMEOUT, PING_TIMEOUT
 from punchbridge.swarm.swarm import Swarm
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.wire.ping import PING, PING_SIZE, PingExchange
 
 __all__ = ["PingService"]

@@ -17,7 +17,7 @@ from punchbridge.errors import BridgeError, DialTimeout, DirectRequired
 from punchbridge.events import P2pFallback, PingResult, PunchFailed
 from punchbridge.identity import peer_text
 from punchbridge.local.target import parse_target
-from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.base import Connection
 
 if TYPE_CHECKING:
     from punchbridge.cli.report import Reporter

@@ -22,7 +22,7 @@ from punchbridge.identity import Identity
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.swarm.table import ConnectionLimits
 from punchbridge.tasks.nurseries import flat_nursery
-from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.base import Connection
 
 __all__ = ["Host", "HostConfig", "open_host"]
 

@@ -24,7 +24,7 @@ from punchbridge.local.target import GRPC_PROTOCOL, check_protocol
 if TYPE_CHECKING:
     from punchbridge.host.host import Host
     from punchbridge.session import SessionStream
-    from punchbridge.transport.muxed.stream import Stream
+    from punchbridge.transport.base import Stream
 
 __all__ = ["run"]
 

@@ -28,7 +28,7 @@ from punchbridge.tasks.supervise import supervise
 if TYPE_CHECKING:
     from punchbridge.host.host import Host
     from punchbridge.session import SessionStream
-    from punchbridge.transport.muxed.stream import Stream
+    from punchbridge.transport.base import Stream
 
 __all__ = ["run"]
 

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from punchbridge.eventhub import Subscriber
     from punchbridge.host.host import Host
     from punchbridge.local.target import PathPolicy, Target
-    from punchbridge.transport.muxed.connection import Connection
-    from punchbridge.transport.muxed.stream import Stream
+    from punchbridge.transport.base import Connection, Stream
 
 __all__ = [
     "StreamCarrier",

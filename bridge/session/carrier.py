@@ -19,8 +19,7 @@ from punchbridge.sessions import Session, SessionEvent, Write
 from punchbridge.transport.raw import Buffer
 
 if TYPE_CHECKING:
-    from punchbridge.transport.muxed.connection import Connection
-    from punchbridge.transport.muxed.stream import Stream
+    from punchbridge.transport.base import Connection, Stream
 
 __all__ = ["BROKEN", "Carrier", "cap_left"]
 
@@ -40,7 +39,7 @@ def _used(connection: Connection) -> int:
 
 def cap_left(connection: Connection, now: float) -> float:
     """The share (1.0 to 0.0) of a relay's bytes or seconds that this connection has left; 1.0 without a cap."""
-    limit = connection.link.limit
+    limit = connection.limit
     if limit is None:
         return 1.0
     left = 1.0
@@ -53,7 +52,7 @@ def cap_left(connection: Connection, now: float) -> float:
 
 def _room(connection: Connection, now: float) -> int | None:
     """Bytes of data a session may still hand to the connection; None without a cap."""
-    limit = connection.link.limit
+    limit = connection.limit
     if limit is None or not (limit.bytes or limit.seconds):
         return None
     if cap_left(connection, now) < CARRIER_CAP_USE:
@@ -83,7 +82,7 @@ class Carrier:
         if self._rest or self._closing:
             return
         connection = self.connection
-        capped, handed = connection.link.limit is not None, False
+        capped, handed = connection.limit is not None, False
         try:
             while True:
                 room = _room(connection, now) if capped else None

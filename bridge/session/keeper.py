@@ -43,7 +43,7 @@ from punchbridge.session.live import milliseconds
 
 if TYPE_CHECKING:
     from punchbridge.session.live import LiveSession
-    from punchbridge.transport.muxed.connection import Connection
+    from punchbridge.transport.base import Connection
 
 __all__ = ["Keeper", "Route", "routes"]
 

@@ -24,8 +24,7 @@ from punchbridge.verdict import Code, Verdict
 if TYPE_CHECKING:
     from punchbridge.errors import BridgeError
     from punchbridge.reach.path import PathKeeper, PathPolicy
-    from punchbridge.transport.muxed.connection import Connection
-    from punchbridge.transport.muxed.stream import Stream
+    from punchbridge.transport.base import Connection, Stream
 
 __all__ = ["LiveSession"]
 

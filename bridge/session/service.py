@@ -40,8 +40,7 @@ from punchbridge.sessions.frames import HEADER, FrameReader, Kind, UnknownVersio
 from punchbridge.tasks.supervise import supervise
 
 if TYPE_CHECKING:
-    from punchbridge.transport.muxed.connection import Connection
-    from punchbridge.transport.muxed.stream import Stream
+    from punchbridge.transport.base import Connection, Stream
 
 __all__ = ["SESSION_PROTOCOL", "SessionService"]
 

@@ -15,7 +15,7 @@ from punchbridge.session.carrier import BROKEN
 
 if TYPE_CHECKING:
     from punchbridge.swarm.swarm import Swarm
-    from punchbridge.transport.muxed.connection import Connection
+    from punchbridge.transport.base import Connection
 
 __all__ = ["Suspicion", "verify"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import trio
 
@@ -33,9 +33,7 @@ from punchbridge.swarm.dialer import Dialer
 from punchbridge.swarm.pool import Pool
 from punchbridge.swarm.registry import Registration
 from punchbridge.tasks.supervise import EXPECTED, report
-from punchbridge.transport.base import Reservation, ReservingTransport, Transport
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.base import Connection, Reservation, ReservingTransport, Stream, Transport
 from punchbridge.transport.tcp.listener import Listeners
 
 __all__ = ["Actor"]
@@ -74,7 +72,7 @@ class Actor:
         except trio.Cancelled:
             reply.left = True
             reply.scope.cancel()
-            _undo(reply.abandoned())
+            _undo(command, reply.abandoned())
             raise
         finally:
             del self._pending[reply]
@@ -111,7 +109,7 @@ class Actor:
             with reply.scope:
                 value = await self._work(command)
                 if reply.left:
-                    _undo(value)
+                    _undo(command, value)
                 reply.succeed(value)
         except EXPECTED as problem:
             reply.fail(problem)
@@ -182,7 +180,7 @@ class Actor:
         self._pool.registry.remove(protocol)
 
 
-def _undo(made: object) -> None:
+def _undo(command: Command[T], made: T | None) -> None:
     """A stream that nobody took is reset; connections and listeners belong to the swarm and stay."""
-    if isinstance(made, Stream):
-        made.reset()
+    if isinstance(command, OpenStream) and made is not None:
+        cast(Stream, made).reset()

@@ -14,8 +14,7 @@ from punchbridge.transport.base import Reservation
 from punchbridge.transport.link import Link
 
 if TYPE_CHECKING:
-    from punchbridge.transport.muxed.connection import Connection
-    from punchbridge.transport.muxed.stream import Stream
+    from punchbridge.transport.base import Connection, Stream
 
 __all__ = [
     "Adopt",

@@ -30,9 +30,8 @@ from punchbridge.limits.swarm import DIAL_STAGGER, MAX_PARALLEL_DIALS, TRANSPORT
 from punchbridge.swarm.plan import DialPlan, dial_endpoint, expected_peer, failure
 from punchbridge.swarm.pool import Pool
 from punchbridge.tasks.nurseries import flat_nursery
-from punchbridge.transport.base import Transport
+from punchbridge.transport.base import Connection, Transport
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.tcp.listener import Listeners
 from punchbridge.transport.tcp.sockets import TcpStream, connect, resolve
 
@@ -124,7 +123,7 @@ class Dialer:
         for connection in self._pool.live(expected):
             if circuit is None and connection.path == "direct":
                 return connection
-            if circuit is not None and connection.path == "relay" and connection.link.relay == circuit.relay_peer:
+            if circuit is not None and connection.path == "relay" and connection.relay == circuit.relay_peer:
                 return connection
         return None
 
@@ -212,7 +211,7 @@ class Dialer:
         if self._listeners.is_own(endpoint):
             raise AddressError(f"{addr} is our own listening address; dial another peer")
         connected = await self._tcp(addr, endpoint, expected, fresh)
-        if isinstance(connected, Connection):
+        if not isinstance(connected, TcpStream):
             return connected
         try:
             return await self._initiate(connected, expected)

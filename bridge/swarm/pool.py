@@ -30,9 +30,8 @@ from punchbridge.limits.swarm import CLOSE_TIMEOUT, UPGRADE_TIMEOUT
 from punchbridge.swarm.registry import Registration, Registry
 from punchbridge.swarm.table import ConnectionLimits, ConnectionTable, Refusal, Ticket
 from punchbridge.tasks.supervise import EXPECTED, report, supervise
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
 from punchbridge.transport.muxed.upgrade import upgrade
 from punchbridge.transport.tcp.sockets import TcpStream
 
@@ -199,7 +198,6 @@ class Pool:
 
 
 def _opened(connection: Connection) -> ConnectionOpened:
-    link = connection.link
     return ConnectionOpened(
         connection=connection.id,
         peer=peer_text(connection.peer),
@@ -207,9 +205,9 @@ def _opened(connection: Connection) -> ConnectionOpened:
         local=str(connection.local),
         remote=str(connection.remote),
         role=connection.role,
-        inbound=link.inbound,
-        relay=peer_text(link.relay) if link.relay is not None else None,
-        punched=link.punched,
+        inbound=connection.inbound,
+        relay=peer_text(connection.relay) if connection.relay is not None else None,
+        punched=connection.punched,
     )
 
 

@@ -11,7 +11,7 @@ from punchbridge.errors import ConfigError
 from punchbridge.identity import PeerId
 
 if TYPE_CHECKING:
-    from punchbridge.transport.muxed.stream import Stream
+    from punchbridge.transport.base import Stream
 
 __all__ = ["Handler", "Registration", "Registry"]
 

@@ -25,10 +25,8 @@ from punchbridge.swarm.pool import Pool
 from punchbridge.swarm.registry import Registry
 from punchbridge.swarm.table import ConnectionLimits
 from punchbridge.tasks.nurseries import flat_nursery
-from punchbridge.transport.base import Reservation, Transport
+from punchbridge.transport.base import Connection, Reservation, Stream, Transport
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
 from punchbridge.transport.tcp.listener import Listeners
 from punchbridge.transport.tcp.sockets import TcpStream
 

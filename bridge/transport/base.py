@@ -1,14 +1,211 @@
-"""What the swarm asks of a transport other than TCP: the circuit transport, later QUIC. Declarations only."""
+"""What a transport gives to the house: connections that are secured, muxed and authenticated, and their streams.
+
+Declarations only. Everything above this room knows these protocols and no class that fulfils them, so that a transport
+whose streams are its own (QUIC) stands beside those that share Noise and Yamux. go-libp2p's core/transport draws the
+same line.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import trio
 
 from punchbridge.addresses import Multiaddr
+from punchbridge.errors import BridgeError
+from punchbridge.events import Path, Role
 from punchbridge.identity import PeerId
 from punchbridge.transport.link import Link
+from punchbridge.transport.raw import Buffer, InboxStream, RawStream
+from punchbridge.wire.circuit import CircuitLimit
+from punchbridge.wire.identify import IdentifyInfo
 
-__all__ = ["Reservation", "ReservingTransport", "Transport"]
+__all__ = [
+    "Connection",
+    "OnStream",
+    "Reservation",
+    "ReservingTransport",
+    "Stream",
+    "Supported",
+    "Transport",
+    "TransportName",
+]
+
+TransportName = Literal["tcp", "circuit"]
+"""What carries a connection. The path says less: each direct transport has the path `direct`."""
+
+
+class Stream(InboxStream, RawStream, Protocol):
+    """An ordered byte stream inside a connection, for one protocol. It can carry a circuit.
+
+    Reads raise BrokenStream (a StreamReset) after a reset, BrokenConnection (a ConnectionLost) when the connection is
+    gone, each behind what came before it, and return b"" only after the peer has ended its half. One task may read and
+    one may write at a time.
+    """
+
+    @property
+    def connection(self) -> Connection:
+        """What the stream belongs to."""
+        ...
+
+    @property
+    def id(self) -> int:
+        """The stream's number within its connection."""
+        ...
+
+    @property
+    def protocol(self) -> str:
+        """The protocol that was agreed; empty until then."""
+        ...
+
+    @property
+    def inbound(self) -> bool:
+        """The peer opened it."""
+        ...
+
+    @property
+    def failure(self) -> BridgeError | None:
+        """Why the stream ended, if it was not closed here or by the peer's end."""
+        ...
+
+    def push_back(self, data: bytes) -> None:
+        """Puts bytes back in front: they were read, but belong to what follows."""
+        ...
+
+    def send_parts(self, parts: Sequence[Buffer], size: int) -> int:
+        """As `send_nowait`, for `size` bytes in parts."""
+        ...
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Returns once the stream takes more bytes. Raises as `send_all`."""
+        ...
+
+    def reset(self) -> None:
+        """As `abort`."""
+        ...
+
+
+OnStream = Callable[[Stream, str], None]
+"""Takes over an inbound stream, whose protocol is agreed. It must neither block nor raise."""
+Supported = Callable[[], Collection[str]]
+"""The protocols that the peer may open now."""
+
+
+class Connection(Protocol):
+    """A connection to one authenticated peer. It works while `run` runs. What has a value here is not set from outside,
+    but for `identify`."""
+
+    id: int
+    """A number that no other connection of this process has; later ones have higher ones."""
+    peer: PeerId
+    """The peer, as the handshake proved it."""
+    role: Role
+    """Our part in the handshake."""
+    inbound: bool
+    """The peer asked for the connection. The role may be another: DCUtR swaps it."""
+    path: Path
+    """`relay` when it runs through one, else `direct`."""
+    transport: TransportName
+    """What carries it."""
+    local: Multiaddr
+    """Our address; of a circuit, the relay's with /p2p-circuit."""
+    remote: Multiaddr
+    """The peer's address; of a circuit, the relay's with /p2p-circuit/p2p/PEER."""
+    relay: PeerId | None
+    """The relay that it runs through."""
+    limit: CircuitLimit | None
+    """What the relay lets it carry; None when it does not say, and on a direct path."""
+    punched: bool
+    """A hole punch made it."""
+    opened_at: float
+    """When it was secured, by trio's clock."""
+    identify: IdentifyInfo | None
+    """What the peer told about itself; None until it has."""
+    identified: trio.Event
+    """Set once the peer has answered identify, or will not."""
+    heard: trio.Event
+    """Set once the peer has sent something above security: it had to read our part of the handshake for that."""
+    closed: trio.Event
+    """Set when it is over; `close_reason` says why."""
+    close_reason: str
+    """A stable word, such as NORMAL or CONNECTION_LOST; empty while it lives."""
+    bytes_received: int
+    """Bytes that came from what carries it."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes handed to what carries it."""
+        ...
+
+    @property
+    def rtt(self) -> float | None:
+        """The round trip measured last, in seconds; until one is, the handshake's."""
+        ...
+
+    @property
+    def rtt_least(self) -> float | None:
+        """The shortest round trip that was measured; None before the first."""
+        ...
+
+    @property
+    def streams(self) -> int:
+        """Streams that have not ended on both sides."""
+        ...
+
+    @property
+    def closing(self) -> bool:
+        """It takes no more streams: closed, or one of the two sides has said goodbye."""
+        ...
+
+    async def run(
+        self,
+        on_stream: OnStream,
+        supported: Supported,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serves the connection until it is closed; never raises for the peer's faults (see `close_reason`).
+
+        `on_stream` is called for each inbound stream once its protocol, one of `supported()`, is agreed. Cancelling
+        aborts the connection.
+        """
+        ...
+
+    async def open_stream(self, protocols: Sequence[str], *, lazy: bool = False) -> Stream:
+        """Opens a stream and agrees on the first of `protocols` that the peer supports, in one round trip.
+
+        With `lazy`, and one protocol only, returns at once: data may follow the proposal without waiting, and a refusal
+        surfaces as NegotiationFailed on the next read or write. Waits while too many own streams await their
+        acceptance. Raises NegotiationFailed (none supported, or no answer in NEGOTIATE_TIMEOUT), ConnectionLost,
+        StreamReset. Cancelling resets the stream.
+        """
+        ...
+
+    async def ping(self) -> float:
+        """One ping of the transport; the round trip in seconds. Raises ConnectionLost, LimitExceeded. No deadline of
+        its own."""
+        ...
+
+    def prove(self) -> None:
+        """A round trip was made on a connection that a punch has made: from now on it is closed as any other. Until
+        then its end must leave nothing in the kernel that stands in the way of the next dial to the same endpoint."""
+        ...
+
+    def check_alive(self) -> None:
+        """Raises ConnectionLost when the connection takes no more streams."""
+        ...
+
+    async def aclose(self, reason: str = "NORMAL") -> None:
+        """Says goodbye, lets what is queued leave, and closes: CLOSE_FLUSH seconds at most.
+
+        Streams still open end with ConnectionLost. Cancelling closes at once, for every task that is closing it.
+        """
+        ...
+
+    def abort(self, reason: str) -> None:
+        """Closes at once and ends every stream with ConnectionLost. The first reason stays."""
+        ...
 
 
 class Transport(Protocol):

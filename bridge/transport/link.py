@@ -28,3 +28,8 @@ class Link:
     relay: PeerId | None = None
     limit: CircuitLimit | None = None
     punched: bool = False
+
+    @property
+    def transport(self) -> Literal["tcp", "circuit"]:
+        """What carries the bytes."""
+        return "tcp" if self.path == "direct" else "circuit"

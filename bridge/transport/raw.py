@@ -24,8 +24,8 @@ class BrokenConnection(ConnectionLost, trio.BrokenResourceError):
     """A dead connection, for callers that know our errors and for callers that know trio's."""
 
 
-class RawStream(Protocol):
-    """An ordered byte stream below security: a TCP socket, or a muxed stream that carries a circuit.
+class ByteStream(Protocol):
+    """An ordered byte stream in both directions.
 
     One task may read and one may write at a time. After `aclose` or `abort` calls raise trio.ClosedResourceError.
     """
@@ -55,8 +55,37 @@ class RawStream(Protocol):
         ...
 
 
-class InboxStream(RawStream, Protocol):
-    """A `RawStream` whose bytes arrive through another task's read: a stream of a connection, or a session."""
+class RawStream(ByteStream, Protocol):
+    """A byte stream below security: a TCP socket, or a muxed stream that carries a circuit."""
+
+    @property
+    def reads_to_end(self) -> bool:
+        """Closing it with bytes unread loses what was sent before: end our half, and read on until the peer's end."""
+        ...
+
+    def notify(self, arrived: Callable[[], None] | None) -> bool:
+        """Has `arrived` called in the task that brings bytes, the end or a failure; None ends that.
+
+        False when nobody but a caller of `receive_some` brings bytes: then nothing is called. `arrived` must neither
+        block nor raise; while it is set, nobody may wait in `receive_some`.
+        """
+        ...
+
+    def receive_nowait(self, max_bytes: int = 262144) -> bytes | None:
+        """What is there now, b"" at the end, None when a read would wait. Raises as `receive_some`."""
+        ...
+
+    def discard(self) -> None:
+        """Closes it when the peer is silent: what is queued is dropped, and nothing of it is kept anywhere."""
+        ...
+
+    def prove(self) -> None:
+        """The peer was heard on it. A socket of a punch drops all at its end until then, see `discard`."""
+        ...
+
+
+class InboxStream(ByteStream, Protocol):
+    """A byte stream whose bytes arrive through another task's read: a stream of a connection, or a session."""
 
     on_readable: Callable[[], None] | None
     """Called in the task that brought bytes, the end or a failure. It must neither block nor raise. While it is set,

@@ -44,7 +44,7 @@ async def test_a_socket_killed_in_mid_frame_ends_everything_with_connection_lost
             peer.raw.abort()
         assert sorted(seen) == ["open", "ping", "read", "write"]
         assert connection.close_reason == "CONNECTION_LOST"
-        assert connection.link.raw.socket.fileno() == -1  # type: ignore[attr-defined]
+        assert connection._raw.socket.fileno() == -1  # type: ignore[attr-defined]
         with pytest.raises(ConnectionLost):
             await connection.open_stream([PROTOCOL])
         with pytest.raises(ConnectionLost):

@@ -36,7 +36,7 @@ class Script:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.raw = connection.link.raw
+        self.raw = connection._raw
         self._plain = b""
 
     async def say(self, *frames: bytes) -> None:

@@ -28,7 +28,7 @@ class Inbox(TcpStream):
         self.taken = trio.Event()
 
     def receive_parts(self, max_bytes: int) -> list[Buffer] | None:
-        data = self._receive(max_bytes)
+        data = self.receive_nowait(max_bytes)
         if data is None:
             self.taken.set()
             return None

@@ -17,8 +17,8 @@ from punchbridge.errors import BridgeError
 from punchbridge.limits.punch import DCUTR_EXCHANGE_TIMEOUT
 from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.transport.base import Stream
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.muxed.stream import Stream
 from punchbridge.verdict import Code
 from punchbridge.wire.dcutr import Answerer, Schedule, role_of
 

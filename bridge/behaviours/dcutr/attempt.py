@@ -15,8 +15,8 @@ from punchbridge.errors import BridgeError, DialTimeout
 from punchbridge.events import Role
 from punchbridge.limits.punch import DCUTR_SOCKET_PATIENCE, DCUTR_UPGRADE_GRACE
 from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.transport.base import Connection
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.tcp.simultaneous import How, SimultaneousOpen
 from punchbridge.transport.tcp.sockets import TcpStream
 
@@ -111,7 +111,8 @@ class Attempt:
             self._evidence.upgrades.append("SILENT" if silent else getattr(problem, "code", type(problem).__name__))
             return None
         if connection is None:  # out of patience; unless it stood at that very moment
-            connection = next((c for c in self._context.swarm.connections(self._peer) if c.link is link), None)
+            ends, standing = (link.local, link.remote), self._context.swarm.connections(self._peer)
+            connection = next((one for one in standing if (one.local, one.remote) == ends), None)
         if connection is None:
             self._evidence.upgrades.append("SILENT")
             return None
@@ -128,8 +129,7 @@ class Attempt:
             self._evidence.upgrades.append(getattr(problem, "code", type(problem).__name__))
             connection.abort("NO_ROUND_TRIP")
             return None
-        if isinstance(connection.link.raw, TcpStream):
-            connection.link.raw.unproven = False
+        connection.prove()
         return Won(connection, how, connection.rtt)
 
     async def _answer(self, connection: Connection) -> None:

@@ -14,7 +14,7 @@ from punchbridge.behaviours.dcutr.context import Facts
 from punchbridge.behaviours.dcutr.policy import DcutrPolicy
 from punchbridge.events import Role
 from punchbridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
-from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.base import Connection
 
 __all__ = ["ActivePunch", "Exchanges"]
 

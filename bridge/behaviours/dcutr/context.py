@@ -30,8 +30,8 @@ from punchbridge.reach.host_budget import HostBudget
 from punchbridge.reach.nat import Mapping
 from punchbridge.reach.verdict import Evidence, judge
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.transport.base import Connection
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.tcp.simultaneous import How
 from punchbridge.verdict import TABLE, Code
 

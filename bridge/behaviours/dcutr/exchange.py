@@ -15,7 +15,7 @@ from punchbridge.errors import (
     ProtocolViolation,
     StreamReset,
 )
-from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.base import Connection
 from punchbridge.verdict import Code
 
 __all__ = ["Failed", "sorted_errors"]

@@ -27,10 +27,9 @@ from punchbridge.limits.punch import (
 )
 from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
 from punchbridge.transport.tcp.dial import Dial
 from punchbridge.verdict import Code
 from punchbridge.wire.dcutr import PROTOCOL, Opener, Schedule, role_of

@@ -34,8 +34,7 @@ from punchbridge.limits.punch import (
 )
 from punchbridge.reach.verdict import judge
 from punchbridge.swarm.swarm import Swarm
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.verdict import TABLE, Code
 from punchbridge.wire.dcutr import PROTOCOL
 

@@ -14,7 +14,7 @@ from punchbridge.errors import BridgeError
 from punchbridge.limits.punch import OBSERVER_HOLD, OBSERVER_MAX_PROBES, OBSERVER_TIMEOUT
 from punchbridge.reach.nat import Mapping
 from punchbridge.swarm.swarm import Swarm
-from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.base import Connection
 
 __all__ = ["SecondObserver"]
 

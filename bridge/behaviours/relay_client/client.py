@@ -26,10 +26,9 @@ from punchbridge.errors import AddressError, LimitExceeded, ProtocolViolation, S
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.circuit import MAX_INBOUND_CIRCUITS, MAX_INBOUND_CIRCUITS_PER_RELAY, MAX_RELAYS, STOP_TIMEOUT
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
 from punchbridge.wire.circuit import (
     MAX_RELAY_ADDRS,
     STOP,

@@ -16,9 +16,8 @@ from punchbridge.addresses import Multiaddr, is_public, is_relayed, is_spoken, p
 from punchbridge.errors import DialTimeout, NegotiationFailed, ProtocolViolation, RelayRefused
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.circuit import HOP_TIMEOUT, RESERVE_TIMEOUT
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
 from punchbridge.wire.circuit import (
     HOP,
     Answer,

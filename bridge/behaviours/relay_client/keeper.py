@@ -19,7 +19,7 @@ from punchbridge.errors import BridgeError, ConnectionLost, DialTimeout, RelayRe
 from punchbridge.events import ReservationAccepted, ReservationLost
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.circuit import RELAY_DIAL_TIMEOUT, RESERVE_REFUSED_WAIT, RESERVE_STABLE
-from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.base import Connection
 
 if TYPE_CHECKING:
     from punchbridge.swarm.swarm import Swarm

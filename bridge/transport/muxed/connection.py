@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import trio
 
-from punchbridge.addresses import Multiaddr
 from punchbridge.errors import ConnectionLost, LimitExceeded, RemoteError
+from punchbridge.events import Path, Role
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.swarm import CLOSE_FLUSH, RECEIVE_SIZE
+from punchbridge.transport.base import TransportName
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.mux import Mux, OnStream, Supported
 from punchbridge.transport.muxed.sender import LOST, Sender
 from punchbridge.transport.muxed.stream import Stream
 from punchbridge.transport.raw import BrokenConnection, BrokenStream
-from punchbridge.transport.tcp.sockets import TcpStream
+from punchbridge.wire.identify import IdentifyInfo
 from punchbridge.wire.noise import Opener, Sealer
 from punchbridge.yamux import GoAwayCode
 
@@ -42,7 +42,7 @@ class Connection:
         link: Link,
         *,
         peer: PeerId,
-        role: Literal["initiator", "responder"],
+        role: Role,
         sealer: Sealer,
         opener: Opener,
         early: bytes = b"",
@@ -50,17 +50,21 @@ class Connection:
     ) -> None:
         self.id = next(_ids)
         self.peer = peer
-        self.link = link
         self.role = role
+        self.path: Path = link.path
+        self.transport: TransportName = link.transport
+        self.local, self.remote, self.inbound = link.local, link.remote, link.inbound
+        self.relay, self.limit, self.punched = link.relay, link.limit, link.punched
         self.opened_at = trio.current_time()
-        self.identify: Any | None = None
+        self.identify: IdentifyInfo | None = None
         self.identified = trio.Event()
         self.heard = trio.Event()
         self.closed = trio.Event()
         self.close_reason = ""
         self.bytes_received = 0
+        self._raw = link.raw
         self._opener, self._early = opener, early
-        self._sender = Sender(link.raw, sealer, lost=self._lost, room=self._room)
+        self._sender = Sender(self._raw, sealer, lost=self._lost, room=self._room)
         self._mux = Mux(self, self._sender, client=role == "initiator")
         self._handshake_rtt = rtt
         self._closing_reason: str | None = None
@@ -69,26 +73,6 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.role} {self.path} {peer_text(self.peer)} {self.remote}>"
-
-    @property
-    def path(self) -> Literal["direct", "relay"]:
-        return self.link.path
-
-    @property
-    def local(self) -> Multiaddr:
-        return self.link.local
-
-    @property
-    def remote(self) -> Multiaddr:
-        return self.link.remote
-
-    @property
-    def inbound(self) -> bool:
-        return self.link.inbound
-
-    @property
-    def relay(self) -> PeerId | None:
-        return self.link.relay
 
     @property
     def bytes_sent(self) -> int:
@@ -174,7 +158,6 @@ class Connection:
             return
         first = self._closing_reason is None
         self._closing_reason = self._closing_reason or reason
-        raw = self.link.raw
         try:
             if not first:
                 await self.closed.wait()  # another task is at it, and ends within CLOSE_FLUSH
@@ -185,14 +168,14 @@ class Connection:
                     await self._sender.flush()
                     if self.closed.is_set():
                         return  # cut meanwhile; the writer task may still hold the socket
-                    if isinstance(raw, TcpStream):
+                    if self._raw.reads_to_end:
                         # A socket that is closed with bytes unread resets the connection, and what the kernel has not
                         # sent yet is lost (RFC 1122 4.2.2.13): the read loop goes on until the peer has closed.
                         self._sender.stop()
-                        await raw.send_eof()
+                        await self._raw.send_eof()
                         await self.closed.wait()
                 # Not `abort`: over a circuit that would reset the stream below, and lose what the peer has not read.
-                await raw.aclose()
+                await self._raw.aclose()
         except LOST:
             pass
         finally:
@@ -207,13 +190,16 @@ class Connection:
         self.identified.set()
         self._mux.fail(self._gone())
         self._sender.stop()
-        raw = self.link.raw
-        if self.close_reason in SILENT_REASONS and isinstance(raw, TcpStream):
-            raw.discard()
+        if self.close_reason in SILENT_REASONS:
+            self._raw.discard()
         else:
-            raw.abort()
+            self._raw.abort()
         if self._scope is not None:
             self._scope.cancel()
+
+    def prove(self) -> None:
+        """See `base.Connection`."""
+        self._raw.prove()
 
     def check_alive(self) -> None:
         """Raises ConnectionLost when the connection takes no more streams."""
@@ -241,37 +227,32 @@ class Connection:
             self.abort("CONNECTION_LOST")
 
     async def _read_loop(self) -> None:
-        raw = self.link.raw
         try:
             self._mux.feed((self._early,) if self._early else (), trio.current_time())
             self._take(b"")  # what arrived with the handshake
             while self._behind():
                 self._mux.feed((), trio.current_time())
-            if isinstance(raw, Stream):
+            if self._raw.notify(self._arrived):
                 # A circuit: the relay's connection reads, and what it brings is taken there, without a task switch.
-                raw.on_readable = self._arrived
                 self._arrived()
                 await self.closed.wait()
             while not self.closed.is_set():
-                self._take(await raw.receive_some(RECEIVE_SIZE) or None)
+                self._take(await self._raw.receive_some(RECEIVE_SIZE) or None)
                 while self._behind():
                     await trio.lowlevel.checkpoint()
                     self._mux.feed((), trio.current_time())
         except LOST as problem:
             self._read_failed(problem)
         finally:
-            if isinstance(raw, Stream):
-                raw.on_readable = None
+            self._raw.notify(None)
 
     def _arrived(self) -> None:
         # What is taken may be answered, and a failure of that calls us again: the loop below meets it.
         if self._taking:
             return
         self._taking = True
-        raw = self.link.raw
-        assert isinstance(raw, Stream)
         try:
-            while not self.closed.is_set() and (data := raw.receive_nowait(RECEIVE_SIZE)) is not None:
+            while not self.closed.is_set() and (data := self._raw.receive_nowait(RECEIVE_SIZE)) is not None:
                 self._take(data or None)
                 while self._behind():
                     self._mux.feed((), trio.current_time())

@@ -219,6 +219,19 @@ class Stream(trio.abc.HalfCloseableStream):
 
     reset = abort
 
+    # --- as the carrier of a circuit --------------------------------------------------------------------
+
+    reads_to_end = False
+    discard = abort
+
+    def notify(self, arrived: Callable[[], None] | None) -> bool:
+        """See RawStream."""
+        self.on_readable = arrived
+        return True
+
+    def prove(self) -> None:
+        """See RawStream. A stream's end leaves nothing behind in any case."""
+
     def fail(self, failure: BridgeError) -> None:
         """The connection says how the stream ended; the first reason stays."""
         if self._failure is None:

@@ -11,7 +11,7 @@ import errno
 import os
 import socket as stdlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import index
 
 import trio
@@ -179,6 +179,8 @@ class TcpStream(trio.abc.HalfCloseableStream):
     connection died otherwise.
     """
 
+    reads_to_end = True
+
     def __init__(self, sock: trio.socket.SocketType) -> None:
         try:
             self.local = tcp_addr(*sock.getsockname()[:2])
@@ -209,26 +211,31 @@ class TcpStream(trio.abc.HalfCloseableStream):
                 data = None
             else:
                 await trio.lowlevel.checkpoint_if_cancelled()
-                data = self._receive(size)
+                data = self.receive_nowait(size)
                 if data is not None:
                     await trio.lowlevel.cancel_shielded_checkpoint()
             while data is None:
                 self._check_open()
                 await trio.lowlevel.wait_readable(self._fd)
-                data = self._receive(size)
+                data = self.receive_nowait(size)
         return data
 
-    def _receive(self, size: int) -> bytes | None:
+    def notify(self, arrived: Callable[[], None] | None) -> bool:
+        """See RawStream: whoever reads a socket waits for it."""
+        return False
+
+    def receive_nowait(self, max_bytes: int = 262144) -> bytes | None:
+        """See RawStream."""
         self._check_open()
         try:
-            data = self._raw.recv(size)
+            data = self._raw.recv(max_bytes)
         except BlockingIOError:
             self._drained = True
             return None
         except OSError as problem:
             raise _broken(problem) from None
         # A short read emptied the socket: the next one may wait first and spare a failing system call.
-        self._drained = 0 < len(data) < size
+        self._drained = 0 < len(data) < max_bytes
         return data
 
     def send_nowait(self, data: Buffer) -> int:
@@ -288,6 +295,10 @@ class TcpStream(trio.abc.HalfCloseableStream):
             if self.unproven:
                 self.socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, struct.pack("ii", 1, 0))
             self.socket.close()
+
+    def prove(self) -> None:
+        """See RawStream."""
+        self.unproven = False
 
     def discard(self) -> None:
         """Closes a connection whose peer is silent: what is queued is dropped, and the kernel keeps nothing.

@@ -376,7 +376,7 @@ async def test_the_initiators_first_frame_is_the_responders_round_trip(monkeypat
     real = Connection.ping
 
     async def ping(self: Connection) -> float:
-        if self.link.punched and self.role == "responder":
+        if self.punched and self.role == "responder":
             await trio.sleep_forever()
         return await real(self)
 
@@ -393,7 +393,7 @@ async def test_a_handshake_with_nothing_behind_it_is_no_success(monkeypatch: pyt
     real = Connection.run
 
     async def run(self: Connection, *handlers: Any) -> None:
-        await (self.closed.wait() if self.link.punched else real(self, *handlers))
+        await (self.closed.wait() if self.punched else real(self, *handlers))
 
     monkeypatch.setattr(Connection, "run", run)
     monkeypatch.setattr(attempt_module, "DCUTR_UPGRADE_GRACE", 0.2)

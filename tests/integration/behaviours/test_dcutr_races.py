@@ -85,7 +85,7 @@ async def test_a_dial_before_the_punch_that_answers_nothing_leaves_no_connection
     real = Connection.ping
 
     async def ping(self: Connection) -> float:
-        if self.path == "direct" and self.role == "initiator" and not self.link.punched and self.relay is None:
+        if self.path == "direct" and self.role == "initiator" and not self.punched and self.relay is None:
             asked.append(self)
             await trio.sleep_forever()
         return await real(self)

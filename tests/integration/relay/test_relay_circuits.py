@@ -55,7 +55,7 @@ async def test_a_circuit_is_a_connection_with_its_facts_on_both_sides() -> None:
         limit = CircuitLimit(60, 1 << 20)
         assert (near.peer, near.path, near.relay, near.role) == (listener.peer, "relay", relay.swarm.peer, "initiator")
         assert (far.path, far.relay, far.role, far.inbound) == ("relay", relay.swarm.peer, "responder", True)
-        assert (near.inbound, near.link.limit, far.link.limit) == (False, limit, limit)
+        assert (near.inbound, near.limit, far.limit) == (False, limit, limit)
         assert near.remote == addr
         assert str(near.local) == str(far.local) == f"{relay.addr}/p2p-circuit"
         assert str(far.remote) == f"{relay.addr}/p2p-circuit/p2p/{dialer.swarm.identity}"

@@ -110,7 +110,7 @@ async def prepared(a: Node, b: Node, path: Path) -> tuple[Connection, TcpStream,
     connection = await a.swarm.dial(b.addr, fresh=True)
     await connection.ping()
     accepted = next(one for one in b.swarm.connections() if one.remote == connection.local)
-    near, far = connection.link.raw, accepted.link.raw
+    near, far = connection._raw, accepted._raw
     assert isinstance(near, TcpStream)
     assert isinstance(far, TcpStream)
     if path == "relay":  # inside a stream of the first one

@@ -72,8 +72,8 @@ class Storm:
     async def crash(self, me: Node, other: Node) -> None:
         """The socket goes from under a connection; the peer meets a reset."""
         for connection in me.swarm.connections(other.peer)[:1]:
-            if isinstance(connection.link.raw, TcpStream):
-                connection.link.raw.discard()
+            if isinstance(connection._raw, TcpStream):
+                connection._raw.discard()
 
     async def close_twice(self, me: Node, other: Node) -> None:
         for connection in me.swarm.connections(other.peer)[:1]:
