@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 
-from punchbridge.tasks.callbacks import supervised
+from punchbridge.tasks.supervise import guarded
 
 from . import gossip, limits, transport
 from .addressbook import AddressBook, NetworkAddress
@@ -60,7 +60,7 @@ class Node:
         clock = time.monotonic
         self.inventory = Inventory(self.hub, interval=config.transaction_broadcast_interval, clock=clock)
         self.addresses = AddressBook()
-        self._emit = supervised(emit)
+        self._emit = guarded("the callback for the node's events", emit)
         self._keeper = keeper
         self._shared = Shared(
             config, self.hub, self.inventory, self.addresses, policy, clock, self._learned, self._connected

@@ -33,11 +33,6 @@ class Offers:
         for event in self._waiting.get(peer, ()):
             event.set()
 
-    @property
-    def expected(self) -> bool:
-        """Whether anybody waits for an answer, so that `arrived` matters."""
-        return bool(self._waiting)
-
     async def make(self, circuit: Circuit) -> Stream:
         """The stream on which the target accepted.
 

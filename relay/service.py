@@ -15,8 +15,8 @@ import trio
 
 from punchbridge.addresses import endpoint_of, is_relayed, with_peer
 from punchbridge.errors import AddressError, ProtocolViolation
-from punchbridge.events import CircuitClosed, CircuitOpened, ConnectionClosed, ConnectionOpened, Event, RelayStats
-from punchbridge.identity import PeerId, parse_peer_id, peer_text
+from punchbridge.events import CircuitClosed, CircuitOpened, RelayStats
+from punchbridge.identity import PeerId, peer_text
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
@@ -64,7 +64,7 @@ class HopService:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled. Started once the hop protocol is registered. Cancelled, it refuses what comes;
         circuits go on until the swarm ends."""
-        unsubscribe = self._swarm.events.subscribe(self._on_event)
+        leave = self._swarm.watchers.add(self)
         try:
             # Handlers live as long as their circuits, so the registry's bound is on both together; requests under
             # way are counted here. relayed=False: R7, no reservation and no CONNECT over a circuit.
@@ -74,7 +74,7 @@ class HopService:
             task_status.started()
             await trio.sleep_forever()
         finally:
-            unsubscribe()
+            leave()
             self._draining = True
 
     def stats(self) -> RelayStats:
@@ -104,15 +104,15 @@ class HopService:
         except ENDS:
             connection.abort("RELAY_STOPPED")
 
-    def _on_event(self, event: Event) -> None:
-        """R5: a reservation ends with the peer's last direct connection. And offers learn of fresh ones."""
-        if isinstance(event, ConnectionOpened) and event.path == "direct" and self._offers.expected:
-            self._offers.arrived(parse_peer_id(event.peer))
-        if not isinstance(event, ConnectionClosed) or event.path != "direct":
-            return
-        peer = parse_peer_id(event.peer)
-        if not any(other.id != event.connection for other in self._direct(peer)):
-            self.reservations.end(peer)
+    def on_connected(self, connection: Connection) -> None:
+        """The swarm's word on a connection: offers that wait for a fresh one to this peer learn of it."""
+        if connection.path == "direct":
+            self._offers.arrived(connection.peer)
+
+    def on_disconnected(self, connection: Connection) -> None:
+        """The swarm's word on a connection. R5: a reservation ends with the peer's last direct connection."""
+        if connection.path == "direct" and not self._direct(connection.peer):
+            self.reservations.end(connection.peer)
 
     def _direct(self, peer: PeerId) -> list[Connection]:
         """The peer's live direct connections, newest first."""

@@ -23,7 +23,6 @@ from punchbridge.local.sockets import ServerDoor
 from punchbridge.local.target import GRPC_PROTOCOL, PathPolicy, check_policy, check_protocol, parse_target
 from punchbridge.rpc.channel import ReasonedChannel, open_channel
 from punchbridge.rpc.options import Options, channel_options
-from punchbridge.tasks.callbacks import supervised
 
 if TYPE_CHECKING:
     import grpc
@@ -177,9 +176,11 @@ class Bridge:
         return self._thread.call(lambda: self._control.wait_reservation(timeout))
 
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
-        """Calls back on every event, in the network thread: return fast, call no blocking method. Returns its end."""
-        wrapped = supervised(callback)
-        return self._thread.ask(lambda: self._control.events.subscribe(wrapped))
+        """Calls back on every event, in the network thread: return fast, call no blocking method. Returns its end.
+
+        What the callback raises is logged.
+        """
+        return self._thread.ask(lambda: self._control.events.subscribe(callback))
 
     async def aio_wait_direct(self, peer: str | Multiaddr, timeout: float = DIRECT_WAIT) -> ConnectionInfo:  # noqa: ASYNC109
         """As `wait_direct`, without blocking the event loop; cancelling it cancels the wait."""

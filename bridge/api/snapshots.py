@@ -26,7 +26,6 @@ from punchbridge.local.gateway import Gateway, open_gateway
 from punchbridge.local.paths import wait_direct
 from punchbridge.local.target import Target
 from punchbridge.reach.autonat import Reachability
-from punchbridge.tasks.callbacks import supervised
 
 if TYPE_CHECKING:
     from punchbridge.transport.base import Connection
@@ -209,7 +208,7 @@ async def open_control(
     At the end streams are reset, connections closed, sockets and files gone."""
     hub = EventHub()
     if events is not None:
-        hub.subscribe(supervised(events))
+        hub.subscribe(events)
     opened: AbstractAsyncContextManager[Host] = open_session_host(config, hub) if sessions else open_host(config, hub)
     async with opened as host, open_gateway(host) as gateway:
         yield Control(host, gateway)

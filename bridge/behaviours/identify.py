@@ -11,8 +11,8 @@ import trio
 
 from punchbridge.addresses import Multiaddr, endpoint_of, is_relayed
 from punchbridge.errors import BridgeError
-from punchbridge.events import ConnectionClosed, ConnectionOpened, Event, Identified, ObservedAddress
-from punchbridge.identity import parse_peer_id, peer_text
+from punchbridge.events import Identified, ObservedAddress
+from punchbridge.identity import peer_text
 from punchbridge.limits.identify import (
     IDENTIFY_PUSH_DELAY,
     IDENTIFY_TIMEOUT,
@@ -65,7 +65,7 @@ class IdentifyService:
         await self._swarm.handle(PUSH, self._take_push, max_streams=total, max_per_peer=per_peer)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            unsubscribe = self._swarm.events.subscribe(self._on_event)
+            leave = self._swarm.watchers.add(self)
             try:
                 for connection in self._swarm.connections():
                     self._told[connection.id] = _NOTHING
@@ -73,27 +73,27 @@ class IdentifyService:
                 task_status.started()
                 await self._push_changes(nursery)
             finally:
-                unsubscribe()
+                leave()
 
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, ConnectionOpened):
-            connection = self._swarm.connection(event.connection)
-            if connection is not None and self._nursery is not None:
-                self._told[connection.id] = self._contents()
-                self._nursery.start_soon(self._ask, connection)
-        elif isinstance(event, ConnectionClosed):
-            self._told.pop(event.connection, None)
-            self._pushed.pop(event.connection, None)
-            if event.path == "direct":
-                self._forget(event)
+    def on_connected(self, connection: Connection) -> None:
+        """The swarm's word on a connection: it is asked who it is."""
+        if self._nursery is not None:
+            self._told[connection.id] = self._contents()
+            self._nursery.start_soon(self._ask, connection)
 
-    def _forget(self, event: ConnectionClosed) -> None:
+    def on_disconnected(self, connection: Connection) -> None:
+        """The swarm's word on a connection: nothing is kept about it."""
+        self._told.pop(connection.id, None)
+        self._pushed.pop(connection.id, None)
+        if connection.path == "direct":
+            self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
         """With the last connection from that observer the mapping it saw may go (the NAT's timers run out)."""
-        peer = parse_peer_id(event.peer)
-        host = _host(Multiaddr(event.remote))
-        left = (_host(c.remote) for c in self._swarm.connections(peer) if c.path == "direct")
+        host = _host(connection.remote)
+        left = (_host(c.remote) for c in self._swarm.connections(connection.peer) if c.path == "direct")
         if host is not None and host not in left:
-            self._swarm.observed.forget(observer_peer=peer, now=trio.current_time(), observer=host)
+            self._swarm.observed.forget(observer_peer=connection.peer, now=trio.current_time(), observer=host)
 
     # --- asking ---------------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from urllib.parse import unquote
 
 from punchbridge.errors import NotBridged
 from punchbridge.events import Event, SessionSwitched
-from punchbridge.tasks.callbacks import supervised
 
 __all__ = ["TABLE", "Carrier", "ConnectInfo", "PeerTable", "peer", "synthesized_address"]
 
@@ -106,7 +105,7 @@ class ConnectInfo:
             if isinstance(event, SessionSwitched):
                 callback(event)
 
-        return self._carrier.subscribe(supervised(told))
+        return self._carrier.subscribe(told)
 
     def __repr__(self) -> str:
         return f"ConnectInfo({self.peer_id}, {self.path}, {self.multiaddr}, {self.protocol})"

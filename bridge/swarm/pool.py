@@ -29,6 +29,7 @@ from punchbridge.identity import Identity, PeerId, peer_text
 from punchbridge.limits.swarm import CLOSE_TIMEOUT, UPGRADE_TIMEOUT
 from punchbridge.swarm.registry import Registration, Registry
 from punchbridge.swarm.table import ConnectionLimits, ConnectionTable, Refusal, Ticket
+from punchbridge.swarm.watchers import Watchers
 from punchbridge.tasks.supervise import EXPECTED, report, supervise
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.link import Link
@@ -49,6 +50,7 @@ class Pool:
         self.identity = identity
         self.table: ConnectionTable[Connection] = ConnectionTable(limits)
         self.registry = registry
+        self.watchers = Watchers()
         self._events = events
         self._gone: dict[int, trio.Event] = {}
         self._stopping = False
@@ -129,19 +131,21 @@ class Pool:
         """One connection from Opened to Closed, whatever ends it."""
         relayed = connection.path == "relay"
         gone = self._gone[connection.id] = trio.Event()
-        self._events.emit(_opened(connection))
-        task_status.started()
 
         async def work() -> None:
             await connection.run(self._on_stream, partial(self.registry.supported, relayed=relayed))
 
         try:
+            self._events.emit(_opened(connection))
+            self.watchers.connected(connection)
+            task_status.started()
             await supervise("a connection", work, connection.abort)
         finally:
             connection.abort("STOPPED")
             self.table.remove(connection)
             del self._gone[connection.id]
             self._events.emit(_closed(connection))
+            self.watchers.disconnected(connection)
             gone.set()
 
     def _on_stream(self, stream: Stream, protocol: str) -> None:

@@ -73,6 +73,8 @@ class Swarm:
         changed = self.announcements.revision.bump
         self.registry = Registry(changed)
         self._pool = Pool(config.identity, config.limits, self.registry, events)
+        self.watchers = self._pool.watchers
+        """The parts of this node that are told of connections with the connection itself."""
         self.refused = self._pool.table.refused
         """How many sockets and connections each limit has turned away since the start."""
         self._listeners = Listeners(self._pool.accepted, changed, events)

@@ -1,19 +1,22 @@
-"""The named supervisor: the one place where an error that is not ours ends a task instead of the program.
+"""The named supervisors: the places where an error that is not ours ends a task or a callback, not the program.
 
-A stream handler belongs to the application, and what a connection reads comes from strangers; a fault in either is
-logged with its traceback and costs that stream or connection alone.
+A stream handler and an event callback belong to the application, and what a connection reads comes from strangers; a
+fault in either is logged with its traceback and costs that stream, connection or call alone.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import trio
 
 from punchbridge.errors import BridgeError
 
-__all__ = ["EXPECTED", "report", "supervise"]
+__all__ = ["EXPECTED", "guarded", "report", "supervise"]
+
+T = TypeVar("T")
 
 EXPECTED = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, EOFError)
 """How a stream or connection ends in the ordinary course of a network's life."""
@@ -53,6 +56,18 @@ def _without_expected(what: str, group: BaseExceptionGroup[BaseException]) -> Ba
         if foreign is not None:
             report(what, foreign)
     return rest
+
+
+def guarded(what: str, callback: Callable[[T], None]) -> Callable[[T], None]:
+    """The callback of an application: what it raises is reported under `what` and never reaches the caller."""
+
+    def call(value: T) -> None:
+        try:
+            callback(value)
+        except Exception as problem:  # noqa: BLE001 - the named supervisor
+            report(what, problem)
+
+    return call
 
 
 def report(what: str, problem: BaseException) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Event, FlowStats, NodeStarted, PathChanged, catalogue
 
@@ -44,3 +46,20 @@ def test_hub_hands_events_to_all_in_order_until_they_leave() -> None:
     leave()
     hub.emit(event)
     assert seen == [("first", event), ("second", event), ("second", event)]
+
+
+def test_a_subscriber_that_raises_is_reported_and_keeps_no_event_from_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def slips(event: Event) -> None:
+        raise KeyError("a slip in a console line")
+
+    hub, seen = EventHub(), list[Event]()
+    hub.subscribe(slips)
+    hub.subscribe(seen.append)
+    event = NodeStarted(peer_id="p", listen=())
+    hub.emit(event)
+    hub.emit(event)
+    assert seen == [event, event]
+    assert [record.exc_info is not None for record in caplog.records] == [True, False]
+    assert "node.started" in caplog.text

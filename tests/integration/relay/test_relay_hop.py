@@ -327,7 +327,7 @@ async def test_a_target_that_comes_again_is_asked_there_while_its_old_connection
                 await target.circuit()
         assert answers == [Status.OK]
         assert len(asked) == 2
-        assert not relay.service._offers.expected
+        assert not relay.service._offers._waiting
 
 
 async def test_a_target_that_speaks_no_stop_is_reported_as_connection_failed() -> None:
