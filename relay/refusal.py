@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from punchbridge.errors import RemoteError
+import trio
+
+from punchbridge.errors import BridgeError, RemoteError
 from punchbridge.wire.circuit import Status
 
 
@@ -15,3 +17,7 @@ class Refusal(RemoteError):
         super().__init__(f"{status.name}: {reason}")
         self.status = status
         self.reason = reason
+
+
+ENDS = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+"""How an exchange on somebody else's stream may end without an answer."""

@@ -12,14 +12,14 @@ from typing import TypeVar
 
 import trio
 
-from punchbridge.tasks.failures import NETWORK_FAILURES
+from punchbridge.errors import BridgeError
 
-__all__ = ["guarded", "report", "supervise"]
+__all__ = ["EXPECTED", "guarded", "report", "supervise"]
 
 T = TypeVar("T")
 
-_EXPECTED = (*NETWORK_FAILURES, EOFError)
-"""How a stream or connection ends in the ordinary course of a network's life; applications raise the last one."""
+EXPECTED = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, EOFError)
+"""How a stream or connection ends in the ordinary course of a network's life."""
 
 _log = logging.getLogger(__name__)
 _seen: set[tuple[str, str]] = set()
@@ -30,7 +30,7 @@ async def supervise(what: str, work: Callable[[], Awaitable[None]], failed: Call
     for this `what` (then in one line); both end in `failed(reason)`. Cancellation passes through after `failed`."""
     try:
         await work()
-    except _EXPECTED as problem:
+    except EXPECTED as problem:
         _log.debug("%s ended: %s: %s", what, type(problem).__name__, problem)
         failed(getattr(problem, "code", type(problem).__name__))
     except BaseExceptionGroup as group:
@@ -50,7 +50,7 @@ def _without_expected(what: str, group: BaseExceptionGroup[BaseException]) -> Ba
     """Logs the ordinary exceptions of a group; what remains (cancellation, KeyboardInterrupt) must travel on."""
     ordinary, rest = group.split(Exception)
     if ordinary is not None:
-        expected, foreign = ordinary.split(_EXPECTED)
+        expected, foreign = ordinary.split(EXPECTED)
         if expected is not None:
             _log.debug("%s ended: %s", what, [repr(error) for error in expected.exceptions])
         if foreign is not None:

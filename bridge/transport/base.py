@@ -32,8 +32,9 @@ __all__ = [
     "TransportName",
 ]
 
-TransportName = Literal["tcp", "circuit"]
-"""What carries a connection. The path says less: each direct transport has the path `direct`."""
+TransportName = Literal["tcp", "circuit", "libp2p"]
+"""What carries a connection; `libp2p` is whatever an application's own py-libp2p host uses. The path says less: each
+direct transport has the path `direct`."""
 
 
 class Stream(InboxStream, RawStream, Protocol):

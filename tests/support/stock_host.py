@@ -11,6 +11,7 @@ import trio
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_static_key
+from libp2p.network.config import ConnectionConfig
 from libp2p.peer.id import ID
 from libp2p.security.noise.transport import PROTOCOL_ID, Transport
 from multiaddr import Multiaddr
@@ -41,7 +42,9 @@ def theirs(peer: PeerId) -> ID:
 def make_host() -> Any:
     keys = create_new_key_pair()
     noise = Transport(keys, noise_privkey=create_static_key().private_key)
-    return new_host(key_pair=keys, sec_opt={PROTOCOL_ID: noise}, muxer_preference="YAMUX")
+    # It dials no peer on its own account: those connections would outlive the tests.
+    quiet = ConnectionConfig(min_connections=0, low_watermark=0)
+    return new_host(key_pair=keys, sec_opt={PROTOCOL_ID: noise}, muxer_preference="YAMUX", connection_config=quiet)
 
 
 @asynccontextmanager
