@@ -159,6 +159,11 @@ class IdentifyService:
             )
         )
 
+    def _uninvited(self, connection: Connection) -> bool:
+        """True when the peer came to us: on this connection, or on a circuit after which we dialled its address."""
+        circuits = (one for one in self._swarm.connections(connection.peer) if one.path == "relay")
+        return connection.inbound or any(one.inbound for one in circuits)
+
     def _observe(self, connection: Connection, observed: Multiaddr) -> None:
         """Only a direct connection from the listening port shows the mapping that a punch needs."""
         local, remote = endpoint_of(connection.local), endpoint_of(connection.remote)
@@ -175,7 +180,7 @@ class IdentifyService:
             local=connection.local,
             observed=observed,
             now=trio.current_time(),
-            inbound=connection.inbound,
+            inbound=self._uninvited(connection),
         )
         if changed is not None:
             version = 6 if local.kind == "ip6" else 4

@@ -68,10 +68,12 @@ def classify(observations: Sequence[Observation], version: int, proto: Proto) ->
 
     Observers inside our own network see the untranslated address; they are set aside once another one sees a
     translation. Only observations for one local endpoint are compared (the newest one's), since two interfaces have
-    two addresses without any NAT. Stale observations do not count.
+    two addresses without any NAT. Stale observations do not count, nor does what an observer says that came to us: one
+    stranger's lie would make a symmetric NAT of ours.
     """
     kind = f"ip{version}", proto
-    fresh = [one for one in observations if one.stale_since is None and (one.observed.kind, one.observed.proto) == kind]
+    chosen = [one for one in observations if one.stale_since is None and not one.inbound]
+    fresh = [one for one in chosen if (one.observed.kind, one.observed.proto) == kind]
     if not fresh:
         return MappingReport(Mapping.UNKNOWN)
     translated = [item for item in fresh if item.observed != item.local]

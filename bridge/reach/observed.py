@@ -78,9 +78,13 @@ class ObservedAddresses:
         usable = [e for e in entries if e.stale_since is None or _recent(e.stale_since, now)]
         return tuple(sorted(usable, key=lambda entry: (entry.stale_since is not None, entry.inbound)))
 
-    def addresses(self, now: float | None = None) -> tuple[Multiaddr, ...]:
-        """The distinct observed addresses, the newest of a live connection first."""
-        seen = dict.fromkeys(entry.observed for entry in self.current(now))
+    def addresses(self, now: float | None = None, *, chosen: bool = False) -> tuple[Multiaddr, ...]:
+        """The distinct observed addresses, the newest of a live connection first.
+
+        chosen: only those that an observer has told which we dialled. An observer that came to us may say anything, so
+        its word is good for what is checked before use (AutoNAT) and for nothing else.
+        """
+        seen = dict.fromkeys(entry.observed for entry in self.current(now) if not (chosen and entry.inbound))
         return tuple(map(addr_of, seen))
 
     def report(self, version: int, proto: Proto) -> MappingReport:

@@ -195,6 +195,8 @@ def test_a_crowd_that_came_by_itself_does_not_talk_us_out_of_our_address() -> No
         )
     assert len(book.current(100.0)) == MAX_OBSERVERS
     assert book.addresses(100.0)[0] == true
+    assert len(book.addresses(100.0)) > 1
+    assert book.addresses(100.0, chosen=True) == (true,)
 
 
 def test_what_is_seen_of_a_udp_port_is_kept_apart_from_the_tcp_port_of_the_same_number() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from punchbridge.addresses import Endpoint
 from punchbridge.identity import Identity
@@ -69,6 +71,18 @@ def test_versions_are_judged_apart_and_stale_observations_do_not_count() -> None
     assert classify([first, second], 6, "tcp").mapping is Mapping.UNKNOWN
     stale = Observation(**{**second.__dict__, "stale_since": 3.0})
     assert classify([first, stale], 4, "tcp").mapping is Mapping.UNKNOWN
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["192.0.2.66", "11.0.0.10", "11.0.0.20"]), st.integers(1, 3)), max_size=6),
+    st.integers(0, 2),
+)
+def test_whoever_comes_to_us_changes_nothing_that_those_said_whom_we_dialled(
+    lies: list[tuple[str, int]], relays: int
+) -> None:
+    told = [seen(f"11.0.0.{10 * (n + 1)}", "11.1.0.2", 30001) for n in range(relays)]
+    came = [replace(seen(who, "11.1.0.2", port, at=9.0, observer_port=5), inbound=True) for who, port in lies]
+    assert classify([*told, *came], 4, "tcp") == classify(told, 4, "tcp")
 
 
 def test_what_is_seen_of_udp_says_nothing_about_tcp() -> None:

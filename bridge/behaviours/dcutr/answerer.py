@@ -12,6 +12,7 @@ import trio
 from punchbridge.behaviours.dcutr.attempt import Attempt
 from punchbridge.behaviours.dcutr.context import Facts, PunchContext, Won
 from punchbridge.behaviours.dcutr.exchange import Failed, sorted_errors
+from punchbridge.behaviours.dcutr.explain import evidence_for, explain
 from punchbridge.behaviours.dcutr.policy import PunchOutcome
 from punchbridge.errors import BridgeError
 from punchbridge.limits.punch import DCUTR_EXCHANGE_TIMEOUT
@@ -68,7 +69,7 @@ async def _exchange(context: PunchContext, stream: Stream, facts: Facts, exchang
     if not remote.accepted:
         refused = ", ".join(f"{addr} ({why.value})" for addr, why in remote.refused[:4])
         raise Failed(Code.NO_REMOTE_CANDIDATES, f"refused {refused}" if refused else "the list is empty")
-    facts.evidence = context.evidence_for(facts.remote)
+    facts.evidence = evidence_for(facts.remote, context.swarm.observed)
     agent = relayed.identify.agent if relayed.identify is not None else None
     attempt = Attempt(context, relayed, role_of("responder", exchange, agent), facts)
     context.started(facts)
@@ -93,7 +94,11 @@ async def _exchange(context: PunchContext, stream: Stream, facts: Facts, exchang
     if won is not None:
         stream.reset() if failures else await _close(stream)
         return won
-    raise failures[0] if failures else Failed(await context.verdict(facts.evidence))
+    raise (
+        failures[0]
+        if failures
+        else Failed(await explain(facts.evidence, facts.remote, context.swarm.observed, context.observer))
+    )
 
 
 async def _await_sync(stream: Stream, machine: Answerer, reply: bytes) -> None:

@@ -6,7 +6,6 @@ Knows nothing of the order of messages; opener and answerer bring that.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -27,8 +26,7 @@ from punchbridge.limits.punch import (
 )
 from punchbridge.reach.candidates import RemoteCandidates, Scope, filter_remote, own_candidates
 from punchbridge.reach.host_budget import HostBudget
-from punchbridge.reach.nat import Mapping
-from punchbridge.reach.verdict import Evidence, judge
+from punchbridge.reach.verdict import Evidence
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Connection
 from punchbridge.transport.link import Link
@@ -40,8 +38,6 @@ __all__ = ["Facts", "PunchContext", "Won"]
 
 _SOURCES: Final[tuple[tuple[int, Proto], ...]] = ((4, "tcp"), (6, "tcp"))
 """The IP versions and protocols that a punch can leave from."""
-_REFUSED_OUTSIDE = frozenset({Code.SYN_FILTERED, Code.RESET_BY_NAT, Code.UNREACHABLE_BY_NAT})
-"""What a NAT that filters by port does to dials aimed at a mapping that depends on the destination."""
 
 
 @dataclass(frozen=True)
@@ -113,20 +109,22 @@ class PunchContext:
         swarm = self.swarm
         known = (*swarm.announced(), *swarm.listen_addrs())
         return own_candidates(
-            swarm.observed.addresses(trio.current_time()), [addr for addr in known if not is_relayed(addr)], scope
+            swarm.observed.addresses(trio.current_time(), chosen=True),
+            [addr for addr in known if not is_relayed(addr)],
+            scope,
         )
 
     async def await_candidates(self, scope: Scope) -> tuple[Multiaddr, ...]:
         """Our candidates; waits a moment for the first observed address of the listening port."""
         with trio.move_on_after(DCUTR_OBSERVED_TIMEOUT):
-            while not self.swarm.observed.addresses(trio.current_time()):
+            while not self.swarm.observed.addresses(trio.current_time(), chosen=True):
                 if all(self.swarm.listen_port(version, proto) is None for version, proto in _SOURCES):
                     break
                 await self.observed_news.wait()
         return self.own_candidates(scope)
 
     def filter(self, raw: tuple[bytes, ...], connection: Connection, scope: Scope) -> RemoteCandidates:
-        own = (*self.swarm.listen_addrs(), *self.swarm.observed.addresses(trio.current_time()))
+        own = (*self.swarm.listen_addrs(), *self.swarm.observed.addresses(trio.current_time(), chosen=True))
         return filter_remote(raw, peer=connection.peer, own=own, scope=scope)
 
     def announced_by(self, connection: Connection, scope: Scope) -> tuple[Multiaddr, ...]:
@@ -159,26 +157,6 @@ class PunchContext:
         """The IPs at which we are directly connected with anybody else, by protocol."""
         others = (c for c in self.swarm.connections() if c.path == "direct" and c.peer != peer)
         return {endpoint.place for endpoint in (endpoint_of(c.remote) for c in others) if endpoint is not None}
-
-    def evidence_for(self, remote: tuple[Multiaddr, ...]) -> Evidence:
-        """Fresh evidence with what is known of both NATs' mappings."""
-        endpoints = [endpoint for endpoint in map(endpoint_of, remote) if endpoint is not None]
-        kinds = {(e.ip.version, e.proto) for e in endpoints}
-        reports = [self.swarm.observed.report(version, proto) for version, proto in kinds]
-        dependent = [report.mapping for report in reports if report.mapping.dependent]
-        ports = Counter(endpoint.place for endpoint in set(endpoints) if endpoint.ip.is_global)
-        evidence = Evidence(remote_dependent=any(count > 1 for count in ports.values()))
-        if dependent or reports:
-            evidence.mapping = dependent[0] if dependent else reports[0].mapping
-        return evidence
-
-    async def verdict(self, evidence: Evidence) -> Code:
-        """The code of an attempt without a connection; when nobody knows our NAT, a second observer is asked."""
-        code = judge(evidence).code
-        if code in _REFUSED_OUTSIDE and evidence.mapping is Mapping.UNKNOWN:
-            evidence.mapping = await self.observer.ask(4, "tcp")
-            code = judge(evidence).code
-        return code
 
     # --- telling ------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from punchbridge.addresses import Multiaddr, endpoint_of
 from punchbridge.behaviours.dcutr.attempt import Attempt
 from punchbridge.behaviours.dcutr.context import Facts, PunchContext, Won
 from punchbridge.behaviours.dcutr.exchange import Failed, sorted_errors
+from punchbridge.behaviours.dcutr.explain import evidence_for, explain
 from punchbridge.behaviours.dcutr.ground import Ground
 from punchbridge.behaviours.dcutr.policy import PunchOutcome
 from punchbridge.errors import BridgeError, LimitExceeded
@@ -108,7 +109,7 @@ class OpenerRun:
             if context.reachable_at(facts.local):
                 await self._invite(stream, machine)
             raise Failed(Code.NO_REMOTE_CANDIDATES, f"refused {refused}" if refused else "the list is empty")
-        facts.evidence = context.evidence_for(facts.remote)
+        facts.evidence = evidence_for(facts.remote, context.swarm.observed)
         agent = relayed.identify.agent if relayed.identify is not None else None
         role = role_of("initiator", facts.attempt, agent)
         attempt = Attempt(context, relayed, role, facts)
@@ -120,7 +121,7 @@ class OpenerRun:
             won = await attempt.run()
             nursery.cancel_scope.cancel()
         if won is None:
-            raise Failed(await context.verdict(facts.evidence))
+            raise Failed(await explain(facts.evidence, facts.remote, context.swarm.observed, context.observer))
         return won
 
     async def _invite(self, stream: Stream, machine: Opener) -> None:

@@ -226,13 +226,13 @@ class Dcutr:
 
     async def _pause(self, peer: PeerId, seconds: float) -> None:
         """Waits before the next run, until the hold goes, our observed address changes or the last circuit ends."""
-        before = set(self._swarm.observed.addresses())
+        before = set(self._swarm.observed.addresses(chosen=True))
         with trio.move_on_after(seconds):
             while self._inbound_from(peer) is not None and self._direct_to(peer) is None:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_first, self._news, nursery.cancel_scope)
                     nursery.start_soon(_first, self._context.observed_news, nursery.cancel_scope)
-                if set(self._swarm.observed.addresses()) - before:
+                if set(self._swarm.observed.addresses(chosen=True)) - before:
                     self._holds.pop(peer, None)
                 if peer not in self._holds:
                     return
