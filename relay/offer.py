@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 import trio
 
 from punchbridge.identity import PeerId
+from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.wire.circuit import STOP, CircuitLimit, Status, decode_stop_answer, encode_stop_connect
 from punchbridge_relay.circuits import Circuit
 from punchbridge_relay.limits import STOP_ANSWER_TIMEOUT, STOP_OPEN_TIMEOUT
-from punchbridge_relay.refusal import ENDS, Refusal
+from punchbridge_relay.refusal import Refusal
 
 __all__ = ["Offers"]
 
@@ -94,7 +95,7 @@ class Offers:
             with trio.fail_after(STOP_ANSWER_TIMEOUT):
                 await write_message(stream, encode_stop_connect(circuit.source, self._limit))
                 answer = decode_stop_answer(await read_message(stream))
-        except ENDS:
+        except NETWORK_FAILURES:
             _abort(stream)
             raise Refusal(Status.CONNECTION_FAILED, "connect_target_failed") from None
         except BaseException:

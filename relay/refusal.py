@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import trio
-
-from punchbridge.errors import BridgeError, RemoteError
+from punchbridge.errors import RemoteError
 from punchbridge.wire.circuit import Status
 
 
@@ -17,7 +15,3 @@ class Refusal(RemoteError):
         super().__init__(f"{status.name}: {reason}")
         self.status = status
         self.reason = reason
-
-
-ENDS = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
-"""How an exchange on somebody else's stream may end without an answer."""

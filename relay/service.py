@@ -18,6 +18,7 @@ from punchbridge.errors import AddressError, ProtocolViolation
 from punchbridge.events import CircuitClosed, CircuitOpened, RelayStats
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.wire.circuit import (
@@ -42,7 +43,7 @@ from punchbridge_relay.limits import (
     RelayLimits,
 )
 from punchbridge_relay.offer import Offers
-from punchbridge_relay.refusal import ENDS, Refusal
+from punchbridge_relay.refusal import Refusal
 from punchbridge_relay.reservations import ReservationTable
 from punchbridge_relay.splice import splice
 
@@ -101,7 +102,7 @@ class HopService:
     async def _close(self, connection: Connection) -> None:
         try:
             await self._swarm.close(connection, "RELAY_STOPPED")
-        except ENDS:
+        except NETWORK_FAILURES:
             connection.abort("RELAY_STOPPED")
 
     def on_connected(self, connection: Connection) -> None:
@@ -247,7 +248,7 @@ class HopService:
         try:
             await self._answer(stream, encode_hop_answer(status))
             await self._finish(stream)
-        except ENDS:
+        except NETWORK_FAILURES:
             stream.abort()
         except BaseException:
             stream.abort()

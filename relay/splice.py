@@ -9,7 +9,8 @@ from typing import Final
 
 import trio
 
-from punchbridge.errors import ConnectionLost, StreamReset
+from punchbridge.errors import ConnectionLost
+from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.transport.raw import Buffer, InboxStream
 from punchbridge_relay.circuits import Circuit, Direction
 from punchbridge_relay.limits import CHUNK, CHUNKS, EOF_TIMEOUT
@@ -19,7 +20,6 @@ DATA_LIMIT: Final = "DATA_LIMIT"
 DURATION_LIMIT: Final = "DURATION_LIMIT"
 CONNECTION_LOST: Final = "CONNECTION_LOST"
 
-_ENDS: Final = (StreamReset, ConnectionLost, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 _SIDES: Final = {Direction.TO_TARGET: ("SOURCE", "TARGET"), Direction.TO_SOURCE: ("TARGET", "SOURCE")}
 
 
@@ -93,7 +93,7 @@ class _Copy:
                 if self._reason:
                     return self._reason
                 self._deliver()
-        except _ENDS:
+        except NETWORK_FAILURES:
             return f"{writing}_RESET"
         finally:
             self._reader.on_readable = None
@@ -111,7 +111,7 @@ class _Copy:
             for _ in range(CHUNKS):
                 try:
                     pieces = self._reader.receive_parts(CHUNK)
-                except _ENDS:
+                except NETWORK_FAILURES:
                     self._reason = f"{reading}_RESET"
                     break
                 if pieces is None:
@@ -127,7 +127,7 @@ class _Copy:
                 self._send(pieces)
                 if self._rest or self._reason:
                     break
-        except _ENDS:
+        except NETWORK_FAILURES:
             self._reason = f"{writing}_RESET"
         finally:
             self._delivering = False
@@ -149,7 +149,7 @@ async def _death(direction: Direction, reader: InboxStream) -> str:
     def look() -> None:
         try:
             reader.send_nowait(b"")  # says whether the stream is alive
-        except _ENDS as problem:
+        except NETWORK_FAILURES as problem:
             reasons.append(CONNECTION_LOST if isinstance(problem, ConnectionLost) else f"{_SIDES[direction][0]}_RESET")
             gone.set()
 
@@ -167,5 +167,5 @@ async def _close(*streams: InboxStream) -> None:
         for stream in streams:
             try:
                 await stream.aclose()
-            except _ENDS:
+            except NETWORK_FAILURES:
                 continue

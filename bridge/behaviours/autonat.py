@@ -40,6 +40,7 @@ from punchbridge.limits.swarm import UPGRADE_TIMEOUT
 from punchbridge.reach.autonat import Choice, DataMeter, Quota, Reachability, Refused, Tally, choose
 from punchbridge.reach.candidates import Scope, own_candidates
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
@@ -54,7 +55,6 @@ __all__ = ["Autonat"]
 _log = logging.getLogger(__name__)
 _NOWHERE = parse("/ip4/192.0.2.1/tcp/1")
 """For documentation only (RFC 5737): refused, or dial data asked for, before anybody would dial it."""
-_NETWORK = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 
 
 @dataclass(eq=False)
@@ -182,7 +182,7 @@ class Autonat:
                 stream = await self._swarm.open_stream(server, [autonat.DIAL_REQUEST])
                 answer = await self._ask(stream, probe, nonce)
                 await stream.aclose()
-        except _NETWORK as problem:
+        except NETWORK_FAILURES as problem:
             _log.debug("AutoNAT at %s failed: %r", peer_text(server.peer), problem)
             if not _fell_silent(server, probe, problem) or not await self._answers(server):
                 return
@@ -202,7 +202,7 @@ class Autonat:
                 stream = await self._swarm.open_stream(server, [autonat.DIAL_REQUEST])
                 await write_message(stream, autonat.encode_request([_NOWHERE], secrets.randbits(64)))
                 autonat.decode_for_client(await read_message(stream, AUTONAT_MESSAGE))
-        except _NETWORK as problem:
+        except NETWORK_FAILURES as problem:
             _log.debug("AutoNAT at %s: no answer to a plain question either: %r", peer_text(server.peer), problem)
             return False
         finally:
@@ -324,7 +324,7 @@ class Autonat:
         try:
             with trio.fail_after(UPGRADE_TIMEOUT):
                 connection = await upgrade(link, role="initiator", identity=self._stranger, expected=client)
-        except _NETWORK:
+        except NETWORK_FAILURES:
             return "E_DIAL_ERROR"
         try:
             async with flat_nursery() as nursery:
@@ -336,7 +336,7 @@ class Autonat:
                 finally:
                     connection.abort("NORMAL")
                     nursery.cancel_scope.cancel()
-        except _NETWORK:
+        except NETWORK_FAILURES:
             return "E_DIAL_BACK_ERROR"
 
 

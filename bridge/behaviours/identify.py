@@ -26,7 +26,7 @@ from punchbridge.limits.identify import (
     PUSHES_TAKEN,
 )
 from punchbridge.swarm.swarm import Swarm
-from punchbridge.tasks.supervise import EXPECTED
+from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import write_message
 from punchbridge.wire import varint
@@ -105,7 +105,7 @@ class IdentifyService:
                 stream = await connection.open_stream((IDENTIFY,))
                 await self._read(connection, stream, push=False)
                 await stream.aclose()
-        except EXPECTED as problem:
+        except NETWORK_FAILURES as problem:
             _log.debug("identify of %s failed: %s", peer_text(connection.peer), problem)
         finally:
             if stream is not None:
@@ -245,7 +245,7 @@ class IdentifyService:
                     self._waiting.discard(connection.id)
                     await write_message(stream, self._message(connection))
                     await stream.aclose()
-        except EXPECTED as problem:
+        except NETWORK_FAILURES as problem:
             _log.debug("push to %s failed: %s", peer_text(connection.peer), problem)
         finally:
             self._waiting.discard(connection.id)

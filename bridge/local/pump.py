@@ -20,13 +20,13 @@ import trio
 from punchbridge.errors import BridgeError
 from punchbridge.limits.rpc import PUMP_BULK, PUMP_LINGER, PUMP_PIECES, PUMP_READ, PUMP_TURNS
 from punchbridge.local.coalesce import Coalescer
+from punchbridge.tasks.failures import NETWORK_FAILURES
 
 if TYPE_CHECKING:
     from punchbridge.transport.raw import Buffer, InboxStream
 
 __all__ = ["PumpEnd", "Pumped", "pump"]
 
-_BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, BridgeError)
 
 _coalescer = Coalescer()
 """All pumps run in the one network thread."""
@@ -75,7 +75,7 @@ async def pump(
         if finished:
             with trio.move_on_after(PUMP_LINGER):
                 await stream.aclose()
-    except _BROKEN as problem:
+    except NETWORK_FAILURES as problem:
         outcome.detail = str(problem)
     finally:
         stream.abort()
@@ -134,7 +134,7 @@ class _State:
                 if taken < count:
                     turns = 0
                     await stream.send_all(data[taken:])
-            except _BROKEN as problem:
+            except NETWORK_FAILURES as problem:
                 return self.fail(PumpEnd.REMOTE, str(problem), problem)
             outcome.sent += count
             turns += 1
@@ -143,7 +143,7 @@ class _State:
                 await trio.lowlevel.checkpoint()
         try:
             await stream.send_eof()
-        except _BROKEN as problem:
+        except NETWORK_FAILURES as problem:
             return self.fail(PumpEnd.REMOTE, str(problem), problem)
         if _hung_up(local):
             with trio.move_on_after(PUMP_LINGER):
@@ -196,7 +196,7 @@ class _State:
             self._wake.set()
         except OSError as problem:
             self.fail(PumpEnd.LOCAL, f"local socket: {problem.strerror}")
-        except _BROKEN as problem:
+        except NETWORK_FAILURES as problem:
             self.fail(PumpEnd.REMOTE, str(problem), problem)
         finally:
             self._delivering = False

@@ -32,7 +32,8 @@ from punchbridge.swarm.commands import (
 from punchbridge.swarm.dialer import Dialer
 from punchbridge.swarm.pool import Pool
 from punchbridge.swarm.registry import Registration
-from punchbridge.tasks.supervise import EXPECTED, report
+from punchbridge.tasks.failures import NETWORK_FAILURES
+from punchbridge.tasks.supervise import report
 from punchbridge.transport.base import Connection, Reservation, ReservingTransport, Stream, Transport
 from punchbridge.transport.tcp.listener import Listeners
 
@@ -111,7 +112,7 @@ class Actor:
                 if reply.left:
                     _undo(command, value)
                 reply.succeed(value)
-        except EXPECTED as problem:
+        except NETWORK_FAILURES as problem:
             reply.fail(problem)
         except Exception as problem:  # noqa: BLE001 - the named supervisor: a command's defect ends that command
             report(f"the command {type(command).__name__}", problem)

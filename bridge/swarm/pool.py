@@ -30,7 +30,8 @@ from punchbridge.limits.swarm import CLOSE_TIMEOUT, UPGRADE_TIMEOUT
 from punchbridge.swarm.registry import Registration, Registry
 from punchbridge.swarm.table import ConnectionLimits, ConnectionTable, Refusal, Ticket
 from punchbridge.swarm.watchers import Watchers
-from punchbridge.tasks.supervise import EXPECTED, report, supervise
+from punchbridge.tasks.failures import NETWORK_FAILURES
+from punchbridge.tasks.supervise import report, supervise
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.upgrade import upgrade
@@ -100,7 +101,7 @@ class Pool:
                 connection = await upgrade(link, role=role, identity=self.identity, expected=expected)
             if deadline.cancelled_caught:
                 raise DialTimeout(f"{link.remote} did not finish the handshake within {UPGRADE_TIMEOUT:g} s")
-        except EXPECTED:
+        except NETWORK_FAILURES:
             link.raw.abort()
             raise
         except Exception as problem:  # the named supervisor: a stranger's bytes end one link, not us

@@ -12,14 +12,14 @@ from typing import TypeVar
 
 import trio
 
-from punchbridge.errors import BridgeError
+from punchbridge.tasks.failures import NETWORK_FAILURES
 
-__all__ = ["EXPECTED", "guarded", "report", "supervise"]
+__all__ = ["guarded", "report", "supervise"]
 
 T = TypeVar("T")
 
-EXPECTED = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, EOFError)
-"""How a stream or connection ends in the ordinary course of a network's life."""
+_EXPECTED = (*NETWORK_FAILURES, EOFError)
+"""How a stream or connection ends in the ordinary course of a network's life; applications raise the last one."""
 
 _log = logging.getLogger(__name__)
 _seen: set[tuple[str, str]] = set()
@@ -30,7 +30,7 @@ async def supervise(what: str, work: Callable[[], Awaitable[None]], failed: Call
     for this `what` (then in one line); both end in `failed(reason)`. Cancellation passes through after `failed`."""
     try:
         await work()
-    except EXPECTED as problem:
+    except _EXPECTED as problem:
         _log.debug("%s ended: %s: %s", what, type(problem).__name__, problem)
         failed(getattr(problem, "code", type(problem).__name__))
     except BaseExceptionGroup as group:
@@ -50,7 +50,7 @@ def _without_expected(what: str, group: BaseExceptionGroup[BaseException]) -> Ba
     """Logs the ordinary exceptions of a group; what remains (cancellation, KeyboardInterrupt) must travel on."""
     ordinary, rest = group.split(Exception)
     if ordinary is not None:
-        expected, foreign = ordinary.split(EXPECTED)
+        expected, foreign = ordinary.split(_EXPECTED)
         if expected is not None:
             _log.debug("%s ended: %s", what, [repr(error) for error in expected.exceptions])
         if foreign is not None:

@@ -19,12 +19,11 @@ from punchbridge.errors import BridgeError, ConnectionLost, DialTimeout, RelayRe
 from punchbridge.events import ReservationAccepted, ReservationLost
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.circuit import RELAY_DIAL_TIMEOUT, RESERVE_REFUSED_WAIT, RESERVE_STABLE
+from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.transport.base import Connection
 
 if TYPE_CHECKING:
     from punchbridge.swarm.swarm import Swarm
-
-_FAILURES = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 
 
 class Keeper:
@@ -78,7 +77,7 @@ class Keeper:
                 connection = await self._connect()
                 await self._reserve(connection, renewed=False)
                 return connection
-            except _FAILURES as problem:
+            except NETWORK_FAILURES as problem:
                 self.error = problem
                 if not self.kept and not self.settled.is_set():
                     return None
@@ -100,7 +99,7 @@ class Keeper:
                 await self._reserve(connection, renewed=True)
                 self._backoff.reset()
                 pause = self._grants.renew_after(trio.current_time(), random.random())
-            except _FAILURES as problem:
+            except NETWORK_FAILURES as problem:
                 lost: BaseException = problem
                 pause = self._wait_after(problem)
                 if connection.closed.is_set() or trio.current_time() + pause >= self._grants.until:

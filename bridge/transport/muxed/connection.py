@@ -14,10 +14,11 @@ from punchbridge.errors import ConnectionLost, LimitExceeded, RemoteError
 from punchbridge.events import Path, Role
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.swarm import CLOSE_FLUSH, RECEIVE_SIZE
+from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.transport.base import TransportName
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.mux import Mux, OnStream, Supported
-from punchbridge.transport.muxed.sender import LOST, Sender
+from punchbridge.transport.muxed.sender import Sender
 from punchbridge.transport.muxed.stream import Stream
 from punchbridge.transport.raw import BrokenConnection, BrokenStream
 from punchbridge.wire.identify import IdentifyInfo
@@ -176,7 +177,7 @@ class Connection:
                         await self.closed.wait()
                 # Not `abort`: over a circuit that would reset the stream below, and lose what the peer has not read.
                 await self._raw.aclose()
-        except LOST:
+        except NETWORK_FAILURES:
             pass
         finally:
             self.abort(reason)
@@ -241,7 +242,7 @@ class Connection:
                 while self._behind():
                     await trio.lowlevel.checkpoint()
                     self._mux.feed((), trio.current_time())
-        except LOST as problem:
+        except NETWORK_FAILURES as problem:
             self._read_failed(problem)
         finally:
             self._raw.notify(None)
@@ -256,7 +257,7 @@ class Connection:
                 self._take(data or None)
                 while self._behind():
                     self._mux.feed((), trio.current_time())
-        except LOST as problem:
+        except NETWORK_FAILURES as problem:
             self._read_failed(problem)
         finally:
             self._taking = False
@@ -265,7 +266,7 @@ class Connection:
         return self._mux.session.behind and not self.closed.is_set()
 
     def _take(self, data: bytes | None) -> None:
-        """Bytes of the stream below; None is its end. Raises what ends the connection (LOST)."""
+        """Bytes of the stream below; None is its end. Raises what ends the connection (NETWORK_FAILURES)."""
         mux = self._mux
         if data is None:
             clean = mux.session.remote_gone or not self.streams

@@ -11,13 +11,11 @@ from collections.abc import Callable
 
 import trio
 
-from punchbridge.errors import BridgeError, LimitExceeded
+from punchbridge.errors import LimitExceeded
 from punchbridge.limits.wire import MAX_NOISE_PLAINTEXT, SEND_QUEUE, SEND_QUEUE_HARD
+from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.transport.raw import RawStream
 from punchbridge.wire.noise import Sealer
-
-LOST = (OSError, BridgeError, trio.BrokenResourceError, trio.ClosedResourceError)
-"""What the stream below raises when it is gone, and what ends a connection."""
 
 
 class Sender:
@@ -50,7 +48,7 @@ class Sender:
         try:
             message = self._seal(frames)
             sent = self._send_nowait(message)
-        except LOST as problem:
+        except NETWORK_FAILURES as problem:
             self._lost(problem)
             return
         self.bytes_sent += sent
@@ -81,7 +79,7 @@ class Sender:
                 self._unsent = memoryview(b"")
                 self._sent(len(unsent))
                 self._drain()
-        except LOST as problem:
+        except NETWORK_FAILURES as problem:
             self._lost(problem)
 
     def _drain(self) -> None:
