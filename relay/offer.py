@@ -11,6 +11,7 @@ import trio
 
 from punchbridge.identity import PeerId
 from punchbridge.tasks.failures import NETWORK_FAILURES
+from punchbridge.tasks.signal import Signal
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.wire.circuit import STOP, CircuitLimit, Status, decode_stop_answer, encode_stop_connect
@@ -27,12 +28,12 @@ class Offers:
     def __init__(self, direct: Callable[[PeerId], Sequence[Connection]], limit: CircuitLimit | None) -> None:
         self._direct = direct
         self._limit = limit
-        self._waiting: dict[PeerId, set[trio.Event]] = {}
+        self._waiting: dict[PeerId, set[Signal]] = {}
 
     def arrived(self, peer: PeerId) -> None:
         """A direct connection of this peer was opened."""
-        for event in self._waiting.get(peer, ()):
-            event.set()
+        for signal in self._waiting.get(peer, ()):
+            signal.notify()
 
     async def make(self, circuit: Circuit) -> Stream:
         """The stream on which the target accepted.
@@ -41,28 +42,26 @@ class Offers:
         state leaves the old ones dead, and the peer notices long before our keepalive does. Raises Refusal
         CONNECTION_FAILED. Cancelled, the stream is reset.
         """
-        came = trio.Event()
+        came = Signal()
         waiting = self._waiting.setdefault(circuit.target, set())
         waiting.add(came)
         try:
             with trio.move_on_after(STOP_OPEN_TIMEOUT + STOP_ANSWER_TIMEOUT):
                 while True:
+                    seen = came.number
                     connections = self._direct(circuit.target)
                     if not connections:
                         raise Refusal(Status.CONNECTION_FAILED, "connect_target_gone")
-                    stream = await self._until(came, connections[0], circuit)
+                    stream = await self._until(came, seen, connections[0], circuit)
                     if stream is not None:
                         return stream
-                    waiting.discard(came)
-                    came = trio.Event()
-                    waiting.add(came)
         finally:
             waiting.discard(came)
             if not waiting:
                 self._waiting.pop(circuit.target, None)
         raise Refusal(Status.CONNECTION_FAILED, "connect_target_failed")
 
-    async def _until(self, came: trio.Event, connection: Connection, circuit: Circuit) -> Stream | None:
+    async def _until(self, came: Signal, seen: int, connection: Connection, circuit: Circuit) -> Stream | None:
         """The accepted stream, or None as soon as a later connection is there to ask."""
         found: list[Stream] = []
         refusal: list[Refusal] = []
@@ -77,13 +76,13 @@ class Offers:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(ask)
-                await came.wait()
+                await came.beyond(seen)
                 nursery.cancel_scope.cancel()
         except BaseException:
             for stream in found:
                 stream.abort()
             raise
-        if refusal and not came.is_set():
+        if refusal and came.number == seen:
             raise refusal[0]
         return found[0] if found else None
 

@@ -11,6 +11,7 @@ import trio
 
 from punchbridge.errors import ConnectionLost
 from punchbridge.tasks.failures import NETWORK_FAILURES
+from punchbridge.tasks.signal import Signal
 from punchbridge.transport.raw import Buffer, InboxStream
 from punchbridge_relay.circuits import Circuit, Direction
 from punchbridge_relay.limits import CHUNK, CHUNKS, EOF_TIMEOUT
@@ -73,17 +74,17 @@ class _Copy:
         self._rest: list[Buffer] = []
         self._ended = False
         self._reason = ""
-        self._wake = trio.Event()
+        self._handed_over = Signal()
 
     async def run(self) -> str:
         """Goes on where `_deliver` stops; returns why the direction ended."""
         _, writing = _SIDES[self._direction]
         self._reader.on_readable = self._deliver
+        seen = self._handed_over.number
         try:
             self._deliver()
             while True:
-                await self._wake.wait()
-                self._wake = trio.Event()
+                seen = await self._handed_over.beyond(seen)
                 for piece in self._rest:
                     await self._writer.send_all(piece)
                 self._rest = []
@@ -131,7 +132,7 @@ class _Copy:
             self._reason = f"{writing}_RESET"
         finally:
             self._delivering = False
-        self._wake.set()
+        self._handed_over.notify()
 
     def _send(self, pieces: list[Buffer]) -> None:
         for number, piece in enumerate(pieces):

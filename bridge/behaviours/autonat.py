@@ -42,6 +42,7 @@ from punchbridge.reach.candidates import Scope, own_candidates
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.tasks.signal import Signal
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.link import Link
@@ -79,7 +80,7 @@ class Autonat:
         self._probes: dict[int, _Probe] = {}
         self._servers: dict[int, PeerId] = {}
         self._asked: dict[tuple[PeerId, str], float] = {}
-        self._wake = trio.Event()
+        self._news = Signal()
         self._stranger = Identity.generate()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -124,22 +125,22 @@ class Autonat:
             if connection is None or connection.path != "direct" or autonat.DIAL_REQUEST not in event.protocols:
                 return
             self._servers[connection.id] = connection.peer
-            self._wake.set()
+            self._news.notify()
         elif isinstance(event, ObservedAddress):
-            self._wake.set()
+            self._news.notify()
         elif isinstance(event, ConnectionClosed):
             self._servers.pop(event.connection, None)
 
     async def _probe_for_ever(self) -> None:
         while True:
+            seen = self._news.number
             if not self._servers:
-                self._wake = trio.Event()
-                await self._wake.wait()
+                await self._news.beyond(seen)
             await trio.sleep(AUTONAT_BOOT_DELAY)
-            self._wake = trio.Event()
+            seen = self._news.number
             await self._round()
             with trio.move_on_after(AUTONAT_REFRESH if self.reachability != "unknown" else AUTONAT_RETRY):
-                await self._wake.wait()
+                await self._news.beyond(seen)
 
     def _scope(self, loopback: bool) -> Scope:
         return Scope(self._swarm.config.allow_private, self._swarm.config.allow_private and loopback)

@@ -21,6 +21,7 @@ from punchbridge.errors import BridgeError
 from punchbridge.limits.rpc import PUMP_BULK, PUMP_LINGER, PUMP_PIECES, PUMP_READ, PUMP_TURNS
 from punchbridge.local.coalesce import Coalescer
 from punchbridge.tasks.failures import NETWORK_FAILURES
+from punchbridge.tasks.signal import Signal
 
 if TYPE_CHECKING:
     from punchbridge.transport.raw import Buffer, InboxStream
@@ -96,7 +97,7 @@ class _State:
         self.inbound_ended = trio.Event()
         self._delivering = False
         self._rest: list[Buffer] = []
-        self._wake = trio.Event()
+        self._handed_over = Signal()
 
     def fail(self, end: PumpEnd, detail: str, problem: BaseException | None = None) -> None:
         if self.outcome.end is PumpEnd.CLOSED:
@@ -154,11 +155,11 @@ class _State:
     async def inbound(self) -> None:
         """Stream to local socket: `_deliver` writes where the bytes arrive; this task goes on where it stops."""
         self.stream.on_readable = self._deliver
+        seen = self._handed_over.number
         try:
             self._deliver()
             while not self.inbound_ended.is_set():
-                await self._wake.wait()
-                self._wake = trio.Event()
+                seen = await self._handed_over.beyond(seen)
                 self.outcome.received += await _send_rest(self.local, self._rest)
                 self._rest = []
                 self._deliver()
@@ -193,7 +194,7 @@ class _State:
                 self._rest = _left(pieces, sent)
                 if self._rest:
                     break
-            self._wake.set()
+            self._handed_over.notify()
         except OSError as problem:
             self.fail(PumpEnd.LOCAL, f"local socket: {problem.strerror}")
         except NETWORK_FAILURES as problem:

@@ -7,40 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import trio
-
 from punchbridge.addresses import Multiaddr, is_public, peer_of, without_peer
 from punchbridge.identity import PeerId
 from punchbridge.limits.identify import MAX_IDENTIFY_ADDRS
+from punchbridge.tasks.signal import Signal
 
-__all__ = ["Announcements", "Revision"]
-
-
-class Revision:
-    """A counter that can be waited for."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._event = trio.Event()
-
-    def bump(self) -> None:
-        """Something changed: counts up and wakes the waiters."""
-        self.number += 1
-        self._event.set()
-        self._event = trio.Event()
-
-    async def beyond(self, number: int) -> int:
-        """Waits until the counter is greater than `number`; returns it."""
-        while self.number <= number:
-            await self._event.wait()
-        return self.number
+__all__ = ["Announcements"]
 
 
 class Announcements:
     """The announced addresses of a swarm. `revision` moves when they, or the protocols, change."""
 
     def __init__(self, me: PeerId, allow_private: bool) -> None:
-        self.revision = Revision()
+        self.revision = Signal()
         self._me = me
         self._allow_private = allow_private
         self._circuits: dict[PeerId, tuple[Multiaddr, ...]] = {}
@@ -54,7 +33,7 @@ class Announcements:
             self._circuits[relay] = addrs
         else:
             self._circuits.pop(relay, None)
-        self.revision.bump()
+        self.revision.notify()
 
     def set_external(self, addr: Multiaddr, confirmed: bool) -> None:
         """An address that others reached us at (`confirmed`), or no longer do."""
@@ -66,7 +45,7 @@ class Announcements:
             return
         else:
             self._external[addr] = True
-        self.revision.bump()
+        self.revision.notify()
 
     def addresses(self, listening: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
         """Confirmed external ones first, then listening, then circuits; without our own /p2p part, each once."""

@@ -30,6 +30,7 @@ from punchbridge.limits.swarm import DIAL_STAGGER, MAX_PARALLEL_DIALS, TRANSPORT
 from punchbridge.swarm.plan import DialPlan, dial_endpoint, expected_peer, failure
 from punchbridge.swarm.pool import Pool
 from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.tasks.signal import Signal
 from punchbridge.transport.base import Connection, Transport
 from punchbridge.transport.link import Link
 from punchbridge.transport.tcp.listener import Listeners
@@ -51,7 +52,7 @@ class _Race:
         self.plan = DialPlan(addrs)
         self.scope = trio.CancelScope()
         self.done = trio.Event()
-        self.news = trio.Event()
+        self.news = Signal()
         self.waiters = 0
         self.running = 0
         self.failures: list[tuple[Multiaddr, BridgeError]] = []
@@ -62,7 +63,7 @@ class _Race:
 
     def add(self, addrs: Sequence[Multiaddr]) -> None:
         self.plan.add(addrs)
-        self.news.set()
+        self.news.notify()
 
     def start_next(self) -> Multiaddr | None:
         """The address to try now; None when all are tried or enough of them are under way."""
@@ -73,7 +74,7 @@ class _Race:
     def ended(self, connection: Connection | None) -> None:
         """One attempt is over. A second connection that stood at the same moment is closed."""
         self.running -= 1
-        self.news.set()
+        self.news.notify()
         if self.winner is None:
             self.winner = connection
         elif connection is not None and connection is not self.winner:
@@ -178,7 +179,7 @@ class Dialer:
 
         async with flat_nursery() as nursery:
             while race.winner is None:
-                race.news = trio.Event()
+                seen = race.news.number
                 addr = race.start_next()
                 if addr is not None:
                     nursery.start_soon(attempt, addr)
@@ -187,7 +188,7 @@ class Dialer:
                     break
                 more = race.plan.waiting and race.running < MAX_PARALLEL_DIALS
                 with trio.move_on_after(DIAL_STAGGER if more else math.inf):
-                    await race.news.wait()
+                    await race.news.beyond(seen)
             nursery.cancel_scope.cancel()
         if race.winner is None:
             raise failure(peer_text(expected) if expected else "the address", race.failures, race.plan.skipped)

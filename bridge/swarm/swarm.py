@@ -70,7 +70,7 @@ class Swarm:
         self.peer: PeerId = config.identity.peer_id
         self.observed = ObservedAddresses()
         self.announcements = Announcements(self.peer, config.allow_private)
-        changed = self.announcements.revision.bump
+        changed = self.announcements.revision.notify
         self.registry = Registry(changed)
         self._pool = Pool(config.identity, config.limits, self.registry, events)
         self.watchers = self._pool.watchers

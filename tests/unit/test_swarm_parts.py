@@ -11,7 +11,7 @@ import trio
 from punchbridge.addresses import parse
 from punchbridge.errors import ConfigError, ProtocolViolation, StreamReset
 from punchbridge.identity import Identity, peer_text
-from punchbridge.swarm.announce import Announcements, Revision
+from punchbridge.swarm.announce import Announcements
 from punchbridge.swarm.registry import Registration, Registry
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.tasks.supervise import supervise
@@ -88,23 +88,6 @@ def test_only_a_change_moves_the_revision() -> None:
     book.set_external(addr, True)
     book.set_circuit_addrs(RELAY, ())
     assert book.revision.number == 1
-
-
-async def test_a_revision_wakes_its_waiters_once_beyond(autojump_clock: object) -> None:
-    revision = Revision()
-    seen: list[int] = []
-
-    async def wait() -> None:
-        seen.append(await revision.beyond(1))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(wait)
-        await trio.testing.wait_all_tasks_blocked()
-        revision.bump()
-        await trio.testing.wait_all_tasks_blocked()
-        assert seen == []
-        revision.bump()
-    assert seen == [2]
 
 
 def test_wildcards_expand_to_interfaces_without_link_local() -> None:

@@ -143,7 +143,7 @@ async def test_a_connection_that_is_only_just_made_is_not_pushed_to(monkeypatch:
 
         async def run(connection: Connection, *, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128 - `real` does
             with trio.CancelScope(shield=True):
-                b.host.swarm.announcements.revision.bump()
+                b.host.swarm.announcements.revision.notify()
                 await trio.testing.wait_all_tasks_blocked()
             await real(connection, task_status=task_status)
 
