@@ -12,7 +12,7 @@ import pytest
 
 # A shell without job control starts its background jobs with SIGINT ignored, and children inherit that.
 START = """
-import os, signal, sys, bridge
+import os, signal, sys, punchbridge
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def announce(b):
     print(b._control.gateway.directory.path, flush=True)
