@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from punchbridge.local.target import GRPC_PROTOCOL
     from punchbridge.rpc.guard import aio_guard, guard
     from punchbridge.rpc.options import channel_options, server_options
+    from punchbridge.version import __version__
 
 __all__ = [
     "GRPC_PROTOCOL",
@@ -84,6 +85,7 @@ __all__ = [
     "TrioBridge",
     "Unreachable",
     "WrongPeer",
+    "__version__",
     "aio_guard",
     "channel_options",
     "errors",
@@ -112,6 +114,7 @@ _HOMES = {
     "open_trio": "punchbridge.api.trio",
     "Event": "punchbridge.events",
     "Identity": "punchbridge.identity",
+    "__version__": "punchbridge.version",
 }
 """Where each name lives; names that are missing here are errors."""
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field, replace
 
+from punchbridge.version import __version__
+
 from . import limits
 
 # Accepted everywhere: kaspad 2.x wants at least 10, kaspad 1.x takes anything from 7.
 PROTOCOL_VERSION = 10
-USER_AGENT = "/punchbridge:0.1.0/"
+USER_AGENT = f"/punchbridge:{__version__}/"
 
 DEFAULT_PORTS = {
     "kaspa-mainnet": 16111,

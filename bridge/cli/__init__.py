@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from punchbridge.version import __version__
+
 if TYPE_CHECKING:
     from cyclopts import App
 
@@ -45,13 +47,6 @@ USAGE_ERROR: Final = 2
 INTERRUPTED: Final = 130
 
 
-def version() -> str:
-    """The version of the installed distribution."""
-    from importlib.metadata import version as installed
-
-    return installed("punchbridge")
-
-
 def build() -> App:
     """The whole command tree; commands are imported when they are called or asked for help."""
     from cyclopts import App
@@ -61,7 +56,7 @@ def build() -> App:
         help="gRPC between two programs behind NATs: they meet at a relay and punch one direct TCP connection.",
         help_format="plaintext",
         help_epilogue=_EPILOGUE,
-        version=version,
+        version=__version__,
     )
     for name, path, text in COMMANDS:
         app.command(path, name=name, help=text)

@@ -20,7 +20,6 @@ from punchbridge.limits.punch import DCUTR_RETRY_FIRST
 
 OUTPUT = Group("Output", sort_key=90)
 NETWORK = Group("Network", sort_key=10)
-NODE = Group("Node", sort_key=20)
 
 DEFAULT_LISTEN = ("/ip4/0.0.0.0/tcp/0",)
 
@@ -71,37 +70,6 @@ class Endpoint:
         flag("punch-retry", "Seconds between a failed run of punches and the next; doubles from there.", group=NETWORK),
     ] = DCUTR_RETRY_FIRST
     lan: Annotated[bool, flag("lan", "Announce and dial private and loopback addresses too.", group=NETWORK)] = False
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class NodeFlags:
-    """What the node is told at its start."""
-
-    network: Annotated[str, flag("network", "Kaspa network name; both sides need the same.", group=NODE)] = (
-        "kaspa-devnet"
-    )
-    protocol_version: Annotated[int, flag("protocol-version", "P2P protocol version to advertise.", group=NODE)] = 10
-    min_protocol: Annotated[int, flag("min-protocol", "Lowest protocol version to accept.", group=NODE)] = 10
-    user_agent: Annotated[str, flag("user-agent", "User agent to advertise.", group=NODE)] = "/punchbridge:0.1.0/"
-    gossip_interval: Annotated[
-        float,
-        flag("gossip-interval", "Seconds between two synthetic transactions to announce; 0: none.", group=NODE),
-    ] = 0.0
-    block_interval: Annotated[
-        float, flag("block-interval", "Seconds between two synthetic blocks to announce; 0: none.", group=NODE)
-    ] = 0.0
-    ping_interval: Annotated[float, flag("ping-interval", "Seconds between two pings to a peer.", group=NODE)] = 120.0
-    stats_interval: Annotated[
-        float, flag("stats-interval", "Seconds between two flow.stats events of a peer.", group=NODE)
-    ] = 5.0
-    refuse_relayed: Annotated[
-        bool, flag("refuse-relayed", "Refuse peers that arrive over a relay (sends a Reject).", group=NODE)
-    ] = False
-    peer_store: Annotated[
-        Path | None, flag("peer-store", "File that keeps known peers between runs; none by default.", group=NODE)
-    ] = None
-    duration: Annotated[float, flag("duration", "Seconds to run; 0: until stopped.", group=NODE)] = 0.0
 
 
 def state_directory() -> Path:

@@ -23,6 +23,7 @@ from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.swarm.table import ConnectionLimits
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection
+from punchbridge.version import __version__
 
 __all__ = ["Host", "HostConfig", "open_host"]
 
@@ -37,7 +38,7 @@ class HostConfig:
     identity: Identity
     listen: tuple[Multiaddr, ...] = ()
     relays: tuple[Multiaddr, ...] = ()
-    agent: str = "punchbridge/0.1.0"
+    agent: str = f"punchbridge/{__version__}"
     allow_private: bool = False
     punch: bool = True
     autonat: bool = True

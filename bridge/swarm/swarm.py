@@ -29,6 +29,7 @@ from punchbridge.transport.base import Connection, Reservation, Stream, Transpor
 from punchbridge.transport.link import Link
 from punchbridge.transport.tcp.listener import Listeners
 from punchbridge.transport.tcp.sockets import TcpStream
+from punchbridge.version import __version__
 
 __all__ = ["Swarm", "SwarmConfig", "open_swarm"]
 
@@ -38,7 +39,7 @@ class SwarmConfig:
     """Who we are and what we accept. `allow_private`: announce private and loopback addresses too."""
 
     identity: Identity
-    agent: str = "punchbridge/0.1.0"
+    agent: str = f"punchbridge/{__version__}"
     allow_private: bool = False
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from punchbridge.cli.exits import ErrorTable, Exit
-from punchbridge.cli.options import NodeFlags, positive
+from punchbridge.cli.options import positive
 from punchbridge.errors import ConfigError
 from punchbridge.events import Event, FlowStats, PunchFailed, PunchSucceeded
+from punchbridge_node.commands.flags import NodeFlags
 from punchbridge_node.config import GossipSource, NodeConfig
 from punchbridge_node.errors import HandshakeError, HandshakeFailure, PeerStoreError
 from punchbridge_node.node import Node

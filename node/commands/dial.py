@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from punchbridge.cli.options import NETWORK, Endpoint, NodeFlags, Output, checked_target, flag, positive
+from punchbridge.cli.options import NETWORK, Endpoint, Output, checked_target, flag, positive
+from punchbridge_node.commands.flags import NodeFlags
 
 if TYPE_CHECKING:
     from punchbridge import Bridge

@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from punchbridge.cli.options import NodeFlags
 from punchbridge.errors import (
     AuthenticationFailed,
     BridgeError,
@@ -35,6 +34,7 @@ from punchbridge.events import (
 from punchbridge.limits.programs import REDIAL_BACKOFF_FIRST, REDIAL_BACKOFF_MOST
 from punchbridge.local.peer import synthesized_address
 from punchbridge_node.commands.application import final, open_node, refused
+from punchbridge_node.commands.flags import NodeFlags
 from punchbridge_node.commands.paths import Paths
 from punchbridge_node.commands.service import for_duration
 from punchbridge_node.errors import Ending, HandshakeError, HandshakeFailure

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
 
-from punchbridge.cli.options import NETWORK, Endpoint, NodeFlags, Output, default_key, flag, positive
+from punchbridge.cli.options import NETWORK, Endpoint, Output, default_key, flag, positive
+from punchbridge_node.commands.flags import NodeFlags
 
 if TYPE_CHECKING:
     from punchbridge import Bridge

@@ -16,13 +16,13 @@ WALL, CPU, MEMORY = "wall ms", "CPU ms", "resident MiB"
 ANY = ("--listen", "/ip4/127.0.0.1/tcp/0")
 PROGRAMS = {
     "python -c pass": (sys.executable, "-c", "pass"),
-    "punchbridge --help": (sys.executable, "-m", "punchbridge.cli", "--help"),
-    "punchbridge relay, listening": (sys.executable, "-m", "punchbridge.cli", "relay", "--json", *ANY),
-    "punchbridge listen, listening": (sys.executable, "-m", "punchbridge.cli", "listen", "--json", *ANY),
+    "punchbridge --help": (sys.executable, "-m", "punchbridge", "--help"),
+    "punchbridge relay, listening": (sys.executable, "-m", "punchbridge", "relay", "--json", *ANY),
+    "punchbridge listen, listening": (sys.executable, "-m", "punchbridge", "listen", "--json", *ANY),
     "punchbridge expose, listening": (
         sys.executable,
         "-m",
-        "punchbridge.cli",
+        "punchbridge",
         "expose",
         "127.0.0.1:9",
         "--json",

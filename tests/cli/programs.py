@@ -24,7 +24,7 @@ class Program:
 
     def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], cwd: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "punchbridge.cli", *arguments],
+            [sys.executable, "-m", "punchbridge", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,

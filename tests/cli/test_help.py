@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from programs import ROOT, Run
 
+import punchbridge
 from punchbridge.cli import COMMANDS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -43,9 +44,7 @@ def test_aliases_are_the_commands(environment: dict[str, str]) -> None:
 
 
 def test_version(run: Run) -> None:
-    from importlib.metadata import version
-
-    assert run("--version")[:2] == (0, version("punchbridge"))
+    assert run("--version")[:2] == (0, punchbridge.__version__)
 
 
 def test_help_loads_no_network_library() -> None:
@@ -71,7 +70,7 @@ def test_help_is_fast(environment: dict[str, str]) -> None:
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
-            [sys.executable, "-m", "punchbridge.cli", "--help"],
+            [sys.executable, "-m", "punchbridge", "--help"],
             env=environment,
             stdout=subprocess.DEVNULL,
             check=True,

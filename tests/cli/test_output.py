@@ -87,7 +87,7 @@ def test_key_from_environment(run: Run, tmp_path: Path) -> None:
 def test_reader_that_leaves_ends_the_program(start: Start, environment: dict[str, str], tmp_path: Path) -> None:
     """`punchbridge relay --json | head -1` must not go on for ever."""
     with subprocess.Popen(
-        [sys.executable, "-m", "punchbridge.cli", "listen", *LOCAL, "--json", "--stats-interval", "0.1"],
+        [sys.executable, "-m", "punchbridge", "listen", *LOCAL, "--json", "--stats-interval", "0.1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
@@ -109,7 +109,7 @@ def terminal(arguments: list[str], environment: dict[str, str], cwd: Path) -> st
     """What a command writes to a terminal that is its stderr."""
     outer, inner = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "punchbridge.cli", *arguments],
+        [sys.executable, "-m", "punchbridge", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=inner,
         env=environment,

@@ -58,7 +58,7 @@ async def open_peer(
     identity: Identity | None = None,
     allow_private: bool = True,
     listen: tuple[Multiaddr, ...] = (LOOPBACK,),
-    agent: str = "punchbridge/0.1.0",
+    agent: str = HostConfig.agent,
 ) -> AsyncIterator[Peer]:
     """A host on loopback; with `policy` None it does not punch at all."""
     hub = EventHub()

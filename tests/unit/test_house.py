@@ -128,6 +128,17 @@ def test_every_package_folder_is_installed() -> None:
     assert not bare
 
 
+def test_the_version_is_said_once() -> None:
+    """Whoever tells the version reads it from `punchbridge.version`; so does the build, without importing anything."""
+    from punchbridge.version import __version__
+
+    files = [*SOURCES, ROOT / "pyproject.toml"]
+    # The protocol version of identify happens to be spelt alike; it is a fact of the wire (libp2p specs, identify).
+    said = re.compile(rf"(?<![\d.])(?<!ipfs/){re.escape(__version__)}(?![\d.])")
+    found = [name_of(path) for path in files if said.search(path.read_text())]
+    assert found == ["bridge/version.py"]
+
+
 @pytest.mark.parametrize("name", ["punchbridge", "punchbridge.cli", "punchbridge_relay"])
 def test_importing_the_front_doors_is_cheap(name: str) -> None:
     code = f"import sys, {name}; print(*sys.modules)"

@@ -40,7 +40,7 @@ def program(lab: Lab, host: str, folder: Path, *arguments: str) -> tuple[Any, st
     home = folder / host
     home.mkdir(exist_ok=True)
     env = {**os.environ, "HOME": str(home), "XDG_STATE_HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
-    argv = [sys.executable, "-m", "punchbridge.cli", *arguments]
+    argv = [sys.executable, "-m", "punchbridge", *arguments]
     with (home / f"{arguments[0]}.log").open("w") as log:
         running = lab.popen(host, argv, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
     assert running.stdout is not None

@@ -182,7 +182,7 @@ def tunnel(server: str) -> Iterator[str]:
         }
         running.append(
             subprocess.Popen(
-                [sys.executable, "-m", "punchbridge.cli", *arguments],
+                [sys.executable, "-m", "punchbridge", *arguments],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,

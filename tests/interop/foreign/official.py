@@ -111,7 +111,7 @@ def _switching(pool: Pool) -> tuple[str, ...]:
     def start() -> tuple[tuple[str, ...], list[Program]]:
         env = {"PYTHONPATH": str(REPOSITORY)}
         listen = ("--listen", "/ip4/127.0.0.1/tcp/0", "--lan")
-        relay = Program([sys.executable, "-m", "punchbridge.cli", "relay", *listen, "--json", *UNLIMITED], env=env)
+        relay = Program([sys.executable, "-m", "punchbridge", "relay", *listen, "--json", *UNLIMITED], env=env)
         addr = relay.wait("relay.listening")["addrs"][0]
         serve = [str(SOAK / "official_server.py"), *listen, "--relay", addr, "--peer", str(home())]
         exposed = Program([sys.executable, *serve], env=env)

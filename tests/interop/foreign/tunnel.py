@@ -127,7 +127,7 @@ class Tunnel(contextlib.ExitStack):
 
     def _start(self, home: str, *arguments: str) -> Program:
         env = {"PYTHONPATH": str(REPOSITORY), "HOME": home, "XDG_STATE_HOME": home, "XDG_RUNTIME_DIR": home}
-        program = Program([sys.executable, "-m", "punchbridge.cli", *arguments, *LOCAL], env=env)
+        program = Program([sys.executable, "-m", "punchbridge", *arguments, *LOCAL], env=env)
         self.callback(program.close)
         return program
 

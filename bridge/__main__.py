@@ -1,4 +1,4 @@
-"""`python -m punchbridge.cli` is `punchbridge`."""
+"""`python -m punchbridge` is the program `punchbridge`."""
 
 import sys
 

@@ -1,0 +1,3 @@
+"""The version of punchbridge, said once; the build reads it from this file's text, and programs announce it."""
+
+__version__ = "0.1.0"
