@@ -16,9 +16,9 @@ from typing import get_args
 import trio
 
 from punchbridge.addresses import Multiaddr, Proto, endpoint_of, is_relayed, parse
-from punchbridge.errors import BridgeError, ConnectionLost, ProtocolViolation, StreamReset
+from punchbridge.errors import ConnectionLost, ProtocolViolation, StreamReset
 from punchbridge.events import AutonatResult, ConnectionClosed, Event, Identified, ObservedAddress
-from punchbridge.identity import Identity, PeerId, peer_text
+from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.autonat import (
     AUTONAT_BOOT_DELAY,
     AUTONAT_CONTROL_TIMEOUT,
@@ -43,11 +43,8 @@ from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.tasks.signal import Signal
-from punchbridge.transport.base import Connection, Stream
+from punchbridge.transport.base import Connection, Stream, Transport
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.upgrade import upgrade
-from punchbridge.transport.tcp.sockets import connect
 from punchbridge.wire import autonat
 from punchbridge.wire.autonat import Answer, DataDue, Request
 
@@ -69,10 +66,12 @@ class _Probe:
 
 
 class Autonat:
-    """`client`: probe our addresses at connected servers; `server`: answer requests. Start `run` once."""
+    """`client`: probe our addresses at connected servers; `server`: answer requests, with dials by `outside`, which has
+    another identity and no listening port. Start `run` once."""
 
-    def __init__(self, swarm: Swarm, *, client: bool = True, server: bool = False) -> None:
+    def __init__(self, swarm: Swarm, outside: Transport, *, client: bool = True, server: bool = False) -> None:
         self._swarm = swarm
+        self._outside = outside
         self._client = client
         self._server = server
         self._tally = Tally()
@@ -81,7 +80,6 @@ class Autonat:
         self._servers: dict[int, PeerId] = {}
         self._asked: dict[tuple[PeerId, str], float] = {}
         self._news = Signal()
-        self._stranger = Identity.generate()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves and probes until cancelled."""
@@ -318,13 +316,8 @@ class Autonat:
     async def _dial_back(self, choice: Choice, client: PeerId) -> str:
         """Dials, and brings the nonce. Returns the name of the DialStatus; leaves no connection."""
         try:
-            raw = await connect(choice.addr, source=None, timeout=AUTONAT_DIAL_TIMEOUT)
-        except (BridgeError, OSError):
-            return "E_DIAL_ERROR"
-        link = Link(raw=raw, local=raw.local, remote=raw.remote, path="direct", inbound=False)
-        try:
-            with trio.fail_after(UPGRADE_TIMEOUT):
-                connection = await upgrade(link, role="initiator", identity=self._stranger, expected=client)
+            with trio.fail_after(AUTONAT_DIAL_TIMEOUT + UPGRADE_TIMEOUT):
+                connection = await self._outside.dial(choice.addr, client)
         except NETWORK_FAILURES:
             return "E_DIAL_ERROR"
         try:

@@ -23,6 +23,9 @@ from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.swarm.table import ConnectionLimits
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection
+from punchbridge.transport.muxed.upgrade import MuxedUpgrader
+from punchbridge.transport.tcp.listener import Listeners
+from punchbridge.transport.tcp.transport import TcpTransport
 from punchbridge.version import __version__
 
 __all__ = ["Host", "HostConfig", "open_host"]
@@ -76,7 +79,9 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
         dcutr = Dcutr(swarm, config.punch_policy) if config.punch else None
         autonat = None
         if config.autonat or config.autonat_server:
-            autonat = Autonat(swarm, client=config.autonat, server=config.autonat_server)
+            # Whoever asks the server is dialled by a stranger, from a port that nobody has seen (A8).
+            outside = TcpTransport(MuxedUpgrader(Identity.generate()), Listeners(lambda: None, events))
+            autonat = Autonat(swarm, outside, client=config.autonat, server=config.autonat_server)
         identify = IdentifyService(swarm, dial_back=config.punch)
         host = Host(swarm, identify, PingService(swarm), RelayClient(swarm), dcutr, autonat)
         await nursery.start(host.identify.run)

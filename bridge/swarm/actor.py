@@ -1,18 +1,18 @@
 """The swarm actor: one task that takes commands from a bounded mailbox and starts their work in its nursery.
 
 It never waits for a command's work, so commands may cause commands. It knows what each command means and nothing of
-how links, tables or dials work.
+how transports, tables or dials work.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar, cast
 
 import trio
 
-from punchbridge.addresses import Multiaddr, is_relayed
+from punchbridge.addresses import Multiaddr, is_relayed, spoken_endpoint
 from punchbridge.errors import AddressError, LimitExceeded, SwarmStopped, Unreachable
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.swarm import MAILBOX, MAX_COMMANDS
@@ -34,8 +34,7 @@ from punchbridge.swarm.pool import Pool
 from punchbridge.swarm.registry import Registration
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.supervise import report
-from punchbridge.transport.base import Connection, Reservation, ReservingTransport, Stream, Transport
-from punchbridge.transport.tcp.listener import Listeners
+from punchbridge.transport.base import Connection, Reservation, ReservingTransport, ServingTransport, Stream, Transport
 
 __all__ = ["Actor"]
 
@@ -45,9 +44,11 @@ T = TypeVar("T")
 class Actor:
     """Carries out commands. Every reply is filled: by the work, or with SwarmStopped."""
 
-    def __init__(self, pool: Pool, listeners: Listeners, dialer: Dialer, transports: list[Transport]) -> None:
+    def __init__(
+        self, pool: Pool, dialer: Dialer, transports: list[Transport], serving: Sequence[ServingTransport]
+    ) -> None:
         self._pool = pool
-        self._listeners = listeners
+        self._serving = serving
         self._dialer = dialer
         self._transports = transports
         self._send, self._receive = trio.open_memory_channel[Command[Any]](MAILBOX)
@@ -83,6 +84,8 @@ class Actor:
         try:
             async with trio.open_nursery() as nursery:
                 self._pool.nursery = nursery
+                for transport in self._serving:
+                    transport.nursery = nursery
                 task_status.started()
                 async for command in self._receive:
                     nursery.start_soon(self._perform, command)
@@ -91,7 +94,8 @@ class Actor:
 
     async def stop(self) -> None:
         """Stops listening, ends pending commands, closes the connections (bounded). Cancel `run` afterwards."""
-        self._listeners.stop()
+        for transport in self._serving:
+            transport.stop()
         self.refuse()
         await self._pool.stop()
 
@@ -128,8 +132,8 @@ class Actor:
                 return self._dialer.dial(addr, expected, fresh)
             case Connect(peer=peer, addrs=addrs, path=path):
                 return self._dialer.connect(peer, addrs, path)
-            case Adopt(link=link, role=role, expected=expected):
-                return self._pool.establish(link, role=role, expected=expected)
+            case Adopt(connection=connection):
+                return self._pool.enter(connection)
             case Listen(addr=addr):
                 return self._listen(addr)
             case Reserve(relay=relay):
@@ -154,11 +158,11 @@ class Actor:
     async def _listen(self, addr: Multiaddr) -> tuple[Multiaddr, ...]:
         for transport in self._transports:
             if transport.handles(addr):
-                return await transport.listen(addr)
+                return await transport.listen(addr, self._pool.accepted)
         if is_relayed(addr):
             raise AddressError(f"cannot listen on {addr}: this node runs no relay client")
-        await trio.lowlevel.checkpoint()
-        return self._listeners.listen(addr, self._pool.nursery)
+        spoken_endpoint(addr)
+        raise AddressError(f"cannot listen on {addr}; an address to listen on looks like /ip4/0.0.0.0/tcp/4001")
 
     async def _reserve(self, relay: Multiaddr) -> Reservation:
         for transport in self._transports:

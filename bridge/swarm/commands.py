@@ -11,7 +11,6 @@ import trio
 from punchbridge.addresses import Multiaddr
 from punchbridge.identity import PeerId
 from punchbridge.transport.base import Reservation
-from punchbridge.transport.link import Link
 
 if TYPE_CHECKING:
     from punchbridge.transport.base import Connection, Stream
@@ -154,6 +153,4 @@ class Close(Command[None]):
 class Adopt(Command["Connection"]):
     """`Swarm.adopt`."""
 
-    link: Link
-    role: Literal["initiator", "responder"]
-    expected: PeerId | None
+    connection: Connection

@@ -1,48 +1,35 @@
-"""Dialling: one address or many at once, from the listening port, with every failure kept.
+"""Dialling: one address or many at once, with every failure kept.
 
-It turns addresses into links and has the pool upgrade them. It chooses no addresses of its own, and filters only
-what can never be dialled; addresses learned from strangers are filtered by whoever learned them.
+It resolves names, has the transports dial, and enters what stands in the pool. It chooses no addresses of its own, and
+filters only what can never be dialled; addresses learned from strangers are filtered by whoever learned them.
 """
 
 from __future__ import annotations
 
-import errno
-import logging
 import math
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Literal
 
 import trio
 
-from punchbridge.addresses import Endpoint, Multiaddr, circuit_of, endpoint_of, is_relayed, peer_of, without_peer
+from punchbridge.addresses import Endpoint, Multiaddr, circuit_of, is_relayed, without_peer
 from punchbridge.errors import (
     AddressError,
-    AuthenticationFailed,
     BridgeError,
     DialTimeout,
     SwarmStopped,
     Unreachable,
-    WrongPeer,
 )
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.net import CONNECT_TIMEOUT
-from punchbridge.limits.swarm import DIAL_STAGGER, MAX_PARALLEL_DIALS, TRANSPORT_DIAL_TIMEOUT
+from punchbridge.limits.swarm import DIAL_STAGGER, MAX_PARALLEL_DIALS, TRANSPORT_DIAL_TIMEOUT, UPGRADE_TIMEOUT
 from punchbridge.swarm.plan import DialPlan, dial_endpoint, expected_peer, failure
 from punchbridge.swarm.pool import Pool
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.tasks.signal import Signal
 from punchbridge.transport.base import Connection, Transport
-from punchbridge.transport.link import Link
-from punchbridge.transport.tcp.listener import Listeners
-from punchbridge.transport.tcp.sockets import TcpStream, connect, resolve
+from punchbridge.transport.resolve import resolve
 
 __all__ = ["Dialer"]
-
-_log = logging.getLogger(__name__)
-
-_NOT_FROM_THERE: Final = {errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EINVAL}
-"""connect(2) from the listening port: the 4-tuple exists already, here or half-open at the listener, or the address
-bound cannot send to that destination."""
 
 
 class _Race:
@@ -82,11 +69,10 @@ class _Race:
 
 
 class Dialer:
-    """Makes connections for a pool, using TCP from the listeners' ports and the transports added."""
+    """Makes connections for a pool by the first of the transports that handles an address."""
 
-    def __init__(self, pool: Pool, listeners: Listeners, transports: Sequence[Transport]) -> None:
+    def __init__(self, pool: Pool, transports: Sequence[Transport]) -> None:
         self._pool = pool
-        self._listeners = listeners
         self._transports = transports
         self._races: dict[object, _Race] = {}
 
@@ -196,40 +182,22 @@ class Dialer:
 
     async def _attempt(self, addr: Multiaddr, expected: PeerId | None, race: _Race, fresh: bool) -> Connection | None:
         """One address; None when it was a name, whose addresses then join the race."""
+        endpoint = None if is_relayed(addr) else dial_endpoint(addr)
+        # The kernel would refuse a second connection from the listening port to the same endpoint.
+        live = None if fresh or endpoint is None else self._same_endpoint(without_peer(addr), expected)
+        if live is not None:
+            return live
         for transport in self._transports:
             if transport.handles(addr):
-                with trio.move_on_after(TRANSPORT_DIAL_TIMEOUT) as deadline:
-                    link = await transport.dial(addr)
-                if deadline.cancelled_caught:
-                    raise DialTimeout(f"no answer within {TRANSPORT_DIAL_TIMEOUT:g} s", (str(addr),))
-                return await self._pool.establish(link, role="initiator", expected=expected)
-        if is_relayed(addr):
+                with trio.move_on_after(TRANSPORT_DIAL_TIMEOUT + UPGRADE_TIMEOUT):
+                    return await self._pool.enter(await transport.dial(addr, expected))
+                raise DialTimeout(f"no answer within {TRANSPORT_DIAL_TIMEOUT + UPGRADE_TIMEOUT:g} s", (str(addr),))
+        if endpoint is None:
             raise AddressError(f"{addr} is a circuit address, but this node runs no relay client")
-        endpoint = dial_endpoint(addr)
-        if endpoint.kind not in ("ip4", "ip6"):
-            await self._resolve(addr, endpoint, race)
-            return None
-        if self._listeners.is_own(endpoint):
-            raise AddressError(f"{addr} is our own listening address; dial another peer")
-        connected = await self._tcp(addr, endpoint, expected, fresh)
-        if not isinstance(connected, TcpStream):
-            return connected
-        try:
-            return await self._initiate(connected, expected)
-        except WrongPeer:
-            raise
-        except AuthenticationFailed:
-            # Two nodes that dial each other at one moment, both from their listening ports, get one TCP connection
-            # by simultaneous open (RFC 9293 section 3.5) with an initiator at either end. Another port parts them.
-            local = endpoint_of(connected.local)
-            if local is None or not self._listeners.is_own(local):
-                raise
-        _log.debug("%s: handshake clash from the listening port, then from another port", addr)
-        return await self._initiate(await connect(_bare(addr), source=None, timeout=CONNECT_TIMEOUT), expected)
-
-    async def _initiate(self, tcp: TcpStream, expected: PeerId | None) -> Connection:
-        link = Link(raw=tcp, local=tcp.local, remote=tcp.remote, path="direct", inbound=False)
-        return await self._pool.establish(link, role="initiator", expected=expected)
+        if endpoint.kind in ("ip4", "ip6"):
+            raise AddressError(f"{addr} is of a transport that this node does not run")
+        await self._resolve(addr, endpoint, race)
+        return None
 
     async def _resolve(self, addr: Multiaddr, endpoint: Endpoint, race: _Race) -> None:
         found = await resolve(addr)
@@ -237,39 +205,8 @@ class Dialer:
             raise Unreachable(f"the name {endpoint.host} has no address; check its spelling and the resolver")
         race.add(found)
 
-    async def _tcp(
-        self, addr: Multiaddr, endpoint: Endpoint, expected: PeerId | None, fresh: bool
-    ) -> TcpStream | Connection:
-        target = _bare(addr)
-        source = self._listeners.source_for(endpoint.ip)
-        try:
-            return await connect(target, source=source, timeout=CONNECT_TIMEOUT)
-        except Unreachable as problem:
-            busy = _errno(problem)
-            if source is None or busy not in _NOT_FROM_THERE:
-                raise
-        live = None if fresh else self._same_endpoint(target, expected)
-        if live is not None:
-            return live
-        note = f"{errno.errorcode[busy]} from the listening port {source[1]}, then from another port"
-        _log.debug("%s: %s", addr, note)
-        try:
-            return await connect(target, source=None, timeout=CONNECT_TIMEOUT)
-        except Unreachable as problem:
-            raise type(problem)(f"{note}: {problem}", problem.attempts) from problem
-
     def _same_endpoint(self, target: Multiaddr, expected: PeerId | None) -> Connection | None:
         for connection in self._pool.table.members(expected):
             if connection.path == "direct" and connection.remote == target and not connection.closing:
                 return connection
         return None
-
-
-def _bare(addr: Multiaddr) -> Multiaddr:
-    return without_peer(addr) if peer_of(addr) is not None else addr
-
-
-def _errno(problem: Unreachable) -> int:
-    """The system's error number behind a failed connect; 0 when there is none."""
-    cause = problem.__cause__ or problem.__context__
-    return cause.errno or 0 if isinstance(cause, OSError) else 0

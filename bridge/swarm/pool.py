@@ -1,4 +1,4 @@
-"""The live connections: upgrades links, enters them in the table, runs them and their stream handlers, closes them.
+"""The live connections: enters them in the table, runs them and their stream handlers, closes them.
 
 It decides nothing about admission (the table does) and knows no address to dial. Idle connections are kept without
 a limit of time: a relay connection carries a reservation, a user's connection waits for its next call, and dead
@@ -9,33 +9,25 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Literal
 
 import trio
 
 from punchbridge.addresses import endpoint_of
 from punchbridge.errors import (
-    AddressError,
     ConnectionLost,
-    DialTimeout,
     LimitExceeded,
-    ProtocolViolation,
     RemoteError,
     SwarmStopped,
 )
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionClosed, ConnectionOpened
 from punchbridge.identity import Identity, PeerId, peer_text
-from punchbridge.limits.swarm import CLOSE_TIMEOUT, UPGRADE_TIMEOUT
+from punchbridge.limits.swarm import CLOSE_TIMEOUT
 from punchbridge.swarm.registry import Registration, Registry
 from punchbridge.swarm.table import ConnectionLimits, ConnectionTable, Refusal, Ticket
 from punchbridge.swarm.watchers import Watchers
-from punchbridge.tasks.failures import NETWORK_FAILURES
-from punchbridge.tasks.supervise import report, supervise
-from punchbridge.transport.base import Connection, Stream
-from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.upgrade import upgrade
-from punchbridge.transport.tcp.sockets import TcpStream
+from punchbridge.tasks.supervise import supervise
+from punchbridge.transport.base import Connection, Incoming, Stream
 
 __all__ = ["Pool"]
 
@@ -60,63 +52,35 @@ class Pool:
         """The peer's connections that are not closing down, best first."""
         return tuple(one for one in self.table.ranked(peer) if not one.closing)
 
-    def accepted(self, socket: TcpStream) -> None:
-        """Takes over a socket from a listener: refused at once when a limit is reached, else upgraded in a task."""
-        endpoint = endpoint_of(socket.remote)
+    def accepted(self, incoming: Incoming) -> None:
+        """Takes over who comes in at a port: refused at once when a limit is reached, else secured in a task."""
+        endpoint = endpoint_of(incoming.remote)
         verdict = self.table.admit_socket(endpoint.host) if endpoint is not None else Refusal.TOTAL
         if isinstance(verdict, Refusal) or self._stopping:
-            socket.abort()
+            incoming.abort()
             return
-        self.nursery.start_soon(self._upgrade_inbound, socket, verdict)
+        self.nursery.start_soon(self._secure_inbound, incoming, verdict)
 
-    async def _upgrade_inbound(self, socket: TcpStream, ticket: Ticket) -> None:
-        link = Link(raw=socket, local=socket.local, remote=socket.remote, path="direct", inbound=True)
-
+    async def _secure_inbound(self, incoming: Incoming, ticket: Ticket) -> None:
         async def work() -> None:
-            await self.establish(link, role="responder", expected=None, ticket=ticket)
+            await self.enter(await incoming.secure(), ticket)
 
         def failed(_reason: str) -> None:
-            socket.abort()
+            incoming.abort()
 
         try:
             await supervise("upgrade of an inbound connection", work, failed)
         finally:
             self.table.discard(ticket)
 
-    async def establish(
-        self,
-        link: Link,
-        *,
-        role: Literal["initiator", "responder"],
-        expected: PeerId | None,
-        ticket: Ticket | None = None,
-    ) -> Connection:
-        """Upgrades a link and enters it in the table; the connection runs when this returns.
+    async def enter(self, connection: Connection, ticket: Ticket | None = None) -> Connection:
+        """Enters a connection in the table; it runs when this returns.
 
-        Raises what `upgrade` raises, DialTimeout after UPGRADE_TIMEOUT seconds, AddressError when we met ourselves,
-        LimitExceeded when the table refuses, SwarmStopped. On failure and on cancellation the link is cut.
+        Raises LimitExceeded when the table refuses, SwarmStopped. On failure and on cancellation it is cut.
         """
-        try:
-            with trio.move_on_after(UPGRADE_TIMEOUT) as deadline:
-                connection = await upgrade(link, role=role, identity=self.identity, expected=expected)
-            if deadline.cancelled_caught:
-                raise DialTimeout(f"{link.remote} did not finish the handshake within {UPGRADE_TIMEOUT:g} s")
-        except NETWORK_FAILURES:
-            link.raw.abort()
-            raise
-        except Exception as problem:  # the named supervisor: a stranger's bytes end one link, not us
-            link.raw.abort()
-            report("a handshake", problem)
-            raise ProtocolViolation(f"the handshake with {link.remote} failed on a defect: {problem!r}") from problem
-        except BaseException:
-            link.raw.abort()
-            raise
-        if connection.peer == self.identity.peer_id:
-            connection.abort("SELF")
-            raise AddressError(f"{link.remote} leads back to ourselves; dial another peer")
         if self._stopping:
             connection.abort("STOPPED")
-            raise SwarmStopped(f"the swarm is stopping; {link.remote} was not taken in")
+            raise SwarmStopped(f"the swarm is stopping; {connection.remote} was not taken in")
         admission = self.table.add(connection, ticket)
         if admission.refused is not None:
             connection.abort("LIMIT")

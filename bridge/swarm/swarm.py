@@ -25,10 +25,11 @@ from punchbridge.swarm.pool import Pool
 from punchbridge.swarm.registry import Registry
 from punchbridge.swarm.table import ConnectionLimits
 from punchbridge.tasks.nurseries import flat_nursery
-from punchbridge.transport.base import Connection, Reservation, Stream, Transport
-from punchbridge.transport.link import Link
+from punchbridge.transport.base import Connection, Reservation, Stream, Transport, Upgrader
+from punchbridge.transport.muxed.upgrade import MuxedUpgrader
 from punchbridge.transport.tcp.listener import Listeners
 from punchbridge.transport.tcp.sockets import TcpStream
+from punchbridge.transport.tcp.transport import TcpTransport
 from punchbridge.version import __version__
 
 __all__ = ["Swarm", "SwarmConfig", "open_swarm"]
@@ -78,10 +79,11 @@ class Swarm:
         """The parts of this node that are told of connections with the connection itself."""
         self.refused = self._pool.table.refused
         """How many sockets and connections each limit has turned away since the start."""
-        self._listeners = Listeners(self._pool.accepted, changed, events)
-        self._transports: list[Transport] = []
-        self._dialer = Dialer(self._pool, self._listeners, self._transports)
-        self.actor = Actor(self._pool, self._listeners, self._dialer, self._transports)
+        self.upgrader: Upgrader = MuxedUpgrader(config.identity)
+        self._tcp = TcpTransport(self.upgrader, Listeners(changed, events))
+        self._transports: list[Transport] = [self._tcp]
+        self._dialer = Dialer(self._pool, self._transports)
+        self.actor = Actor(self._pool, self._dialer, self._transports, (self._tcp,))
 
     async def listen(self, addr: Multiaddr) -> tuple[Multiaddr, ...]:
         """Listens on an IP and TCP port (0 = any; 0.0.0.0 and :: = every interface), or reserves at a relay when
@@ -146,17 +148,15 @@ class Swarm:
         """Closes a connection, or all to a peer: GoAway, flush, at most CLOSE_TIMEOUT seconds, then cut."""
         await self.actor.submit(Close(target=target, reason=reason))
 
-    async def adopt(
-        self, link: Link, *, role: Literal["initiator", "responder"], expected: PeerId | None
-    ) -> Connection:
-        """Upgrades a link that a behaviour made (a circuit, a punched socket) and takes the connection in. The
-        upgrade has UPGRADE_TIMEOUT seconds. On failure and on cancellation the link is cut."""
-        command = Adopt(link=link, role=role, expected=expected)
+    async def adopt(self, connection: Connection) -> Connection:
+        """Takes in a connection that a behaviour made (a circuit, a punched socket); it runs when this returns.
+        Raises LimitExceeded. On failure and on cancellation it is cut."""
+        command = Adopt(connection=connection)
         try:
             return await self.actor.submit(command)
         finally:
             if command.reply.abandoned() is None:
-                link.raw.abort()
+                connection.abort("NOT_TAKEN_IN")
 
     def connections(self, peer: PeerId | None = None) -> tuple[Connection, ...]:
         """A snapshot, oldest first."""
@@ -173,11 +173,11 @@ class Swarm:
 
     def listen_addrs(self) -> tuple[Multiaddr, ...]:
         """The bound TCP addresses, wildcards expanded to the addresses the interfaces have now; loopback last."""
-        return self._listeners.addrs()
+        return self._tcp.addrs()
 
     def listen_port(self, version: int, proto: Proto) -> tuple[str, int] | None:
         """The (ip, port) that dials of an IP version and a protocol come from; None when not listening on it."""
-        return self._listeners.port(version) if proto == "tcp" else None
+        return self._tcp.port(version) if proto == "tcp" else None
 
     def announced(self) -> tuple[Multiaddr, ...]:
         """What identify tells others."""
@@ -193,11 +193,11 @@ class Swarm:
 
     def add_transport(self, transport: Transport) -> None:
         """Asked before TCP for every address, in the order of adding."""
-        self._transports.append(transport)
+        self._transports.insert(len(self._transports) - 1, transport)
 
     def divert(
         self, matches: Callable[[Multiaddr], bool]
     ) -> AbstractContextManager[trio.MemoryReceiveChannel[TcpStream]]:
         """While open, accepted sockets whose remote address matches come out of the channel, untouched; the taker
         owns them. At most DIVERT_QUEUE wait; those left at the end are cut."""
-        return self._listeners.divert(matches)
+        return self._tcp.divert(matches)

@@ -22,14 +22,18 @@ from punchbridge.wire.circuit import CircuitLimit
 from punchbridge.wire.identify import IdentifyInfo
 
 __all__ = [
+    "Accept",
     "Connection",
+    "Incoming",
     "OnStream",
     "Reservation",
     "ReservingTransport",
+    "ServingTransport",
     "Stream",
     "Supported",
     "Transport",
     "TransportName",
+    "Upgrader",
 ]
 
 TransportName = Literal["tcp", "circuit", "libp2p"]
@@ -209,17 +213,77 @@ class Connection(Protocol):
         ...
 
 
+class Upgrader(Protocol):
+    """Security and muxer over any byte stream: what the transports share that have no streams of their own."""
+
+    async def upgrade(self, link: Link, *, role: Role, expected: PeerId | None) -> Connection:
+        """Secures and muxes a link in the role given. `expected` is the peer that must be there; None accepts any.
+
+        Raises DialTimeout after UPGRADE_TIMEOUT seconds, AuthenticationFailed, WrongPeer, NegotiationFailed,
+        ProtocolViolation or ConnectionLost. The link is cut on every failure and on cancellation.
+        """
+        ...
+
+
+class Incoming(Protocol):
+    """Somebody who asks for a connection, before a byte of it was read: the time to turn it away cheaply."""
+
+    @property
+    def remote(self) -> Multiaddr:
+        """Where it comes from."""
+        ...
+
+    async def secure(self) -> Connection:
+        """The connection. Raises as `Upgrader.upgrade`; nothing is left of a failed or cancelled one."""
+        ...
+
+    def abort(self) -> None:
+        """Turns it away."""
+        ...
+
+
+Accept = Callable[[Incoming], None]
+"""Takes an incoming connection over, synchronously: it is to be secured or aborted."""
+
+
 class Transport(Protocol):
-    """Makes links, before security. The swarm upgrades them, with its own deadline around every call."""
+    """Makes connections. The swarm has a deadline of its own around every dial."""
 
     def handles(self, addr: Multiaddr) -> bool:
         """True when `dial` and `listen` understand the address."""
+        ...
 
-    async def dial(self, addr: Multiaddr) -> Link:
-        """Opens a byte stream to the address. Raises BridgeError; a cancelled call leaves nothing open."""
+    async def dial(self, addr: Multiaddr, expected: PeerId | None) -> Connection:
+        """A connection to the address, secured, muxed and authenticated; it does not run yet. `expected` is the peer
+        that must be there, None accepts any. Raises BridgeError; a cancelled call leaves nothing open."""
+        ...
 
-    async def listen(self, addr: Multiaddr) -> tuple[Multiaddr, ...]:
-        """Makes us reachable through the address; returns once that is so, with the addresses to announce."""
+    async def listen(self, addr: Multiaddr, accept: Accept) -> tuple[Multiaddr, ...]:
+        """Makes us reachable through the address; returns once that is so, with the addresses to announce.
+
+        `accept` takes over what comes in. A transport whose connections come in through other connections hands them
+        to the swarm's `adopt` instead.
+        """
+        ...
+
+
+class ServingTransport(Transport, Protocol):
+    """A transport that accepts at ports of this machine, in tasks of its own."""
+
+    nursery: trio.Nursery
+    """For these tasks; set before `listen`, by whoever ends it."""
+
+    def addrs(self) -> tuple[Multiaddr, ...]:
+        """The bound addresses, wildcards expanded to what the interfaces have now; loopback last."""
+        ...
+
+    def port(self, version: int) -> tuple[str, int] | None:
+        """The (ip, port) that dials of an IP version leave from; None when there is none."""
+        ...
+
+    def stop(self) -> None:
+        """Accepts no more."""
+        ...
 
 
 class Reservation(Protocol):

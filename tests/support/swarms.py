@@ -12,15 +12,22 @@ import trio
 
 from punchbridge.addresses import Multiaddr, parse, with_peer
 from punchbridge.eventhub import EventHub
-from punchbridge.events import Event
+from punchbridge.events import Event, Role
 from punchbridge.identity import Identity, PeerId
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.swarm.table import ConnectionLimits
+from punchbridge.transport.base import Connection
+from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.stream import Stream
 
 LOOPBACK = parse("/ip4/127.0.0.1/tcp/0")
 ECHO = "/test/echo/1"
 E = TypeVar("E", bound=Event)
+
+
+async def adopt(swarm: Swarm, link: Link, *, role: Role, expected: PeerId | None) -> Connection:
+    """Secures a link and has the swarm take it in, as behaviours do."""
+    return await swarm.adopt(await swarm.upgrader.upgrade(link, role=role, expected=expected))
 
 
 class Recorder:

@@ -81,11 +81,11 @@ class PunchContext:
         self._mine: set[tuple[str, str]] = set()
 
     async def adopt(self, link: Link, role: Role, peer: PeerId) -> Connection:
-        """The swarm's `adopt`; meanwhile `is_mine` knows the link. Raises as it does."""
+        """Secures a link and has the swarm take it in; meanwhile `is_mine` knows the link. Raises as these do."""
         key = (str(link.local), str(link.remote))
         self._mine.add(key)
         try:
-            return await self.swarm.adopt(link, role=role, expected=peer)
+            return await self.swarm.adopt(await self.swarm.upgrader.upgrade(link, role=role, expected=peer))
         finally:
             self._mine.discard(key)
 

@@ -1,7 +1,7 @@
 """The relay client: the circuit transport of a swarm, its inbound circuits, and the reservations it keeps.
 
-A circuit is a stream through a relay on which security and muxer run end to end; the swarm upgrades it like a
-socket. Which relays to use is told from outside. Punching and the choice of paths are other behaviours' business.
+A circuit is a stream through a relay on which security and muxer run end to end, by the upgrader that sockets have
+too. Which relays to use is told from outside. Punching and the choice of paths are other behaviours' business.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from punchbridge.errors import AddressError, LimitExceeded, ProtocolViolation, S
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.circuit import MAX_INBOUND_CIRCUITS, MAX_INBOUND_CIRCUITS_PER_RELAY, MAX_RELAYS, STOP_TIMEOUT
 from punchbridge.swarm.swarm import Swarm
-from punchbridge.transport.base import Connection, Stream
+from punchbridge.transport.base import Accept, Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.link import Link
 from punchbridge.wire.circuit import (
@@ -157,14 +157,17 @@ class RelayClient:
     def handles(self, addr: Multiaddr) -> bool:
         return is_relayed(addr)
 
-    async def listen(self, addr: Multiaddr) -> tuple[Multiaddr, ...]:
-        """Listening on `<relay>/p2p-circuit` is a reservation; returns our circuit addresses. Raises as `reserve`."""
+    async def listen(self, addr: Multiaddr, accept: Accept) -> tuple[Multiaddr, ...]:
+        """Listening on `<relay>/p2p-circuit` is a reservation; returns our circuit addresses. Raises as `reserve`.
+
+        Circuits come in on the connection to the relay, which was admitted already: `accept` is not asked.
+        """
         return (await self.reserve(addr)).addrs
 
-    async def dial(self, addr: Multiaddr) -> Link:
-        """Opens a circuit to `<relay>/p2p-circuit/p2p/TARGET`, not upgraded yet.
+    async def dial(self, addr: Multiaddr, expected: PeerId | None) -> Connection:
+        """Opens a circuit to `<relay>/p2p-circuit/p2p/TARGET`, and secures it.
 
-        Raises AddressError, RelayRefused (the relay's status), Unreachable, DialTimeout, NegotiationFailed. A
+        Raises AddressError, RelayRefused (the relay's status), Unreachable, and as `Upgrader.upgrade`. A
         cancelled call leaves no circuit; the connection to the relay stays.
         """
         circuit = circuit_of(addr)
@@ -176,7 +179,7 @@ class RelayClient:
         relay = await self._relay_connection(circuit.relay, circuit.relay_peer)
         stream, limit = await request_circuit(relay, circuit.target)
         base = with_peer(circuit.relay if endpoint_of(circuit.relay) is not None else relay.remote, relay.peer)
-        return Link(
+        link = Link(
             raw=stream,
             local=Multiaddr(f"{base}/p2p-circuit"),
             remote=Multiaddr(f"{base}/p2p-circuit/p2p/{peer_text(circuit.target)}"),
@@ -185,6 +188,7 @@ class RelayClient:
             relay=relay.peer,
             limit=limit,
         )
+        return await self._swarm.upgrader.upgrade(link, role="initiator", expected=expected or circuit.target)
 
     async def _relay_connection(self, addr: Multiaddr, peer: PeerId | None) -> Connection:
         """A direct connection to the relay; R7: never one through another relay."""
@@ -218,7 +222,8 @@ class RelayClient:
             relay=relay.peer,
             limit=request.limit,
         )
-        connection = await self._swarm.adopt(link, role="responder", expected=request.peer)
+        secured = await self._swarm.upgrader.upgrade(link, role="responder", expected=request.peer)
+        connection = await self._swarm.adopt(secured)
         await connection.closed.wait()
 
     async def _read_offer(self, stream: Stream) -> Connect | None:

@@ -1,17 +1,20 @@
 """From a bare byte stream to a connection: multistream, Noise, then Yamux, in as few round trips as the peer allows.
 
-The caller sets the deadline. Knows no address book and keeps nothing. Spec: libp2p/specs connections, noise
+Knows no address book and keeps nothing. Spec: libp2p/specs connections, noise
 ("inlined muxer negotiation").
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 import trio
 
-from punchbridge.errors import AuthenticationFailed, ConnectionLost
+from punchbridge.errors import AuthenticationFailed, ConnectionLost, DialTimeout, ProtocolViolation
+from punchbridge.events import Role
 from punchbridge.identity import Identity, PeerId
+from punchbridge.limits.swarm import UPGRADE_TIMEOUT
+from punchbridge.tasks.failures import NETWORK_FAILURES
+from punchbridge.tasks.supervise import report
+from punchbridge.transport import base
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.raw import RawStream
@@ -22,14 +25,34 @@ from punchbridge.yamux import YAMUX
 _READ = 65536
 
 
+class MuxedUpgrader:
+    """See `base.Upgrader`: multistream-select, Noise and Yamux, for one identity."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    async def upgrade(self, link: Link, *, role: Role, expected: PeerId | None) -> base.Connection:
+        """See `base.Upgrader`."""
+        try:
+            with trio.move_on_after(UPGRADE_TIMEOUT):
+                return await upgrade(link, role=role, identity=self._identity, expected=expected)
+        except NETWORK_FAILURES:
+            raise
+        except Exception as problem:  # the named supervisor: a stranger's bytes end one link, not us
+            link.raw.abort()
+            report("a handshake", problem)
+            raise ProtocolViolation(f"the handshake with {link.remote} failed on a defect: {problem!r}") from problem
+        raise DialTimeout(f"{link.remote} did not finish the handshake within {UPGRADE_TIMEOUT:g} s")
+
+
 async def upgrade(
     link: Link,
     *,
-    role: Literal["initiator", "responder"],
+    role: Role,
     identity: Identity,
     expected: PeerId | None,
 ) -> Connection:
-    """Secures and muxes a link. `expected` is the peer that must be there; None accepts any.
+    """Secures and muxes a link, without a deadline. `expected` is the peer that must be there; None accepts any.
 
     Raises AuthenticationFailed, WrongPeer, NegotiationFailed, ProtocolViolation or ConnectionLost. The link is aborted
     on every failure and on cancellation.
@@ -59,9 +82,7 @@ async def _receive(raw: RawStream, phase: str) -> bytes:
     return data
 
 
-async def _secure(
-    raw: RawStream, role: Literal["initiator", "responder"], identity: Identity, expected: PeerId | None
-) -> tuple[Secured, float]:
+async def _secure(raw: RawStream, role: Role, identity: Identity, expected: PeerId | None) -> tuple[Secured, float]:
     """The keys and the peer, and the round trip from our last Noise message before the peer's last one, in seconds."""
     handshake = Handshake(identity, role, expected=expected, muxers=(YAMUX,))
     negotiation: Initiator | Responder
@@ -87,7 +108,7 @@ async def _secure(
     return handshake.secured, rtt
 
 
-async def _agree_on_yamux(raw: RawStream, role: Literal["initiator", "responder"], secured: Secured) -> bytes:
+async def _agree_on_yamux(raw: RawStream, role: Role, secured: Secured) -> bytes:
     """multistream-select inside the channel; returns the peer's first Yamux bytes, if they came along."""
     negotiation: Initiator | Responder
     if role == "initiator":

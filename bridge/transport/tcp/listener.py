@@ -37,6 +37,7 @@ class _Listener:
     socket: trio.socket.SocketType
     ip: IP
     port: int
+    accepted: Callable[[TcpStream], None]
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
@@ -47,17 +48,20 @@ class _Diverter:
 
 
 class Listeners:
-    """All listening sockets of a swarm. `accepted` takes each socket over, synchronously."""
+    """All listening sockets of a transport. `changed` is called when their addresses have changed."""
 
-    def __init__(self, accepted: Callable[[TcpStream], None], changed: Callable[[], None], events: EventHub) -> None:
-        self._accepted = accepted
+    def __init__(self, changed: Callable[[], None], events: EventHub) -> None:
         self._changed = changed
         self._events = events
         self._listeners: list[_Listener] = []
         self._diverters: list[_Diverter] = []
 
-    def listen(self, addr: Multiaddr, nursery: trio.Nursery) -> tuple[Multiaddr, ...]:
-        """Binds and starts to accept in `nursery`; returns the bound addresses, wildcards expanded, port resolved.
+    def listen(
+        self, addr: Multiaddr, accepted: Callable[[TcpStream], None], nursery: trio.Nursery
+    ) -> tuple[Multiaddr, ...]:
+        """Binds and starts to accept in `nursery`; `accepted` takes each socket over, synchronously.
+
+        Returns the bound addresses, wildcards expanded, port resolved.
 
         Raises AddressError when the address is not an IP and TCP alone, PortInUse, LimitExceeded.
         """
@@ -66,7 +70,7 @@ class Listeners:
             raise LimitExceeded(f"at most {MAX_LISTENERS} listening addresses; name fewer")
         sock = listen_socket(tcp_addr(endpoint.host, endpoint.port))
         name = sock.getsockname()
-        listener = _Listener(sock, ip_address(name[0].partition("%")[0]), int(name[1]))
+        listener = _Listener(sock, ip_address(name[0].partition("%")[0]), int(name[1]), accepted)
         self._listeners.append(listener)
         nursery.start_soon(self._accept, listener)
         self._changed()
@@ -89,14 +93,14 @@ class Listeners:
                             await trio.sleep(ACCEPT_BACKOFF)
                         continue  # anything else belongs to one socket that died in the queue: accept(2)
                     exhausted = False
-                    self._hand_on(sock)
+                    self._hand_on(sock, listener.accepted)
         finally:
             listener.socket.close()
             if listener in self._listeners:
                 self._listeners.remove(listener)
                 self._changed()
 
-    def _hand_on(self, sock: trio.socket.SocketType) -> None:
+    def _hand_on(self, sock: trio.socket.SocketType, accepted: Callable[[TcpStream], None]) -> None:
         try:
             stream = TcpStream(sock)
         except (OSError, BridgeError) as problem:  # the peer reset it already: ENOTCONN
@@ -110,7 +114,7 @@ class Listeners:
                 except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
                     stream.abort()
                 return
-        self._accepted(stream)
+        accepted(stream)
 
     def _report(self, problem: OSError) -> None:
         what = f"cannot accept connections: {problem.strerror}; raise the limit of open files (ulimit -n)"

@@ -16,12 +16,10 @@ from operator import index
 
 import trio
 
-from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, spoken_endpoint, tcp_addr, with_host
+from punchbridge.addresses import Endpoint, Multiaddr, spoken_endpoint, tcp_addr
 from punchbridge.errors import AddressError, DialTimeout, PortInUse, Unreachable
 from punchbridge.limits.net import (
     ACCEPT_BACKLOG,
-    MAX_RESOLVED,
-    RESOLVE_TIMEOUT,
     SEND_UNSENT,
     SYN_ACK_RETRIES,
     TCP_USER_TIMEOUT_MS,
@@ -35,7 +33,8 @@ _KEEPALIVE_COUNT = 3
 _RESETS = {errno.ECONNRESET, errno.EPIPE}
 
 
-def _endpoint(addr: Multiaddr) -> Endpoint:
+def numeric(addr: Multiaddr) -> Endpoint:
+    """The TCP endpoint of an ip4 or ip6 address. Raises AddressError for any other."""
     endpoint = spoken_endpoint(addr)
     if endpoint.kind not in ("ip4", "ip6") or endpoint.proto != "tcp":
         raise AddressError(f"{addr} is not an IP and TCP address, such as /ip4/192.0.2.1/tcp/4001")
@@ -67,7 +66,7 @@ def listen_socket(addr: Multiaddr) -> trio.socket.SocketType:
     IPv6 sockets take no IPv4. Raises PortInUse when another user's program holds the port, AddressError for an address
     that is not ours.
     """
-    endpoint = _endpoint(addr)
+    endpoint = numeric(addr)
     family = _family(endpoint)
     try:
         if endpoint.port:
@@ -102,34 +101,54 @@ def bound_socket(family: int, local_ip: str, local_port: int) -> trio.socket.Soc
     return _shared_socket(family, local_ip, local_port)
 
 
+class CannotBind(OSError):
+    """A dial that got no socket at the port it was to leave from."""
+
+
 async def connect(
     endpoint_addr: Multiaddr,
     *,
     source: tuple[str, int] | None = None,
     timeout: float,  # noqa: ASYNC109 - a bound of the socket call, reported as DialTimeout
 ) -> TcpStream:
-    """One TCP connection to an ip4 or ip6 address within `timeout` seconds, from `source` (IP, port) when given.
+    """As `open_stream`, for an address. Raises Unreachable with the system's reason, DialTimeout, or AddressError."""
+    try:
+        return await open_stream(numeric(endpoint_addr), source=source, timeout=timeout)
+    except OSError as problem:
+        raise unreachable(endpoint_addr, problem) from None
 
-    Raises Unreachable with the system's reason, DialTimeout, or AddressError. Cancelling leaves no socket behind.
+
+def unreachable(addr: Multiaddr, problem: OSError) -> Unreachable:
+    """What a failed connect is to the rooms above."""
+    if isinstance(problem, CannotBind) or not problem.errno:
+        return Unreachable(f"{addr}: {problem.strerror or problem}")
+    return Unreachable(f"{addr}: {os.strerror(problem.errno)}")  # trio's own text repeats the address
+
+
+async def open_stream(
+    endpoint: Endpoint,
+    *,
+    source: tuple[str, int] | None,
+    timeout: float,  # noqa: ASYNC109 - a bound of the socket call, reported as DialTimeout
+) -> TcpStream:
+    """One TCP connection to a numeric endpoint within `timeout` seconds, from `source` (IP, port) when given.
+
+    Raises OSError as the system does (CannotBind before anything was sent), or DialTimeout. Cancelling leaves no socket
+    behind.
     """
-    endpoint = _endpoint(endpoint_addr)
     family = _family(endpoint)
     try:
         sock = _shared_socket(family, *source) if source else trio.socket.socket(family, stdlib.SOCK_STREAM)
     except OSError as problem:
-        raise Unreachable(f"{endpoint_addr}: cannot dial from port {source}: {problem.strerror}") from None
+        raise CannotBind(problem.errno, f"cannot dial from port {source}: {problem.strerror}") from None
     with _closing_on_failure(sock):
         try:
             with trio.fail_after(timeout):
                 await sock.connect((endpoint.host, endpoint.port))
             return TcpStream(sock)
         except trio.TooSlowError:
-            raise DialTimeout(f"{endpoint_addr}: no answer within {timeout:g} s") from None
-        except OSError as problem:
-            reason = (
-                os.strerror(problem.errno) if problem.errno else str(problem)
-            )  # trio's own text repeats the address
-            raise Unreachable(f"{endpoint_addr}: {reason}") from None
+            addr = tcp_addr(endpoint.host, endpoint.port)
+            raise DialTimeout(f"{addr}: no answer within {timeout:g} s") from None
 
 
 @contextlib.contextmanager
@@ -139,26 +158,6 @@ def _closing_on_failure(sock: trio.socket.SocketType) -> Iterator[None]:
     except BaseException:  # cancellation too: nobody else knows the socket
         sock.close()
         raise
-
-
-async def resolve(addr: Multiaddr) -> tuple[Multiaddr, ...]:
-    """The ip4 and ip6 addresses of a dns, dns4 or dns6 address, what follows it kept; others come back unchanged.
-
-    Asks the system resolver in a thread (so /etc/hosts counts). Raises Unreachable when the name has no address or the
-    lookup takes longer than RESOLVE_TIMEOUT.
-    """
-    endpoint = endpoint_of(addr)
-    if endpoint is None or not endpoint.kind.startswith("dns"):
-        return (addr,)
-    family = {"dns": stdlib.AF_UNSPEC, "dns4": stdlib.AF_INET, "dns6": stdlib.AF_INET6}[endpoint.kind]
-    try:
-        with trio.fail_after(RESOLVE_TIMEOUT):
-            found = await trio.socket.getaddrinfo(endpoint.host, endpoint.port, family, stdlib.SOCK_STREAM)
-    except trio.TooSlowError:
-        raise Unreachable(f"{endpoint.host}: the name lookup took longer than {RESOLVE_TIMEOUT:g} s") from None
-    except (OSError, UnicodeError) as problem:
-        raise Unreachable(f"{endpoint.host}: {getattr(problem, 'strerror', None) or problem}") from None
-    return tuple(dict.fromkeys(with_host(addr, str(name[0])) for _, _, _, _, name in found[:MAX_RESOLVED]))
 
 
 def tune(sock: trio.socket.SocketType) -> None:

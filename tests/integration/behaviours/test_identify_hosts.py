@@ -35,7 +35,7 @@ from punchbridge.wire.identify import IDENTIFY, PUSH, encode_info
 from punchbridge.wire.messages import Identify
 from punchbridge.wire.ping import PING, PING_SIZE
 from tests.support.pairs import tcp_pair
-from tests.support.swarms import LOOPBACK, Recorder, open_descriptors, open_node
+from tests.support.swarms import LOOPBACK, Recorder, adopt, open_descriptors, open_node
 
 
 @dataclass
@@ -183,11 +183,11 @@ async def test_nothing_is_pushed_and_nothing_observed_on_a_relayed_connection() 
         link = Link(raw=theirs, local=relay, remote=relay, path="relay", inbound=True)
 
         async def accept() -> None:
-            await b.host.swarm.adopt(link, role="responder", expected=None)
+            await adopt(b.host.swarm, link, role="responder", expected=None)
 
         nursery.start_soon(accept)
         other = Link(raw=mine, local=relay, remote=relay, path="relay", inbound=False)
-        connection = await identified(await a.host.swarm.adopt(other, role="initiator", expected=b.host.swarm.peer))
+        connection = await identified(await adopt(a.host.swarm, other, role="initiator", expected=b.host.swarm.peer))
         assert connection.identify is not None
         assert connection.identify.observed is None
         await b.record.wait(Identified)

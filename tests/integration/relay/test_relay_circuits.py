@@ -56,6 +56,7 @@ async def test_a_circuit_is_a_connection_with_its_facts_on_both_sides() -> None:
         assert (near.peer, near.path, near.relay, near.role) == (listener.peer, "relay", relay.swarm.peer, "initiator")
         assert (far.path, far.relay, far.role, far.inbound) == ("relay", relay.swarm.peer, "responder", True)
         assert (near.inbound, near.limit, far.limit) == (False, limit, limit)
+        assert (near.transport, far.transport) == ("circuit", "circuit")
         assert near.remote == addr
         assert str(near.local) == str(far.local) == f"{relay.addr}/p2p-circuit"
         assert str(far.remote) == f"{relay.addr}/p2p-circuit/p2p/{dialer.swarm.identity}"
@@ -127,13 +128,13 @@ async def test_bad_circuit_addresses() -> None:
     async with network() as net:
         relay, node = await net.relay(), await net.node()
         with pytest.raises(AddressError, match="names no target"):
-            await node.relays.dial(parse(f"{relay.addr}/p2p-circuit"))
+            await node.relays.dial(parse(f"{relay.addr}/p2p-circuit"), None)
         with pytest.raises(AddressError, match="this node itself"):
             await node.swarm.dial(parse(f"{relay.addr}/p2p-circuit/p2p/{node.swarm.identity}"))
         with pytest.raises(AddressError, match="the relay itself"):
-            await node.relays.dial(parse(f"{relay.addr}/p2p-circuit/p2p/{relay.swarm.identity}"))
+            await node.relays.dial(parse(f"{relay.addr}/p2p-circuit/p2p/{relay.swarm.identity}"), None)
         with pytest.raises(Unreachable, match="not connected to the relay"):
-            await node.relays.dial(parse(f"/p2p/{STRANGER}/p2p-circuit/p2p/{relay.swarm.identity}"))
+            await node.relays.dial(parse(f"/p2p/{STRANGER}/p2p-circuit/p2p/{relay.swarm.identity}"), None)
 
 
 async def test_a_relay_on_ipv6() -> None:
@@ -260,7 +261,7 @@ async def test_an_accepted_offer_whose_initiator_never_speaks_ends(monkeypatch: 
     async with network() as net:
         relay, node = await net.relay(), await net.node()
         await node.relays.reserve(relay.addr)
-        monkeypatch.setattr("punchbridge.swarm.pool.UPGRADE_TIMEOUT", 0.05)
+        monkeypatch.setattr("punchbridge.transport.muxed.upgrade.UPGRADE_TIMEOUT", 0.05)
         stream = await relay.swarm.connections(node.peer)[0].open_stream([STOP])
         assert await offer(stream, encode_stop_connect(STRANGER.peer_id)) == Status.OK
         with pytest.raises(StreamReset):

@@ -11,7 +11,8 @@ import trio
 from punchbridge.addresses import Multiaddr, parse
 from punchbridge.errors import AddressError, DialTimeout, PortInUse, StreamReset, Unreachable
 from punchbridge.limits.net import TCP_USER_TIMEOUT_MS
-from punchbridge.transport.tcp.sockets import TcpStream, bound_socket, connect, listen_socket, resolve
+from punchbridge.transport.resolve import resolve
+from punchbridge.transport.tcp.sockets import TcpStream, bound_socket, connect, listen_socket
 from tests.support.pairs import free_port, tcp_pair
 
 LOCAL = parse("/ip4/127.0.0.1/tcp/0")

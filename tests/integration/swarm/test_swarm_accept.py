@@ -18,7 +18,6 @@ from punchbridge.errors import AddressError, LimitExceeded, PortInUse, StreamRes
 from punchbridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent
 from punchbridge.identity import PeerId
 from punchbridge.limits.swarm import DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
-from punchbridge.swarm import pool
 from punchbridge.swarm.table import ConnectionLimits
 from punchbridge.transport.interfaces import interface_addresses
 from punchbridge.transport.muxed.stream import Stream
@@ -133,7 +132,7 @@ async def test_sockets_over_a_limit_are_closed_at_once(limits: ConnectionLimits)
 async def test_mute_sockets_are_dropped_at_the_deadline_and_an_honest_peer_is_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pool, "UPGRADE_TIMEOUT", 0.3)
+    monkeypatch.setattr("punchbridge.transport.muxed.upgrade.UPGRADE_TIMEOUT", 0.3)
     async with open_node() as a, open_node() as b:
         mute = [await knock(a) for _ in range(20)]
         assert (await b.swarm.dial(a.addr)).peer == a.peer

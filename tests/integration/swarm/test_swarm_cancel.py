@@ -22,7 +22,7 @@ from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.muxed.stream import Stream
 from punchbridge.transport.tcp.sockets import TcpStream
 from tests.support.steps import Steps, cut_after
-from tests.support.swarms import ECHO, Node, open_descriptors, open_node
+from tests.support.swarms import ECHO, Node, adopt, open_descriptors, open_node
 
 ENDS = (BridgeError, trio.BrokenResourceError, trio.ClosedResourceError)
 MUTE, CIRCUIT = "/test/mute/1", "/test/circuit/1"
@@ -115,7 +115,7 @@ async def prepared(a: Node, b: Node, path: Path) -> tuple[Connection, TcpStream,
     assert isinstance(far, TcpStream)
     if path == "relay":  # inside a stream of the first one
         link = Link(await connection.open_stream([CIRCUIT]), CIRCUIT_ADDR, CIRCUIT_ADDR, "relay", False, a.peer)
-        connection = await a.swarm.adopt(link, role="initiator", expected=b.peer)
+        connection = await adopt(a.swarm, link, role="initiator", expected=b.peer)
         await connection.ping()
     await trio.testing.wait_all_tasks_blocked()
     return connection, near, far
@@ -126,7 +126,7 @@ async def open_pair(stack: AsyncExitStack) -> tuple[Node, Node]:
 
     async def take(stream: Stream) -> None:
         link = Link(stream, CIRCUIT_ADDR, CIRCUIT_ADDR, "relay", True, a.peer)
-        connection = await b.swarm.adopt(link, role="responder", expected=a.peer)
+        connection = await adopt(b.swarm, link, role="responder", expected=a.peer)
         await connection.closed.wait()
 
     await b.swarm.handle(MUTE, mute, max_streams=64, max_per_peer=64)

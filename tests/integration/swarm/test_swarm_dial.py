@@ -21,10 +21,10 @@ from punchbridge.errors import (
 )
 from punchbridge.events import ConnectionOpened
 from punchbridge.identity import Identity, peer_text
-from punchbridge.swarm import dialer, pool
+from punchbridge.swarm import dialer
 from punchbridge.transport.interfaces import interface_addresses
 from punchbridge.transport.link import Link
-from tests.support.swarms import ECHO, LOOPBACK, open_descriptors, open_node
+from tests.support.swarms import ECHO, LOOPBACK, adopt, open_descriptors, open_node
 
 STRANGER = Identity.generate().peer_id
 
@@ -56,6 +56,7 @@ async def test_a_dial_leaves_from_the_listening_port_and_echoes(listen: str) -> 
         assert bound is not None
         assert port_of(connection.local) == bound[1]
         assert (connection.peer, connection.path, connection.role) == (b.peer, "direct", "initiator")
+        assert connection.transport == "tcp"
         theirs = b.swarm.connections()[0]
         assert (theirs.peer, theirs.role, theirs.remote) == (a.peer, "responder", connection.local)
         stream = await a.swarm.open_stream(b.peer, [ECHO])
@@ -74,6 +75,14 @@ async def test_what_is_not_plain_tcp_is_refused_before_a_packet_leaves(tail: str
             with pytest.raises(Unreachable, match=f"{tail} is not spoken"):
                 await a.swarm.connect(STRANGER, [parse(f"{there}{tail}"), closed_port()])
         assert a.swarm.connections() == ()
+
+
+async def test_a_dial_without_a_peer_id_meets_the_connection_that_stands_at_the_endpoint() -> None:
+    async with open_node() as a, open_node() as b:
+        first = await a.swarm.dial(b.swarm.listen_addrs()[0])
+        assert await a.swarm.dial(b.swarm.listen_addrs()[0]) is first
+        theirs = b.swarm.connections()[0]
+        assert await b.swarm.dial(theirs.remote) is theirs
 
 
 async def test_a_second_connection_to_the_same_port_is_made_from_another_port() -> None:
@@ -181,7 +190,7 @@ async def test_every_failure_is_told_for_each_address() -> None:
 
 
 async def test_a_mute_peer_is_given_up_at_the_upgrade_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "UPGRADE_TIMEOUT", 0.2)
+    monkeypatch.setattr("punchbridge.transport.muxed.upgrade.UPGRADE_TIMEOUT", 0.2)
     with mute_listener() as addr:
         async with open_node() as a:
             with pytest.raises(DialTimeout):
@@ -305,7 +314,7 @@ async def test_two_nodes_that_dial_each_other_at_one_moment_find_together() -> N
                 tcp = await sockets.receive()
                 link = Link(raw=tcp, local=tcp.local, remote=tcp.remote, path="direct", inbound=False)
                 with pytest.raises(BridgeError):
-                    await b.swarm.adopt(link, role="initiator", expected=a.peer)
+                    await adopt(b.swarm, link, role="initiator", expected=a.peer)
 
             nursery.start_soon(also_initiate)
             connection = await a.swarm.dial(b.addr)

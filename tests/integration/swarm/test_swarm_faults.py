@@ -16,8 +16,9 @@ import trio.testing
 from punchbridge.addresses import Multiaddr, parse
 from punchbridge.errors import BridgeError, ConnectionLost, SwarmStopped, Unreachable
 from punchbridge.events import ConnectionClosed, ConnectionOpened
-from punchbridge.identity import Identity
+from punchbridge.identity import Identity, PeerId
 from punchbridge.limits.wire import INITIAL_WINDOW
+from punchbridge.transport.base import Accept
 from punchbridge.transport.interfaces import interface_addresses
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import Connection
@@ -26,7 +27,7 @@ from punchbridge.transport.muxed.upgrade import upgrade
 from punchbridge.transport.tcp.sockets import TcpStream
 from tests.support.pairs import tcp_pair
 from tests.support.steps import Steps, cut_after
-from tests.support.swarms import ECHO, Node, open_node
+from tests.support.swarms import ECHO, Node, adopt, open_node
 
 STRANGER = Identity.generate()
 
@@ -76,11 +77,11 @@ class FaultyTransport:
     def handles(self, addr: Multiaddr) -> bool:
         return str(addr).startswith("/dns6/")
 
-    async def dial(self, addr: Multiaddr) -> Link:
+    async def dial(self, addr: Multiaddr, expected: PeerId | None) -> Connection:
         await trio.lowlevel.checkpoint()
         raise KeyError("a defect")
 
-    async def listen(self, addr: Multiaddr) -> tuple[Multiaddr, ...]:
+    async def listen(self, addr: Multiaddr, accept: Accept) -> tuple[Multiaddr, ...]:
         raise KeyError("a defect")
 
 
@@ -123,7 +124,7 @@ async def test_a_connection_that_says_goodbye_is_not_taken_for_a_live_one() -> N
             far = Link(theirs, theirs.local, theirs.remote, "direct", True)
             nursery.start_soon(partial(upgrade, far, role="responder", identity=STRANGER, expected=None))
             link = Link(mine, mine.local, mine.remote, "direct", False)
-            closing_one = await a.swarm.adopt(link, role="initiator", expected=b.peer)
+            closing_one = await adopt(a.swarm, link, role="initiator", expected=b.peer)
         other = await a.swarm.dial(b.addr, fresh=True)
         later = await a.swarm.dial(b.addr, fresh=True)
         await a.swarm.close(later)
@@ -186,7 +187,11 @@ async def test_a_link_whose_upgrade_is_cancelled_at_any_step_is_cut() -> None:
 
                 nursery.start_soon(respond)
                 link = Link(mine, mine.local, mine.remote, "direct", False)
-                establish = partial(a.swarm._pool.establish, link, role="initiator", expected=STRANGER.peer_id)
+
+                async def establish(link: Link = link) -> None:
+                    far = STRANGER.peer_id
+                    await a.swarm._pool.enter(await a.swarm.upgrader.upgrade(link, role="initiator", expected=far))
+
                 cut = await cut_after(step, establish)
                 await trio.testing.wait_all_tasks_blocked()
                 assert bool(a.swarm.connections()) is not cut
@@ -207,7 +212,7 @@ async def test_nothing_is_taken_in_while_the_swarm_stops() -> None:
             far = Link(theirs, theirs.local, theirs.remote, "direct", True)
             nursery.start_soon(partial(upgrade, far, role="responder", identity=STRANGER, expected=None))
             link = Link(mine, mine.local, mine.remote, "direct", False)
-            await a.swarm.adopt(link, role="initiator", expected=STRANGER.peer_id)  # never answers: the stop waits
+            await adopt(a.swarm, link, role="initiator", expected=STRANGER.peer_id)  # never answers: the stop waits
 
             async def late() -> None:
                 while not a.swarm._pool._stopping:
@@ -241,7 +246,7 @@ async def test_a_stop_does_not_cut_short_a_close_that_is_under_way() -> None:
         async with open_node() as a:
             nursery.start_soon(respond, theirs)
             link = Link(mine, mine.local, mine.remote, "direct", False)
-            connection = await a.swarm.adopt(link, role="initiator", expected=STRANGER.peer_id)
+            connection = await adopt(a.swarm, link, role="initiator", expected=STRANGER.peer_id)
             sent = 0
             while not connection._sender.queued:  # the far end does not read yet
                 stream = await connection.open_stream([ECHO], lazy=True)

@@ -28,12 +28,13 @@ from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionClosed, ConnectionOpened, Event
 from punchbridge.identity import Identity, PeerId, peer_text
 from punchbridge.limits.swarm import CLOSE_FLUSH, MAILBOX
-from punchbridge.swarm import actor, pool
+from punchbridge.swarm import actor
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.transport.link import Link
+from punchbridge.transport.muxed import upgrade as muxed
 from punchbridge.transport.muxed.stream import Stream
 from tests.support.pairs import tcp_pair
-from tests.support.swarms import ECHO, echo, open_descriptors, open_node
+from tests.support.swarms import ECHO, adopt, echo, open_descriptors, open_node
 
 STRANGER = Identity.generate().peer_id
 OTHER = "/test/other/1"
@@ -51,7 +52,7 @@ async def open_and_use(swarm: Swarm, peer: PeerId) -> bytes:
 
 async def adopt_and_use(swarm: Swarm, link: Link, expected: PeerId) -> None:
     """The initiator may be done before the responder refuses it."""
-    connection = await swarm.adopt(link, role="initiator", expected=expected)
+    connection = await adopt(swarm, link, role="initiator", expected=expected)
     await connection.open_stream([ECHO])
 
 
@@ -105,11 +106,11 @@ async def test_a_protocol_not_for_circuits_is_refused_there() -> None:
 
         async def accept() -> None:
             link = Link(raw=theirs, local=relay, remote=relay, path="relay", inbound=True, relay=STRANGER)
-            await b.swarm.adopt(link, role="responder", expected=a.peer)
+            await adopt(b.swarm, link, role="responder", expected=a.peer)
 
         nursery.start_soon(accept)
         link = Link(raw=mine, local=relay, remote=relay, path="relay", inbound=False, relay=STRANGER)
-        connection = await a.swarm.adopt(link, role="initiator", expected=b.peer)
+        connection = await adopt(a.swarm, link, role="initiator", expected=b.peer)
         assert is_relayed(connection.remote)
         assert (await connection.open_stream([OTHER, ECHO])).protocol == ECHO
         direct = await a.swarm.dial(b.addr)
@@ -122,11 +123,11 @@ async def test_a_protocol_not_for_circuits_is_refused_there() -> None:
 
 
 async def test_a_failed_adoption_cuts_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "UPGRADE_TIMEOUT", 0.2)
+    monkeypatch.setattr("punchbridge.transport.muxed.upgrade.UPGRADE_TIMEOUT", 0.2)
     async with open_node() as a, tcp_pair() as (mine, theirs):
         link = Link(raw=mine, local=mine.local, remote=mine.remote, path="direct", inbound=True)
         with pytest.raises(DialTimeout):
-            await a.swarm.adopt(link, role="responder", expected=None)
+            await adopt(a.swarm, link, role="responder", expected=None)
         assert await theirs.receive_some() == b""
 
 
@@ -134,18 +135,24 @@ async def test_a_cancelled_adoption_cuts_the_link() -> None:
     async with open_node() as a, tcp_pair() as (mine, theirs):
         link = Link(raw=mine, local=mine.local, remote=mine.remote, path="direct", inbound=True)
         with trio.move_on_after(0.05):
-            await a.swarm.adopt(link, role="responder", expected=None)
+            await adopt(a.swarm, link, role="responder", expected=None)
         with trio.fail_after(5):
             assert await theirs.receive_some() == b""
 
 
-async def test_a_link_offered_to_a_stopped_swarm_is_cut() -> None:
+async def test_a_connection_offered_to_a_stopped_swarm_is_cut() -> None:
     async with tcp_pair() as (mine, theirs):
         async with open_node() as a:
             swarm = a.swarm
-        link = Link(raw=mine, local=mine.local, remote=mine.remote, path="direct", inbound=True)
+        far = Link(raw=theirs, local=theirs.local, remote=theirs.remote, path="direct", inbound=True)
+        link = Link(raw=mine, local=mine.local, remote=mine.remote, path="direct", inbound=False)
+        async with trio.open_nursery() as nursery:
+            respond = partial(muxed.upgrade, far, role="responder", identity=Identity.generate(), expected=None)
+            nursery.start_soon(respond)
+            connection = await swarm.upgrader.upgrade(link, role="initiator", expected=None)
         with pytest.raises(SwarmStopped):
-            await swarm.adopt(link, role="responder", expected=None)
+            await swarm.adopt(connection)
+        assert connection.closed.is_set()
         with trio.fail_after(5):
             assert await theirs.receive_some() == b""
 
@@ -156,7 +163,7 @@ async def test_adopting_expects_the_peer_in_either_role() -> None:
         async def accept() -> None:
             link = Link(raw=theirs, local=theirs.local, remote=theirs.remote, path="direct", inbound=True, punched=True)
             with pytest.raises(WrongPeer):
-                await b.swarm.adopt(link, role="responder", expected=STRANGER)
+                await adopt(b.swarm, link, role="responder", expected=STRANGER)
 
         nursery.start_soon(accept)
         link = Link(raw=mine, local=mine.local, remote=mine.remote, path="direct", inbound=False, punched=True)
@@ -166,7 +173,7 @@ async def test_adopting_expects_the_peer_in_either_role() -> None:
 
 
 async def test_a_defect_in_the_handshake_costs_one_link(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = pool.upgrade
+    original = muxed.upgrade
     calls = []
 
     async def broken_once(*args: object, **kwargs: object) -> object:
@@ -176,7 +183,7 @@ async def test_a_defect_in_the_handshake_costs_one_link(monkeypatch: pytest.Monk
         return await original(*args, **kwargs)  # type: ignore[arg-type]
 
     async with open_node() as a, open_node() as b:
-        monkeypatch.setattr(pool, "upgrade", broken_once)
+        monkeypatch.setattr(muxed, "upgrade", broken_once)
         with pytest.raises(ProtocolViolation):
             await a.swarm.dial(b.addr)
         assert (await a.swarm.dial(b.addr)).peer == b.peer
@@ -263,10 +270,10 @@ async def test_circuits_are_closed_before_the_connections_below_them() -> None:
     async with open_node() as b, tcp_pair() as (mine, theirs), trio.open_nursery() as nursery:
         async with open_node() as a:
             link = Link(raw=theirs, local=relay, remote=relay, path="relay", inbound=True, relay=STRANGER)
-            nursery.start_soon(partial(b.swarm.adopt, link, role="responder", expected=None))
+            nursery.start_soon(partial(adopt, b.swarm, link, role="responder", expected=None))
             link = Link(raw=mine, local=relay, remote=relay, path="relay", inbound=False, relay=STRANGER)
             await a.swarm.dial(b.addr)
-            await a.swarm.adopt(link, role="initiator", expected=b.peer)
+            await adopt(a.swarm, link, role="initiator", expected=b.peer)
         assert [event.path for event in a.record.of(ConnectionClosed)] == ["relay", "direct"]
         assert [event.reason for event in a.record.of(ConnectionClosed)] == ["NORMAL", "NORMAL"]
 
@@ -312,11 +319,9 @@ async def test_every_pending_command_ends_with_swarm_stopped() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as mute:
         addr = parse(f"/ip4/127.0.0.1/tcp/{mute.getsockname()[1]}")
-        async with trio.open_nursery() as nursery, tcp_pair() as (mine, _), open_node() as a:
-            link = Link(raw=mine, local=mine.local, remote=mine.remote, path="direct", inbound=True)
+        async with trio.open_nursery() as nursery, open_node() as a:
             swarm = a.swarm
             for command in (
-                swarm.adopt(link, role="responder", expected=None),
                 swarm.dial(addr),
                 swarm.dial(addr, expected=STRANGER),
                 swarm.connect(STRANGER, [addr]),
@@ -324,7 +329,7 @@ async def test_every_pending_command_ends_with_swarm_stopped() -> None:
                 nursery.start_soon(waits, command)
             await trio.testing.wait_all_tasks_blocked()
             assert ended == []
-    assert ended == ["stopped"] * 4
+    assert ended == ["stopped"] * 3
     for call in (swarm.dial(addr), swarm.listen(addr), swarm.open_stream(STRANGER, [ECHO]), swarm.unhandle("x")):
         with pytest.raises(SwarmStopped):
             await call

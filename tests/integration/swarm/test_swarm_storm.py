@@ -26,7 +26,7 @@ from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.muxed.stream import Stream
 from punchbridge.transport.tcp import sockets as tcp
 from punchbridge.transport.tcp.sockets import TcpStream
-from tests.support.swarms import ECHO, Node, open_descriptors, open_node
+from tests.support.swarms import ECHO, Node, adopt, open_descriptors, open_node
 
 VIA, CIRCUIT, TALK = "/test/via/1", "/test/circuit/1", "/test/talk/1"
 LIMITS = ConnectionLimits(per_peer=3, half_open=8, per_address=40)
@@ -140,7 +140,7 @@ class Storm:
             stream = await me.swarm.open_stream(relay.peer, [VIA])
             await stream.send_all(bytes([self.known.index(other)]))
         link = Link(stream, circuit(relay), circuit(relay), "relay", False, relay.peer)
-        connection = await me.swarm.adopt(link, role="initiator", expected=other.peer)
+        connection = await adopt(me.swarm, link, role="initiator", expected=other.peer)
         await connection.ping()
         await self.round_trip(await me.swarm.open_stream(connection, [ECHO]))
         if self.rng.random() < 0.5:
@@ -184,7 +184,7 @@ class Storm:
         async def accept(stream: Stream) -> None:
             relay = parse(f"/ip4/127.0.0.1/tcp/1/p2p/{peer_text(stream.connection.peer)}/p2p-circuit")
             link = Link(stream, relay, relay, "relay", True, stream.connection.peer)
-            connection: Connection = await node.swarm.adopt(link, role="responder", expected=None)
+            connection: Connection = await adopt(node.swarm, link, role="responder", expected=None)
             await connection.closed.wait()
 
         for protocol, handler in ((VIA, via), (CIRCUIT, accept), (TALK, count)):
