@@ -11,10 +11,10 @@ from enum import Enum
 from typing import Any
 
 from punchbridge.identity import PeerId, peer_text
+from punchbridge.tasks.rates import Buckets
 from punchbridge.wire.circuit import Status
 from punchbridge_relay.access import Access, Address, address_key
 from punchbridge_relay.limits import MAX_RATE_KEYS, MAX_STATS_CIRCUITS, RelayLimits
-from punchbridge_relay.rates import TokenBuckets
 from punchbridge_relay.refusal import Refusal
 
 
@@ -64,8 +64,8 @@ class CircuitTable:
         """Circuits asked for from an address, in all and (with the target in the key) to one target."""
         self._closed_bytes = 0
         self.total = 0
-        self._peer_rate = TokenBuckets(limits.peer_burst, limits.peer_interval, MAX_RATE_KEYS)
-        self._address_rate = TokenBuckets(limits.address_burst, limits.address_interval, MAX_RATE_KEYS)
+        self._peer_rate = Buckets(limits.peer_burst, limits.peer_interval, MAX_RATE_KEYS)
+        self._address_rate = Buckets(limits.address_burst, limits.address_interval, MAX_RATE_KEYS)
 
     def __len__(self) -> int:
         """Circuits that are joined now."""

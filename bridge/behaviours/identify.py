@@ -27,6 +27,7 @@ from punchbridge.limits.identify import (
 )
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.failures import NETWORK_FAILURES
+from punchbridge.tasks.rates import Buckets
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import write_message
 from punchbridge.wire import varint
@@ -53,8 +54,8 @@ class IdentifyService:
         self._pushes = trio.CapacityLimiter(MAX_PARALLEL_PUSHES)
         self._nursery: trio.Nursery | None = None
         self._told: dict[int, _Contents] = {}
-        self._pushed: dict[int, float] = {}
-        """When each connection may push at will again."""
+        self._pushed = Buckets(PUSHES_TAKEN, PUSH_TAKEN_EVERY, swarm.config.limits.total)
+        """What each connection may push."""
         self._waiting: set[int] = set()
         """Connections with a push whose message is not made yet: it will tell later changes too."""
 
@@ -84,7 +85,7 @@ class IdentifyService:
     def on_disconnected(self, connection: Connection) -> None:
         """The swarm's word on a connection: nothing is kept about it."""
         self._told.pop(connection.id, None)
-        self._pushed.pop(connection.id, None)
+        self._pushed.forget(connection.id)
         if connection.path == "direct":
             self._forget(connection)
 
@@ -120,11 +121,8 @@ class IdentifyService:
 
     async def _turn(self, connection: Connection) -> None:
         """Waits while the connection has pushed more than it may: PUSHES_TAKEN, and one each PUSH_TAKEN_EVERY s."""
-        now = trio.current_time()
-        full = max(self._pushed.get(connection.id, now), now) + PUSH_TAKEN_EVERY
         if connection.id in self._told:  # not closed meanwhile
-            self._pushed[connection.id] = full
-        await trio.sleep_until(full - PUSHES_TAKEN * PUSH_TAKEN_EVERY)
+            await trio.sleep_until(self._pushed.due(connection.id, trio.current_time()))
 
     async def _read(self, connection: Connection, stream: Stream, *, push: bool) -> None:
         """Reads to the end of the stream, merging what arrives (I4: go splits its answer)."""

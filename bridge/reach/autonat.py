@@ -6,7 +6,6 @@ Rule numbers (A1 to A11) are those of the checklist the tests are named after.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
@@ -28,6 +27,7 @@ from punchbridge.limits.autonat import (
 )
 from punchbridge.reach.candidates import Scope
 from punchbridge.reach.nat import endpoint_key
+from punchbridge.tasks.rates import Window
 from punchbridge.wire.autonat import SILENCE, Answer, Request
 
 __all__ = ["Choice", "DataMeter", "Quota", "Reachability", "Refused", "Tally", "choose"]
@@ -95,31 +95,20 @@ class Quota:
     """The server's limits (as go-libp2p): requests a minute in all and per peer, with data, and at once."""
 
     def __init__(self) -> None:
-        self._all: deque[tuple[float, PeerId]] = deque()
-        self._data: deque[float] = deque()
+        self._requests = Window(AUTONAT_REQUESTS_PER_MINUTE, _WINDOW, per_key=AUTONAT_REQUESTS_PER_PEER)
+        self._data = Window(AUTONAT_DATA_REQUESTS_PER_MINUTE, _WINDOW)
         self._active: dict[PeerId, int] = {}
 
     def admit(self, peer: PeerId, now: float) -> bool:
         """Counts one request; False when a limit is reached. Every True needs a `release`."""
-        while self._all and now - self._all[0][0] >= _WINDOW:
-            self._all.popleft()
-        mine = sum(other == peer for _, other in self._all)
-        if len(self._all) >= AUTONAT_REQUESTS_PER_MINUTE or mine >= AUTONAT_REQUESTS_PER_PEER:
+        if self._active.get(peer, 0) >= AUTONAT_CONCURRENT_PER_PEER or not self._requests.take(now, peer):
             return False
-        if self._active.get(peer, 0) >= AUTONAT_CONCURRENT_PER_PEER:
-            return False
-        self._all.append((now, peer))
         self._active[peer] = self._active.get(peer, 0) + 1
         return True
 
     def admit_data(self, now: float) -> bool:
         """Counts one request that needs dial data."""
-        while self._data and now - self._data[0] >= _WINDOW:
-            self._data.popleft()
-        if len(self._data) >= AUTONAT_DATA_REQUESTS_PER_MINUTE:
-            return False
-        self._data.append(now)
-        return True
+        return self._data.take(now)
 
     def release(self, peer: PeerId) -> None:
         left = self._active.pop(peer, 0) - 1

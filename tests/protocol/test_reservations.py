@@ -16,7 +16,6 @@ from punchbridge.wire.circuit import CircuitLimit, Status
 from punchbridge_relay.access import Access, Rules, address_key
 from punchbridge_relay.circuits import CircuitTable, Direction
 from punchbridge_relay.limits import MAX_STATS_CIRCUITS, RelayLimits
-from punchbridge_relay.rates import TokenBuckets
 from punchbridge_relay.refusal import Refusal
 from punchbridge_relay.reservations import ReservationTable
 
@@ -336,32 +335,6 @@ def test_what_counts_as_one_address() -> None:
     assert address_key(ip_address("::ffff:11.0.0.1")) == address_key(IP)
     assert address_key(ip_address("2001:db8::1")) == address_key(ip_address("2001:db8::2"))
     assert address_key(None) == "unknown"
-
-
-@given(st.integers(1, 10), st.floats(0.1, 100), st.lists(st.floats(0, 50), max_size=60))
-def test_a_bucket_never_gives_more_than_burst_plus_rate(burst: int, interval: float, waits: list[float]) -> None:
-    buckets = TokenBuckets(burst, interval, 10)
-    now, taken = 0.0, 0
-    for wait in waits:
-        now += wait
-        taken += buckets.take("key", now)
-    assert taken <= burst + now / interval + 1e-6 * (1 + len(waits))
-    assert taken >= min(burst, len(waits))
-
-
-def test_buckets_are_forgotten_when_full_or_too_many() -> None:
-    buckets = TokenBuckets(5, 1.0, 3)
-    for key in range(10):
-        assert buckets.take(key, 0.0)
-    assert len(buckets) == 3
-    assert buckets.take("later", 100.0)
-    assert len(buckets) == 1
-
-
-def test_a_burst_of_zero_switches_the_rate_off() -> None:
-    buckets = TokenBuckets(0, 1.0, 3)
-    assert all(buckets.take("key", 0.0) for _ in range(100))
-    assert len(buckets) == 0
 
 
 @given(st.lists(st.text(max_size=50) | st.text("0123456789abcdef.:/", max_size=50), max_size=3))
