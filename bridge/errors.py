@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from punchbridge.verdict import Verdict
+
 
 class BridgeError(Exception):
     """Base of all our errors. `code` is stable API; the text says what was seen and what to do."""
@@ -93,12 +95,16 @@ class DialTimeout(Unreachable):
 
 
 class DirectRequired(BridgeError):
-    """Only a relayed path exists although a direct one was required. `verdict` is the failure code of the punch."""
+    """Only a relayed path exists although a direct one was required. `verdict` says why: `verdict.code`, `.seen`, …
+
+    The verdict is the value that was made where the failure was seen. `what` is the clause that the text begins with;
+    the verdict's code and message follow it.
+    """
 
     code = "RELAYED"
 
-    def __init__(self, message: str, verdict: str) -> None:
-        super().__init__(message)
+    def __init__(self, what: str, verdict: Verdict) -> None:
+        super().__init__(f"{what}: {verdict.code.value}: {verdict.message}")
         self.verdict = verdict
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
+from punchbridge.verdict import Code, Verdict
+
 Path = Literal["relay", "direct"]
 Role = Literal["initiator", "responder"]
 
@@ -22,16 +24,45 @@ class Event:
     public: ClassVar[bool] = True
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields under their JSON names (a trailing underscore is dropped); tuples become lists."""
+        """The fields under their JSON names (a trailing underscore is dropped); tuples become lists.
+
+        A verdict becomes the five keys of VERDICT_KEYS.
+        """
         out: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
+            if isinstance(value, Verdict):
+                out.update(_told(value))
+                continue
             if isinstance(value, tuple):
                 value = list(value)
             elif isinstance(value, Mapping):
                 value = dict(value)
             out[item.name.rstrip("_")] = value
         return out
+
+    @classmethod
+    def json_keys(cls) -> tuple[str, ...]:
+        """The JSON names of the fields, in the order of `as_dict`."""
+        names: list[str] = []
+        for item in fields(cls):
+            expanded = item.name == "verdict" and issubclass(cls, Failure)
+            names += VERDICT_KEYS if expanded else (item.name.rstrip("_"),)
+        return tuple(names)
+
+
+VERDICT_KEYS = ("code", "message", "seen", "retry_in", "run")
+"""What the field `verdict` is in JSON: the code's word, one line for the user, what was seen, and so on."""
+
+
+def _told(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "code": verdict.code.value,
+        "message": verdict.message,
+        "seen": list(verdict.seen),
+        "retry_in": verdict.retry_in,
+        "run": verdict.run,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,22 +195,52 @@ class PunchSucceeded(Event):
     relay_rtt_ms: float | None = None
 
 
+class Failure:
+    """An event that carries the verdict on a failure; each part of it has a name of its own here and in JSON."""
+
+    verdict: Verdict
+
+    @property
+    def code(self) -> Code:
+        """The word of the table."""
+        return self.verdict.code
+
+    @property
+    def message(self) -> str:
+        """One line for the user."""
+        return self.verdict.message
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """What the system reported, in order."""
+        return self.verdict.seen
+
+    @property
+    def retry_in(self) -> float | None:
+        """Seconds until the next run of punches; None when none follows by itself, or the present run goes on."""
+        return self.verdict.retry_in
+
+    @property
+    def run(self) -> int:
+        """The identity of the run of punches; 0 when the failure belongs to no run."""
+        return self.verdict.run
+
+
 @dataclass(frozen=True, kw_only=True)
-class PunchFailed(Event):
-    """An attempt failed. `code`: from the verdict table; `seen`: errno names and outcomes in order."""
+class PunchFailed(Failure, Event):
+    """An attempt failed. `code`: from the verdict table; `seen`: errno names and outcomes in order; `final`: the last
+    attempt of its run; `retry_in`: seconds until the next run, null when none follows by itself or this run goes on;
+    `run`: counts the runs of this process."""
 
     name = "punch.failed"
     peer: str
     attempt: int
-    code: str
+    verdict: Verdict
     side: Role
     elapsed_ms: float
     final: bool
-    message: str = ""
-    seen: tuple[str, ...] = ()
     local_candidates: tuple[str, ...] = ()
     remote_candidates: tuple[str, ...] = ()
-    retry_in: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,14 +270,13 @@ class P2pUpgrade(Moved, Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class P2pFallback(Moved, Event):
+class P2pFallback(Failure, Moved, Event):
     """The peer stays (or is again) on the relay, and one for each session that went back there. `code`: why, from the
-    verdict table."""
+    verdict table; the rest as in punch.failed."""
 
     name = "p2p_fallback"
     peer: str
-    code: str
-    message: str = ""
+    verdict: Verdict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,11 @@ from punchbridge.api.trio import TrioBridge
 from punchbridge.cli.console import spot
 from punchbridge.cli.exits import Exit
 from punchbridge.errors import BridgeError, DialTimeout, DirectRequired
-from punchbridge.events import P2pFallback, PingResult, PunchFailed
+from punchbridge.events import PingResult
 from punchbridge.identity import peer_text
 from punchbridge.local.target import parse_target
 from punchbridge.transport.base import Connection
+from punchbridge.verdict import Code, Verdict
 
 if TYPE_CHECKING:
     from punchbridge.cli.report import Reporter
@@ -60,9 +61,7 @@ class Pinger:
             if self.sent:
                 await trio.sleep(plan.interval)
             if plan.until_direct and trio.current_time() >= deadline:
-                code = self._verdict()
-                text = f"no direct path within {plan.timeout:g} s: {code}; see docs/troubleshooting.md"
-                raise DirectRequired(text, code)
+                raise DirectRequired(f"no direct path within {plan.timeout:g} s", self._verdict())
             if await self._once() and plan.until_direct:
                 break
         return self._end()
@@ -106,7 +105,7 @@ class Pinger:
         self.report.detail.update(min_ms=ordered[0], median_ms=ordered[len(ordered) // 2], max_ms=ordered[-1])
         return Exit.DONE
 
-    def _verdict(self) -> str:
-        """The code of the last punch that failed, TIMEOUT when none ended."""
-        told = (one.code for one in reversed(self.feed.drain()) if isinstance(one, (PunchFailed, P2pFallback)))
-        return next(told, "TIMEOUT")
+    def _verdict(self) -> Verdict:
+        """Why no direct path stands."""
+        dcutr = self.bridge.host.dcutr
+        return Verdict(Code.DISABLED) if dcutr is None else dcutr.verdict(parse_target(self.plan.target).peer)

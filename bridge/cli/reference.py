@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ def event_table() -> str:
     for kind in events.catalogue().values():
         if kind.__module__ != events.__name__ or not kind.public:
             continue
-        names = ", ".join(f"`{item.name.rstrip('_')}`" for item in fields(kind))
+        names = ", ".join(f"`{key}`" for key in kind.json_keys())
         text = " ".join((kind.__doc__ or "").split())
         rows.append(f"| `{kind.name}` | {names} | {text} |")
     return "\n".join(rows)

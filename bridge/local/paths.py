@@ -17,6 +17,7 @@ from punchbridge.errors import ConnectionLost, DirectRequired, NegotiationFailed
 from punchbridge.host.sessions import SessionHost
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.session import SessionStream
+from punchbridge.verdict import Code, Verdict
 
 if TYPE_CHECKING:
     from punchbridge.eventhub import Subscriber
@@ -212,20 +213,21 @@ def _live(host: Host, peer: PeerId, path: Literal["direct", "relay"]) -> Connect
 async def wait_direct(host: Host, peer: PeerId, wait: float) -> Connection:
     """The direct connection to a connected peer, awaited for at most `wait` seconds.
 
-    Raises DirectRequired: with the verdict as soon as a whole run of punches has failed, at the time-out with the code
-    of the last attempt (TIMEOUT when none has ended, NO_RELAY when the peer is not connected), DISABLED at once when
-    punching is off here. Cancellation leaves nothing behind.
+    Raises DirectRequired: with the verdict of a run of punches as soon as the whole run has failed, at the time-out
+    with that of the last attempt (TIMEOUT when none has ended in that time, NO_RELAY when the peer is not connected),
+    DISABLED at once when punching is off here. A run that had ended before the call answers only when no other can
+    begin within `wait`. Cancellation leaves nothing behind.
     """
     standing = _live(host, peer, "direct")
     if standing is not None:
         return standing
     text = peer_text(peer)
     if host.dcutr is None:
-        raise DirectRequired(f"no direct path to {text}, and punching is switched off here", "DISABLED")
+        raise DirectRequired(f"no direct path to {text}", Verdict(Code.DISABLED))
+    before = host.dcutr.last_outcome(peer)
     with trio.move_on_after(wait):
         return await host.dcutr.wait_direct(peer)
     if not host.swarm.connections(peer):
-        raise DirectRequired(f"no direct path to {text}: it is not connected at all; connect to it first", "NO_RELAY")
-    outcome = host.dcutr.last_outcome(peer)
-    code = "TIMEOUT" if outcome is None or outcome.code is None else outcome.code.value
-    raise DirectRequired(f"no direct path to {text} within {wait:g} s: {code}", code)
+        advice = "Connect to the peer first: a punch is arranged over the connection."
+        raise DirectRequired(f"no direct path to {text}, which is not connected", Verdict(Code.NO_RELAY, advice=advice))
+    raise DirectRequired(f"no direct path to {text} within {wait:g} s", host.dcutr.verdict(peer, before))

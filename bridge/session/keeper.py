@@ -40,6 +40,7 @@ from punchbridge.reach.path import CAP_LEFT, Candidate, Decision, PathKeeper, Pa
 from punchbridge.session.around import Around
 from punchbridge.session.carrier import BROKEN, cap_left
 from punchbridge.session.live import milliseconds
+from punchbridge.verdict import Code, Verdict
 
 if TYPE_CHECKING:
     from punchbridge.session.live import LiveSession
@@ -283,10 +284,8 @@ class Keeper:
     def _no_direct(self) -> DirectRequired:
         """Why a session that runs on direct paths only fails, should none come back."""
         peer, dcutr = self._route.peer, self._host.dcutr
-        outcome = None if dcutr is None else dcutr.last_outcome(peer)
-        code = "DISABLED" if dcutr is None else "TIMEOUT" if outcome is None or outcome.code is None else outcome.code
-        text = str(getattr(code, "value", code))
-        return DirectRequired(f"the direct path to {peer_text(peer)} was lost and none came back: {text}", text)
+        verdict = Verdict(Code.DISABLED) if dcutr is None else dcutr.verdict(peer)
+        return DirectRequired(f"the direct path to {peer_text(peer)} was lost and none came back", verdict)
 
     def _keep_spare(self, decision: Decision, usable: list[Candidate], active: Candidate) -> None:
         """A capped circuit in use gets a successor in time, so that the move costs one round trip."""

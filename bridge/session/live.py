@@ -255,6 +255,5 @@ def _path_news(switched: SessionSwitched, connection: Connection) -> P2pUpgrade 
         local, remote = str(connection.local), str(connection.remote)
         return P2pUpgrade(peer=switched.peer, local=local, remote=remote, **moved)
     if (switched.from_, switched.to) == ("direct", "relay"):
-        lost = Verdict(Code.DIRECT_LOST)
-        return P2pFallback(peer=switched.peer, code=lost.code.value, message=lost.message, **moved)
+        return P2pFallback(peer=switched.peer, verdict=Verdict(Code.DIRECT_LOST), **moved)
     return None

@@ -38,6 +38,7 @@ from punchbridge.sessions import Attach, Refusal, Session
 from punchbridge.sessions.budget import Budget
 from punchbridge.sessions.frames import HEADER, FrameReader, Kind, UnknownVersion, refuse
 from punchbridge.tasks.supervise import supervise
+from punchbridge.verdict import Code, Verdict
 
 if TYPE_CHECKING:
     from punchbridge.transport.base import Connection, Stream
@@ -326,7 +327,9 @@ class SessionService:
 def _why(session: LiveSession, service: str) -> BridgeError:
     over = session.machine.over
     if over is not None and over.code == Refusal.PATH_NOT_ALLOWED.name:
-        return DirectRequired(f"{peer_text(session.peer)} does not take {service} on this path", over.code)
+        return DirectRequired(
+            f"{peer_text(session.peer)} does not take {service} on this path", Verdict(Code.PATH_NOT_ALLOWED)
+        )
     if over is not None and over.code == Refusal.TOO_MANY.name:
         advice = "close some, or spread them: a second bridge (or `punchbridge forward`) is another peer"
         return LimitExceeded(f"{peer_text(session.peer)} holds as many sessions of ours as it takes; {advice}")

@@ -81,7 +81,12 @@ class Tally:
                 "remote": event.remote,
             }
         elif isinstance(event, PunchFailed) and self.punches.get(event.peer, {}).get("outcome") != "direct":
-            self.punches[event.peer] = {"outcome": "relay", "attempt": event.attempt, "code": event.code}
+            self.punches[event.peer] = {
+                "outcome": "relay",
+                "attempt": event.attempt,
+                "code": event.code.value,
+                "run": event.run,
+            }
 
     def into(self, report: Reporter) -> None:
         """Puts what was counted into the summary."""

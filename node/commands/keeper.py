@@ -33,6 +33,7 @@ from punchbridge.events import (
 )
 from punchbridge.limits.programs import REDIAL_BACKOFF_FIRST, REDIAL_BACKOFF_MOST
 from punchbridge.local.peer import synthesized_address
+from punchbridge.verdict import Code, Verdict
 from punchbridge_node.commands.application import final, open_node, refused
 from punchbridge_node.commands.flags import NodeFlags
 from punchbridge_node.commands.paths import Paths
@@ -78,12 +79,14 @@ class Keeper:
     report: Reporter
     paths: Paths
     goal: Goal
-    verdict: str = "TIMEOUT"
+    verdict: Verdict = field(default_factory=lambda: Verdict(Code.TIMEOUT))
+    """Of the last attempt to become direct since the peer was connected."""
     link: PeerLink | None = None
     _channel: Any = None
     _retired: set[asyncio.Task[None]] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _retry_at: float | None = None
+    _next_run: float | None = None
+    """When the next run of punches begins, infinity when none follows; None while one may be under way."""
 
     @property
     def path(self) -> str:
@@ -144,18 +147,28 @@ class Keeper:
 
     async def _until_direct(self) -> None:
         """Raises DirectRequired with the verdict when no direct path stands in time."""
-        deadline = time.monotonic() + self.goal.timeout
+        began = time.monotonic()
+        deadline = began + self.goal.timeout
         while self.path != "direct":
-            left = deadline - time.monotonic()
-            hopeless = self._retry_at is not None and self._retry_at > deadline
-            if left <= 0 or hopeless:
+            now = time.monotonic()
+            left = deadline - now
+            if left <= 0:
+                raise DirectRequired(f"no direct path to {self.goal.peer} within {self.goal.timeout:g} s", self.verdict)
+            if self._next_run is not None and self._next_run > deadline:
                 raise DirectRequired(
-                    f"no direct path to {self.goal.peer} within {self.goal.timeout:g} s: {self.verdict}; "
-                    "docs/troubleshooting.md says what to do, or leave --require-direct out",
-                    self.verdict,
+                    f"no direct path to {self.goal.peer} after {now - began:.1f} s, and {self._rest()}", self.verdict
                 )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._step(), left)
+
+    def _rest(self) -> str:
+        """Why it is of no use to wait for the rest of the time."""
+        if self.verdict.retry_in is None:
+            return "no other run of punches follows by itself"
+        return (
+            f"the next run of punches, {self.verdict.retry_in:.0f} s after this one, "
+            f"begins after the {self.goal.timeout:g} s of --timeout"
+        )
 
     async def _step(self) -> None:
         """Waits until something happened to the paths or the link, and acts on it."""
@@ -197,6 +210,8 @@ class Keeper:
         deadline = time.monotonic() + self.goal.timeout
         pause = REDIAL_BACKOFF_FIRST
         self.report.progress(f"the {before} path is gone ({reason}), reconnecting")
+        # What an earlier connection has seen says nothing of the one that comes.
+        self.verdict, self._next_run = Verdict(Code.TIMEOUT), None
         while True:
             left = deadline - time.monotonic()
             try:
@@ -250,10 +265,6 @@ class Keeper:
             self._retired.add(task)
             task.add_done_callback(self._retired.discard)
 
-    def _path_or(self, first: str) -> str:
-        """The path now; before the handshake has ended, the one it goes over."""
-        return first if self.path == "none" else self.path
-
     def _policy(self, path: Literal["direct", "relay"]) -> Literal["any", "direct", "relay"]:
         """A session starts on any path and moves; on plain streams the direct one must be asked for."""
         if self.goal.relay_only:
@@ -294,16 +305,17 @@ class Keeper:
                 self.report.progress(None)
             self._wake.set()
         elif isinstance(event, PunchStarted):
-            self._retry_at = None
+            self._next_run = None
             self.report.progress(f"punching, attempt {event.attempt}")
         elif isinstance(event, PunchFailed):
-            self.verdict = event.code
+            self.verdict = event.verdict
             if event.final:
-                self._retry_at = time.monotonic() + (event.retry_in if event.retry_in is not None else float("inf"))
+                if event.code is not Code.RELAY_LOST:  # after that a fresh circuit begins the next run at once
+                    self._next_run = time.monotonic() + (float("inf") if event.retry_in is None else event.retry_in)
                 self.report.progress(None)
                 self._wake.set()
         elif isinstance(event, P2pFallback):
-            self.verdict = event.code
+            self.verdict = event.verdict
             self._wake.set()
 
 
@@ -328,5 +340,5 @@ async def dial_peer(bridge: Bridge, feed: Feed, report: Reporter, flags: NodeFla
             await node.close()
             await keeper.close()
     if goal.require_direct and report.path != "direct":
-        raise DirectRequired(f"the time is over and {goal.peer} was reached over a relay only", keeper.verdict)
+        raise DirectRequired(f"--duration is over and {goal.peer} was reached over a relay only", keeper.verdict)
     return 0

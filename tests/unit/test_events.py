@@ -7,7 +7,8 @@ import json
 import pytest
 
 from punchbridge.eventhub import EventHub
-from punchbridge.events import Event, FlowStats, NodeStarted, PathChanged, catalogue
+from punchbridge.events import Event, FlowStats, NodeStarted, PathChanged, PunchFailed, catalogue
+from punchbridge.verdict import Code, Verdict
 
 PROMISED = {
     "node.started", "relay.listening", "reservation.accepted", "reservation.lost", "connection.opened",
@@ -63,3 +64,25 @@ def test_a_subscriber_that_raises_is_reported_and_keeps_no_event_from_the_others
     assert seen == [event, event]
     assert [record.exc_info is not None for record in caplog.records] == [True, False]
     assert "node.started" in caplog.text
+
+
+def test_a_verdict_becomes_keys_of_its_own() -> None:
+    verdict = Verdict(Code.RESET_BY_NAT, ("ECONNREFUSEDx3",), "the fourth dial", retry_in=30.0, run=7)
+    event = PunchFailed(peer="p", attempt=3, verdict=verdict, side="responder", elapsed_ms=1.0, final=True)
+    told = event.as_dict()
+    assert tuple(told) == PunchFailed.json_keys()
+    assert json.loads(json.dumps(told)) == {
+        "peer": "p",
+        "attempt": 3,
+        "code": "RESET_BY_NAT",
+        "message": verdict.message,
+        "seen": ["ECONNREFUSEDx3"],
+        "retry_in": 30.0,
+        "run": 7,
+        "side": "responder",
+        "elapsed_ms": 1.0,
+        "final": True,
+        "local_candidates": [],
+        "remote_candidates": [],
+    }
+    assert (event.code, event.message, event.seen) == (verdict.code, verdict.message, verdict.seen)

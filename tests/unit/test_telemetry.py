@@ -30,6 +30,7 @@ from punchbridge.events import (
     Summary,
     catalogue,
 )
+from punchbridge.verdict import Code, Verdict
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 
@@ -107,7 +108,7 @@ def test_every_error_class_has_an_exit_code() -> None:
     assert exit_code(errors.RelayRefused("x", "NO_RESERVATION")) is Exit.RELAY_REFUSED
     assert exit_code(errors.DialTimeout("x")) is Exit.UNREACHABLE
     assert exit_code(errors.AddressError("x")) is Exit.USAGE
-    assert exit_code(errors.DirectRequired("x", "TIMEOUT")) is Exit.RELAYED
+    assert exit_code(errors.DirectRequired("x", Verdict(Code.TIMEOUT))) is Exit.RELAYED
     assert exit_code(ValueError("x")) is Exit.ERROR
     assert exit_code(ValueError("x"), {ValueError: Exit.USAGE}) is Exit.USAGE
     assert set(MEANING) == set(Exit)

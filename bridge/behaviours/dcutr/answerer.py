@@ -10,6 +10,7 @@ from collections.abc import Callable
 import trio
 
 from punchbridge.behaviours.dcutr.attempt import Attempt
+from punchbridge.behaviours.dcutr.books import Exchanges
 from punchbridge.behaviours.dcutr.context import Facts, PunchContext, Won
 from punchbridge.behaviours.dcutr.exchange import Failed, sorted_errors
 from punchbridge.behaviours.dcutr.explain import evidence_for, explain
@@ -18,7 +19,7 @@ from punchbridge.errors import BridgeError
 from punchbridge.limits.punch import DCUTR_EXCHANGE_TIMEOUT
 from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.tasks.nurseries import flat_nursery
-from punchbridge.transport.base import Stream
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.verdict import Code
 from punchbridge.wire.dcutr import Answerer, Schedule, role_of
@@ -26,28 +27,41 @@ from punchbridge.wire.dcutr import Answerer, Schedule, role_of
 __all__ = ["answer"]
 
 
-async def answer(context: PunchContext, stream: Stream, exchange: int, note: Callable[[Facts], None]) -> PunchOutcome:
-    """Serves one exchange, the `exchange`-th (from 1) on this relayed connection; told by events on both ends.
+async def answer(
+    context: PunchContext, stream: Stream, exchanges: Exchanges, note: Callable[[Facts], None]
+) -> PunchOutcome:
+    """Serves one exchange, the last that `exchanges` has counted on this relayed connection; events tell both ends.
 
     The stream is closed or reset at the end. Raises nothing but cancellation.
     """
     relayed = stream.connection
-    attempts = context.policy.attempts
-    attempt = (exchange - 1) % attempts + 1  # the opener counts anew in each run; the number is not on the wire
-    facts = Facts(relayed.peer, "responder", attempt, trio.current_time())
+    policy = context.policy
+    attempt = exchanges.attempt(policy)
+    facts = Facts(relayed.peer, "responder", attempt, trio.current_time(), run=exchanges.run)
     note(facts)
     try:
         with sorted_errors(relayed):
-            won = await _exchange(context, stream, facts, exchange)
+            won = await _exchange(context, stream, facts, exchanges.count)
         return context.succeeded(facts, won)
     except Failed as failed:
         stream.reset()
         facts.detail = failed.detail
-        final = attempt >= attempts or failed.code in (Code.NO_CANDIDATES, Code.RELAY_LOST)
-        return context.failure(facts, failed.code, final=final)
+        final = attempt >= policy.attempts or failed.code in (Code.NO_CANDIDATES, Code.RELAY_LOST)
+        follows = final and not relayed.closed.is_set() and _opens_again(relayed)
+        retry_in = exchanges.pause(policy) if follows else None
+        return context.failure(facts, failed.code, final=final, retry_in=retry_in)
     except BaseException:  # cancelled: the peer must not wait for the rest of the exchange
         stream.reset()
         raise
+
+
+def _opens_again(relayed: Connection) -> bool:
+    """True when the peer begins another run by itself. Ours do; go-libp2p and rust-libp2p punch once on a circuit."""
+    told = relayed.identify
+    if told is None:
+        return False
+    # An application may give another agent; a node of ours without sessions has no protocol of ours.
+    return told.agent.startswith("punchbridge/") or any(one.startswith("/punchbridge/") for one in told.protocols)
 
 
 async def _exchange(context: PunchContext, stream: Stream, facts: Facts, exchange: int) -> Won:

@@ -15,6 +15,7 @@ from punchbridge.behaviours.dcutr.policy import DcutrPolicy
 from punchbridge.events import Role
 from punchbridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
 from punchbridge.transport.base import Connection
+from punchbridge.verdict import new_run
 
 __all__ = ["ActivePunch", "Exchanges"]
 
@@ -42,14 +43,23 @@ class Exchanges:
     """The exchanges that the peer opened on one relayed connection."""
 
     count: int = 0
+    run: int = 0
+    """The run of the last exchange. The opener counts its attempts anew in each run; the number is not on the wire."""
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=DCUTR_EXCHANGES_PER_MINUTE))
 
-    def admit(self, now: float) -> bool:
+    def admit(self, now: float, policy: DcutrPolicy) -> bool:
+        """Counts an exchange; False when the peer has opened too many in the last minute."""
         if len(self.recent) == self.recent.maxlen and now - self.recent[0] < 60.0:
             return False
         self.count += 1
+        if self.attempt(policy) == 1:
+            self.run = new_run()
         self.recent.append(now)
         return True
+
+    def attempt(self, policy: DcutrPolicy) -> int:
+        """The number of the last exchange within its run, from 1."""
+        return (self.count - 1) % policy.attempts + 1
 
     def pause(self, policy: DcutrPolicy) -> float:
         """Seconds that the opener, when it goes by our policy, waits after the run of the last exchange."""

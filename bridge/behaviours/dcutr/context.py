@@ -31,7 +31,7 @@ from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Connection
 from punchbridge.transport.link import Link
 from punchbridge.transport.tcp.simultaneous import How
-from punchbridge.verdict import TABLE, Code
+from punchbridge.verdict import Code, Verdict
 
 __all__ = ["Facts", "PunchContext", "Won"]
 
@@ -64,6 +64,8 @@ class Facts:
     won: Won | None = None
     """Known here first: what is done behind a win may be cancelled, the connection stands."""
     detail: str = ""
+    run: int = 0
+    """The run of punches that the attempt belongs to."""
 
 
 class PunchContext:
@@ -144,6 +146,10 @@ class PunchContext:
         announced = set(self.swarm.announced())
         return any(addr in announced for addr in candidates)
 
+    def circuit(self, peer: PeerId) -> int | None:
+        """The id of the newest relayed connection to a peer."""
+        return max((c.id for c in self.swarm.connections(peer) if c.path == "relay"), default=None)
+
     def source(self, endpoint: Endpoint) -> tuple[str, int] | None:
         """The listening (ip, port) to dial an endpoint from (D17)."""
         bound = self.swarm.listen_port(endpoint.ip.version, endpoint.proto)
@@ -196,38 +202,35 @@ class PunchContext:
             facts.side,
             final=True,
             elapsed=elapsed,
-            seen=facts.evidence.seen(),
+            ended=trio.current_time(),
             how=won.how,
             connection=won.connection.id,
         )
 
     def failure(self, facts: Facts, code: Code, *, final: bool, retry_in: float | None = None) -> PunchOutcome:
         """Emits the event of a failed attempt and returns the outcome."""
-        row = TABLE[code]
+        now = trio.current_time()
+        verdict = Verdict(code, facts.evidence.seen(), facts.detail, retry_in=retry_in, run=facts.run)
         outcome = PunchOutcome(
             facts.peer,
-            code,
+            verdict,
             facts.attempt,
             facts.side,
             final=final,
-            elapsed=trio.current_time() - facts.began,
-            message=f"{facts.detail + ': ' if facts.detail else ''}{row.meaning} {row.advice}",
-            seen=facts.evidence.seen(),
-            retry_in=retry_in,
+            elapsed=now - facts.began,
+            ended=now,
+            circuit=self.circuit(facts.peer),
         )
         self.swarm.events.emit(
             PunchFailed(
                 peer=peer_text(facts.peer),
                 attempt=facts.attempt,
-                code=code.value,
+                verdict=verdict,
                 side=facts.side,
                 elapsed_ms=round(outcome.elapsed * 1000, 3),
                 final=final,
-                message=outcome.message,
-                seen=outcome.seen,
                 local_candidates=tuple(map(str, facts.local)),
                 remote_candidates=tuple(map(str, facts.remote)),
-                retry_in=retry_in,
             )
         )
         return outcome

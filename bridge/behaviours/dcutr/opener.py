@@ -32,7 +32,7 @@ from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.link import Link
 from punchbridge.transport.tcp.dial import Dial
-from punchbridge.verdict import Code
+from punchbridge.verdict import Code, new_run
 from punchbridge.wire.dcutr import PROTOCOL, Opener, Schedule, role_of
 
 __all__ = ["OpenerRun"]
@@ -50,6 +50,7 @@ class OpenerRun:
         self._context = context
         self._relayed = relayed
         self._retry_in = retry_in
+        self._run = new_run()
         self._note = note
         self._scope = context.scope_for(relayed)
 
@@ -64,7 +65,7 @@ class OpenerRun:
         attempts = self._context.policy.attempts
         attempt = 1
         while True:
-            facts = Facts(self._relayed.peer, "initiator", attempt, trio.current_time())
+            facts = Facts(self._relayed.peer, "initiator", attempt, trio.current_time(), run=self._run)
             self._note(facts)
             try:
                 return self._context.succeeded(facts, await self._attempt(facts))

@@ -14,7 +14,7 @@ from punchbridge.limits.punch import (
     DCUTR_RETRY_FIRST,
     DCUTR_RETRY_MAX,
 )
-from punchbridge.verdict import Code
+from punchbridge.verdict import Code, Verdict
 
 __all__ = ["DcutrPolicy", "PunchOutcome"]
 
@@ -36,17 +36,23 @@ class DcutrPolicy:
 
 @dataclass(frozen=True)
 class PunchOutcome:
-    """How the last attempt with a peer ended. `code` is None after a success."""
+    """How the last attempt with a peer ended. `verdict` is None after a success."""
 
     peer: PeerId
-    code: Code | None
+    verdict: Verdict | None
     attempt: int
     side: Literal["initiator", "responder"]
     final: bool
     elapsed: float
     """Seconds since CONNECT was sent or received."""
-    message: str = ""
-    seen: tuple[str, ...] = ()
+    ended: float
+    """When it ended, on trio's clock."""
+    circuit: int | None = None
+    """The newest relayed connection to the peer at that time."""
     how: Literal["connect", "accept", "dial"] | None = None
     connection: int | None = None
-    retry_in: float | None = None
+
+    @property
+    def code(self) -> Code | None:
+        """The word of the verdict; None after a success."""
+        return None if self.verdict is None else self.verdict.code

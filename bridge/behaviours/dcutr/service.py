@@ -35,7 +35,7 @@ from punchbridge.limits.punch import (
 from punchbridge.reach.verdict import judge
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Connection, Stream
-from punchbridge.verdict import TABLE, Code
+from punchbridge.verdict import TABLE, Code, Verdict
 from punchbridge.wire.dcutr import PROTOCOL
 
 __all__ = ["Dcutr"]
@@ -86,6 +86,16 @@ class Dcutr:
         """How the last attempt with a peer ended; None when there was none."""
         return self._outcomes.get(peer)
 
+    def verdict(self, peer: PeerId, since: PunchOutcome | None = None) -> Verdict:
+        """Why no direct connection to the peer stands: the verdict of the last attempt; TIMEOUT when none has ended.
+
+        since: an outcome from `last_outcome`; the attempts up to that one do not count.
+        """
+        outcome = self._outcomes.get(peer)
+        if outcome is None or outcome.verdict is None or outcome is since:
+            return Verdict(Code.TIMEOUT)
+        return outcome.verdict
+
     def active(self, peer: PeerId) -> bool:
         """True while a punch with the peer is under way."""
         return peer in self._active
@@ -93,17 +103,36 @@ class Dcutr:
     async def wait_direct(self, peer: PeerId) -> Connection:
         """Waits for a direct connection to the peer.
 
-        Raises DirectRequired, with the verdict's code, once a whole run of attempts has failed. The caller sets the
-        deadline; cancelling leaves nothing behind.
+        Raises DirectRequired, with the verdict, once a whole run of attempts has failed that was under way at the call
+        or began after it. A run that had failed before answers only when its verdict is still true: the circuit is the
+        one that the run had, and the next run begins after the caller's deadline. The caller sets the deadline;
+        cancelling leaves nothing behind.
         """
+        before = self._outcomes.get(peer)
         while True:
             best = self._swarm.best(peer)
             if best is not None and best.path == "direct":
                 return best
             outcome = self._outcomes.get(peer)
-            if outcome is not None and outcome.final and outcome.code is not None and not self.active(peer):
-                raise DirectRequired(f"no direct connection to {peer_text(peer)}: {outcome.message}", outcome.code)
+            if (
+                outcome is not None
+                and outcome.final
+                and outcome.verdict is not None
+                and not self.active(peer)
+                and (outcome is not before or self._stands(outcome))
+            ):
+                raise DirectRequired(f"no direct connection to {peer_text(peer)}", outcome.verdict)
             await self._news.wait()
+
+    def _stands(self, outcome: PunchOutcome) -> bool:
+        """True when the failure of an earlier run says all there is to say until the caller's deadline."""
+        assert outcome.verdict is not None
+        pause = outcome.verdict.retry_in
+        if outcome.verdict.code is Code.RELAY_LOST:  # a fresh circuit begins a run at once
+            return False
+        if pause is not None and outcome.ended + pause < trio.current_effective_deadline():
+            return False
+        return outcome.circuit is not None and outcome.circuit == self._context.circuit(outcome.peer)
 
     # --- events -------------------------------------------------------------------------------------------
 
@@ -167,10 +196,7 @@ class Dcutr:
         """Tells that the relay carries the flows again; not when the peer went away altogether."""
         await trio.sleep(DCUTR_SETTLE)
         if self._direct_to(peer) is None and self._relayed_to(peer) is not None:
-            row = TABLE[Code.DIRECT_LOST]
-            self._swarm.events.emit(
-                P2pFallback(peer=peer_text(peer), code=row.code.value, message=f"{row.meaning} {row.advice}")
-            )
+            self._swarm.events.emit(P2pFallback(peer=peer_text(peer), verdict=Verdict(Code.DIRECT_LOST)))
 
     def _tell(self) -> None:
         self._news.set()
@@ -270,7 +296,7 @@ class Dcutr:
             stream.reset()  # both sides dialled the other over a relay: the one with the smaller id gives way
             return
         exchanges = self._exchanges.setdefault(relayed.id, Exchanges())
-        if not exchanges.admit(trio.current_time()):
+        if not exchanges.admit(trio.current_time(), self._context.policy):
             stream.reset()
             return
         punch = self._enter(peer, "responder")
@@ -282,7 +308,7 @@ class Dcutr:
                     busy.overtaken = True
                     busy.scope.cancel()
                     await busy.done.wait()
-                outcome = await answer(self._context, stream, exchanges.count, punch.note)
+                outcome = await answer(self._context, stream, exchanges, punch.note)
         finally:
             if outcome is None:
                 stream.reset()
@@ -330,10 +356,8 @@ class Dcutr:
             connection = self._swarm.connection(outcome.connection) if outcome.connection is not None else None
             if connection is not None:
                 self._upgraded(connection, outcome.attempt)
-            elif outcome.code is not None and outcome.final and self._direct_to(outcome.peer) is None:
-                self._swarm.events.emit(
-                    P2pFallback(peer=peer_text(outcome.peer), code=outcome.code.value, message=outcome.message)
-                )
+            elif outcome.verdict is not None and outcome.final and self._direct_to(outcome.peer) is None:
+                self._swarm.events.emit(P2pFallback(peer=peer_text(outcome.peer), verdict=outcome.verdict))
         self._tell()
 
     def _upgraded(self, connection: Connection, attempt: int) -> None:

@@ -114,7 +114,7 @@ async def test_a_peer_without_dcutr_is_named_so_and_tried_again_later() -> None:
         assert (await listener.record.wait(P2pFallback)).code == "PEER_UNSUPPORTED"
         with trio.fail_after(5), pytest.raises(DirectRequired) as caught:
             await listener.puncher.wait_direct(dialer.peer)
-        assert caught.value.verdict == "PEER_UNSUPPORTED"
+        assert caught.value.verdict.code == "PEER_UNSUPPORTED"
 
 
 async def test_a_peer_that_tells_of_dcutr_after_its_refusal_is_punched_at_once() -> None:

@@ -59,7 +59,7 @@ def test_direct_required_without_a_punch_tells_the_verdict() -> None:
         assert caught.value.details().startswith("RELAYED: ")
         error = dialer.last_error(listener.peer_id)
         assert isinstance(error, punchbridge.DirectRequired)
-        assert error.verdict == "DISABLED"
+        assert error.verdict.code == "DISABLED"
         with pytest.raises(punchbridge.DirectRequired):
             dialer.wait_direct(listener.peer_id, 1)
         with dialer.channel(circuit, path="relay") as channel:

@@ -32,7 +32,7 @@ def test_server_for_direct_paths_refuses_the_relay_and_says_so() -> None:
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         error = dialer.last_error(listener.peer_id)
         assert isinstance(error, punchbridge.DirectRequired)
-        assert error.verdict == "PATH_NOT_ALLOWED"
+        assert error.verdict.code == "PATH_NOT_ALLOWED"
         server.stop(None)
 
 
@@ -158,5 +158,5 @@ async def test_session_that_must_be_direct_fails_with_the_reason_when_no_direct_
         connection.abort("CUT")
         with trio.fail_after(5), pytest.raises(punchbridge.DirectRequired) as failed:
             await stream.receive_some()
-        assert failed.value.verdict == "DISABLED"
+        assert failed.value.verdict.code == "DISABLED"
         stream.abort()

@@ -194,7 +194,7 @@ async def test_service_for_direct_paths_takes_direct_ones_and_one_for_relayed_do
         await said(await both.open("/test/direct"), b"direct")
         with pytest.raises(DirectRequired) as refused:
             await both.open("/test/relay")
-        assert refused.value.verdict == "PATH_NOT_ALLOWED"
+        assert refused.value.verdict.code == "PATH_NOT_ALLOWED"
 
 
 async def test_later_carrier_on_a_path_not_allowed_is_refused_and_the_session_stays() -> None:
