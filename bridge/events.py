@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from punchbridge.verdict import Code, Verdict
+from punchbridge.verdict import VERDICT_KEYS, Failure, Verdict
 
 Path = Literal["relay", "direct"]
 Role = Literal["initiator", "responder"]
@@ -32,7 +32,7 @@ class Event:
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, Verdict):
-                out.update(_told(value))
+                out.update(value.as_dict())
                 continue
             if isinstance(value, tuple):
                 value = list(value)
@@ -49,20 +49,6 @@ class Event:
             expanded = item.name == "verdict" and issubclass(cls, Failure)
             names += VERDICT_KEYS if expanded else (item.name.rstrip("_"),)
         return tuple(names)
-
-
-VERDICT_KEYS = ("code", "message", "seen", "retry_in", "run")
-"""What the field `verdict` is in JSON: the code's word, one line for the user, what was seen, and so on."""
-
-
-def _told(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "code": verdict.code.value,
-        "message": verdict.message,
-        "seen": list(verdict.seen),
-        "retry_in": verdict.retry_in,
-        "run": verdict.run,
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,37 +179,6 @@ class PunchSucceeded(Event):
     dials: int = 1
     direct_rtt_ms: float | None = None
     relay_rtt_ms: float | None = None
-
-
-class Failure:
-    """An event that carries the verdict on a failure; each part of it has a name of its own here and in JSON."""
-
-    verdict: Verdict
-
-    @property
-    def code(self) -> Code:
-        """The word of the table."""
-        return self.verdict.code
-
-    @property
-    def message(self) -> str:
-        """One line for the user."""
-        return self.verdict.message
-
-    @property
-    def seen(self) -> tuple[str, ...]:
-        """What the system reported, in order."""
-        return self.verdict.seen
-
-    @property
-    def retry_in(self) -> float | None:
-        """Seconds until the next run of punches; None when none follows by itself, or the present run goes on."""
-        return self.verdict.retry_in
-
-    @property
-    def run(self) -> int:
-        """The identity of the run of punches; 0 when the failure belongs to no run."""
-        return self.verdict.run
 
 
 @dataclass(frozen=True, kw_only=True)

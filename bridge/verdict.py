@@ -11,8 +11,12 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-__all__ = ["TABLE", "Code", "Row", "Verdict", "new_run"]
+__all__ = ["TABLE", "VERDICT_KEYS", "Code", "Failure", "Row", "Verdict", "new_run"]
+
+VERDICT_KEYS = ("code", "message", "seen", "retry_in", "run")
+"""What a verdict is in JSON: the code's word, one line for the user, what was seen, and so on."""
 
 
 class Code(StrEnum):
@@ -241,3 +245,44 @@ class Verdict:
         """One line for the user: what happened, and what to do."""
         detail = f"{self.detail}: " if self.detail else ""
         return f"{detail}{self.row.meaning} {self.advice}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The keys of VERDICT_KEYS, as values that JSON knows."""
+        return {
+            "code": self.code.value,
+            "message": self.message,
+            "seen": list(self.seen),
+            "retry_in": self.retry_in,
+            "run": self.run,
+        }
+
+
+class Failure:
+    """What carries a verdict, such as an event: each part of the verdict has a name of its own, here and in JSON."""
+
+    verdict: Verdict
+
+    @property
+    def code(self) -> Code:
+        """The word of the table."""
+        return self.verdict.code
+
+    @property
+    def message(self) -> str:
+        """One line for the user."""
+        return self.verdict.message
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """What the system reported, in order."""
+        return self.verdict.seen
+
+    @property
+    def retry_in(self) -> float | None:
+        """Seconds until the next run of punches; None when none follows by itself, or the present run goes on."""
+        return self.verdict.retry_in
+
+    @property
+    def run(self) -> int:
+        """The identity of the run of punches; 0 when the failure belongs to no run."""
+        return self.verdict.run
