@@ -1,13 +1,14 @@
-"""What happened, as values: one frozen dataclass for each event.
+"""What happened in the library, as values: one frozen dataclass for each event.
 
-The class's `name` and its fields are stable API: `--json`, metrics and the docs are made from this module. Peer
-ids and addresses are text here. Events know nothing of who reads them.
+The class's `name` and its fields are stable API: `--json`, metrics and the docs are made from them. Peer ids and
+addresses are text here. Events know nothing of who reads them, and this module knows no application: the programs
+have events of their own in `punchbridge.cli.events`, `punchbridge_relay.events` and `punchbridge_node.events`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from punchbridge.verdict import VERDICT_KEYS, Failure, Verdict
@@ -58,15 +59,6 @@ class NodeStarted(Event):
     name = "node.started"
     peer_id: str
     listen: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RelayListening(Event):
-    """The relay program accepts reservations. `addrs` end in /p2p/ID."""
-
-    name = "relay.listening"
-    peer_id: str
-    addrs: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,17 +227,6 @@ class P2pFallback(Failure, Moved, Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PathChanged(Event):
-    """The path that carries the application to this peer changed."""
-
-    name = "path.changed"
-    peer: str
-    from_: Path | Literal["none"]
-    to: Path | Literal["none"]
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class SessionSwitched(Event):
     """A session goes on over another carrier. `gap_ms`: time without one (0 for a planned move); `replayed`: bytes
     sent again; round trips are those of the connections left and taken."""
@@ -279,63 +260,6 @@ class SessionKept(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HandshakeCompleted(Event):
-    """The application's handshake with a peer ended well."""
-
-    name = "handshake.completed"
-    peer: str
-    path: str
-    user_agent: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowStats(Event):
-    """Messages by type, sent to and received from a peer, since the program started; they never step back."""
-
-    name = "flow.stats"
-    peer: str
-    path: str
-    sent: Mapping[str, int] = field(default_factory=dict)
-    received: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RelayStats(Event):
-    """The relay's counters. `bytes`: payload carried by all circuits; `per_circuit`: the live ones."""
-
-    name = "relay.stats"
-    reservations: int
-    circuits: int
-    bytes_: int
-    refused: Mapping[str, int] = field(default_factory=dict)
-    per_circuit: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class CircuitOpened(Event):
-    """The relay joined two peers."""
-
-    name = "circuit.opened"
-    circuit: int
-    source: str
-    target: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class CircuitClosed(Event):
-    """A circuit ended. Bytes are counted per direction."""
-
-    name = "circuit.closed"
-    circuit: int
-    source: str
-    target: str
-    reason: str
-    bytes_to_target: int
-    bytes_to_source: int
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class AutonatResult(Event):
     """What AutoNAT v2 found for one of our addresses. `reachability`: public, private or unknown. `status`: the
     server's DialStatus, or NO_ANSWER when it dropped the request after the time of a dial, and answers others."""
@@ -349,52 +273,9 @@ class AutonatResult(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PingResult(Event):
-    """One round trip of `punchbridge ping`; `rtt_ms` None: it was lost. `remote`: the peer's end of the path."""
-
-    name = "ping.result"
-    peer: str
-    count: int
-    path: Path
-    remote: str
-    rtt_ms: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class IdentifyResult(Event):
-    """What `punchbridge identify` learned. `observed`: our address as the peer sees it, None over a relay."""
-
-    name = "identify.result"
-    peer: str
-    path: Path
-    remote: str
-    agent: str
-    protocol_version: str
-    protocols: tuple[str, ...]
-    listen: tuple[str, ...]
-    observed: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class ErrorEvent(Event):
     """Something failed that the user should know. `message` says what to do."""
 
     name = "error"
     code: str
     message: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary(Event):
-    """The last line: how the program ended."""
-
-    name = "summary"
-    exit_code: int
-    path: str | None = None
-    seconds: float = 0.0
-    detail: Mapping[str, Any] = field(default_factory=dict)
-
-
-def catalogue() -> dict[str, type[Event]]:
-    """All event classes by name: the schema that docs and tests are made from."""
-    return {kind.name: kind for kind in Event.__subclasses__()}

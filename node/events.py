@@ -1,16 +1,48 @@
-"""What happened at a peer, beside the events that every program prints: rejections and disconnections.
+"""What happens between the node and its peers: handshakes, paths, counted messages, disconnections.
 
-Plain values; they know nothing of who reads them. Not printed by `--json`, hence not `public`.
+Plain values; they know nothing of who reads them. Those that are not `public` serve the rooms inside and are not
+printed by `--json`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-from punchbridge.events import ErrorEvent, Event, FlowStats, HandshakeCompleted
+from punchbridge.events import Event, Path
 
-__all__ = ["ErrorEvent", "Event", "FlowStats", "HandshakeCompleted", "HandshakeRefused", "PeerDisconnected"]
+
+@dataclass(frozen=True, kw_only=True)
+class HandshakeCompleted(Event):
+    """The application's handshake with a peer ended well."""
+
+    name = "handshake.completed"
+    peer: str
+    path: str
+    user_agent: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowStats(Event):
+    """Messages by type, sent to and received from a peer, since the program started; they never step back."""
+
+    name = "flow.stats"
+    peer: str
+    path: str
+    sent: Mapping[str, int] = field(default_factory=dict)
+    received: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathChanged(Event):
+    """The path that carries the application to this peer changed."""
+
+    name = "path.changed"
+    peer: str
+    from_: Path | Literal["none"]
+    to: Path | Literal["none"]
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

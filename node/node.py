@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from punchbridge.events import Event
 from punchbridge.tasks.supervise import guarded
 
 from . import gossip, limits, transport
@@ -22,7 +23,7 @@ from .addressbook import AddressBook, NetworkAddress
 from .config import NodeConfig
 from .connection import Connection
 from .errors import DisconnectReason, Ending, HandshakeError, NodeClosed
-from .events import Event, FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
+from .events import FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
 from .hub import Hub
 from .inventory import Inventory
 from .link import PeerLink

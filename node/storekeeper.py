@@ -11,10 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from punchbridge.events import ErrorEvent, Event
+
 from . import limits
 from .addressbook import NetworkAddress
 from .errors import PeerStoreError
-from .events import ErrorEvent, Event
 from .peer import PeerRecord
 from .peerstore import PeerStore, StoredPeer
 

@@ -12,11 +12,12 @@ import trio
 
 from punchbridge.addresses import Multiaddr, with_peer
 from punchbridge.eventhub import EventHub
-from punchbridge.events import NodeStarted, RelayListening
+from punchbridge.events import NodeStarted
 from punchbridge.host.host import HostConfig, open_host
 from punchbridge.identity import Identity, peer_text
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge_relay.access import Access
+from punchbridge_relay.events import RelayListening
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.service import HopService
 

@@ -15,7 +15,6 @@ import trio
 
 from punchbridge.addresses import endpoint_of, is_relayed, with_peer
 from punchbridge.errors import AddressError, ProtocolViolation
-from punchbridge.events import CircuitClosed, CircuitOpened, RelayStats
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.failures import NETWORK_FAILURES
@@ -34,6 +33,7 @@ from punchbridge.wire.circuit import (
 from punchbridge.wire.voucher import seal_voucher
 from punchbridge_relay.access import Access, Address
 from punchbridge_relay.circuits import Circuit, CircuitTable
+from punchbridge_relay.events import CircuitClosed, CircuitOpened, RelayStats
 from punchbridge_relay.limits import (
     ANSWER_TIMEOUT,
     DRAIN_TIMEOUT,

@@ -10,9 +10,9 @@ from punchbridge.cli.options import NETWORK, Endpoint, Output, checked_target, f
 
 if TYPE_CHECKING:
     from punchbridge.api.trio import TrioBridge
+    from punchbridge.cli.events import IdentifyResult
     from punchbridge.cli.exits import Exit
     from punchbridge.cli.service import TrioFeed
-    from punchbridge.events import IdentifyResult
 
 ENDPOINT: Final = Endpoint()
 OUTPUT_FLAGS: Final = Output()
@@ -65,8 +65,8 @@ def identify(
 
 async def ask(bridge: TrioBridge, addr: str) -> IdentifyResult:
     """Connects if need be, and waits for identify. Raises what `connect` raises, Unreachable when it says nothing."""
+    from punchbridge.cli.events import IdentifyResult
     from punchbridge.errors import Unreachable
-    from punchbridge.events import IdentifyResult
     from punchbridge.identity import peer_text
     from punchbridge.local.target import parse_target
 

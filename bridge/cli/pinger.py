@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from punchbridge.api.trio import TrioBridge
-from punchbridge.cli.console import spot
+from punchbridge.cli.events import PingResult
 from punchbridge.cli.exits import Exit
+from punchbridge.cli.lines import spot
 from punchbridge.errors import BridgeError, DialTimeout, DirectRequired
-from punchbridge.events import PingResult
 from punchbridge.identity import peer_text
 from punchbridge.local.target import parse_target
 from punchbridge.transport.base import Connection

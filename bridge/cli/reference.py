@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cyclopts import App
 
-from punchbridge import events
 from punchbridge.cli import COMMANDS, build
 from punchbridge.cli.exits import MEANING
+from punchbridge.events import Event
+
+EVENTS: Final = ("punchbridge.events", "punchbridge_relay.events", "punchbridge_node.events", "punchbridge.cli.events")
+"""Where events are declared. The node is above this room: it is named as text, as its commands are."""
 
 
 def commands() -> Iterator[tuple[str, App]]:
@@ -61,11 +65,25 @@ def exit_table() -> str:
     return "\n".join(rows)
 
 
+def event_classes() -> Iterator[type[Event]]:
+    """The event classes of the library and of all programs, in the order in which they are declared."""
+    for module in map(import_module, EVENTS):
+        for kind in vars(module).values():
+            declared = isinstance(kind, type) and issubclass(kind, Event) and kind.__module__ == module.__name__
+            if declared and kind is not Event:
+                yield kind
+
+
+def catalogue() -> dict[str, type[Event]]:
+    """The event classes by name: the schema that docs and tests are made from."""
+    return {kind.name: kind for kind in event_classes()}
+
+
 def event_table() -> str:
     """The public events with their fields."""
     rows = ["| event | fields | meaning |", "|---|---|---|"]
-    for kind in events.catalogue().values():
-        if kind.__module__ != events.__name__ or not kind.public:
+    for kind in event_classes():
+        if not kind.public:
             continue
         names = ", ".join(f"`{key}`" for key in kind.json_keys())
         text = " ".join((kind.__doc__ or "").split())

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Group, Parameter
 
+from punchbridge.cli.lines import Lines, Tone, short
+from punchbridge_relay.events import CircuitClosed, CircuitOpened, RelayListening, RelayStats
 from punchbridge_relay.limits import RelayLimits
 
 if TYPE_CHECKING:
@@ -136,7 +138,7 @@ def relay(
     """
     from punchbridge.cli.report import Reporter, run, set_up_logging
 
-    report = Reporter(json=out.json, quiet=out.quiet)
+    report = Reporter(json=out.json, quiet=out.quiet, lines=LINES)
     set_up_logging(verbose=out.verbose)
 
     def program() -> int:
@@ -160,6 +162,28 @@ def relay(
         return trio.run(_serve, config, report)
 
     return run(program, report, verbose=bool(out.verbose))
+
+
+def _stats(event: RelayStats) -> tuple[str, Tone]:
+    return f"{event.reservations} reservations, {event.circuits} circuits, {event.bytes_} bytes relayed", "dim"
+
+
+def _opened(event: CircuitOpened) -> tuple[str, Tone]:
+    return f"circuit {event.circuit}: {short(event.source)} → {short(event.target)}", "plain"
+
+
+def _closed(event: CircuitClosed) -> tuple[str, Tone]:
+    amount = f"{event.bytes_to_target}+{event.bytes_to_source} bytes, {event.seconds:.0f} s"
+    return f"circuit {event.circuit} closed: {event.reason}, {amount}", "dim"
+
+
+LINES: Final[Lines] = {
+    RelayListening: lambda event: ("the relay accepts reservations", "good"),
+    RelayStats: _stats,
+    CircuitOpened: _opened,
+    CircuitClosed: _closed,
+}
+"""The console lines of the relay's own events."""
 
 
 def default_key() -> Path:
@@ -188,7 +212,7 @@ async def _serve(config: RelayConfig, report: Reporter) -> Exit:
 
     from punchbridge.cli.exits import Exit
     from punchbridge.cli.signals import until_signal
-    from punchbridge.events import Event, RelayListening
+    from punchbridge.events import Event
     from punchbridge_relay.program import run
 
     def tell(event: Event) -> None:

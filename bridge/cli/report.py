@@ -14,18 +14,21 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from punchbridge.cli.console import Console, Tone, harmless
+from punchbridge.cli.console import Console, harmless
+from punchbridge.cli.events import Summary
 from punchbridge.cli.exits import ErrorTable, Exit, exit_code, leaves
 from punchbridge.cli.jsonl import JsonLines
+from punchbridge.cli.lines import LINES, Lines, Tone
 from punchbridge.errors import BridgeError
 from punchbridge.eventhub import EventHub
-from punchbridge.events import ErrorEvent, Event, Summary
+from punchbridge.events import ErrorEvent, Event
 
 
 class Reporter:
     """Prints what a program has to say. `hub` takes its events; `emit` may be called from any thread.
 
-    Attributes: `path` and `detail` go into the summary; `on_broken` is called when stdout cannot be written any more.
+    lines: the console lines of the program's own events, beside those of the library's. Attributes: `path` and
+    `detail` go into the summary; `on_broken` is called when stdout cannot be written any more.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class Reporter:
         *,
         json: bool = False,
         quiet: bool = False,
+        lines: Lines | None = None,
         stdout: TextIO | None = None,
         stderr: TextIO | None = None,
         environment: Mapping[str, str] | None = None,
@@ -48,7 +52,8 @@ class Reporter:
         environment = os.environ if environment is None else environment
         terminal = stderr.isatty() and environment.get("TERM") != "dumb"
         live = terminal and not json and not quiet
-        self._console = Console(stderr, live=live, color=terminal and not environment.get("NO_COLOR"))
+        color = terminal and not environment.get("NO_COLOR")
+        self._console = Console(stderr, live=live, color=color, lines={**LINES, **(lines or {})})
         self._lines: JsonLines | None = None
         if json:
             self._lines = JsonLines(self._stdout, on_broken=self._broken)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from punchbridge.cli.exits import ErrorTable, Exit
 from punchbridge.cli.options import positive
 from punchbridge.errors import ConfigError
-from punchbridge.events import Event, FlowStats, PunchFailed, PunchSucceeded
+from punchbridge.events import Event, PunchFailed, PunchSucceeded
 from punchbridge_node.commands.flags import NodeFlags
 from punchbridge_node.config import GossipSource, NodeConfig
 from punchbridge_node.errors import HandshakeError, HandshakeFailure, PeerStoreError
+from punchbridge_node.events import FlowStats
 from punchbridge_node.node import Node
 from punchbridge_node.peerstore import PeerStore
 from punchbridge_node.session import accept_all, refuse_relayed

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from punchbridge.cli.options import NETWORK, Endpoint, Output, checked_target, flag, positive
 from punchbridge_node.commands.flags import NodeFlags
+from punchbridge_node.commands.lines import LINES
 
 if TYPE_CHECKING:
     from punchbridge import Bridge
@@ -45,7 +46,7 @@ def dial(
     """
     from punchbridge.cli.report import Reporter, run, set_up_logging
 
-    report = Reporter(json=out.json, quiet=out.quiet)
+    report = Reporter(json=out.json, quiet=out.quiet, lines=LINES)
     set_up_logging(verbose=out.verbose)
 
     def program() -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from punchbridge.cli.options import NETWORK, Endpoint, Output, default_key, flag, positive
 from punchbridge_node.commands.flags import NodeFlags
+from punchbridge_node.commands.lines import LINES
 
 if TYPE_CHECKING:
     from punchbridge import Bridge
@@ -40,7 +41,7 @@ def listen(
     """
     from punchbridge.cli.report import Reporter, run, set_up_logging
 
-    report = Reporter(json=out.json, quiet=out.quiet)
+    report = Reporter(json=out.json, quiet=out.quiet, lines=LINES)
     set_up_logging(verbose=out.verbose)
 
     def program() -> int:

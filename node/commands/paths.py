@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, cast
 
-from punchbridge.events import Event, HandshakeCompleted, PathChanged, SessionSwitched
-from punchbridge_node.events import PeerDisconnected
+from punchbridge.events import Event, SessionSwitched
+from punchbridge_node.events import HandshakeCompleted, PathChanged, PeerDisconnected
 
 Path = Literal["none", "relay", "direct"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from programs import LOCAL, LOOPBACK, Program, Run, Start
 
-from punchbridge import events
+from punchbridge.cli.reference import catalogue
 
 ESCAPE = "\x1b["
 
@@ -52,7 +52,7 @@ def test_json_lines(start: Start, relay: tuple[Program, str]) -> None:
     assert all(one["v"] == 1 and re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{6}Z", one["ts"]) for one in seen)
     assert seen[0]["event"] == "node.started"
     assert seen[-1]["event"] == "summary"
-    known = events.catalogue()
+    known = catalogue()
     for one in seen:
         names = set(known[one["event"]].json_keys())
         assert set(one) == {"v", "seq", "ts", "event", *names}

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from punchbridge.events import Event
 from punchbridge_node import transport, wire
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.config import HandshakeTimes, NodeConfig
-from punchbridge_node.events import Event
 from punchbridge_node.node import Node
 from punchbridge_node.transport import PeerInfo, tcp_peer
 

@@ -18,6 +18,7 @@ import punchbridge
 from punchbridge.addresses import parse
 from punchbridge.api.runtime import NetworkThread
 from punchbridge.eventhub import EventHub
+from punchbridge_relay.events import RelayListening
 from punchbridge_relay.program import RelayConfig, run
 from punchbridge_relay.service import HopService
 
@@ -160,7 +161,7 @@ def relay() -> Iterator[str]:
     events = EventHub()
 
     def note(event: punchbridge.Event) -> None:
-        if isinstance(event, punchbridge.events.RelayListening):
+        if isinstance(event, RelayListening):
             listening.extend(event.addrs)
 
     events.subscribe(note)

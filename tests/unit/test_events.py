@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
 
+from punchbridge.cli.reference import catalogue, event_classes
 from punchbridge.eventhub import EventHub
-from punchbridge.events import Event, FlowStats, NodeStarted, PathChanged, PunchFailed, catalogue
+from punchbridge.events import Event, NodeStarted, PunchFailed
 from punchbridge.verdict import Code, Verdict
+from punchbridge_node.events import FlowStats, PathChanged
 
 PROMISED = {
     "node.started", "relay.listening", "reservation.accepted", "reservation.lost", "connection.opened",
@@ -18,9 +21,23 @@ PROMISED = {
 
 
 def test_every_promised_name_has_one_class() -> None:
-    assert set(catalogue()) >= PROMISED
-    names = [kind.name for kind in Event.__subclasses__()]
+    names = [kind.name for kind in event_classes()]
+    assert set(names) >= PROMISED
     assert len(names) == len(set(names))
+
+
+def test_the_table_of_events_leaves_no_class_out() -> None:
+    """A program that declares an event elsewhere than in its module of events would be missing in the docs."""
+    for module in ("punchbridge.cli.report", "punchbridge_relay.program", "punchbridge_node.node"):
+        importlib.import_module(module)
+    declared = {kind for kind in Event.__subclasses__() if kind.__module__.startswith("punchbridge")}
+    assert declared == set(event_classes())
+
+
+def test_the_vocabulary_of_the_library_knows_no_application() -> None:
+    mine = {kind.name for kind in event_classes() if kind.__module__ == "punchbridge.events"}
+    foreign = ("handshake.", "flow.", "relay.", "circuit.", "path.", "ping.", "identify.", "summary", "peer.disc")
+    assert {name for name in mine if name.startswith(foreign)} == set()
 
 
 def test_every_event_says_what_it_means() -> None:

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from punchbridge.events import ErrorEvent, Event
 from punchbridge_node import limits
 from punchbridge_node.addressbook import NetworkAddress
 from punchbridge_node.errors import PeerStoreCorrupt, PeerStoreError, PeerStoreFull, PeerStoreUnavailable
-from punchbridge_node.events import ErrorEvent, Event
 from punchbridge_node.peer import PeerRecord
 from punchbridge_node.peerstore import SCHEMA, PeerStore, StoredPeer
 from punchbridge_node.storekeeper import StoreKeeper, tcp_multiaddr

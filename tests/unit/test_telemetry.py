@@ -11,26 +11,27 @@ from datetime import UTC, datetime
 import pytest
 
 from punchbridge import errors
-from punchbridge.cli.console import Console, line_of, short, spot
+from punchbridge.cli import relay
+from punchbridge.cli.console import Console
+from punchbridge.cli.events import Summary
 from punchbridge.cli.exits import MEANING, Exit, exit_code, leaves
 from punchbridge.cli.jsonl import JsonLines, encode
+from punchbridge.cli.lines import LINES, short, spot
+from punchbridge.cli.reference import event_classes
 from punchbridge.cli.report import Reporter, describe, run
 from punchbridge.events import (
     ErrorEvent,
     Event,
-    FlowStats,
-    HandshakeCompleted,
     Identified,
-    PathChanged,
     PunchSucceeded,
-    RelayStats,
     ReservationAccepted,
     ReservationLost,
     SessionSwitched,
-    Summary,
-    catalogue,
 )
 from punchbridge.verdict import Code, Verdict
+from punchbridge_node.commands import lines
+from punchbridge_node.events import FlowStats, HandshakeCompleted, PathChanged
+from punchbridge_relay.events import RelayStats
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 
@@ -170,7 +171,7 @@ def test_describe_names_a_defect_as_one() -> None:
 
 def test_console_says_each_thing_once() -> None:
     out = io.StringIO()
-    console = Console(out, live=False, color=False)
+    console = Console(out, live=False, color=False, lines=lines.LINES)
     same = FlowStats(peer="12D3KooWabcdefgh", path="relay", sent={"ping": 1}, received={})
     console(same)
     console(same)
@@ -225,21 +226,16 @@ def test_live_console_repaints_one_line() -> None:
     assert text.endswith("\r\x1b[2K")
 
 
+def line_of(event: Event) -> tuple[str, str]:
+    return LINES[type(event)](event)
+
+
 def test_every_public_event_that_a_person_should_see_has_a_line() -> None:
-    silent = {"summary", "ping.result", "identify.result", "p2p_upgrade"}
-
-    def shown(kind: type[Event]) -> bool:
-        from punchbridge.cli.console import _LINES
-
-        return kind in _LINES
-
-    missing = {
-        name
-        for name, kind in catalogue().items()
-        if kind.public and kind.__module__ == "punchbridge.events" and not shown(kind)
-    }
-    assert missing == silent | {"address.observed"}
-    assert line_of(Summary(exit_code=0)) is None
+    silent = {"summary", "ping.result", "identify.result", "p2p_upgrade", "address.observed"}
+    shown = {**LINES, **relay.LINES, **lines.LINES}
+    assert {kind.name for kind in event_classes() if kind.public and kind not in shown} == silent
+    assert len(shown) == len(LINES) + len(relay.LINES) + len(lines.LINES)
+    assert Summary not in shown
 
 
 def test_a_plain_dial_is_not_called_a_punch() -> None:
@@ -284,7 +280,7 @@ def test_short_forms() -> None:
 
 def test_what_a_peer_says_moves_no_cursor() -> None:
     stderr, stdout = io.StringIO(), io.StringIO()
-    report = Reporter(stdout=stdout, stderr=stderr)
+    report = Reporter(stdout=stdout, stderr=stderr, lines=lines.LINES)
     evil = "kaspad\x1b[2J\x1b]0;owned\x07\rerror\nfaked line\x9b31m\u202egnp"
     report.emit(HandshakeCompleted(peer="12D3KooWpeer", path="direct", user_agent=evil))
     report.data(f"listen {evil}")

@@ -12,11 +12,12 @@ from typing import Any
 import grpc
 import pytest
 
+from punchbridge.events import Event
 from punchbridge_node import limits
 from punchbridge_node.addressbook import NetworkAddress
 from punchbridge_node.config import NodeConfig
 from punchbridge_node.errors import NodeClosed
-from punchbridge_node.events import Event, HandshakeCompleted, PeerDisconnected
+from punchbridge_node.events import HandshakeCompleted, PeerDisconnected
 from punchbridge_node.node import Node
 from punchbridge_node.peerstore import PeerStore
 from punchbridge_node.storekeeper import StoreKeeper

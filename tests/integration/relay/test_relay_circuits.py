@@ -18,7 +18,7 @@ from punchbridge.errors import (
     Unreachable,
 )
 from punchbridge.eventhub import EventHub
-from punchbridge.events import CircuitClosed, ConnectionClosed, RelayListening, RelayStats, ReservationLost
+from punchbridge.events import ConnectionClosed, ReservationLost
 from punchbridge.identity import Identity
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.link import Link
@@ -35,6 +35,7 @@ from punchbridge.wire.circuit import (
     encode_stop_answer,
     encode_stop_connect,
 )
+from punchbridge_relay.events import CircuitClosed, RelayListening, RelayStats
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.program import RelayConfig
 from punchbridge_relay.program import run as run_relay

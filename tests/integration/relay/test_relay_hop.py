@@ -11,7 +11,7 @@ import trio
 from punchbridge.addresses import is_relayed, parse, peer_of
 from punchbridge.behaviours.relay_client import RelayClient
 from punchbridge.errors import NegotiationFailed
-from punchbridge.events import CircuitClosed, ConnectionClosed
+from punchbridge.events import ConnectionClosed
 from punchbridge.identity import Identity
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.muxed.stream import Stream
@@ -29,6 +29,7 @@ from punchbridge.wire.circuit import (
 )
 from punchbridge.wire.voucher import open_voucher
 from punchbridge_relay.access import Access, Rules
+from punchbridge_relay.events import CircuitClosed
 from tests.support.relay_lab import (
     circuit,
     connect_raw,

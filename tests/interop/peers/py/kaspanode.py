@@ -17,9 +17,10 @@ from typing import Any
 import grpc.aio
 from wire import say
 
+from punchbridge.events import Event
 from punchbridge_node import gossip, transport
 from punchbridge_node.config import NodeConfig
-from punchbridge_node.events import Event, FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
+from punchbridge_node.events import FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
 from punchbridge_node.node import Node
 from punchbridge_node.transport import tcp_peer
 

@@ -1,0 +1,125 @@
+"""The line on the console for each event of the library, and the short forms of ids and addresses in it.
+
+A program with events of its own has a table of the same form beside its commands. Texts only; nothing is printed here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+from punchbridge import events
+from punchbridge.addresses import endpoint_of, parse
+from punchbridge.errors import AddressError
+from punchbridge.events import Event
+
+Tone = Literal["good", "plain", "dim", "warn", "bad"]
+Lines = Mapping[type[Event], Callable[[Any], tuple[str, Tone]]]
+"""How each class of events becomes a text and a tone. A class that is missing is not shown to a person."""
+
+_PEER_ID: Final = re.compile(r"12D3KooW[1-9A-HJ-NP-Za-km-z]{44}|Qm[1-9A-HJ-NP-Za-km-z]{44}")
+
+
+def short(peer: str) -> str:
+    """A peer id as people compare them: the last eight characters (the first are the same for all Ed25519 keys)."""
+    return peer if len(peer) <= 12 else f"…{peer[-8:]}"
+
+
+def spot(address: str) -> str:
+    """Where a printed multiaddr leads first, as people write it: HOST:PORT. Text in, text out."""
+    try:
+        endpoint = endpoint_of(parse(address))
+    except AddressError:
+        return address
+    if endpoint is None or endpoint.proto != "tcp":
+        return address
+    return f"[{endpoint.host}]:{endpoint.port}" if endpoint.kind == "ip6" else f"{endpoint.host}:{endpoint.port}"
+
+
+def _soon(seconds: float | None) -> str:
+    return f"; next try in {seconds:.1f} s" if seconds else ""
+
+
+def _cut(text: str, most: int = 160) -> str:
+    """A long text at one line's length, peer ids shortened first: the reason stands last. The event has it all."""
+    text = _PEER_ID.sub(lambda found: short(found[0]), text)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def ms(value: float | None) -> str:
+    return "" if value is None else f" {value:.0f} ms"
+
+
+def _reservation(event: events.ReservationAccepted) -> tuple[str, Tone]:
+    verb = "renewed" if event.renewed else "accepted"
+    return f"reservation {verb} by relay {short(event.relay)}", "dim" if event.renewed else "good"
+
+
+def _reservation_lost(event: events.ReservationLost) -> tuple[str, Tone]:
+    text = f": {_cut(event.message)}" if event.message else ""
+    return f"reservation lost at relay {short(event.relay)} ({event.code}{text}){_soon(event.retry_in)}", "warn"
+
+
+def _opened(event: events.ConnectionOpened) -> tuple[str, Tone]:
+    how = "punched" if event.punched else "accepted" if event.inbound else "dialled"
+    over = "directly at" if event.path == "direct" else "over the relay at"
+    return f"connected to {short(event.peer)} {over} {spot(event.remote)} ({how})", "plain"
+
+
+def _closed(event: events.ConnectionClosed) -> tuple[str, Tone]:
+    kind = "direct" if event.path == "direct" else "relayed"
+    return f"{kind} connection to {short(event.peer)} closed: {event.reason}", "dim"
+
+
+def _punched(event: events.PunchSucceeded) -> tuple[str, Tone]:
+    ends = f"{spot(event.local)} ↔ {spot(event.remote)}"
+    if event.attempt == 0:
+        return f"direct to {short(event.peer)} without a punch, in{ms(event.elapsed_ms)}: {ends}", "good"
+    return f"punched through to {short(event.peer)} in{ms(event.elapsed_ms)}, attempt {event.attempt}: {ends}", "good"
+
+
+def _punch_failed(event: events.PunchFailed) -> tuple[str, Tone]:
+    text = f": {event.message.rstrip('.')}" if event.message else ""
+    return (
+        f"punch attempt {event.attempt} to {short(event.peer)} failed: {event.code}{text}{_soon(event.retry_in)}",
+        "warn",
+    )
+
+
+def _switched(event: events.SessionSwitched) -> tuple[str, Tone]:
+    if event.from_ == "none":
+        return f"session with {short(event.peer)} opened, path {event.to}", "dim"
+    text = f"session with {short(event.peer)} goes on: {event.from_} → {event.to} ({event.reason})"
+    if event.planned:
+        return text, "dim"
+    return f"{text} after{ms(event.gap_ms)}, {event.replayed} bytes sent again", "plain"
+
+
+def _kept(event: events.SessionKept) -> tuple[str, Tone]:
+    why = "the direct path is slower" if event.reason == "SLOWER" else "a direct path has just failed"
+    trips = f"round trip{ms(event.rtt_ms)}, direct{ms(event.rtt_direct_ms)}"
+    return f"session with {short(event.peer)} stays on the {event.path}: {why} ({trips})", "dim"
+
+
+LINES: Final[Lines] = {
+    events.NodeStarted: lambda e: (f"peer {e.peer_id}, listening on {', '.join(e.listen) or 'nothing'}", "plain"),
+    events.ReservationAccepted: _reservation,
+    events.ReservationLost: _reservation_lost,
+    events.ConnectionOpened: _opened,
+    events.ConnectionClosed: _closed,
+    events.PunchStarted: lambda e: (
+        f"punch attempt {e.attempt} to {short(e.peer)} ({len(e.remote_candidates)} candidates)",
+        "plain",
+    ),
+    events.PunchSucceeded: _punched,
+    events.PunchFailed: _punch_failed,
+    events.P2pFallback: lambda e: (
+        f"staying on the relay with {short(e.peer)}: {e.code}{' ' + e.message if e.message else ''}",
+        "warn",
+    ),
+    events.SessionSwitched: _switched,
+    events.SessionKept: _kept,
+    events.AutonatResult: lambda e: (f"reachability of {e.addr}: {e.reachability} ({e.status})", "dim"),
+    events.ErrorEvent: lambda e: (f"error {e.code}: {e.message}", "bad"),
+}
