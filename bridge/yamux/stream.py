@@ -14,10 +14,7 @@ _TAIL = 32 * 1024
 
 
 class StreamState:
-    """One stream as the session sees it. Windows and `buffered` in bytes; `read`: bytes credited since `epoch`.
-
-    `owner` is the shell's own object, untouched here.
-    """
+    """One stream as the session sees it. Windows and `buffered` in bytes; `read`: bytes credited since `epoch`."""
 
     __slots__ = (
         "acked",
@@ -31,7 +28,6 @@ class StreamState:
         "inbound",
         "inbox",
         "max_window",
-        "owner",
         "pending_flags",
         "read",
         "receive_window",
@@ -43,7 +39,6 @@ class StreamState:
     def __init__(self, stream_id: int, *, inbound: bool, flags: int, now: float) -> None:
         self.id = stream_id
         self.inbound = inbound
-        self.owner: object | None = None
         self.pending_flags = flags
         self.send_window = INITIAL_WINDOW
         self.receive_window = INITIAL_WINDOW

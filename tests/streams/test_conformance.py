@@ -11,7 +11,7 @@ import trio.testing
 
 from punchbridge.identity import Identity
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from tests.support.pairs import Side, connection_pair, tcp_pair, upgraded_pair
 
 PROTOCOL = "/test/1.0.0"

@@ -132,7 +132,7 @@ async def test_a_stream_cut_by_the_end_of_the_connection_is_no_clean_end() -> No
 async def test_goaway_of_the_peer_lets_streams_finish() -> None:
     async with connection_pair() as (first, second):
         stream, peer = await open_pair(first, second)
-        first.connection._sender.send(first.connection._mux.session.go_away(0))  # type: ignore[arg-type]
+        first.connection._sender.send(first.connection._streams.session.go_away(0))  # type: ignore[arg-type]
         await stream.send_all(b"last words")
         assert await peer.receive_some() == b"last words"
         with pytest.raises(ConnectionLost, match="closing"):

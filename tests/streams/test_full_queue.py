@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from punchbridge.limits.wire import MIB, SEND_QUEUE
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.multistream import HEADER, line
 from punchbridge.yamux.frames import ACK, DATA, SYN, WINDOW_UPDATE, header
 from tests.support.pairs import Side

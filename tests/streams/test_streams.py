@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from punchbridge.errors import StreamReset
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.multistream import HEADER, line
 from punchbridge.yamux.frames import ACK, DATA, RST, SYN, WINDOW_UPDATE, header
 from tests.support.pairs import Side, connection_pair

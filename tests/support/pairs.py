@@ -13,8 +13,8 @@ from punchbridge.addresses import parse
 from punchbridge.identity import Identity
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
 from punchbridge.transport.muxed.upgrade import upgrade
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp.sockets import TcpStream, connect, listen_socket
 
 

@@ -18,7 +18,7 @@ from punchbridge.identity import Identity, PeerId
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.circuit import (
     HOP,
     STOP,

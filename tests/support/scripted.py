@@ -11,8 +11,8 @@ import trio
 from punchbridge.identity import Identity
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
 from punchbridge.transport.muxed.upgrade import upgrade
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.yamux.frames import DATA
 from tests.support.pairs import Side, tcp_pair
 

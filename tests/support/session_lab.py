@@ -18,7 +18,7 @@ from punchbridge.identity import Identity, PeerId
 from punchbridge.session import SESSION_PROTOCOL, SessionStream
 from punchbridge.sessions.frames import Attach, FrameReader, Kind
 from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 
 SERVICE = "/test/echo/1.0.0"
 

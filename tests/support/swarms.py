@@ -18,7 +18,7 @@ from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.swarm.table import ConnectionLimits
 from punchbridge.transport.base import Connection
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 
 LOOPBACK = parse("/ip4/127.0.0.1/tcp/0")
 ECHO = "/test/echo/1"

@@ -15,15 +15,15 @@ from punchbridge.events import Path, Role
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.swarm import CLOSE_FLUSH, RECEIVE_SIZE
 from punchbridge.tasks.failures import NETWORK_FAILURES
-from punchbridge.transport.base import TransportName
+from punchbridge.transport.base import OnStream, Supported, TransportName
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.mux import Mux, OnStream, Supported
 from punchbridge.transport.muxed.sender import Sender
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.muxed.streams import YamuxStreams
 from punchbridge.transport.raw import BrokenConnection, BrokenStream
+from punchbridge.transport.streams.mux import Mux
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.identify import IdentifyInfo
 from punchbridge.wire.noise import Opener, Sealer
-from punchbridge.yamux import GoAwayCode
 
 _ids = itertools.count(1)
 
@@ -66,7 +66,8 @@ class Connection:
         self._raw = link.raw
         self._opener, self._early = opener, early
         self._sender = Sender(self._raw, sealer, lost=self._lost, room=self._room)
-        self._mux = Mux(self, self._sender, client=role == "initiator")
+        self._streams = YamuxStreams(self._sender, client=role == "initiator")
+        self._mux = Mux(self, self._streams)
         self._handshake_rtt = rtt
         self._closing_reason: str | None = None
         self._taking = False
@@ -83,23 +84,23 @@ class Connection:
     @property
     def rtt(self) -> float | None:
         """The round trip measured last in seconds, by a Yamux ping; until one is answered, the handshake's."""
-        measured = self._mux.session.rtt
+        measured = self._streams.session.rtt
         return self._handshake_rtt if measured is None else measured
 
     @property
     def rtt_least(self) -> float | None:
         """The shortest round trip that was measured; None before the first Yamux ping was answered."""
-        return self._mux.session.liveness.floor
+        return self._streams.session.liveness.floor
 
     @property
     def streams(self) -> int:
         """Streams that have not ended on both sides."""
-        return len(self._mux.session.streams)
+        return len(self._streams.session.streams)
 
     @property
     def closing(self) -> bool:
         """It takes no more streams: closed, or one of the two sides has said goodbye."""
-        session = self._mux.session
+        session = self._streams.session
         return self.closed.is_set() or session.local_gone or session.remote_gone
 
     async def run(
@@ -123,7 +124,7 @@ class Connection:
                 nursery.start_soon(self._sender.run)
                 nursery.start_soon(self._timer_loop)
                 task_status.started()
-                self._sender.send(self._mux.session.ping(trio.current_time())[1])
+                self._streams.ping()
                 await self._read_loop()
                 nursery.cancel_scope.cancel()
         finally:
@@ -163,7 +164,7 @@ class Connection:
             if not first:
                 await self.closed.wait()  # another task is at it, and ends within CLOSE_FLUSH
                 return
-            self._sender.send(self._mux.session.go_away(GoAwayCode.NORMAL))
+            self._streams.go_away()
             with trio.move_on_after(CLOSE_FLUSH):
                 if self._scope is not None:
                     await self._sender.flush()
@@ -206,7 +207,7 @@ class Connection:
         """Raises ConnectionLost when the connection takes no more streams."""
         if self.closed.is_set():
             raise self._gone()
-        if self._mux.session.remote_gone:
+        if self._streams.session.remote_gone:
             raise ConnectionLost(f"{peer_text(self.peer)} is closing the connection")
 
     def _gone(self) -> BrokenConnection:
@@ -221,7 +222,7 @@ class Connection:
             self.abort("PEER_NOT_READING")
         elif isinstance(problem, RemoteError) and not isinstance(problem, BrokenStream | BrokenConnection):
             self.abort(problem.code)
-        elif isinstance(problem, BrokenStream) and self._mux.session.remote_gone:
+        elif isinstance(problem, BrokenStream) and self._streams.session.remote_gone:
             # It said goodbye and closed; the reset answers what of ours it had not read any more.
             self.abort("CLOSED_BY_PEER")
         else:
@@ -229,10 +230,10 @@ class Connection:
 
     async def _read_loop(self) -> None:
         try:
-            self._mux.feed((self._early,) if self._early else (), trio.current_time())
+            self._streams.feed((self._early,) if self._early else (), trio.current_time())
             self._take(b"")  # what arrived with the handshake
             while self._behind():
-                self._mux.feed((), trio.current_time())
+                self._streams.feed((), trio.current_time())
             if self._raw.notify(self._arrived):
                 # A circuit: the relay's connection reads, and what it brings is taken there, without a task switch.
                 self._arrived()
@@ -241,7 +242,7 @@ class Connection:
                 self._take(await self._raw.receive_some(RECEIVE_SIZE) or None)
                 while self._behind():
                     await trio.lowlevel.checkpoint()
-                    self._mux.feed((), trio.current_time())
+                    self._streams.feed((), trio.current_time())
         except NETWORK_FAILURES as problem:
             self._read_failed(problem)
         finally:
@@ -256,30 +257,29 @@ class Connection:
             while not self.closed.is_set() and (data := self._raw.receive_nowait(RECEIVE_SIZE)) is not None:
                 self._take(data or None)
                 while self._behind():
-                    self._mux.feed((), trio.current_time())
+                    self._streams.feed((), trio.current_time())
         except NETWORK_FAILURES as problem:
             self._read_failed(problem)
         finally:
             self._taking = False
 
     def _behind(self) -> bool:
-        return self._mux.session.behind and not self.closed.is_set()
+        return self._streams.session.behind and not self.closed.is_set()
 
     def _take(self, data: bytes | None) -> None:
         """Bytes of the stream below; None is its end. Raises what ends the connection (NETWORK_FAILURES)."""
-        mux = self._mux
         if data is None:
-            clean = mux.session.remote_gone or not self.streams
+            clean = self._streams.session.remote_gone or not self.streams
             self.abort("CLOSED_BY_PEER" if clean else "CONNECTION_LOST")
             return
         self.bytes_received += len(data)
         plaintexts = self._opener.receive(data)
-        mux.feed(plaintexts, trio.current_time())
+        self._streams.feed(plaintexts, trio.current_time())
         if plaintexts or self._early:
             self.heard.set()
 
     def _read_failed(self, problem: BaseException) -> None:
-        self._sender.send(self._mux.session.take_outgoing())
+        self._streams.flush()
         self._lost(problem)
 
     async def _timer_loop(self) -> None:

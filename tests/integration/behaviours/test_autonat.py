@@ -17,7 +17,7 @@ from punchbridge.events import AutonatResult
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire import autonat
 from punchbridge.wire.autonat import Answer, DataDue, Request
 from tests.support.swarms import LOOPBACK, Recorder

@@ -18,7 +18,7 @@ from punchbridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
 from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp.sockets import listen_socket
 from punchbridge.wire.dcutr import PROTOCOL, Answerer, Schedule
 from punchbridge.wire.identify import PUSH, encode_info

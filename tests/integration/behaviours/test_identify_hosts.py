@@ -29,7 +29,7 @@ from punchbridge.limits.identify import PUSHES_TAKEN
 from punchbridge.transport.delimited import write_message
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire import varint
 from punchbridge.wire.identify import IDENTIFY, PUSH, encode_info
 from punchbridge.wire.messages import Identify

@@ -14,7 +14,7 @@ from punchbridge.errors import NegotiationFailed
 from punchbridge.events import ConnectionClosed
 from punchbridge.identity import Identity
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire import messages as pb
 from punchbridge.wire import varint
 from punchbridge.wire.circuit import (

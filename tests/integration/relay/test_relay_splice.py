@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from punchbridge.errors import StreamReset
 from punchbridge.events import ConnectionClosed
 from punchbridge.identity import Identity
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.circuit import HOP, CircuitLimit, Status, encode_reserve, encode_stop_answer
 from punchbridge_relay.events import CircuitClosed, CircuitOpened
 from tests.support.relay_lab import (

@@ -18,8 +18,8 @@ from punchbridge.session.live import LiveSession
 from punchbridge.sessions import Session
 from punchbridge.sessions import carrier as machine_carrier
 from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.mux import Mux
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.mux import Mux
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.yamux import StreamState, Yamux
 from tests.support.session_lab import pair, read_exactly, until
 

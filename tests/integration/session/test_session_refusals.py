@@ -27,7 +27,7 @@ from punchbridge.limits.session import (
 )
 from punchbridge.session import SESSION_PROTOCOL, SessionStream, service
 from punchbridge.sessions.frames import HEADER, MAX_PAYLOAD, VERSION, Attach, Kind, Refusal, encode
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from tests.support.session_lab import SERVICE, Pair, Route, answer, attach, config, echo, pair, raw, read_exactly, until
 
 

@@ -15,8 +15,8 @@ from punchbridge.errors import NegotiationFailed, StreamReset, WrongPeer
 from punchbridge.identity import Identity
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
 from punchbridge.transport.muxed.upgrade import upgrade
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp.sockets import TcpStream, connect, listen_socket
 from tests.support.stock_host import ECHO, ONE_WAY, RESET, Stock, make_host, read_all_or_some, stock_host, theirs
 

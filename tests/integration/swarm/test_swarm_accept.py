@@ -20,7 +20,7 @@ from punchbridge.identity import PeerId
 from punchbridge.limits.swarm import DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
 from punchbridge.swarm.table import ConnectionLimits
 from punchbridge.transport.interfaces import interface_addresses
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from tests.support.swarms import LOOPBACK, Node, open_descriptors, open_node
 
 

@@ -19,7 +19,7 @@ from punchbridge.errors import BridgeError
 from punchbridge.events import ConnectionClosed, ConnectionOpened
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp.sockets import TcpStream
 from tests.support.steps import Steps, cut_after
 from tests.support.swarms import ECHO, Node, adopt, open_descriptors, open_node

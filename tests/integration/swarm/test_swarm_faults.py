@@ -22,8 +22,8 @@ from punchbridge.transport.base import Accept
 from punchbridge.transport.interfaces import interface_addresses
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
 from punchbridge.transport.muxed.upgrade import upgrade
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp.sockets import TcpStream
 from tests.support.pairs import tcp_pair
 from tests.support.steps import Steps, cut_after

@@ -32,7 +32,7 @@ from punchbridge.swarm import actor
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed import upgrade as muxed
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from tests.support.pairs import tcp_pair
 from tests.support.swarms import ECHO, adopt, echo, open_descriptors, open_node
 

@@ -23,7 +23,7 @@ from punchbridge.identity import peer_text
 from punchbridge.swarm.table import ConnectionLimits
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp import sockets as tcp
 from punchbridge.transport.tcp.sockets import TcpStream
 from tests.support.swarms import ECHO, Node, adopt, open_descriptors, open_node

@@ -28,7 +28,7 @@ from punchbridge.events import (
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, parse_peer_id, peer_text
 from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.muxed.stream import Stream
+from punchbridge.transport.streams.stream import Stream
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.service import HopService
 

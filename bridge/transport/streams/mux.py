@@ -1,42 +1,24 @@
-"""The streams of one connection: a Yamux session, the sender below it, and the tasks that wait on streams.
+"""The streams of one connection above its engine: the tasks that wait on streams, and the protocol of each stream.
 
-Turns session events into wake-ups and negotiates the protocol of each stream. Reads no socket and starts no task; the
-connection feeds it and arms its timer.
+Turns what the engine tells into wake-ups and negotiates. Reads no socket, knows no frame and starts no task; the
+connection arms its timer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import trio
 
 from punchbridge.errors import BridgeError, LimitExceeded, NegotiationFailed
-from punchbridge.limits.swarm import NEGOTIATE_TIMEOUT, TURN_FRAMES
-from punchbridge.transport.muxed.sender import Sender
-from punchbridge.transport.muxed.stream import Stream
-from punchbridge.transport.raw import BrokenConnection, BrokenStream, Buffer
+from punchbridge.limits.swarm import NEGOTIATE_TIMEOUT
+from punchbridge.transport.base import Connection, OnStream, Supported
+from punchbridge.transport.raw import BrokenConnection, BrokenStream
+from punchbridge.transport.streams.engine import Streams, StreamState
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.multistream import Initiator, Responder
-from punchbridge.yamux import (
-    Dead,
-    Event,
-    GoAwayCode,
-    GoneAway,
-    Opened,
-    Pong,
-    Readable,
-    Reset,
-    StreamState,
-    Writable,
-    Yamux,
-)
-
-if TYPE_CHECKING:
-    from punchbridge.transport.muxed.connection import Connection
-
-OnStream = Callable[[Stream, str], None]
-Supported = Callable[[], Collection[str]]
 
 
 @dataclass
@@ -48,15 +30,14 @@ class _PingWait:
 class Mux:
     """The stream side of a connection. `blocked` holds the streams whose writer waits, in the order they began to."""
 
-    def __init__(self, connection: Connection, sender: Sender, *, client: bool) -> None:
-        self.session = Yamux(client=client, now=trio.current_time())
-        self.sender = sender
+    def __init__(self, connection: Connection, streams: Streams[Any]) -> None:
+        streams.events = self
+        self.engine = streams
         self.blocked: dict[int, Stream] = {}
         self.on_stream: OnStream | None = None
         self.supported: Supported = tuple
         self.timer = trio.CancelScope()
         self._connection = connection
-        self._send = sender.send
         self._streams: dict[int, Stream] = {}
         self._negotiating: dict[Stream, float] = {}
         self._answers: dict[Stream, trio.Event] = {}
@@ -65,39 +46,18 @@ class Mux:
 
     # --- for the connection -----------------------------------------------------------------------------
 
-    def feed(self, plaintexts: Sequence[bytes], now: float) -> None:
-        """Takes decrypted bytes and wakes whoever waits for them. Raises ProtocolViolation, BrokenConnection.
-
-        After TURN_FRAMES frames the session is `behind`: call again, without bytes, before giving it more.
-        """
-        session = self.session
-        if session.behind:
-            plaintexts = (b"", *plaintexts)
-        session.turn = TURN_FRAMES
-        for number, plaintext in enumerate(plaintexts):
-            over = not session.turn
-            for event in session.receive(b"".join(plaintexts[number:]) if over else plaintext, now):
-                self._act(event)
-            if over:
-                break
-        self._send(session.take_outgoing())
-        if not self.sender.queued:
-            session.flushed()
-        if self._openers and session.can_open:
-            self._openers.unpark_all()
-
     async def open(self, protocols: Sequence[str], *, lazy: bool) -> Stream:
         """See Connection.open_stream."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._connection.closing and not self.session.can_open:
+        while not self._connection.closing and not self.engine.can_open:
             await self._openers.park()
         self._connection.check_alive()
         negotiation = Initiator(protocols)
-        stream = Stream(self._connection, self, self.session.open(trio.current_time()), negotiation)
+        stream = Stream(self._connection, self, self.engine.open(), negotiation)
         self._adopt(stream)
         answered = self._answers[stream] = trio.Event()  # before the first write, which may end the connection
         try:
-            self._send(self.session.take_outgoing())
+            self.engine.flush()
             self._say(stream, negotiation.start())
             if lazy:
                 stream.protocol = protocols[0]
@@ -115,10 +75,11 @@ class Mux:
 
     async def ping(self) -> float | None:
         """The round trip in seconds; None when the connection ended first. Raises LimitExceeded."""
-        value, frame = self.session.ping(trio.current_time())
+        value = self.engine.ping()
+        if self._connection.closed.is_set():  # by what the ping met on its way
+            return None
         wait = self._pings[value] = _PingWait(trio.Event())
         try:
-            self._send(frame)
             await wait.answered.wait()
         finally:
             self._pings.pop(value, None)
@@ -143,29 +104,21 @@ class Mux:
 
     # --- for the streams --------------------------------------------------------------------------------
 
-    def write_data(self, state: StreamState, *parts: Buffer) -> None:
-        """One Data frame, its payload in parts, within the window and MAX_FRAME_PAYLOAD."""
-        self._send(self.session.data(state, *parts))
-
-    def consumed(self, state: StreamState) -> None:
-        """Bytes left the stream's inbox: credit goes back once it is worth a frame."""
-        self._send(self.session.consumed(state, trio.current_time()))
-
     def finish(self, state: StreamState) -> None:
-        """FIN."""
-        self._send(self.session.finish(state))
+        """Ends our half of a stream."""
+        self.engine.finish(state)
         if state.finished:
             self._release(state)
 
     def close(self, state: StreamState) -> None:
-        """FIN, and nothing more is read."""
-        self._send(self.session.close(state, trio.current_time()))
+        """Ends our half, and nothing more is read."""
+        self.engine.close(state)
         self._release(state)
         self._rearm()
 
     def reset(self, state: StreamState) -> None:
-        """RST."""
-        self._send(self.session.reset(state))
+        """Ends both halves at once."""
+        self.engine.reset(state)
         self._release(state)
 
     def _release(self, state: StreamState) -> None:
@@ -173,40 +126,13 @@ class Mux:
         stream = self._streams.pop(state.id, None)
         if stream is not None:
             self._negotiating.pop(stream, None)
-        if self._openers and self.session.can_open:
+        if self._openers and self.engine.can_open:
             self._openers.unpark()
 
-    # --- events -----------------------------------------------------------------------------------------
+    # --- for the engine ---------------------------------------------------------------------------------
 
-    def _act(self, event: Event) -> None:
-        match event:
-            case Readable(state):
-                self._readable(state)
-            case Writable(state):
-                stream = self._streams.get(state.id)
-                if stream is not None:
-                    stream.wake_writer()
-            case Reset(state):
-                stream = self._streams.get(state.id)
-                if stream is not None:
-                    self._fail_stream(stream, BrokenStream("the peer reset the stream"))
-            case Opened(state):
-                # Not once an answer to an earlier frame has ended the connection: nobody would end the stream.
-                if not self._connection.closed.is_set():
-                    self._adopt(Stream(self._connection, self, state, Responder(self.supported)))
-            case Pong(value, rtt):
-                wait = self._pings.get(value)
-                if wait is not None:
-                    wait.rtt = rtt
-                    wait.answered.set()
-            case GoneAway(code):
-                if code != GoAwayCode.NORMAL:
-                    raise BrokenConnection(f"the peer gave up the connection (GoAway {code})")
-                self._openers.unpark_all()
-            case Dead():
-                self._connection.abort("KEEPALIVE_TIMEOUT")
-
-    def _readable(self, state: StreamState) -> None:
+    def readable(self, state: StreamState) -> None:
+        """See StreamEvents."""
         stream = self._streams.get(state.id)
         if stream is None:
             return
@@ -217,6 +143,42 @@ class Mux:
             stream.wake_reader()
             if state.finished and not state.reset:  # a reset has its own event, still to come
                 self._release(state)
+
+    def writable(self, state: StreamState) -> None:
+        """See StreamEvents."""
+        stream = self._streams.get(state.id)
+        if stream is not None:
+            stream.wake_writer()
+
+    def was_reset(self, state: StreamState) -> None:
+        """See StreamEvents."""
+        stream = self._streams.get(state.id)
+        if stream is not None:
+            self._fail_stream(stream, BrokenStream("the peer reset the stream"))
+
+    def opened(self, state: StreamState) -> None:
+        """See StreamEvents."""
+        # Not once an answer to an earlier frame has ended the connection: nobody would end the stream.
+        if not self._connection.closed.is_set():
+            self._adopt(Stream(self._connection, self, state, Responder(self.supported)))
+
+    def pong(self, value: int, rtt: float) -> None:
+        """See StreamEvents."""
+        wait = self._pings.get(value)
+        if wait is not None:
+            wait.rtt = rtt
+            wait.answered.set()
+
+    def may_open(self) -> None:
+        """See StreamEvents."""
+        if self._openers:
+            self._openers.unpark_all()
+
+    def dead(self) -> None:
+        """See StreamEvents."""
+        self._connection.abort("KEEPALIVE_TIMEOUT")
+
+    # --- negotiation ------------------------------------------------------------------------------------
 
     def _adopt(self, stream: Stream) -> None:
         self._streams[stream.id] = stream
@@ -238,7 +200,7 @@ class Mux:
                 elif state.fin_received:
                     raise NegotiationFailed("the peer ended the stream before a protocol was agreed")
                 else:
-                    self.consumed(state)
+                    self.engine.consumed(state)
                 return
         except trio.ClosedResourceError:
             # A lazily opened stream whose writing half has ended cannot propose another protocol.
@@ -251,7 +213,7 @@ class Mux:
         stream.negotiation = None
         stream.protocol = negotiation.protocol
         self._negotiating.pop(stream, None)
-        self.session.take(state)
+        self.engine.taken(state)
         if stream.inbound:
             assert self.on_stream is not None
             self.on_stream(stream, negotiation.protocol)
@@ -267,10 +229,10 @@ class Mux:
         if sent < len(words):
             if stream.state.send_window < len(words) - sent:
                 raise LimitExceeded("the peer does not read our answers")
-            self.write_data(stream.state, words[sent:])
+            self.engine.data(stream.state, words[sent:])
 
     def _refuse(self, stream: Stream, problem: BridgeError) -> None:
-        self._send(self.session.reset(stream.state))
+        self.engine.reset(stream.state)
         self._fail_stream(stream, problem)
 
     def _fail_stream(self, stream: Stream, failure: BridgeError) -> None:
@@ -287,13 +249,11 @@ class Mux:
 
     def next_timer(self) -> float:
         """When `on_timer` has something to do."""
-        due = self.session.next_timer()
+        due = self.engine.next_timer()
         return min(due, next(iter(self._negotiating.values()), due))
 
     def on_timer(self, now: float) -> None:
         """Keepalive, lingering streams, and negotiations that nobody answered."""
         for stream in [one for one, until in self._negotiating.items() if until <= now]:
             self._refuse(stream, NegotiationFailed(f"no protocol was agreed within {NEGOTIATE_TIMEOUT:g} s"))
-        for event in self.session.on_timer(now):
-            self._act(event)
-        self._send(self.session.take_outgoing())
+        self.engine.on_timer(now)

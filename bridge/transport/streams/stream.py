@@ -1,6 +1,6 @@
 """One muxed stream as its user sees it: a trio stream, and a `RawStream` that can carry a circuit.
 
-Waits and wakes; the bytes and windows are the Yamux session's, the socket is the connection's. Negotiation of the
+Waits and wakes; the bytes and windows are the engine's, what carries them is the connection's. Negotiation of the
 protocol is done by the connection; here it only delays the first read. Knows no peer and no address.
 """
 
@@ -16,14 +16,14 @@ from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_resch
 from punchbridge.errors import BridgeError, NegotiationFailed, ProtocolViolation
 from punchbridge.limits.wire import MAX_FRAME_PAYLOAD, SEND_BURST, SEND_QUEUE
 from punchbridge.tasks.supervise import report
+from punchbridge.transport.base import Connection
 from punchbridge.transport.raw import BrokenConnection, BrokenStream, Buffer
+from punchbridge.transport.streams.engine import StreamState
 from punchbridge.transport.turn import Turn
 from punchbridge.wire.multistream import Initiator, Responder
-from punchbridge.yamux import StreamState
 
 if TYPE_CHECKING:
-    from punchbridge.transport.muxed.connection import Connection
-    from punchbridge.transport.muxed.mux import Mux
+    from punchbridge.transport.streams.mux import Mux
 
 
 class Stream(trio.abc.HalfCloseableStream):
@@ -45,7 +45,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self.inbound = state.inbound
         self.state = state
         self.negotiation: Initiator | Responder | None = negotiation
-        self._mux = mux
+        self._mux, self._engine, self._queue = mux, mux.engine, mux.engine.queue
         self._closed = False
         self._failure: BridgeError | None = None
         self._sending = Turn("another task is sending on this stream")
@@ -55,7 +55,6 @@ class Stream(trio.abc.HalfCloseableStream):
         on at once, which spares a task switch."""
         self._reader: Task | None = None
         self._writer: Task | None = None
-        state.owner = self
 
     def __repr__(self) -> str:
         return f"<Stream {self.id} {self.protocol or 'negotiating'} of connection {self.connection.id}>"
@@ -92,7 +91,7 @@ class Stream(trio.abc.HalfCloseableStream):
         if self.negotiation is None:
             if state.buffered:
                 data = state.take(max_bytes)
-                self._mux.consumed(state)
+                self._engine.consumed(state)
                 return data
             if state.fin_received:
                 return b""
@@ -106,7 +105,7 @@ class Stream(trio.abc.HalfCloseableStream):
         if self._closed or self.negotiation is not None or not state.buffered:
             return None if self.receive_nowait(1) is None else []
         pieces = state.take_pieces(max_bytes)
-        self._mux.consumed(state)
+        self._engine.consumed(state)
         return pieces
 
     def push_back(self, data: bytes) -> None:
@@ -123,23 +122,23 @@ class Stream(trio.abc.HalfCloseableStream):
     def send_nowait(self, data: Buffer) -> int:
         """Sends what the window and the queue take now, at most 1 MiB; 0 means it would block. Raises as `send_all`."""
         self._check_writable()
-        mux, sender, state = self._mux, self._mux.sender, self.state
+        engine, queue, state = self._engine, self._queue, self.state
         view = memoryview(data)
         end, sent = min(len(view), SEND_BURST), 0
-        while sent < end and sender.queued < SEND_QUEUE:
+        while sent < end and queue.queued < SEND_QUEUE:
             size = min(end - sent, state.send_window, MAX_FRAME_PAYLOAD)
             if size <= 0:
                 break
-            mux.write_data(state, view[sent : sent + size])
+            engine.data(state, view[sent : sent + size])
             sent += size
         return sent
 
     def send_parts(self, parts: Sequence[Buffer], size: int) -> int:
         """As `send_nowait`, for `size` bytes in parts; up to MAX_FRAME_PAYLOAD share a frame, and are joined there."""
-        if size > min(self.state.send_window, MAX_FRAME_PAYLOAD) or self._mux.sender.queued >= SEND_QUEUE:
+        if size > min(self.state.send_window, MAX_FRAME_PAYLOAD) or self._queue.queued >= SEND_QUEUE:
             return self.send_nowait(b"".join(parts))
         self._check_writable()
-        self._mux.write_data(self.state, *parts)
+        self._engine.data(self.state, *parts)
         return size
 
     async def send_all(self, data: Buffer) -> None:
@@ -188,7 +187,7 @@ class Stream(trio.abc.HalfCloseableStream):
             raise self.fresh_failure()
 
     def _would_block(self) -> bool:
-        return self._failure is None and (self.state.send_window <= 0 or self._mux.sender.queued >= SEND_QUEUE)
+        return self._failure is None and (self.state.send_window <= 0 or self._queue.queued >= SEND_QUEUE)
 
     async def _wait_writable(self) -> None:
         self._writer = current_task()

@@ -1,0 +1,133 @@
+"""Yamux as an engine of streams: its session, and the sender that takes its frames.
+
+It turns decrypted bytes into what happened to streams, and what is done to streams into frames. It negotiates nothing
+and wakes nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from punchbridge.limits.swarm import TURN_FRAMES
+from punchbridge.transport.muxed.sender import Sender
+from punchbridge.transport.raw import BrokenConnection, Buffer
+from punchbridge.transport.streams.engine import Queue, StreamEvents
+from punchbridge.yamux import (
+    Dead,
+    Event,
+    GoAwayCode,
+    GoneAway,
+    Opened,
+    Pong,
+    Readable,
+    Reset,
+    StreamState,
+    Writable,
+    Yamux,
+)
+
+__all__ = ["YamuxStreams"]
+
+
+class YamuxStreams:
+    """See `streams.engine.Streams`."""
+
+    events: StreamEvents
+
+    def __init__(self, sender: Sender, *, client: bool) -> None:
+        self.session = Yamux(client=client, now=trio.current_time())
+        self.queue: Queue = sender
+        self._send = sender.send
+
+    # --- for the connection -----------------------------------------------------------------------------
+
+    def feed(self, plaintexts: Sequence[bytes], now: float) -> None:
+        """Takes decrypted bytes and tells what they did. Raises ProtocolViolation, BrokenConnection.
+
+        After TURN_FRAMES frames the session is `behind`: call again, without bytes, before giving it more.
+        """
+        session = self.session
+        if session.behind:
+            plaintexts = (b"", *plaintexts)
+        session.turn = TURN_FRAMES
+        for number, plaintext in enumerate(plaintexts):
+            over = not session.turn
+            for event in session.receive(b"".join(plaintexts[number:]) if over else plaintext, now):
+                self._tell(event)
+            if over:
+                break
+        self._send(session.take_outgoing())
+        if not self.queue.queued:
+            session.flushed()
+        if session.can_open:
+            self.events.may_open()
+
+    def _tell(self, event: Event) -> None:
+        match event:
+            case Readable(state):
+                self.events.readable(state)
+            case Writable(state):
+                self.events.writable(state)
+            case Reset(state):
+                self.events.was_reset(state)
+            case Opened(state):
+                self.events.opened(state)
+            case Pong(value, rtt):
+                self.events.pong(value, rtt)
+            case GoneAway(code):
+                if code != GoAwayCode.NORMAL:
+                    raise BrokenConnection(f"the peer gave up the connection (GoAway {code})")
+                self.events.may_open()
+            case Dead():
+                self.events.dead()
+
+    def go_away(self) -> None:
+        """GoAway(0): no more streams."""
+        self._send(self.session.go_away(GoAwayCode.NORMAL))
+
+    # --- for the streams --------------------------------------------------------------------------------
+
+    @property
+    def can_open(self) -> bool:
+        return self.session.can_open
+
+    def open(self) -> StreamState:
+        return self.session.open(trio.current_time())
+
+    def taken(self, state: StreamState) -> None:
+        self.session.take(state)
+
+    def data(self, state: StreamState, *parts: Buffer) -> None:
+        self._send(self.session.data(state, *parts))
+
+    def consumed(self, state: StreamState) -> None:
+        self._send(self.session.consumed(state, trio.current_time()))
+
+    def finish(self, state: StreamState) -> None:
+        self._send(self.session.finish(state))
+
+    def close(self, state: StreamState) -> None:
+        self._send(self.session.close(state, trio.current_time()))
+
+    def reset(self, state: StreamState) -> None:
+        self._send(self.session.reset(state))
+
+    def ping(self) -> int:
+        value, frame = self.session.ping(trio.current_time())
+        self._send(frame)
+        return value
+
+    def flush(self) -> None:
+        self._send(self.session.take_outgoing())
+
+    # --- time -------------------------------------------------------------------------------------------
+
+    def next_timer(self) -> float:
+        return self.session.next_timer()
+
+    def on_timer(self, now: float) -> None:
+        for event in self.session.on_timer(now):
+            self._tell(event)
+        self.flush()
