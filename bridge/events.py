@@ -8,9 +8,10 @@ have events of their own in `punchbridge.cli.events`, `punchbridge_relay.events`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
+from punchbridge.errors import BridgeError
 from punchbridge.verdict import VERDICT_KEYS, Failure, Verdict
 
 Path = Literal["relay", "direct"]
@@ -25,28 +26,22 @@ class Event:
     public: ClassVar[bool] = True
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields under their JSON names (a trailing underscore is dropped); tuples become lists.
-
-        A verdict becomes the five keys of VERDICT_KEYS.
-        """
+        """The fields under their JSON names (a trailing underscore is dropped); a verdict becomes its VERDICT_KEYS."""
         out: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, Verdict):
                 out.update(value.as_dict())
-                continue
-            if isinstance(value, tuple):
-                value = list(value)
-            elif isinstance(value, Mapping):
-                value = dict(value)
-            out[item.name.rstrip("_")] = value
+            elif item.metadata.get("json", True):
+                value = list(value) if isinstance(value, tuple) else value
+                out[item.name.rstrip("_")] = dict(value) if isinstance(value, Mapping) else value
         return out
 
     @classmethod
     def json_keys(cls) -> tuple[str, ...]:
         """The JSON names of the fields, in the order of `as_dict`."""
         names: list[str] = []
-        for item in fields(cls):
+        for item in (item for item in fields(cls) if item.metadata.get("json", True)):
             expanded = item.name == "verdict" and issubclass(cls, Failure)
             names += VERDICT_KEYS if expanded else (item.name.rstrip("_"),)
         return tuple(names)
@@ -76,13 +71,15 @@ class ReservationAccepted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ReservationLost(Event):
-    """The reservation ended: refused, expired, or the relay vanished. The keeper tries again in `retry_in` s."""
+    """The reservation ended: refused, expired, or the relay vanished. It is asked for again in `retry_in` s."""
 
     name = "reservation.lost"
     relay: str
     code: str
     message: str = ""
     retry_in: float = 0.0
+    error: BridgeError | None = field(default=None, metadata={"json": False})
+    """What was raised where the failure was seen; not in the JSON form."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,8 +271,9 @@ class AutonatResult(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorEvent(Event):
-    """Something failed that the user should know. `message` says what to do."""
+    """Something failed that the user should know. `message` says what to do; `verdict`: its code, with RELAYED."""
 
     name = "error"
     code: str
     message: str
+    verdict: str | None = None

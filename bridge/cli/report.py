@@ -19,7 +19,7 @@ from punchbridge.cli.events import Summary
 from punchbridge.cli.exits import ErrorTable, Exit, exit_code, leaves
 from punchbridge.cli.jsonl import JsonLines
 from punchbridge.cli.lines import LINES, Lines, Tone
-from punchbridge.errors import BridgeError
+from punchbridge.errors import BridgeError, DirectRequired
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ErrorEvent, Event
 
@@ -89,7 +89,8 @@ class Reporter:
         """Tells a failure as one `error` event and one line on stderr. Returns the exit code."""
         code, text = describe(problem)
         self.progress(None)
-        self.emit(ErrorEvent(code=code, message=text))
+        verdict = problem.verdict.code.value if isinstance(problem, DirectRequired) else None
+        self.emit(ErrorEvent(code=code, message=text, verdict=verdict))
         if self.json or self.quiet:
             self._console.line(f"error {code}: {text}", "bad")
         return exit_code(problem, more)
@@ -118,7 +119,7 @@ class Reporter:
 def describe(problem: BaseException) -> tuple[str, str]:
     """The code and the text of a failure; what our errors say is passed on, others are named by their class."""
     if isinstance(problem, BridgeError):
-        return problem.code, str(problem) or problem.code
+        return problem.code, "; ".join((str(problem) or problem.code, *getattr(problem, "__notes__", ())))
     if isinstance(problem, KeyboardInterrupt):
         return "INTERRUPTED", "interrupted"
     code = getattr(problem, "code", None)

@@ -15,7 +15,9 @@ from punchbridge.errors import (
     AuthenticationFailed,
     BridgeError,
     DialTimeout,
+    NegotiationFailed,
     RelayRefused,
+    StreamReset,
     Unreachable,
     WrongPeer,
 )
@@ -25,22 +27,26 @@ from punchbridge.identity import peer_text
 if TYPE_CHECKING:
     from punchbridge.cli.report import Reporter
 
-_HOPELESS = (RelayRefused, AuthenticationFailed, AddressError)
-"""Asking again in the next seconds gets the same answer."""
+_FINAL = (AuthenticationFailed, AddressError, NegotiationFailed)
+"""The relay is another one than the user named, or none: asking again gets the same answer."""
+
+_FINAL_STATUS = "PERMISSION_DENIED"
+"""The one refusal by which a relay excludes this peer for good. A full, busy or draining one accepts later."""
 
 
-def failure_of(lost: ReservationLost) -> BridgeError:
-    """A lost reservation as the error that a program ends with."""
-    text = f"no reservation at relay {lost.relay}: {lost.message or lost.code}"
-    if lost.code == WrongPeer.code:
-        return WrongPeer(f"{text}; check the /p2p/ID at the end of --relay")
-    if lost.code == AuthenticationFailed.code:
-        return AuthenticationFailed(text)
-    if lost.code == AddressError.code:
-        return AddressError(text)
-    if lost.code in ("UNREACHABLE", "TIMEOUT", "CONNECTION_LOST", "RESET", "EXPIRED", "STOPPED", "NORMAL"):
-        return Unreachable(text if text.endswith("?") else f"{text}; is the relay running, and is its address right?")
-    return RelayRefused(text, lost.code)
+def hopeless(problem: BridgeError) -> bool:
+    """True when asking the relay again gets the same answer."""
+    return isinstance(problem, _FINAL) or (isinstance(problem, RelayRefused) and problem.status == _FINAL_STATUS)
+
+
+def advised(problem: BridgeError, relay: str) -> BridgeError:
+    """The same error, with what the user can do as a note where its own text does not say it."""
+    if isinstance(problem, WrongPeer):
+        problem.add_note("check the /p2p/ID at the end of --relay")
+    elif isinstance(problem, (Unreachable, StreamReset)):
+        question = "" if str(problem).endswith("?") else "; is it running, and is its address right?"
+        problem.add_note(f"no reservation at relay {relay}{question}")
+    return problem
 
 
 class Source(Protocol):
@@ -70,25 +76,28 @@ class Reservations:
                     self._printed.add(addr)
                     self._report.data(addr)
                     self._report.note(f"on the other side run: {self._hint} {addr}", "dim")
-        elif isinstance(event, ReservationLost):
-            self._lost[event.relay] = failure_of(event)
+        elif isinstance(event, ReservationLost) and event.error is not None:
+            self._lost[event.relay] = event.error
 
     async def first(self, feed: Source) -> None:
         """Waits until one relay has accepted; the caller bounds the time and then raises `late`.
 
-        Raises the failure of a relay as soon as all have given an answer that waiting does not change.
+        Raises the error of a relay as soon as all have given an answer that waiting does not change. A relay that is
+        full or drains is asked again for as long as the caller waits.
         """
         self._report.progress("waiting for the relay to accept the reservation")
         try:
             while not self.accepted:
                 self.note(await feed.get())
-                hopeless = [one for one in self._lost.values() if isinstance(one, _HOPELESS)]
-                if len(hopeless) >= len(self._waiting) and not self.accepted:
-                    raise hopeless[0]
+                final = [(relay, one) for relay, one in self._lost.items() if hopeless(one)]
+                if len(final) >= len(self._waiting) and not self.accepted:
+                    relay, problem = final[0]
+                    raise advised(problem, relay)
         finally:
             self._report.progress(None)
 
     def late(self, seconds: float) -> BridgeError:
         """Why there is no reservation after so many seconds."""
-        silent = DialTimeout(f"no relay answered within {seconds:g} s; is it running, and is its address right?")
-        return next(iter(self._lost.values()), silent)
+        for relay, problem in self._lost.items():
+            return advised(problem, relay)
+        return DialTimeout(f"no relay answered within {seconds:g} s; is it running, and is its address right?")

@@ -40,7 +40,7 @@ def place_of(address: str) -> tuple[str, int]:
 
 def test_a_peer_that_is_no_relay_is_named_so(run: Run, listener: tuple[Program, str], tmp_path: Path) -> None:
     other = ("--key", str(tmp_path / "other"))
-    failed(run("listen", "--relay", listener[1], *LOCAL, *other), 6, "no circuit relay", "address that a relay printed")
+    failed(run("listen", "--relay", listener[1], *LOCAL, *other), 1, "no circuit relay", "address that a relay printed")
     failed(run("dial", f"{listener[1]}/p2p-circuit/p2p/{SOMEBODY}", *LOCAL), 1, "no circuit relay")
 
 
@@ -73,13 +73,19 @@ def test_an_unknown_relay_cannot_be_reached(run: Run) -> None:
     failed(run("dial", f"/dns4/relay.invalid/{relay}", *LOCAL, "--timeout", "5"), 3, "relay.invalid")
 
 
-def test_a_full_relay_ends_with_6_and_says_so(run: Run, start: Start, tmp_path: Path) -> None:
+def test_a_full_relay_is_asked_again_until_the_time_is_over(run: Run, start: Start, tmp_path: Path) -> None:
     relay = start("relay", "--listen", LOOPBACK, "--lan", "--reservations", "1", "--json")
     address = relay.event("relay.listening")["addrs"][0]
     first = start("listen", "--relay", address, *LOCAL)
     assert "/p2p-circuit/" in first.line()
-    second = run("listen", "--relay", address, *LOCAL, "--key", str(tmp_path / "second"))
+    second = run("listen", "--relay", address, *LOCAL, "--key", str(tmp_path / "second"), "--timeout", "3")
     failed(second, 6, "RELAY_REFUSED", "RESERVATION_REFUSED", "another relay")
+    # For ever: it goes on until the first listener has left.
+    third = start("listen", "--relay", address, *LOCAL, "--key", str(tmp_path / "third"), "--timeout", "0", "--json")
+    assert third.event("reservation.lost")["code"] == "RESERVATION_REFUSED"
+    first.stop()
+    assert third.event("reservation.accepted")["addrs"]
+    assert third.stop()[0] == 0
 
 
 # --- peers of another kind ----------------------------------------------------------------------------------

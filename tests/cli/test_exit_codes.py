@@ -24,7 +24,7 @@ SOMEBODY = str(Identity.generate())
         (("dial", "nonsense"), "the whole line that the listener printed"),
         (("dial", SOMEBODY), "the whole line that the listener printed"),
         (("dial", "/ip4/127.0.0.1/tcp/4001"), "/p2p/ID"),
-        (("dial", f"/p2p/{SOMEBODY}"), "no address"),
+        (("dial", f"/p2p/{SOMEBODY}"), "does not begin with an IP"),
         (("dial", f"/ip4/127.0.0.1/tcp/1/p2p/{SOMEBODY}", "--bogus"), "Unknown option"),
         (("dial", f"/ip4/127.0.0.1/tcp/1/p2p/{SOMEBODY}", "--timeout", "soon"), "float"),
         (("dial", f"/ip4/127.0.0.1/tcp/1/p2p/{SOMEBODY}", "--timeout", "-1"), "--timeout"),

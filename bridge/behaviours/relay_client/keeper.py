@@ -45,7 +45,7 @@ class Keeper:
         """The relay whose answer is awaited, and the event of its end."""
         self.answered = trio.Event()
         self.reservation: Reservation | None = None
-        self.error: BaseException | None = None
+        self.error: BridgeError | None = None
         self._swarm = swarm
         self._held = held
         self._peer = peer_of(relay)
@@ -77,8 +77,8 @@ class Keeper:
                 connection = await self._connect()
                 await self._reserve(connection, renewed=False)
                 return connection
-            except NETWORK_FAILURES as problem:
-                self.error = problem
+            except NETWORK_FAILURES as raised:
+                problem = self.error = _typed(raised)
                 if not self.kept and not self.settled.is_set():
                     return None
                 wait = self._wait_after(problem)
@@ -99,9 +99,9 @@ class Keeper:
                 await self._reserve(connection, renewed=True)
                 self._backoff.reset()
                 pause = self._grants.renew_after(trio.current_time(), random.random())
-            except NETWORK_FAILURES as problem:
-                lost: BaseException = problem
-                pause = self._wait_after(problem)
+            except NETWORK_FAILURES as raised:
+                lost = _typed(raised)
+                pause = self._wait_after(lost)
                 if connection.closed.is_set() or trio.current_time() + pause >= self._grants.until:
                     break
         self._drop()
@@ -180,10 +180,20 @@ class Keeper:
             del self._held[mine.relay]
             self._swarm.set_circuit_addrs(mine.relay, ())
 
-    def _wait_after(self, problem: BaseException) -> float:
+    def _wait_after(self, problem: BridgeError) -> float:
         return self._backoff.next(random.random(), RESERVE_REFUSED_WAIT if isinstance(problem, RelayRefused) else 0.0)
 
-    def _report(self, problem: BaseException, wait: float) -> None:
-        code = problem.status if isinstance(problem, RelayRefused) else getattr(problem, "code", type(problem).__name__)
+    def _report(self, problem: BridgeError, wait: float) -> None:
+        code = problem.status if isinstance(problem, RelayRefused) else problem.code
         relay = peer_text(self._peer) if self._peer is not None else str(self.addrs[0])
-        self._swarm.events.emit(ReservationLost(relay=relay, code=code, message=str(problem), retry_in=round(wait, 3)))
+        told = ReservationLost(relay=relay, code=code, message=str(problem), retry_in=round(wait, 3), error=problem)
+        self._swarm.events.emit(told)
+
+
+def _typed(problem: BaseException) -> BridgeError:
+    """A failure of the network as one of our errors; ours stay as they are."""
+    if isinstance(problem, BridgeError):
+        return problem
+    if isinstance(problem, trio.TooSlowError):
+        return DialTimeout("the relay did not answer in time; check its address")
+    return ConnectionLost(f"the connection to the relay broke: {str(problem) or type(problem).__name__}")
