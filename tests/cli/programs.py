@@ -22,9 +22,15 @@ PATIENCE = 20.0  # seconds that anything may take on a busy machine
 class Program:
     """A running `punchbridge` command. `events` grows while it runs; `ended` gives code, stdout and stderr."""
 
-    def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], cwd: Path) -> None:
+    def __init__(
+        self,
+        arguments: tuple[str, ...],
+        environment: dict[str, str],
+        cwd: Path,
+        command: tuple[str, ...] = (sys.executable, "-m", "punchbridge"),
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "punchbridge", *arguments],
+            [*command, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
