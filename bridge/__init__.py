@@ -20,11 +20,13 @@ if __name__ != "punchbridge":
     )
 
 if TYPE_CHECKING:
-    from punchbridge import errors, events
+    from punchbridge import config, errors, events
+    from punchbridge.api.configuration import load_config
     from punchbridge.api.open import Bridge
     from punchbridge.api.open import open_bridge as open
     from punchbridge.api.snapshots import ConnectionInfo, Status
     from punchbridge.api.trio import BridgeStream, TrioBridge, open_trio
+    from punchbridge.config import Config, Limits, Punch, Times
     from punchbridge.errors import (
         AddressError,
         AuthenticationFailed,
@@ -62,6 +64,7 @@ __all__ = [
     "Bridge",
     "BridgeError",
     "BridgeStream",
+    "Config",
     "ConfigError",
     "ConnectInfo",
     "ConnectionInfo",
@@ -72,25 +75,30 @@ __all__ = [
     "Identity",
     "IdentityError",
     "LimitExceeded",
+    "Limits",
     "LocalError",
     "NegotiationFailed",
     "NotBridged",
     "PortInUse",
     "ProtocolViolation",
+    "Punch",
     "RelayRefused",
     "RemoteError",
     "Status",
     "StreamReset",
     "SwarmStopped",
+    "Times",
     "TrioBridge",
     "Unreachable",
     "WrongPeer",
     "__version__",
     "aio_guard",
     "channel_options",
+    "config",
     "errors",
     "events",
     "guard",
+    "load_config",
     "open",
     "open_trio",
     "peer",
@@ -98,6 +106,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Config": "punchbridge.config",
+    "Limits": "punchbridge.config",
+    "Punch": "punchbridge.config",
+    "Times": "punchbridge.config",
+    "load_config": "punchbridge.api.configuration",
     "Bridge": "punchbridge.api.open",
     "open": "punchbridge.api.open:open_bridge",
     "ConnectionInfo": "punchbridge.api.snapshots",
@@ -120,7 +133,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("errors", "events"):
+    if name in ("config", "errors", "events"):
         return import_module(f"punchbridge.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'punchbridge' has no attribute {name!r}")

@@ -55,7 +55,7 @@ class PortInUse(LocalError):
 
 
 class LimitExceeded(LocalError):
-    """A local bound of `punchbridge.limits` was reached; retry later or raise the bound."""
+    """A local bound of the configuration was reached; retry later or raise the bound."""
 
     code = "LIMIT"
 

@@ -5,11 +5,12 @@ Zero means unlimited wherever a count, a rate or a size is asked for. Nothing he
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
+from punchbridge.config import SwarmLimits
+from punchbridge.config.values import KIB, Bound, Checked, Seconds
 from punchbridge.errors import ConfigError
-from punchbridge.limits import KIB
 
 if TYPE_CHECKING:
     from punchbridge.wire.circuit import CircuitLimit
@@ -53,55 +54,55 @@ MAX_STATS_CIRCUITS: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class RelayLimits:
+class RelayLimits(Checked):
     """The relay's bounds. Zero = unlimited, except `reservation_ttl`. Raises ConfigError for senseless values."""
 
-    reservations: int = 128
+    reservations: Bound = 128
     """Reservations at once (go, rust: 128)."""
 
-    reservations_per_address: int = 8
+    reservations_per_address: Bound = 8
     """From one IPv4 address or IPv6 /64 (go: 8): homes hold few listeners, Sybils hold many."""
 
-    reservation_ttl: int = 3600
+    reservation_ttl: Bound = 3600
     """Seconds (go, rust: 1 h). Clients refresh well before."""
 
-    circuits: int = 1024
+    circuits: Bound = 1024
     """Circuits at once in all; each costs two streams and up to two buffers of 256 KiB."""
 
-    circuits_per_peer: int = 16
+    circuits_per_peer: Bound = 16
     """Of one peer, counted apart as source and as target (go: 16)."""
 
-    circuit_seconds: int = 120
+    circuit_seconds: Bound = 120
     """A circuit's life, idle or not (go, rust: 2 min): time enough to punch."""
 
-    circuit_bytes: int = 128 * KIB
+    circuit_bytes: Bound = 128 * KIB
     """Payload in each direction (go: 128 KiB): handshakes and a punch, not a download."""
 
-    hop_streams: int = 2048
+    hop_streams: Bound = 2048
     """Requests under way at once, in all: those that are not yet a circuit. More than 64 connections of one address
     can hold open, so that no single address shuts the others out."""
 
-    hop_streams_per_peer: int = 16
+    hop_streams_per_peer: Bound = 16
     """Requests under way at once from one peer (rust: 10 for each connection)."""
 
-    peer_burst: int = 30
+    peer_burst: Bound = 30
     """Reservations, and apart from them circuits, that one peer may ask for at once (rust: 30)."""
 
-    peer_interval: float = 0.2
+    peer_interval: Seconds = 0.2
     """Seconds until a peer has one more. A session over circuits of 128 KiB takes a fresh one each time a cap nears:
     five a second carry about half a MiB a second, and the counts above hold all the same (rust: 120 s)."""
 
-    address_burst: int = 120
+    address_burst: Bound = 120
     """The same for one IPv4 address or IPv6 /64 (rust: 60): a carrier-grade NAT holds several peers."""
 
-    address_interval: float = 0.05
+    address_interval: Seconds = 0.05
     """Seconds until an address has one more."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for item in fields(self):
-            value = getattr(self, item.name)
-            if not 0 <= value <= U64_MAX:  # NaN fails too
-                raise ConfigError(f"the relay limit {item.name} is {value}; give 0 (unlimited) or more")
+            if getattr(self, item.name) > U64_MAX:
+                raise ConfigError(f"{item.name} is {getattr(self, item.name)}; give 0 (unlimited) for as much as that")
         if not 60 <= self.reservation_ttl <= U32_MAX:
             raise ConfigError(f"a reservation of {self.reservation_ttl} s; give at least 60, so that it can be renewed")
         if self.circuit_seconds > U32_MAX:
@@ -114,3 +115,25 @@ class RelayLimits:
 
         limit = CircuitLimit(self.circuit_seconds or None, self.circuit_bytes or None)
         return None if limit.unlimited else limit
+
+    def swarm(self, given: SwarmLimits) -> SwarmLimits:
+        """The bounds of the relay's swarm: so many connections that these limits can be reached at all.
+
+        Each reservation and the source of each circuit is a connection of its own, and half of them may come anew at
+        once. What is unlimited here is unlimited there. A bound of `given` that was changed from its default is kept.
+        """
+        default = SwarmLimits()
+        connections, address, half_open = default.connections, default.connections_per_address, default.half_open
+        needed = self.reservations + self.circuits
+        wanted = {
+            "connections": max(connections, needed + needed // 2) if self.reservations and self.circuits else 0,
+            "connections_per_address": max(address, self.reservations_per_address + address // 2)
+            if self.reservations_per_address
+            else 0,
+            "half_open": max(half_open, self.reservations // 4),
+        }
+        return replace(given, **{name: one for name, one in wanted.items() if _untouched(name, given, default)})
+
+
+def _untouched(name: str, given: SwarmLimits, default: SwarmLimits) -> bool:
+    return bool(getattr(given, name) == getattr(default, name))

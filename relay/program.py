@@ -6,16 +6,18 @@ What the flags are called and where the events go is the caller's business.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
 from punchbridge.addresses import Multiaddr, with_peer
+from punchbridge.config import Limits
 from punchbridge.eventhub import EventHub
 from punchbridge.events import NodeStarted
 from punchbridge.host.host import HostConfig, open_host
 from punchbridge.identity import Identity, peer_text
 from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.version import AGENT
 from punchbridge_relay.access import Access
 from punchbridge_relay.events import RelayListening
 from punchbridge_relay.limits import RelayLimits
@@ -24,16 +26,20 @@ from punchbridge_relay.service import HopService
 
 @dataclass(frozen=True, kw_only=True)
 class RelayConfig:
-    """`listen`: addresses to listen on; `stats_interval`: seconds between two RelayStats events; `allow_private`:
-    announce private and loopback addresses too; `autonat`: tell others whether they can be reached."""
+    """`listen`: addresses to listen on; `announce`: addresses that clients are told beside those found; `limits`: what
+    the relay grants; `rooms`: the bounds of the rooms below; `stats_interval`: seconds between two RelayStats events;
+    `allow_private`: announce private and loopback addresses too; `autonat`: tell others whether they can be reached."""
 
     identity: Identity
     listen: tuple[Multiaddr, ...]
+    announce: tuple[Multiaddr, ...] = ()
     limits: RelayLimits = field(default_factory=RelayLimits)
+    rooms: Limits = field(default_factory=Limits)
     access: Access = field(default_factory=Access)
     stats_interval: float = 10.0
     allow_private: bool = False
     autonat: bool = True
+    agent: str = AGENT
 
 
 async def run(
@@ -68,6 +74,9 @@ async def _serve(
 ) -> None:
     host_config = HostConfig(
         identity=config.identity,
+        announce=config.announce,
+        agent=config.agent,
+        limits=replace(config.rooms, swarm=config.limits.swarm(config.rooms.swarm)),
         allow_private=config.allow_private,
         punch=False,
         autonat=False,
@@ -80,7 +89,7 @@ async def _serve(
         for addr in config.listen:  # not before the hop protocol is there: the first client may be waiting
             await swarm.listen(addr)
         me = peer_text(swarm.peer)
-        listening = swarm.listen_addrs()
+        listening = tuple(dict.fromkeys((*swarm.listen_addrs(), *config.announce)))
         events.emit(NodeStarted(peer_id=me, listen=tuple(str(addr) for addr in listening)))
         events.emit(RelayListening(peer_id=me, addrs=tuple(str(with_peer(addr, swarm.peer)) for addr in listening)))
         started(service)

@@ -49,14 +49,14 @@ from punchbridge_relay.splice import splice
 
 
 class HopService:
-    """The relay's side of circuit v2 on one swarm. Public tables: `reservations`, `circuits`, `refused`."""
+    """The relay's side of circuit v2 on one swarm. Public tables: `reservations`, `circuits`."""
 
     def __init__(self, swarm: Swarm, limits: RelayLimits | None = None, access: Access | None = None) -> None:
         self.limits = limits or RelayLimits()
         rules = access or Access()
         self.reservations = ReservationTable(self.limits, rules)
         self.circuits = CircuitTable(self.limits, rules)
-        self.refused: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
         self._swarm = swarm
         self._draining = False
         self._asking: Counter[PeerId] = Counter()
@@ -89,6 +89,11 @@ class HopService:
             refused=dict(self.refused),
             per_circuit=self.circuits.per_circuit(now),
         )
+
+    @property
+    def refused(self) -> Counter[str]:
+        """How often each rule has refused a request or a connection since the start."""
+        return self._refused + Counter({bound.value: times for bound, times in self._swarm.refused.items()})
 
     async def drain(self) -> None:
         """Takes no more requests, ends all reservations, and closes every connection with GOAWAY, within a bound."""
@@ -138,7 +143,7 @@ class HopService:
                     await self._answer(stream, self._grant(stream))
                     await self._finish(stream)
         except Refusal as refusal:
-            self.refused[refusal.reason] += 1
+            self._refused[refusal.reason] += 1
             await self._refuse(stream, refusal.status)
         except BaseException:
             stream.abort()

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from punchbridge.addresses import Multiaddr
+from punchbridge.api.configuration import configured
 from punchbridge.api.runtime import NetworkThread
-from punchbridge.api.snapshots import ConnectionInfo, Control, Key, Status, host_config, open_control
+from punchbridge.api.snapshots import ConnectionInfo, Control, Status, open_control
+from punchbridge.config import Config, Fields
 from punchbridge.errors import BridgeError, ConfigError, DialTimeout
 from punchbridge.events import Event
 from punchbridge.identity import peer_text
-from punchbridge.limits.rpc import DIRECT_WAIT, OPEN_PATH_TIMEOUT
 from punchbridge.local.gateway import EndpointKey, EndpointUse
 from punchbridge.local.sockets import ServerDoor
 from punchbridge.local.target import GRPC_PROTOCOL, PathPolicy, check_policy, check_protocol, parse_target
@@ -42,6 +43,7 @@ class Bridge:
     def __init__(self, thread: NetworkThread[Control], control: Control) -> None:
         self._thread = thread
         self._control = control
+        self._times = control.host.times
         self.peer_id: str = control.peer_id
         """Our peer id, base58."""
 
@@ -95,7 +97,7 @@ class Bridge:
         protocol: str = GRPC_PROTOCOL,
         path: PathPolicy = "any",
         fresh: bool = False,
-        direct_wait: float = DIRECT_WAIT,
+        direct_wait: float | None = None,
         wait_direct: float = 0.0,
         options: Options = (),
         compression: grpc.Compression | None = None,
@@ -108,9 +110,9 @@ class Bridge:
 
         path: "any" starts on the best path there is and moves to a direct one that is no slower; with `wait_direct` it
         waits that many seconds for the punch before it starts on a relay. "direct" waits up to `direct_wait` seconds
-        for the punch, fails with its reason and never uses a relay; "relay" never goes direct. Channels to the
-        same target with the same options share one stream, unless fresh=True. options: grpc channel arguments, over
-        ours. Raises AddressError, ConfigError, LimitExceeded.
+        (by default `times.direct_wait`) for the punch, fails with its reason and never uses a relay; "relay" never goes
+        direct. Channels to the same target with the same options share one stream, unless fresh=True. options: grpc
+        channel arguments, over ours. Raises AddressError, ConfigError, LimitExceeded.
         """
         endpoint = self._endpoint(target, protocol, path, direct_wait, wait_direct)
         arguments = channel_options(_authority(endpoint), private=fresh, override=options)
@@ -123,7 +125,7 @@ class Bridge:
         protocol: str = GRPC_PROTOCOL,
         path: PathPolicy = "any",
         fresh: bool = False,
-        direct_wait: float = DIRECT_WAIT,
+        direct_wait: float | None = None,
         wait_direct: float = 0.0,
         options: Options = (),
         compression: grpc.Compression | None = None,
@@ -137,12 +139,14 @@ class Bridge:
         return open_aio_channel(endpoint, arguments, compression, interceptors)
 
     def _endpoint(
-        self, target: str | Multiaddr, protocol: str, path: str, direct_wait: float, wait_direct: float
+        self, target: str | Multiaddr, protocol: str, path: str, direct_wait: float | None, wait_direct: float
     ) -> EndpointUse:
-        if not 0 < direct_wait < OPEN_PATH_TIMEOUT:
-            raise ConfigError(f"direct_wait={direct_wait} is not between 0 and {OPEN_PATH_TIMEOUT:g} seconds")
-        if not 0 <= wait_direct < OPEN_PATH_TIMEOUT:
-            raise ConfigError(f"wait_direct={wait_direct} is not between 0 and {OPEN_PATH_TIMEOUT:g} seconds")
+        direct_wait = self._times.direct_wait if direct_wait is None else direct_wait
+        most = self._times.open_path
+        if not 0 < direct_wait < most:
+            raise ConfigError(f"direct_wait={direct_wait} is not between 0 and {most:g} seconds")
+        if not 0 <= wait_direct < most:
+            raise ConfigError(f"wait_direct={wait_direct} is not between 0 and {most:g} seconds")
         key = EndpointKey(parse_target(target), check_protocol(protocol), check_policy(path), direct_wait, wait_direct)
         return self._thread.ask(lambda: self._control.gateway.endpoint(key))
 
@@ -161,15 +165,20 @@ class Bridge:
         """Our addresses, reservations, reachability and connections, as of now."""
         return self._thread.ask(self._control.status)
 
-    def connect(self, target: str | Multiaddr, timeout: float = OPEN_PATH_TIMEOUT) -> ConnectionInfo:
-        """Dials a peer if it is not connected. Raises Unreachable, WrongPeer, RelayRefused, DialTimeout, …"""
-        parsed = parse_target(target)
-        return self._thread.call(lambda: self._control.connect(parsed), timeout)
+    def connect(self, target: str | Multiaddr, timeout: float | None = None) -> ConnectionInfo:
+        """Dials a peer if it is not connected. timeout: seconds, by default `times.open_path`.
 
-    def wait_direct(self, peer: str | Multiaddr, timeout: float = DIRECT_WAIT) -> ConnectionInfo:
-        """The direct connection to a connected peer. Raises DirectRequired with the verdict of the punch."""
-        target = parse_target(peer)
-        return self._thread.call(lambda: self._control.wait_direct(target, timeout))
+        Raises Unreachable, WrongPeer, RelayRefused, DialTimeout, …"""
+        parsed = parse_target(target)
+        seconds = self._times.open_path if timeout is None else timeout
+        return self._thread.call(lambda: self._control.connect(parsed), seconds)
+
+    def wait_direct(self, peer: str | Multiaddr, timeout: float | None = None) -> ConnectionInfo:
+        """The direct connection to a connected peer. timeout: seconds, by default `times.direct_wait`.
+
+        Raises DirectRequired with the verdict of the punch."""
+        target, seconds = parse_target(peer), self._direct_wait(timeout)
+        return self._thread.call(lambda: self._control.wait_direct(target, seconds))
 
     def wait_reservation(self, timeout: float = 30.0) -> tuple[str, ...]:
         """Our circuit addresses, as soon as a relay gave us a reservation. Raises DialTimeout."""
@@ -182,19 +191,23 @@ class Bridge:
         """
         return self._thread.ask(lambda: self._control.events.subscribe(callback))
 
-    async def aio_wait_direct(self, peer: str | Multiaddr, timeout: float = DIRECT_WAIT) -> ConnectionInfo:  # noqa: ASYNC109
+    async def aio_wait_direct(self, peer: str | Multiaddr, timeout: float | None = None) -> ConnectionInfo:  # noqa: ASYNC109
         """As `wait_direct`, without blocking the event loop; cancelling it cancels the wait."""
-        target = parse_target(peer)
-        return await asyncio.wrap_future(self._thread.submit(lambda: self._control.wait_direct(target, timeout)))
+        target, seconds = parse_target(peer), self._direct_wait(timeout)
+        return await asyncio.wrap_future(self._thread.submit(lambda: self._control.wait_direct(target, seconds)))
 
-    async def aio_connect(self, target: str | Multiaddr, timeout: float = OPEN_PATH_TIMEOUT) -> ConnectionInfo:  # noqa: ASYNC109
+    async def aio_connect(self, target: str | Multiaddr, timeout: float | None = None) -> ConnectionInfo:  # noqa: ASYNC109
         """As `connect`, without blocking the event loop; cancelling it cancels the dial."""
         parsed = parse_target(target)
+        seconds = self._times.open_path if timeout is None else timeout
         future = asyncio.wrap_future(self._thread.submit(lambda: self._control.connect(parsed)))
         try:
-            return await asyncio.wait_for(future, timeout)
+            return await asyncio.wait_for(future, seconds)
         except TimeoutError:
-            raise DialTimeout(f"no connection to {parsed.text} within {timeout:g} s") from None
+            raise DialTimeout(f"no connection to {parsed.text} within {seconds:g} s") from None
+
+    def _direct_wait(self, seconds: float | None) -> float:
+        return self._times.direct_wait if seconds is None else seconds
 
     def close(self) -> None:
         """Closes connections, sockets and the thread; idempotent. The context manager does it."""
@@ -214,32 +227,24 @@ def _authority(endpoint: EndpointUse) -> str:
 
 @contextmanager
 def open_bridge(
+    config: Config | None = None,
     *,
-    key: Key = None,
-    listen: Sequence[str | Multiaddr] | None = None,
-    relays: Sequence[str | Multiaddr] = (),
-    punch: bool = True,
-    punch_retry: float | None = None,
-    allow_private: bool = False,
-    sessions: bool = True,
-    agent: str | None = None,
     events: Callable[[Event], None] | None = None,
+    **fields: Unpack[Fields],
 ) -> Iterator[Bridge]:
     """Opens a bridge, in a network thread of its own, for the length of the with block. Exported as `punchbridge.open`.
 
-    key: path of the key file (made when missing), an Identity, or None for a fresh identity. listen: multiaddrs,
-    by default every IPv4 interface on a port the system picks; () for none. relays: multiaddrs of relays to hold a
-    reservation with. punch: False sends no DCUtR message and answers none. punch_retry: seconds between a run of
-    punches that failed and the next, doubling from there; by default 30. allow_private: announce and dial private
-    addresses (one LAN, tests). sessions: False keeps to plain streams, each bound to the connection it was opened on.
-    events: called on each event in the network thread; it must return fast.
+    config: a whole configuration, by default `punchbridge.Config()`. fields: fields of it, which win; those used most
+    are `key` (path of the key file, made when missing, an Identity, or None for a fresh one), `listen` (multiaddrs; ()
+    for none), `relays` (multiaddrs of relays to hold a reservation with), `punch` (False switches punching off) and
+    `allow_private` (announce and dial private addresses). events: called on each event in the network thread; it must
+    return fast.
 
-    Raises what opening found: IdentityError, AddressError, PortInUse, ConfigError. Start it after any fork.
+    Raises what opening found: IdentityError, AddressError, PortInUse, ConfigError (an unknown field too). Start it
+    after any fork.
     """
-    config = host_config(
-        key, listen, relays, agent=agent, allow_private=allow_private, punch=punch, punch_retry=punch_retry
-    )
-    thread = NetworkThread(lambda: open_control(config, events, sessions=sessions))
+    given = configured(config, fields)
+    thread = NetworkThread(lambda: open_control(given, events), given.times)
     control = thread.start()
     bridge = Bridge(thread, control)
     try:

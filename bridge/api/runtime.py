@@ -19,8 +19,8 @@ from typing import Generic, TypeVar
 
 import trio
 
+from punchbridge.config import Times
 from punchbridge.errors import ConfigError, DialTimeout, SwarmStopped
-from punchbridge.limits.rpc import BRIDGE_START_TIMEOUT, BRIDGE_STOP_TIMEOUT
 
 __all__ = ["NetworkThread"]
 
@@ -33,8 +33,10 @@ R = TypeVar("R")
 class NetworkThread(Generic[T]):
     """Runs `trio.run` around one resource in a daemon thread. Start after any fork: a child has no such thread."""
 
-    def __init__(self, open_resource: Callable[[], AbstractAsyncContextManager[T]]) -> None:
+    def __init__(self, open_resource: Callable[[], AbstractAsyncContextManager[T]], times: Times | None = None) -> None:
+        """`times`: how long opening and closing the resource may take."""
         self._open_resource = open_resource
+        self._times = times or Times()
         self._opened: Future[T] = Future()
         self._stopping = False
         self._pid = os.getpid()
@@ -53,16 +55,16 @@ class NetworkThread(Generic[T]):
         # A program that ends without closing: peers are told, and the private directory goes, all the same.
         atexit.register(self.stop)
         try:
-            return self._opened.result(BRIDGE_START_TIMEOUT)
+            return self._opened.result(self._times.start)
         except FutureTimeout:
             self.stop()
-            raise ConfigError(f"the network thread did not start within {BRIDGE_START_TIMEOUT:g} s") from None
+            raise ConfigError(f"the network thread did not start within {self._times.start:g} s") from None
         except BaseException:  # what opening found, or an interrupt: the thread must not stay
             self.stop()
             raise
 
     def stop(self) -> None:
-        """Closes the resource and joins the thread, for at most BRIDGE_STOP_TIMEOUT. Idempotent."""
+        """Closes the resource and joins the thread, for at most the seconds that stopping may take. Idempotent."""
         self._stopping = True
         atexit.unregister(self.stop)
         if self._pid != os.getpid():
@@ -74,7 +76,7 @@ class NetworkThread(Generic[T]):
             except trio.RunFinishedError:
                 pass
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(BRIDGE_STOP_TIMEOUT)
+            self._thread.join(self._times.stop)
 
     def submit(self, work: Callable[[], Awaitable[R]]) -> Future[R]:
         """Runs `work` in the network thread; cancelling the future cancels it there.
@@ -157,7 +159,7 @@ class NetworkThread(Generic[T]):
             self._scope.cancel()
         else:
             # The resource closes in order (connections say goodbye), but not for ever.
-            self._scope.deadline = trio.current_time() + BRIDGE_STOP_TIMEOUT - 1
+            self._scope.deadline = trio.current_time() + 0.9 * self._times.stop
             self._stop_asked.set()
 
     def _begin(self, work: Callable[[], Awaitable[R]], future: Future[R]) -> None:

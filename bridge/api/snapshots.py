@@ -5,23 +5,22 @@ The sync form calls these from other threads, the trio form awaits them. No thre
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import trio
 
-from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of, with_peer
-from punchbridge.behaviours.dcutr import DcutrPolicy
-from punchbridge.errors import AddressError, ConfigError, DialTimeout
+from punchbridge.addresses import is_relayed, with_peer
+from punchbridge.api.configuration import host_config
+from punchbridge.config import Config
+from punchbridge.errors import ConfigError, DialTimeout
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Event, ReservationAccepted
-from punchbridge.host.host import Host, HostConfig, open_host
+from punchbridge.host.host import Host, open_host
 from punchbridge.host.sessions import open_session_host
-from punchbridge.identity import Identity, load_or_create, peer_text
-from punchbridge.limits.punch import DCUTR_RETRY_MAX, DCUTR_RETRY_MIN
+from punchbridge.identity import peer_text
 from punchbridge.local.gateway import Gateway, open_gateway
 from punchbridge.local.paths import wait_direct
 from punchbridge.local.target import Target
@@ -30,12 +29,7 @@ from punchbridge.reach.autonat import Reachability
 if TYPE_CHECKING:
     from punchbridge.transport.base import Connection
 
-__all__ = ["ConnectionInfo", "Control", "Key", "Status", "host_config", "open_control"]
-
-Key = str | Path | Identity | None
-Addresses = Sequence[str | Multiaddr]
-
-DEFAULT_LISTEN = ("/ip4/0.0.0.0/tcp/0",)
+__all__ = ["ConnectionInfo", "Control", "Status", "open_control"]
 
 
 @dataclass(frozen=True)
@@ -67,49 +61,6 @@ class Status:
     relays: tuple[str, ...]
     reachability: Reachability
     connections: tuple[ConnectionInfo, ...]
-
-
-def host_config(
-    key: Key,
-    listen: Addresses | None,
-    relays: Addresses,
-    *,
-    agent: str | None,
-    allow_private: bool,
-    punch: bool,
-    punch_retry: float | None = None,
-) -> HostConfig:
-    """Reads what the caller gave. Raises AddressError, ConfigError and IdentityError with what to do."""
-    for name, addrs in (("listen", listen), ("relays", relays)):
-        if isinstance(addrs, str | Multiaddr):
-            raise ConfigError(f"{name} takes several addresses: write {name}=[{str(addrs)!r}]")
-    identity = Identity.generate() if key is None else key if isinstance(key, Identity) else load_or_create(Path(key))
-    relay_addrs = tuple(_multiaddr(addr) for addr in relays)
-    for addr in relay_addrs:
-        if peer_of(addr) is None:
-            raise AddressError(f"the relay's address {addr} must end in /p2p/ID, so that nobody can pose as the relay")
-    listen_addrs = tuple(_multiaddr(addr) for addr in (DEFAULT_LISTEN if listen is None else listen))
-    config = HostConfig(
-        identity=identity,
-        listen=listen_addrs,
-        relays=relay_addrs,
-        allow_private=allow_private,
-        punch=punch,
-        punch_policy=_punch_policy(punch_retry),
-    )
-    return config if agent is None else replace(config, agent=agent)
-
-
-def _punch_policy(retry: float | None) -> DcutrPolicy:
-    if retry is None:
-        return DcutrPolicy()
-    if not DCUTR_RETRY_MIN <= retry < float("inf"):
-        raise ConfigError(f"a pause of {retry:g} s between runs of punches; the least is {DCUTR_RETRY_MIN:g} s")
-    return DcutrPolicy(retry_first=retry, retry_max=max(retry, DCUTR_RETRY_MAX))
-
-
-def _multiaddr(addr: str | Multiaddr) -> Multiaddr:
-    return parse(addr) if isinstance(addr, str) else addr
 
 
 class Control:
@@ -200,15 +151,15 @@ def _snapshot(connection: Connection) -> ConnectionInfo:
 
 
 @asynccontextmanager
-async def open_control(
-    config: HostConfig, events: Callable[[Event], None] | None, *, sessions: bool = True
-) -> AsyncIterator[Control]:
-    """Runs a host, with or without sessions, and its gateway.
+async def open_control(config: Config, events: Callable[[Event], None] | None) -> AsyncIterator[Control]:
+    """Runs a host, with or without sessions, and its gateway. Raises AddressError, ConfigError, IdentityError.
 
     At the end streams are reset, connections closed, sockets and files gone."""
     hub = EventHub()
     if events is not None:
         hub.subscribe(events)
-    opened: AbstractAsyncContextManager[Host] = open_session_host(config, hub) if sessions else open_host(config, hub)
+    given = host_config(config)
+    opened: AbstractAsyncContextManager[Host]
+    opened = open_session_host(given, hub) if config.sessions else open_host(given, hub)
     async with opened as host, open_gateway(host) as gateway:
         yield Control(host, gateway)

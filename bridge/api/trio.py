@@ -5,19 +5,21 @@ The same bridge as the sync form, without a thread. No grpc here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from operator import index
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import trio
 
 from punchbridge.addresses import Multiaddr
-from punchbridge.api.snapshots import ConnectionInfo, Control, Key, Status, host_config, open_control
+from punchbridge.api.configuration import configured
+from punchbridge.api.snapshots import ConnectionInfo, Control, Status, open_control
+from punchbridge.config import Config, Fields
 from punchbridge.events import Event
 from punchbridge.host.host import Host
 from punchbridge.identity import peer_text
-from punchbridge.limits.rpc import DIRECT_WAIT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER, PUMP_READ
+from punchbridge.limits.rpc import MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER, PUMP_READ
 from punchbridge.local.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
 from punchbridge.local.peer import ConnectInfo
 from punchbridge.local.target import PathPolicy, check_policy, check_protocol, parse_target
@@ -165,9 +167,12 @@ class TrioBridge:
         """Dials a peer if it is not connected. Raises Unreachable, WrongPeer, RelayRefused, …"""
         return await self._control.connect(parse_target(target))
 
-    async def wait_direct(self, peer: str | Multiaddr, wait: float = DIRECT_WAIT) -> ConnectionInfo:
-        """The direct connection to a connected peer. Raises DirectRequired with the verdict of the punch."""
-        return await self._control.wait_direct(parse_target(peer), wait)
+    async def wait_direct(self, peer: str | Multiaddr, wait: float | None = None) -> ConnectionInfo:
+        """The direct connection to a connected peer. wait: seconds, by default `times.direct_wait`.
+
+        Raises DirectRequired with the verdict of the punch."""
+        seconds = self.host.times.direct_wait if wait is None else wait
+        return await self._control.wait_direct(parse_target(peer), seconds)
 
     async def wait_reservation(self, wait: float = 30.0) -> tuple[str, ...]:
         """Our circuit addresses, as soon as a relay gave us a reservation. Raises DialTimeout after `wait` s."""
@@ -179,7 +184,7 @@ class TrioBridge:
         protocol: str,
         *,
         path: PathPolicy = "any",
-        direct_wait: float = DIRECT_WAIT,
+        direct_wait: float | None = None,
         wait_direct: float = 0.0,
     ) -> BridgeStream:
         """Opens a stream of `protocol` to a peer, dialled first if needed.
@@ -192,7 +197,7 @@ class TrioBridge:
             parse_target(target),
             check_protocol(protocol),
             check_policy(path),
-            direct_wait=direct_wait,
+            direct_wait=self.host.times.direct_wait if direct_wait is None else direct_wait,
             wait_direct=wait_direct,
         )
         return BridgeStream(stream, protocol)
@@ -214,20 +219,11 @@ class TrioBridge:
 
 @asynccontextmanager
 async def open_trio(
+    config: Config | None = None,
     *,
-    key: Key = None,
-    listen: Sequence[str | Multiaddr] | None = None,
-    relays: Sequence[str | Multiaddr] = (),
-    punch: bool = True,
-    punch_retry: float | None = None,
-    allow_private: bool = False,
-    sessions: bool = True,
-    agent: str | None = None,
     events: Callable[[Event], None] | None = None,
+    **fields: Unpack[Fields],
 ) -> AsyncIterator[TrioBridge]:
     """Opens a bridge inside the caller's trio run; the arguments and errors of `punchbridge.open`."""
-    config = host_config(
-        key, listen, relays, agent=agent, allow_private=allow_private, punch=punch, punch_retry=punch_retry
-    )
-    async with open_control(config, events, sessions=sessions) as control:
+    async with open_control(configured(config, fields), events) as control:
         yield TrioBridge(control)

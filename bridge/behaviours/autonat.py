@@ -36,7 +36,6 @@ from punchbridge.limits.autonat import (
     AUTONAT_SILENCE,
     AUTONAT_STREAM_TIMEOUT,
 )
-from punchbridge.limits.swarm import UPGRADE_TIMEOUT
 from punchbridge.reach.autonat import Choice, DataMeter, Quota, Reachability, Refused, Tally, choose
 from punchbridge.reach.candidates import Scope, own_candidates
 from punchbridge.swarm.swarm import Swarm
@@ -316,7 +315,7 @@ class Autonat:
     async def _dial_back(self, choice: Choice, client: PeerId) -> str:
         """Dials, and brings the nonce. Returns the name of the DialStatus; leaves no connection."""
         try:
-            with trio.fail_after(AUTONAT_DIAL_TIMEOUT + UPGRADE_TIMEOUT):
+            with trio.fail_after(AUTONAT_DIAL_TIMEOUT + self._swarm.config.limits.muxed.upgrade_timeout):
                 connection = await self._outside.dial(choice.addr, client)
         except NETWORK_FAILURES:
             return "E_DIAL_ERROR"

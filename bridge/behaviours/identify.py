@@ -42,6 +42,10 @@ _Contents = tuple[frozenset[Multiaddr], frozenset[str]]
 _NOTHING: _Contents = frozenset(), frozenset()
 
 
+_UNLIMITED = 1 << 16
+"""Connections whose pushes are counted when the swarm bounds their number not at all."""
+
+
 class IdentifyService:
     """The identify behaviour of a swarm; `run` it in a nursery.
 
@@ -54,7 +58,7 @@ class IdentifyService:
         self._pushes = trio.CapacityLimiter(MAX_PARALLEL_PUSHES)
         self._nursery: trio.Nursery | None = None
         self._told: dict[int, _Contents] = {}
-        self._pushed = Buckets(PUSHES_TAKEN, PUSH_TAKEN_EVERY, swarm.config.limits.total)
+        self._pushed = Buckets(PUSHES_TAKEN, PUSH_TAKEN_EVERY, swarm.config.limits.swarm.connections or _UNLIMITED)
         """What each connection may push."""
         self._waiting: set[int] = set()
         """Connections with a push whose message is not made yet: it will tell later changes too."""

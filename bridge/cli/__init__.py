@@ -71,6 +71,16 @@ def run(arguments: Sequence[str]) -> int:
         # cyclopts would import every command to word this.
         return _usage(arguments, ValueError(f"Unknown command: {arguments[0]}."))
     app = build()
+    if any(name.startswith(PREFIX) for name in os.environ) and not {"--help", "-h", "--version"}.intersection(
+        arguments
+    ):
+        from punchbridge.cli.settings import check_environment
+        from punchbridge.errors import ConfigError
+
+        try:
+            check_environment(os.environ, app)
+        except ConfigError as problem:
+            return _usage(arguments, problem)
     try:
         outcome = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as problem:

@@ -58,7 +58,7 @@ def identify(
                     report.data(f"{name:<17}{'' if item is None else item}".rstrip())
             return Exit.DONE
 
-        return serve(report, endpoint, work, key=endpoint.key)
+        return serve(report, endpoint.configuration(), work)
 
     return run(program, report, verbose=bool(out.verbose))
 

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from cyclopts import Group, Parameter
 
 from punchbridge.cli import PREFIX
+from punchbridge.cli.settings import read
+from punchbridge.config import Config
 from punchbridge.errors import ConfigError
-from punchbridge.limits.punch import DCUTR_RETRY_FIRST
 
 OUTPUT = Group("Output", sort_key=90)
 NETWORK = Group("Network", sort_key=10)
 
-DEFAULT_LISTEN = ("/ip4/0.0.0.0/tcp/0",)
+DEFAULTS: Final = Config()
 
 
 def flag(name: str, text: str, *, alias: str | tuple[str, ...] = (), env: str | None = None, **more: Any) -> Parameter:
@@ -35,6 +36,27 @@ def flag(name: str, text: str, *, alias: str | tuple[str, ...] = (), env: str | 
         negative=(),
         **{"show_default": True, **more},
     )
+
+
+def setting(name: str, text: str, *, shown: str, **more: Any) -> Parameter:
+    """The flag of a setting: its default is none, since a file may have the setting. `shown`: what then holds."""
+    return flag(name, text, **{"group": NETWORK, **more, "show_default": shown})
+
+
+ConfigFlag = Annotated[
+    Path | None,
+    setting("config", "TOML file with settings; see docs/configuration.md.", shown="none"),
+]
+SetFlag = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--set",
+        help="KEY=VALUE of a setting that has no flag: limits.swarm.connections=4000. Repeatable.",
+        group=NETWORK,
+        negative=(),
+        show_default=False,
+    ),
+]
 
 
 @Parameter(name="*")
@@ -54,22 +76,65 @@ class Output:
 class Endpoint:
     """What every command that connects needs."""
 
+    config: ConfigFlag = None
+    set: SetFlag = ()
     listen: Annotated[
-        tuple[str, ...],
-        flag("listen", "Local multiaddr to listen on; also the source of every dial. Repeatable.", group=NETWORK),
-    ] = DEFAULT_LISTEN
+        tuple[str, ...] | None,
+        setting(
+            "listen",
+            "Local multiaddr to listen on; also the source of every dial. Repeatable.",
+            shown=" ".join(map(str, DEFAULTS.listen)),
+        ),
+    ] = None
+    announce: Annotated[
+        tuple[str, ...] | None,
+        setting("announce", "Multiaddr that others are told as well: a forwarded port. Repeatable.", shown="none"),
+    ] = None
     key: Annotated[
         Path | None,
-        flag("key", "Identity key file, made when absent.", env=f"{PREFIX}KEY_FILE", group=NETWORK),
+        setting("key", "Identity key file, made when absent.", shown="none", env=f"{PREFIX}KEY_FILE"),
     ] = None
     no_p2p: Annotated[
-        bool, flag("no-p2p", "Stay on the relay: send no hole-punching message at all.", group=NETWORK)
-    ] = False
+        bool | None, setting("no-p2p", "Stay on the relay: send no hole-punching message at all.", shown="no")
+    ] = None
     punch_retry: Annotated[
-        float,
-        flag("punch-retry", "Seconds between a failed run of punches and the next; doubles from there.", group=NETWORK),
-    ] = DCUTR_RETRY_FIRST
-    lan: Annotated[bool, flag("lan", "Announce and dial private and loopback addresses too.", group=NETWORK)] = False
+        float | None,
+        setting(
+            "punch-retry",
+            "Seconds between a failed run of punches and the next; doubles from there.",
+            shown=f"{DEFAULTS.punch.retry:g}",
+        ),
+    ] = None
+    lan: Annotated[bool | None, setting("lan", "Announce and dial private and loopback addresses too.", shown="no")] = (
+        None
+    )
+
+    def configuration(self, *, relays: Sequence[str] | None = None, key: Path | None = None) -> Config:
+        """What file, environment and flags say together. Raises ConfigError and AddressError.
+
+        relays: those of the command's own flag; None for a command that holds no reservation. key: the file that the
+        command takes when none is named.
+        """
+        config = read(
+            Config(),
+            file=self.config,
+            pairs=self.set,
+            flags={
+                "listen": self.listen,
+                "announce": self.announce,
+                "relays": tuple(relays) if relays else None,
+                "key": None if self.key is None else str(self.key),
+                "punch.enabled": None if self.no_p2p is None else not self.no_p2p,
+                "punch.retry": self.punch_retry,
+                "allow_private": self.lan,
+            },
+        )
+        kept = config.relays if relays is not None else ()
+        own = config.key or (None if key is None else str(key))
+        config = replace(config, relays=kept, key=own)
+        checked_listen([str(addr) for addr in config.listen])
+        checked_relays([str(addr) for addr in config.relays])
+        return config
 
 
 def state_directory() -> Path:

@@ -47,7 +47,8 @@ def ping(
         positive(count=count, interval=interval)
         if not timeout > 0:
             raise ConfigError(f"--timeout must be above 0: {timeout:g}")
-        if until_direct and endpoint.no_p2p:
+        config = endpoint.configuration()
+        if until_direct and not config.punch.enabled:
             raise ConfigError("--until-direct and --no-p2p exclude each other; leave one out")
         checked_target(target)
 
@@ -56,6 +57,6 @@ def ping(
         async def work(bridge: TrioBridge, feed: TrioFeed) -> Exit:
             return await Pinger(bridge, feed, report, plan).run()
 
-        return serve(report, endpoint, work, key=endpoint.key)
+        return serve(report, config, work)
 
     return run(program, report, verbose=bool(out.verbose))

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from cyclopts import App
+from cyclopts import App, Argument
 
 from punchbridge.cli import COMMANDS, build
 from punchbridge.cli.exits import MEANING
@@ -22,9 +22,9 @@ EVENTS: Final = ("punchbridge.events", "punchbridge_relay.events", "punchbridge_
 """Where events are declared. The node is above this room: it is named as text, as its commands are."""
 
 
-def commands() -> Iterator[tuple[str, App]]:
+def commands(app: App | None = None) -> Iterator[tuple[str, App]]:
     """Every command with its full name, subcommands too."""
-    app = build()
+    app = app or build()
     for name, _, _ in COMMANDS:
         command = app[name]
         inner = [one for one in command if not one.startswith("-")]
@@ -44,6 +44,12 @@ def _default(value: Any) -> str:
     return f"`{value}`" if isinstance(value, (str, int)) else "—"
 
 
+def _told(one: Argument) -> Any:
+    """The default of a flag; where the configuration has it, the text that the help shows."""
+    told = one.parameter.show_default
+    return told if isinstance(told, str) else one.field_info.default
+
+
 def flag_tables() -> str:
     """One table for each command: flag, environment variable, default, meaning."""
     parts = []
@@ -54,7 +60,7 @@ def flag_tables() -> str:
                 continue
             names = ", ".join(f"`{text}`" for text in one.names)
             variables = ", ".join(f"`{text}`" for text in one.parameter.env_var or ())
-            rows.append(f"| {names} | {variables or '—'} | {_default(one.field_info.default)} | {one.parameter.help} |")
+            rows.append(f"| {names} | {variables or '—'} | {_default(_told(one))} | {one.parameter.help} |")
         parts.append("\n".join(rows))
     return "\n\n".join(parts)
 

@@ -1,134 +1,195 @@
 """`punchbridge relay`: flags of the relay program, its signals and its exit code.
 
 Every field of `punchbridge_relay.limits.RelayLimits` is a flag with the same default. Knows no protocol;
-`punchbridge_relay.program` does the work. The flag helpers are the relay's own, since the relay and the node do not
-import each other.
+`punchbridge_relay.program` does the work.
 """
 
 from __future__ import annotations
 
-import os
+import resource
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Group, Parameter
 
 from punchbridge.cli.lines import Lines, Tone, short
+from punchbridge.cli.options import ConfigFlag, Output, SetFlag, checked_listen, flag, setting, state_directory
+from punchbridge.cli.settings import FLAGS, read
+from punchbridge.config import Limits
+from punchbridge.config.load import PREFIX
+from punchbridge.config.values import Checked, Seconds
+from punchbridge.version import AGENT
 from punchbridge_relay.events import CircuitClosed, CircuitOpened, RelayListening, RelayStats
 from punchbridge_relay.limits import RelayLimits
 
 if TYPE_CHECKING:
-    from punchbridge.addresses import Multiaddr
     from punchbridge.cli.exits import Exit
     from punchbridge.cli.report import Reporter
+    from punchbridge.config.config import Addresses, Key
     from punchbridge_relay.program import RelayConfig
 
-PREFIX: Final = "PUNCHBRIDGE_"
-DEFAULT_LISTEN: Final = ("/ip4/0.0.0.0/tcp/4001",)
+LISTEN: Final = ("/ip4/0.0.0.0/tcp/4001",)
 
 LIMITS = Group("Limits (0: unlimited)", sort_key=20)
 ACCESS = Group("Access", sort_key=30)
-OUTPUT = Group("Output", sort_key=90)
 
 _DEFAULTS: Final = RelayLimits()
+_OTHER_FILES: Final = 128
+"""Listeners, the runtime's own, and sockets that are refused."""
 
 
-def flag(name: str, text: str, *, alias: str | None = None, env: str | None = None, **more: Any) -> Parameter:
-    """A flag `--name` with its help text and its environment variable."""
-    variable = env or PREFIX + name.upper().replace("-", "_")
-    return Parameter(name=f"--{name}", alias=alias, help=text, env_var=variable, negative=(), show_default=True, **more)
+@dataclass(frozen=True, kw_only=True)
+class RelaySettings(Checked):
+    """What a relay program is told: the tables and keys of its file, and its variables."""
+
+    key: Key = None
+    """Identity key file, made when it is missing; by default $XDG_STATE_HOME/punchbridge/relay-key."""
+
+    listen: Addresses = LISTEN
+    """Multiaddrs to listen on."""
+
+    announce: Addresses = ()
+    """Multiaddrs that clients are told beside those found: a forwarded port, a name. They must lead here."""
+
+    allow: Addresses = ()
+    """Peer ids and IP networks that may use the relay; one makes it a closed list."""
+
+    deny: Addresses = ()
+    """Peer ids and IP networks that may not. It wins over `allow`."""
+
+    allow_private: bool = False
+    """Announce private and loopback addresses too."""
+
+    agent: str = AGENT
+    """The name and version that identify tells others."""
+
+    stats_interval: Seconds = 10.0
+    """Between two relay.stats events."""
+
+    relay: RelayLimits = _DEFAULTS
+    """What the relay grants."""
+
+    limits: Limits = Limits()  # noqa: RUF009 - a frozen value
+    """The bounds of the rooms below. Those of connections follow from `relay` as long as they are not changed."""
 
 
 def limit(name: str, text: str) -> Parameter:
     """A limit's flag; its variable says that it is the relay's."""
-    return flag(name, text, env=f"{PREFIX}RELAY_{name.upper().replace('-', '_')}", group=LIMITS)
+    shown = getattr(_DEFAULTS, name.replace("-", "_"))
+    return flag(
+        name, text, env=f"{PREFIX}RELAY_{name.upper().replace('-', '_')}", group=LIMITS, show_default=f"{shown:g}"
+    )
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class LimitFlags:
-    """One flag for each field of RelayLimits."""
+    """One flag for each field of RelayLimits; None where it is not given."""
 
-    reservations: Annotated[int, limit("reservations", "Reservations at once.")] = _DEFAULTS.reservations
+    reservations: Annotated[int | None, limit("reservations", "Reservations at once.")] = None
     reservations_per_address: Annotated[
-        int, limit("reservations-per-address", "Reservations from one IPv4 address or IPv6 /64.")
-    ] = _DEFAULTS.reservations_per_address
-    reservation_ttl: Annotated[int, limit("reservation-ttl", "Seconds that a reservation lives; clients renew it.")] = (
-        _DEFAULTS.reservation_ttl
-    )
-    circuits: Annotated[int, limit("circuits", "Circuits at once.")] = _DEFAULTS.circuits
+        int | None, limit("reservations-per-address", "Reservations from one IPv4 address or IPv6 /64.")
+    ] = None
+    reservation_ttl: Annotated[
+        int | None, limit("reservation-ttl", "Seconds that a reservation lives; clients renew it.")
+    ] = None
+    circuits: Annotated[int | None, limit("circuits", "Circuits at once.")] = None
     circuits_per_peer: Annotated[
-        int, limit("circuits-per-peer", "Circuits of one peer, as source and as target apart.")
-    ] = _DEFAULTS.circuits_per_peer
-    circuit_seconds: Annotated[int, limit("circuit-seconds", "Seconds until a circuit is cut, idle or not.")] = (
-        _DEFAULTS.circuit_seconds
+        int | None, limit("circuits-per-peer", "Circuits of one peer, as source and as target apart.")
+    ] = None
+    circuit_seconds: Annotated[int | None, limit("circuit-seconds", "Seconds until a circuit is cut, idle or not.")] = (
+        None
     )
-    circuit_bytes: Annotated[int, limit("circuit-bytes", "Bytes that a circuit carries in each direction.")] = (
-        _DEFAULTS.circuit_bytes
+    circuit_bytes: Annotated[int | None, limit("circuit-bytes", "Bytes that a circuit carries in each direction.")] = (
+        None
     )
-    hop_streams: Annotated[int, limit("hop-streams", "Requests under way at once.")] = _DEFAULTS.hop_streams
-    hop_streams_per_peer: Annotated[int, limit("hop-streams-per-peer", "Requests under way at once from one peer.")] = (
-        _DEFAULTS.hop_streams_per_peer
-    )
+    hop_streams: Annotated[int | None, limit("hop-streams", "Requests under way at once.")] = None
+    hop_streams_per_peer: Annotated[
+        int | None, limit("hop-streams-per-peer", "Requests under way at once from one peer.")
+    ] = None
     peer_burst: Annotated[
-        int, limit("peer-burst", "Reservations, and apart from them circuits, that a peer may ask for at once.")
-    ] = _DEFAULTS.peer_burst
-    peer_interval: Annotated[float, limit("peer-interval", "Seconds until a peer may ask for one more.")] = (
-        _DEFAULTS.peer_interval
-    )
-    address_burst: Annotated[int, limit("address-burst", "As --peer-burst, for one IPv4 address or IPv6 /64.")] = (
-        _DEFAULTS.address_burst
-    )
-    address_interval: Annotated[float, limit("address-interval", "Seconds until an address may ask for one more.")] = (
-        _DEFAULTS.address_interval
-    )
-
-    def limits(self) -> RelayLimits:
-        """The checked limits. Raises ConfigError."""
-        return RelayLimits(**{item.name: getattr(self, item.name) for item in fields(self)})
+        int | None, limit("peer-burst", "Reservations, and apart from them circuits, that a peer may ask for at once.")
+    ] = None
+    peer_interval: Annotated[float | None, limit("peer-interval", "Seconds until a peer may ask for one more.")] = None
+    address_burst: Annotated[
+        int | None, limit("address-burst", "As --peer-burst, for one IPv4 address or IPv6 /64.")
+    ] = None
+    address_interval: Annotated[
+        float | None, limit("address-interval", "Seconds until an address may ask for one more.")
+    ] = None
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Output:
-    """What is printed, and where."""
+class RelayFlags:
+    """The other flags; None where one is not given."""
 
-    json: Annotated[bool, flag("json", "Print one JSON event a line on stdout.", group=OUTPUT)] = False
-    quiet: Annotated[bool, flag("quiet", "Print only data and errors.", alias="-q", group=OUTPUT)] = False
-    verbose: Annotated[
-        int, flag("verbose", "Log to stderr; twice (-vv) for everything.", alias="-v", count=True, group=OUTPUT)
-    ] = 0
+    config: ConfigFlag = None
+    set: SetFlag = ()
+    listen: Annotated[
+        tuple[str, ...] | None, setting("listen", "Multiaddr to listen on. Repeatable.", shown=LISTEN[0])
+    ] = None
+    announce: Annotated[
+        tuple[str, ...] | None,
+        setting("announce", "Multiaddr that clients are told as well: a forwarded port. Repeatable.", shown="none"),
+    ] = None
+    key: Annotated[
+        Path | None,
+        setting(
+            "key",
+            "Identity key file, made when absent.",
+            shown="$XDG_STATE_HOME/punchbridge/relay-key",
+            env=f"{PREFIX}KEY_FILE",
+        ),
+    ] = None
+    allow: Annotated[
+        tuple[str, ...] | None,
+        setting(
+            "allow",
+            "Peer id or IP network that may use the relay; one makes it a closed list.",
+            shown="none",
+            group=ACCESS,
+        ),
+    ] = None
+    deny: Annotated[
+        tuple[str, ...] | None,
+        setting("deny", "Peer id or IP network that may not; wins over --allow.", shown="none", group=ACCESS),
+    ] = None
+    stats_interval: Annotated[
+        float | None, setting("stats-interval", "Seconds between two relay.stats events.", shown="10")
+    ] = None
+    lan: Annotated[bool | None, setting("lan", "Announce private and loopback addresses too.", shown="no")] = None
+
+    def settings(self, limits: LimitFlags) -> RelaySettings:
+        """What file, environment and flags say together. Raises ConfigError."""
+        own = {f"relay.{item.name}": item.name for item in fields(limits)}
+        return read(
+            RelaySettings(),
+            file=self.config,
+            pairs=self.set,
+            flags={
+                "key": None if self.key is None else str(self.key),
+                "listen": self.listen,
+                "announce": self.announce,
+                "allow": self.allow,
+                "deny": self.deny,
+                "allow_private": self.lan,
+                "stats_interval": self.stats_interval,
+                **{key: getattr(limits, name) for key, name in own.items()},
+            },
+            flagged={**FLAGS, **{key: f"--{name.replace('_', '-')}" for key, name in own.items()}},
+        )
 
 
+NO_FLAGS: Final = RelayFlags()
 NO_LIMIT_FLAGS: Final = LimitFlags()
 OUTPUT_DEFAULTS: Final = Output()
 
 
 def relay(
     *,
-    listen: Annotated[
-        tuple[str, ...],
-        flag("listen", "Multiaddr to listen on. Repeatable.", consume_multiple=True),
-    ] = DEFAULT_LISTEN,
-    key: Annotated[
-        Path | None,
-        flag(
-            "key",
-            "Identity key file, made when absent; default $XDG_STATE_HOME/punchbridge/relay-key.",
-            env=f"{PREFIX}KEY_FILE",
-        ),
-    ] = None,
-    allow: Annotated[
-        tuple[str, ...],
-        flag("allow", "Peer id or IP network that may use the relay; one makes it a closed list.", group=ACCESS),
-    ] = (),
-    deny: Annotated[
-        tuple[str, ...],
-        flag("deny", "Peer id or IP network that may not; wins over --allow.", group=ACCESS),
-    ] = (),
-    stats_interval: Annotated[float, flag("stats-interval", "Seconds between two relay.stats events.")] = 10.0,
-    lan: Annotated[bool, flag("lan", "Announce private and loopback addresses too.")] = False,
+    flags: RelayFlags = NO_FLAGS,
     limits: LimitFlags = NO_LIMIT_FLAGS,
     out: Output = OUTPUT_DEFAULTS,
 ) -> int:
@@ -144,21 +205,8 @@ def relay(
     def program() -> int:
         import trio
 
-        from punchbridge.errors import ConfigError
-        from punchbridge.identity import load_or_create
-        from punchbridge_relay.access import Access, Rules
-        from punchbridge_relay.program import RelayConfig
-
-        if not stats_interval > 0:
-            raise ConfigError(f"--stats-interval must be above 0: {stats_interval:g}")
-        config = RelayConfig(
-            identity=load_or_create(key or default_key()),
-            listen=_addresses(listen),
-            limits=limits.limits(),
-            access=Access(Rules.parse(allow), Rules.parse(deny)),
-            stats_interval=stats_interval,
-            allow_private=lan,
-        )
+        config = _program(flags.settings(limits))
+        _allow_files(config)
         return trio.run(_serve, config, report)
 
     return run(program, report, verbose=bool(out.verbose))
@@ -188,23 +236,42 @@ LINES: Final[Lines] = {
 
 def default_key() -> Path:
     """$XDG_STATE_HOME/punchbridge/relay-key: not the node's, so that both can run on one machine."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    state = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state"
-    return state / "punchbridge" / "relay-key"
+    return state_directory() / "relay-key"
 
 
-def _addresses(texts: tuple[str, ...]) -> tuple[Multiaddr, ...]:
-    """The listening addresses. Raises AddressError for one that is not IP and TCP alone."""
-    from punchbridge.addresses import is_relayed, parse, spoken_endpoint
-    from punchbridge.errors import AddressError
+def _program(settings: RelaySettings) -> RelayConfig:
+    """What the relay is made of. Raises ConfigError, AddressError, IdentityError."""
+    from punchbridge.addresses import parse
+    from punchbridge.errors import ConfigError
+    from punchbridge.identity import Identity, load_or_create
+    from punchbridge_relay.access import Access, Rules
+    from punchbridge_relay.program import RelayConfig
 
-    found = []
-    for text in texts:
-        addr = parse(text)
-        if is_relayed(addr) or spoken_endpoint(addr).kind.startswith("dns"):
-            raise AddressError(f"cannot listen on {text!r}: expected /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT")
-        found.append(addr)
-    return tuple(found)
+    if not settings.stats_interval > 0:
+        raise ConfigError("--stats-interval must be above 0")
+    key = settings.key or default_key()
+    listen = checked_listen([str(one) for one in settings.listen])
+    return RelayConfig(
+        identity=key if isinstance(key, Identity) else load_or_create(Path(key)),
+        listen=tuple(map(parse, listen)),
+        announce=tuple(parse(str(one)) for one in settings.announce),
+        limits=settings.relay,
+        rooms=settings.limits,
+        access=Access(Rules.parse(map(str, settings.allow)), Rules.parse(map(str, settings.deny))),
+        stats_interval=settings.stats_interval,
+        allow_private=settings.allow_private,
+        agent=settings.agent,
+    )
+
+
+def _allow_files(config: RelayConfig) -> None:
+    """Raises the soft limit of open files to what all its connections may take, as far as the hard one allows."""
+    connections = config.limits.swarm(config.rooms.swarm).connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if not connections else connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and (wanted > soft or wanted == resource.RLIM_INFINITY):
+        wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(config: RelayConfig, report: Reporter) -> Exit:

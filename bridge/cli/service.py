@@ -8,8 +8,7 @@ own in `punchbridge_node.commands.service`. It knows no command.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,8 +17,8 @@ from punchbridge.addresses import is_relayed, parse, without_peer
 from punchbridge.api.trio import TrioBridge, open_trio
 from punchbridge.cli.exits import Exit
 from punchbridge.cli.gate import Gate
-from punchbridge.cli.options import Endpoint, checked_listen, checked_relays
 from punchbridge.cli.signals import until_signal
+from punchbridge.config import Config
 from punchbridge.events import Event, NodeStarted
 from punchbridge.limits.swarm import EVENT_QUEUE
 
@@ -57,24 +56,13 @@ def direct_addrs(bridge: TrioBridge) -> list[str]:
     return [addr for addr in bridge.addrs if not is_relayed(parse(addr))]
 
 
-def serve(
-    report: Reporter, endpoint: Endpoint, work: Work, *, relays: Sequence[str] = (), key: Path | None = None
-) -> Exit:
+def serve(report: Reporter, config: Config, work: Work) -> Exit:
     """Runs `work(bridge, feed)` in trio with an open bridge around it. As `service.serve`."""
-    listen, relay_addrs = checked_listen(endpoint.listen), checked_relays(relays)
     gate = Gate(report.emit)
 
     async def open_and_work(scope: trio.CancelScope) -> Exit:
         feed = TrioFeed()
-        async with open_trio(
-            key=None if key is None else str(key),
-            listen=listen,
-            relays=relay_addrs,
-            punch=not endpoint.no_p2p,
-            punch_retry=endpoint.punch_retry,
-            allow_private=endpoint.lan,
-            events=gate,
-        ) as bridge:
+        async with open_trio(config, events=gate) as bridge:
             with _subscribed(report, feed):
                 bound = tuple(str(without_peer(parse(addr))) for addr in direct_addrs(bridge))
                 gate.open(NodeStarted(peer_id=bridge.peer_id, listen=bound))

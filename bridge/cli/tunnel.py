@@ -61,13 +61,16 @@ def expose(
         positive(timeout=timeout)
         parse_place(server)
         check_protocol(protocol)
+        config = endpoint.configuration(relays=relay, key=default_key())
+
+        relays = tuple(str(one) for one in config.relays)
 
         async def work(bridge: TrioBridge, feed: TrioFeed) -> Exit:
-            reservations = Reservations(report, relay, hint="punchbridge forward --bind 127.0.0.1:50051")
+            reservations = Reservations(report, relays, hint="punchbridge forward --bind 127.0.0.1:50051")
             async with trio.open_nursery() as nursery:
                 place = await nursery.start(partial(exposing.run, bridge.host, server, protocol=protocol))
                 report.note(f"exposing {place}")
-                if relay:
+                if relays:
                     with trio.move_on_after(timeout or float("inf")) as limit:
                         await reservations.first(feed)
                     if limit.cancelled_caught:
@@ -78,7 +81,7 @@ def expose(
                 while True:
                     reservations.note(await feed.get())
 
-        return serve(report, endpoint, work, relays=relay, key=endpoint.key or default_key())
+        return serve(report, config, work)
 
     return run(program, report, verbose=bool(out.verbose))
 
@@ -138,6 +141,6 @@ def forward(
                 report.detail["bind"] = str(place)
             return Exit.DONE
 
-        return serve(report, endpoint, work, key=endpoint.key)
+        return serve(report, endpoint.configuration(), work)
 
     return run(program, report, verbose=bool(out.verbose))

@@ -16,17 +16,17 @@ from punchbridge.behaviours.dcutr import Dcutr, DcutrPolicy
 from punchbridge.behaviours.identify import IdentifyService
 from punchbridge.behaviours.ping import PingService
 from punchbridge.behaviours.relay_client import RelayClient
+from punchbridge.config import Limits, Times
 from punchbridge.errors import AddressError
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
-from punchbridge.swarm.table import ConnectionLimits
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection
 from punchbridge.transport.muxed.upgrade import MuxedUpgrader
 from punchbridge.transport.tcp.listener import Listeners
 from punchbridge.transport.tcp.transport import TcpTransport
-from punchbridge.version import __version__
+from punchbridge.version import AGENT
 
 __all__ = ["Host", "HostConfig", "open_host"]
 
@@ -36,18 +36,21 @@ class HostConfig:
     """What a host is made of. `listen`: IP and TCP addresses to listen on; `relays`: relay addresses ending in
     /p2p/ID where a reservation is kept; `punch`: register and run DCUtR, by `punch_policy`, else peers on circuits are
     told no address that they could dial back; `autonat`: ask AutoNAT v2 servers about us; `autonat_server`: be one;
-    `allow_private`: announce, and punch to, private and loopback addresses."""
+    `allow_private`: announce, and punch to, private and loopback addresses; `limits`: the bounds of
+    every room below; `times`: how long calls wait; `announce`: addresses that others are told beside those found."""
 
     identity: Identity
     listen: tuple[Multiaddr, ...] = ()
     relays: tuple[Multiaddr, ...] = ()
-    agent: str = f"punchbridge/{__version__}"
+    agent: str = AGENT
     allow_private: bool = False
     punch: bool = True
     autonat: bool = True
     autonat_server: bool = False
     punch_policy: DcutrPolicy = field(default_factory=DcutrPolicy)
-    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    limits: Limits = field(default_factory=Limits)
+    times: Times = field(default_factory=Times)
+    announce: tuple[Multiaddr, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Host:
     relay_client: RelayClient
     dcutr: Dcutr | None = None
     autonat: Autonat | None = None
+    times: Times = field(default_factory=Times)
+    """How long calls on this host wait."""
 
     async def dial(self, target: Multiaddr) -> Connection:
         """Connects to a TARGET: a direct or circuit address ending in /p2p/ID. Errors as `Swarm.dial`."""
@@ -74,16 +79,17 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
 
     Raises PortInUse, AddressError. At the end the behaviours stop first, then the swarm says goodbye.
     """
-    settings = SwarmConfig(config.identity, config.agent, config.allow_private, config.limits)
+    settings = SwarmConfig(config.identity, config.agent, config.allow_private, config.limits, config.announce)
     async with open_swarm(settings, events) as swarm, flat_nursery() as nursery:
         dcutr = Dcutr(swarm, config.punch_policy) if config.punch else None
         autonat = None
         if config.autonat or config.autonat_server:
             # Whoever asks the server is dialled by a stranger, from a port that nobody has seen (A8).
-            outside = TcpTransport(MuxedUpgrader(Identity.generate()), Listeners(lambda: None, events))
+            upgrader = MuxedUpgrader(Identity.generate(), config.limits.muxed)
+            outside = TcpTransport(upgrader, Listeners(lambda: None, events), config.limits.tcp)
             autonat = Autonat(swarm, outside, client=config.autonat, server=config.autonat_server)
         identify = IdentifyService(swarm, dial_back=config.punch)
-        host = Host(swarm, identify, PingService(swarm), RelayClient(swarm), dcutr, autonat)
+        host = Host(swarm, identify, PingService(swarm), RelayClient(swarm), dcutr, autonat, config.times)
         await nursery.start(host.identify.run)
         await nursery.start(host.ping.run)
         await nursery.start(host.relay_client.run)

@@ -15,7 +15,7 @@ from punchbridge.eventhub import EventHub
 from punchbridge.host.sessions import SessionHost
 from punchbridge.identity import peer_text
 from punchbridge.libp2p.swarm import HostSwarm, Settings
-from punchbridge.limits.rpc import DIRECT_WAIT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER
+from punchbridge.limits.rpc import MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER
 from punchbridge.local.gateway import EndpointKey, Gateway, open_gateway
 from punchbridge.local.paths import open_on_path
 from punchbridge.local.sockets import ServerDoor
@@ -82,7 +82,7 @@ class HostBridge:
         A failed dial ends RPCs with UNAVAILABLE and details that begin with the error's code.
         """
         parsed = parse_target(target)
-        key = EndpointKey(parsed, check_protocol(protocol), "any", DIRECT_WAIT, 0.0)
+        key = EndpointKey(parsed, check_protocol(protocol), "any", self._host.times.direct_wait, 0.0)
         arguments = channel_options(peer_text(parsed.peer), override=options)
         return open_channel(self._gateway.endpoint(key), arguments, None)
 
@@ -93,7 +93,7 @@ class HostBridge:
     async def dial_stream(self, target: str | Multiaddr, protocol: str) -> BridgeStream:
         """Opens a stream of `protocol`, a session where the peer knows sessions. Errors as the channel's."""
         stream = await open_on_path(
-            self._host, parse_target(target), check_protocol(protocol), "any", direct_wait=DIRECT_WAIT
+            self._host, parse_target(target), check_protocol(protocol), "any", direct_wait=self._host.times.direct_wait
         )
         return BridgeStream(stream, protocol)
 

@@ -20,7 +20,7 @@ RESERVE_TIMEOUT: Final = 15.0
 """One RESERVE on a connection that stands: three round trips and a signature (go: 60)."""
 
 RELAY_DIAL_TIMEOUT: Final = 20.0
-"""Reaching the relay itself: name lookup, CONNECT_TIMEOUT and UPGRADE_TIMEOUT."""
+"""Reaching the relay itself: name lookup, the connect and the upgrade."""
 
 HOP_TIMEOUT: Final = 20.0
 """One CONNECT: the relay asks the target meanwhile, ours for up to 18 s (go: 60). Below TRANSPORT_DIAL_TIMEOUT."""

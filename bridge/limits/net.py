@@ -6,9 +6,6 @@ from typing import Final
 
 from punchbridge.limits import KIB
 
-CONNECT_TIMEOUT: Final = 5.0
-"""TCP connect of an ordinary dial: four SYNs (initial RTO 1 s, doubling) have gone out by then."""
-
 ACCEPT_BACKLOG: Final = 128
 
 SYN_ACK_RETRIES: Final = 2

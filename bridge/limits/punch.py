@@ -83,9 +83,6 @@ DCUTR_RETRY_FIRST: Final = 30.0
 DCUTR_RETRY_MAX: Final = 600.0
 """After the last attempt of a run the next run waits this long, doubling to the maximum."""
 
-DCUTR_RETRY_MIN: Final = 1.0
-"""The shortest pause that may be asked for: the peer answers DCUTR_EXCHANGES_PER_MINUTE."""
-
 DCUTR_HOLDS: Final = 4096
 """Peers whose pause after a failed punch is remembered; those whose pause is over are forgotten first."""
 

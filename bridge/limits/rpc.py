@@ -32,12 +32,6 @@ long."""
 PUMP_LINGER: Final = 5.0
 """The local program is gone: the remote side may still end its direction cleanly this long, then it is reset."""
 
-OPEN_PATH_TIMEOUT: Final = 18.0
-"""From a channel's connect to an open stream: dial, circuit, upgrade. Below gRPC's connect time-out of 20 s."""
-
-DIRECT_WAIT: Final = 10.0
-"""A channel that insists on a direct path waits this long for the punch: three attempts and their pauses."""
-
 MAX_CHANNEL_ENDPOINTS: Final = 1024
 """Unix listeners of channels, one for each target, protocol and path; they live as long as the bridge."""
 
@@ -60,7 +54,3 @@ ACCEPT_PAUSE: Final = 0.1
 
 LOCAL_CONNECT_TIMEOUT: Final = 5.0
 """To the program behind `serve` or `expose`, on this machine or next to it."""
-
-BRIDGE_START_TIMEOUT: Final = 30.0
-BRIDGE_STOP_TIMEOUT: Final = 10.0
-"""Start and stop of the network thread; at stop, connections get this long to say goodbye."""

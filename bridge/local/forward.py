@@ -18,7 +18,7 @@ import trio
 
 from punchbridge.errors import BridgeError, ConfigError, ConnectionLost, DialTimeout, PortInUse, StreamReset
 from punchbridge.events import ErrorEvent
-from punchbridge.limits.rpc import ACCEPT_PAUSE, DIRECT_WAIT, MAX_FORWARDED, OPEN_PATH_TIMEOUT
+from punchbridge.limits.rpc import ACCEPT_PAUSE, MAX_FORWARDED
 from punchbridge.local.paths import open_on_path
 from punchbridge.local.places import Place, parse_place
 from punchbridge.local.pump import pump
@@ -44,14 +44,15 @@ async def run(
     *,
     protocol: str = GRPC_PROTOCOL,
     path: PathPolicy = "any",
-    direct_wait: float = DIRECT_WAIT,
+    direct_wait: float | None = None,
     max_connections: int = MAX_FORWARDED,
     task_status: trio.TaskStatus[Place] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listens on `bind` (HOST:PORT, port 0 for any, or unix:PATH) and carries each connection to the target.
 
     Runs until cancelled; reports the bound place once it listens. A connection whose stream cannot be opened is closed
-    with RST and an `error` event; the listener goes on. Beyond `max_connections` clients wait in the backlog.
+    with RST and an `error` event; the listener goes on. direct_wait: seconds that the path "direct" waits for the
+    punch, by default the host's. Beyond `max_connections` clients wait in the backlog.
     Cancellation closes the listener, resets the streams and removes the socket's file. Raises PortInUse and
     ConfigError when it cannot listen, AddressError for the target.
     """
@@ -95,13 +96,15 @@ async def run(
 
 
 async def _open(
-    host: Host, target: Target, protocol: str, path: PathPolicy, direct_wait: float
+    host: Host, target: Target, protocol: str, path: PathPolicy, direct_wait: float | None
 ) -> Stream | SessionStream:
+    seconds = host.times.open_path
+    wait = host.times.direct_wait if direct_wait is None else direct_wait
     try:
-        with trio.fail_after(OPEN_PATH_TIMEOUT):
-            return await open_on_path(host, target, protocol, path, direct_wait=direct_wait, lazy=True)
+        with trio.fail_after(seconds):
+            return await open_on_path(host, target, protocol, path, direct_wait=wait, lazy=True)
     except trio.TooSlowError:
-        raise DialTimeout(f"no stream to {target.text} within {OPEN_PATH_TIMEOUT:g} s") from None
+        raise DialTimeout(f"no stream to {target.text} within {seconds:g} s") from None
 
 
 async def _accept(listener: trio.socket.SocketType) -> socket.socket:

@@ -26,14 +26,12 @@ from punchbridge.events import ErrorEvent
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.rpc import (
     ACCEPT_PAUSE,
-    DIRECT_WAIT,
     LOCAL_CONNECT_TIMEOUT,
     MAX_CHANNEL_ENDPOINTS,
     MAX_ENDPOINT_STREAMS,
     MAX_REMEMBERED_ERRORS,
     MAX_SERVED_STREAMS,
     MAX_SERVED_STREAMS_PER_PEER,
-    OPEN_PATH_TIMEOUT,
 )
 from punchbridge.local.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
 from punchbridge.local.peer import TABLE, ConnectInfo
@@ -59,7 +57,7 @@ class EndpointKey:
     target: Target
     protocol: str
     path: PathPolicy
-    direct_wait: float = DIRECT_WAIT
+    direct_wait: float
     wait_direct: float = 0.0
 
 
@@ -194,8 +192,9 @@ class Gateway:
             endpoint.streams -= 1
 
     async def _open(self, key: EndpointKey) -> Stream | SessionStream:
+        seconds = self.host.times.open_path
         try:
-            with trio.fail_after(OPEN_PATH_TIMEOUT):
+            with trio.fail_after(seconds):
                 return await open_on_path(
                     self.host,
                     key.target,
@@ -206,7 +205,7 @@ class Gateway:
                     lazy=True,
                 )
         except trio.TooSlowError:
-            raise DialTimeout(f"no stream to {key.target.text} within {OPEN_PATH_TIMEOUT:g} s") from None
+            raise DialTimeout(f"no stream to {key.target.text} within {seconds:g} s") from None
 
     def _remember(self, endpoint: Endpoint, problem: BridgeError | None) -> None:
         endpoint.error = problem

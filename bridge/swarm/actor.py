@@ -13,9 +13,9 @@ from typing import Any, TypeVar, cast
 import trio
 
 from punchbridge.addresses import Multiaddr, is_relayed, spoken_endpoint
+from punchbridge.config import SwarmLimits
 from punchbridge.errors import AddressError, LimitExceeded, SwarmStopped, Unreachable
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.swarm import MAILBOX, MAX_COMMANDS
 from punchbridge.swarm.commands import (
     Adopt,
     Close,
@@ -45,27 +45,33 @@ class Actor:
     """Carries out commands. Every reply is filled: by the work, or with SwarmStopped."""
 
     def __init__(
-        self, pool: Pool, dialer: Dialer, transports: list[Transport], serving: Sequence[ServingTransport]
+        self,
+        limits: SwarmLimits,
+        pool: Pool,
+        dialer: Dialer,
+        transports: list[Transport],
+        serving: Sequence[ServingTransport],
     ) -> None:
+        self._limits = limits
         self._pool = pool
         self._serving = serving
         self._dialer = dialer
         self._transports = transports
-        self._send, self._receive = trio.open_memory_channel[Command[Any]](MAILBOX)
+        self._send, self._receive = trio.open_memory_channel[Command[Any]](limits.mailbox)
         self._pending: dict[Reply[Any], Command[Any]] = {}
         self._stopped = False
 
     async def submit(self, command: Command[T]) -> T:
         """Hands a command in and waits for its reply. Waits while the mailbox is full.
 
-        Raises what the work raises, SwarmStopped, or LimitExceeded beyond MAX_COMMANDS. When the caller is
+        Raises what the work raises, SwarmStopped, or LimitExceeded beyond `limits.swarm.commands`. When the caller is
         cancelled the work is cancelled too, and what it had made for the caller alone is undone.
         """
         reply = command.reply
         if self._stopped:
             raise SwarmStopped("the swarm has stopped; open another one")
-        if len(self._pending) >= MAX_COMMANDS:
-            raise LimitExceeded(f"{MAX_COMMANDS} commands are in progress; wait for some to end")
+        if len(self._pending) >= self._limits.commands:
+            raise LimitExceeded(f"{self._limits.commands} commands are in progress; wait for some to end")
         self._pending[reply] = command
         try:
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):

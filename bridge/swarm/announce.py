@@ -18,10 +18,11 @@ __all__ = ["Announcements"]
 class Announcements:
     """The announced addresses of a swarm. `revision` moves when they, or the protocols, change."""
 
-    def __init__(self, me: PeerId, allow_private: bool) -> None:
+    def __init__(self, me: PeerId, allow_private: bool, always: tuple[Multiaddr, ...] = ()) -> None:
         self.revision = Signal()
         self._me = me
         self._allow_private = allow_private
+        self._always = always
         self._circuits: dict[PeerId, tuple[Multiaddr, ...]] = {}
         self._external: dict[Multiaddr, bool] = {}
 
@@ -48,10 +49,10 @@ class Announcements:
         self.revision.notify()
 
     def addresses(self, listening: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
-        """Confirmed external ones first, then listening, then circuits; without our own /p2p part, each once."""
+        """Those always told, confirmed external ones, listening, circuits, in this order; without our own /p2p part."""
         direct = [addr for addr in listening if self._allow_private or is_public(addr)]
         circuits = [addr for addrs in self._circuits.values() for addr in addrs]
-        merged = dict.fromkeys(self._bare(addr) for addr in (*self._external, *direct, *circuits))
+        merged = dict.fromkeys(self._bare(addr) for addr in (*self._always, *self._external, *direct, *circuits))
         return tuple(merged)[:MAX_IDENTIFY_ADDRS]
 
     def _bare(self, addr: Multiaddr) -> Multiaddr:

@@ -13,6 +13,7 @@ from typing import Literal
 import trio
 
 from punchbridge.addresses import Endpoint, Multiaddr, circuit_of, is_relayed, without_peer
+from punchbridge.config import Limits, SwarmLimits
 from punchbridge.errors import (
     AddressError,
     BridgeError,
@@ -21,7 +22,6 @@ from punchbridge.errors import (
     Unreachable,
 )
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.swarm import DIAL_STAGGER, MAX_PARALLEL_DIALS, TRANSPORT_DIAL_TIMEOUT, UPGRADE_TIMEOUT
 from punchbridge.swarm.plan import DialPlan, dial_endpoint, expected_peer, failure
 from punchbridge.swarm.pool import Pool
 from punchbridge.tasks.nurseries import flat_nursery
@@ -35,8 +35,9 @@ __all__ = ["Dialer"]
 class _Race:
     """One dial in progress, which several callers may share; it ends when nobody waits any more."""
 
-    def __init__(self, addrs: Sequence[Multiaddr]) -> None:
-        self.plan = DialPlan(addrs)
+    def __init__(self, addrs: Sequence[Multiaddr], limits: SwarmLimits) -> None:
+        self.plan = DialPlan(addrs, most=limits.dial_addresses)
+        self._parallel = limits.parallel_dials
         self.scope = trio.CancelScope()
         self.done = trio.Event()
         self.news = Signal()
@@ -54,7 +55,7 @@ class _Race:
 
     def start_next(self) -> Multiaddr | None:
         """The address to try now; None when all are tried or enough of them are under way."""
-        addr = self.plan.next() if self.running < MAX_PARALLEL_DIALS else None
+        addr = self.plan.next() if self.running < self._parallel else None
         self.running += addr is not None
         return addr
 
@@ -71,7 +72,9 @@ class _Race:
 class Dialer:
     """Makes connections for a pool by the first of the transports that handles an address."""
 
-    def __init__(self, pool: Pool, transports: Sequence[Transport]) -> None:
+    def __init__(self, limits: Limits, pool: Pool, transports: Sequence[Transport]) -> None:
+        self._limits = limits.swarm
+        self._seconds = limits.swarm.transport_dial_timeout + limits.muxed.upgrade_timeout
         self._pool = pool
         self._transports = transports
         self._races: dict[object, _Race] = {}
@@ -83,7 +86,7 @@ class Dialer:
         if expected == self._pool.identity.peer_id:
             raise AddressError(f"{addr} is this node itself; dial another peer")
         if fresh:
-            return await self._race(_Race([addr]), expected, fresh=True)
+            return await self._race(_Race([addr], self._limits), expected, fresh=True)
         live = self._live(addr, expected)
         return live or await self._shared((expected, addr), [addr], expected)
 
@@ -117,7 +120,7 @@ class Dialer:
     async def _shared(self, key: object, addrs: Sequence[Multiaddr], expected: PeerId | None) -> Connection:
         race = self._races.get(key)
         if race is None or race.lost:
-            race = self._races[key] = _Race(addrs)
+            race = self._races[key] = _Race(addrs, self._limits)
             self._pool.nursery.start_soon(self._run_shared, key, race, expected)
         else:
             race.add(addrs)
@@ -150,7 +153,7 @@ class Dialer:
             del self._races[key]
 
     async def _race(self, race: _Race, expected: PeerId | None, *, fresh: bool) -> Connection:
-        """Tries the plan's addresses, DIAL_STAGGER apart or at once after a failure, at most MAX_PARALLEL_DIALS
+        """Tries the plan's addresses, `dial_stagger` apart or at once after a failure, at most `parallel_dials`
         together (RFC 8305). The first authenticated connection wins, the other attempts are cancelled.
         Raises the error that `failure` makes of all attempts."""
 
@@ -172,8 +175,8 @@ class Dialer:
                 elif not race.running:
                     race.lost = True
                     break
-                more = race.plan.waiting and race.running < MAX_PARALLEL_DIALS
-                with trio.move_on_after(DIAL_STAGGER if more else math.inf):
+                more = race.plan.waiting and race.running < self._limits.parallel_dials
+                with trio.move_on_after(self._limits.dial_stagger if more else math.inf):
                     await race.news.beyond(seen)
             nursery.cancel_scope.cancel()
         if race.winner is None:
@@ -189,9 +192,9 @@ class Dialer:
             return live
         for transport in self._transports:
             if transport.handles(addr):
-                with trio.move_on_after(TRANSPORT_DIAL_TIMEOUT + UPGRADE_TIMEOUT):
+                with trio.move_on_after(self._seconds):
                     return await self._pool.enter(await transport.dial(addr, expected))
-                raise DialTimeout(f"no answer within {TRANSPORT_DIAL_TIMEOUT + UPGRADE_TIMEOUT:g} s", (str(addr),))
+                raise DialTimeout(f"no answer within {self._seconds:g} s", (str(addr),))
         if endpoint is None:
             raise AddressError(f"{addr} is a circuit address, but this node runs no relay client")
         if endpoint.kind in ("ip4", "ip6"):

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, peer_of, spoken_endpoint, without_peer
 from punchbridge.errors import AddressError, BridgeError, DialTimeout, Unreachable
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.swarm import MAX_DIAL_ADDRESSES
 
 __all__ = ["DialPlan", "dial_endpoint", "expected_peer", "failure"]
 
@@ -15,18 +14,19 @@ __all__ = ["DialPlan", "dial_endpoint", "expected_peer", "failure"]
 class DialPlan:
     """A queue of distinct addresses: direct ones before circuits, IP versions alternating (RFC 8305 section 4)."""
 
-    def __init__(self, addrs: Iterable[Multiaddr] = ()) -> None:
+    def __init__(self, addrs: Iterable[Multiaddr] = (), *, most: int) -> None:
+        self._most = most
         self._seen: set[Multiaddr] = set()
         self._waiting: list[Multiaddr] = []
         self.skipped = 0
         self.add(addrs)
 
     def add(self, addrs: Iterable[Multiaddr]) -> None:
-        """Queues addresses that were not in this dial yet; beyond MAX_DIAL_ADDRESSES they are counted and skipped."""
+        """Queues addresses that were not in this dial yet; beyond `most` they are counted and skipped."""
         for addr in addrs:
             if addr in self._seen:
                 continue
-            if len(self._seen) >= MAX_DIAL_ADDRESSES:
+            if len(self._seen) >= self._most:
                 self.skipped += 1
                 continue
             self._seen.add(addr)

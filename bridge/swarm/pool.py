@@ -2,7 +2,7 @@
 
 It decides nothing about admission (the table does) and knows no address to dial. Idle connections are kept without
 a limit of time: a relay connection carries a reservation, a user's connection waits for its next call, and dead
-ones are found by the keepalive; `ConnectionLimits` bounds their number.
+ones are found by the keepalive; `SwarmLimits` bounds their number.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 import trio
 
 from punchbridge.addresses import endpoint_of
+from punchbridge.config import SwarmLimits
 from punchbridge.errors import (
     ConnectionLost,
     LimitExceeded,
@@ -22,9 +23,8 @@ from punchbridge.errors import (
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionClosed, ConnectionOpened
 from punchbridge.identity import Identity, PeerId, peer_text
-from punchbridge.limits.swarm import CLOSE_TIMEOUT
 from punchbridge.swarm.registry import Registration, Registry
-from punchbridge.swarm.table import ConnectionLimits, ConnectionTable, Refusal, Ticket
+from punchbridge.swarm.table import ConnectionTable, Refusal, Ticket
 from punchbridge.swarm.watchers import Watchers
 from punchbridge.tasks.supervise import supervise
 from punchbridge.transport.base import Connection, Incoming, Stream
@@ -39,8 +39,9 @@ class Pool:
 
     nursery: trio.Nursery
 
-    def __init__(self, identity: Identity, limits: ConnectionLimits, registry: Registry, events: EventHub) -> None:
+    def __init__(self, identity: Identity, limits: SwarmLimits, registry: Registry, events: EventHub) -> None:
         self.identity = identity
+        self._limits = limits
         self.table: ConnectionTable[Connection] = ConnectionTable(limits)
         self.registry = registry
         self.watchers = Watchers()
@@ -85,7 +86,7 @@ class Pool:
         if admission.refused is not None:
             connection.abort("LIMIT")
             raise LimitExceeded(
-                f"no more connections: the {admission.refused} limit is reached; close some or raise it"
+                f"no more connections: limits.swarm.{admission.refused} is reached; close some or raise it"
             )
         for old in admission.evict:
             old.abort("REPLACED")
@@ -146,10 +147,10 @@ class Pool:
         raise problem
 
     async def close(self, connections: tuple[Connection, ...], reason: str) -> None:
-        """GoAway and flush, at most CLOSE_TIMEOUT seconds together, then cut. Cancellation cuts at once. When this
+        """GoAway and flush, at most `close_timeout` seconds together, then cut. Cancellation cuts at once. When this
         returns they are out of the table and their Closed events are out."""
         try:
-            with trio.move_on_after(CLOSE_TIMEOUT):
+            with trio.move_on_after(self._limits.close_timeout):
                 async with trio.open_nursery() as nursery:
                     for connection in connections:
                         nursery.start_soon(connection.aclose, reason)
@@ -160,7 +161,7 @@ class Pool:
             await gone.wait()  # soon: an aborted connection's task has nothing to wait for
 
     async def stop(self) -> None:
-        """Closes everything, circuits first; no connection is taken in afterwards. At most 2 CLOSE_TIMEOUT."""
+        """Closes everything, circuits first; no connection is taken in afterwards. At most twice `close_timeout`."""
         self._stopping = True
         for path in ("relay", "direct"):  # the goodbye on a circuit needs the connection to its relay
             await self.close(tuple(one for one in self.table.members() if one.path == path), "NORMAL")

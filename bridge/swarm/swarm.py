@@ -14,6 +14,7 @@ from typing import Literal
 import trio
 
 from punchbridge.addresses import Multiaddr, Proto
+from punchbridge.config import Limits
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity, PeerId
 from punchbridge.reach.observed import ObservedAddresses
@@ -23,33 +24,34 @@ from punchbridge.swarm.commands import Adopt, Close, Connect, Dial, Handle, List
 from punchbridge.swarm.dialer import Dialer
 from punchbridge.swarm.pool import Pool
 from punchbridge.swarm.registry import Registry
-from punchbridge.swarm.table import ConnectionLimits
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection, Reservation, Stream, Transport, Upgrader
 from punchbridge.transport.muxed.upgrade import MuxedUpgrader
 from punchbridge.transport.tcp.listener import Listeners
 from punchbridge.transport.tcp.sockets import TcpStream
 from punchbridge.transport.tcp.transport import TcpTransport
-from punchbridge.version import __version__
+from punchbridge.version import AGENT
 
 __all__ = ["Swarm", "SwarmConfig", "open_swarm"]
 
 
 @dataclass(frozen=True)
 class SwarmConfig:
-    """Who we are and what we accept. `allow_private`: announce private and loopback addresses too."""
+    """Who we are and what we accept. `allow_private`: announce private and loopback addresses too; `limits`: those of
+    every room that works for this swarm; `announce`: addresses that others are told beside those found."""
 
     identity: Identity
-    agent: str = f"punchbridge/{__version__}"
+    agent: str = AGENT
     allow_private: bool = False
-    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    limits: Limits = field(default_factory=Limits)
+    announce: tuple[Multiaddr, ...] = ()
 
 
 @asynccontextmanager
 async def open_swarm(config: SwarmConfig, events: EventHub) -> AsyncIterator[Swarm]:
     """A running swarm. At the end it says GoAway, and leaves no task, socket or pending command behind.
 
-    Leaving takes at most twice CLOSE_TIMEOUT seconds, also when cancelled.
+    Leaving takes at most twice `close_timeout` seconds, also when cancelled.
     """
     swarm = Swarm(config, events)
     async with flat_nursery() as nursery:
@@ -71,19 +73,20 @@ class Swarm:
         self.identity = config.identity
         self.peer: PeerId = config.identity.peer_id
         self.observed = ObservedAddresses()
-        self.announcements = Announcements(self.peer, config.allow_private)
+        self.announcements = Announcements(self.peer, config.allow_private, config.announce)
         changed = self.announcements.revision.notify
         self.registry = Registry(changed)
-        self._pool = Pool(config.identity, config.limits, self.registry, events)
+        limits = config.limits
+        self._pool = Pool(config.identity, limits.swarm, self.registry, events)
         self.watchers = self._pool.watchers
         """The parts of this node that are told of connections with the connection itself."""
         self.refused = self._pool.table.refused
         """How many sockets and connections each limit has turned away since the start."""
-        self.upgrader: Upgrader = MuxedUpgrader(config.identity)
-        self._tcp = TcpTransport(self.upgrader, Listeners(changed, events))
+        self.upgrader: Upgrader = MuxedUpgrader(config.identity, limits.muxed)
+        self._tcp = TcpTransport(self.upgrader, Listeners(changed, events), limits.tcp)
         self._transports: list[Transport] = [self._tcp]
-        self._dialer = Dialer(self._pool, self._transports)
-        self.actor = Actor(self._pool, self._dialer, self._transports, (self._tcp,))
+        self._dialer = Dialer(limits, self._pool, self._transports)
+        self.actor = Actor(limits.swarm, self._pool, self._dialer, self._transports, (self._tcp,))
 
     async def listen(self, addr: Multiaddr) -> tuple[Multiaddr, ...]:
         """Listens on an IP and TCP port (0 = any; 0.0.0.0 and :: = every interface), or reserves at a relay when
@@ -145,7 +148,7 @@ class Swarm:
         return await self.actor.submit(Reserve(relay=relay))
 
     async def close(self, target: PeerId | Connection, reason: str = "NORMAL") -> None:
-        """Closes a connection, or all to a peer: GoAway, flush, at most CLOSE_TIMEOUT seconds, then cut."""
+        """Closes a connection, or all to a peer: GoAway, flush, at most `close_timeout` seconds, then cut."""
         await self.actor.submit(Close(target=target, reason=reason))
 
     async def adopt(self, connection: Connection) -> Connection:

@@ -12,35 +12,20 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from punchbridge.addresses import address_group
+from punchbridge.config import SwarmLimits
 from punchbridge.events import Path
 from punchbridge.identity import PeerId
-from punchbridge.limits.swarm import (
-    MAX_CONNECTIONS,
-    MAX_CONNECTIONS_PER_ADDRESS,
-    MAX_CONNECTIONS_PER_PEER,
-    MAX_HALF_OPEN,
-)
 
-__all__ = ["Admission", "ConnectionLimits", "ConnectionTable", "Listed", "Refusal", "Ticket"]
-
-
-@dataclass(frozen=True)
-class ConnectionLimits:
-    """How many connections a swarm accepts and holds; the reasons stand in `punchbridge.limits`."""
-
-    total: int = MAX_CONNECTIONS
-    per_address: int = MAX_CONNECTIONS_PER_ADDRESS
-    per_peer: int = MAX_CONNECTIONS_PER_PEER
-    half_open: int = MAX_HALF_OPEN
+__all__ = ["Admission", "ConnectionTable", "Listed", "Refusal", "Ticket"]
 
 
 class Refusal(StrEnum):
-    """Why a socket or connection was turned away; the counters are kept under these names."""
+    """Which bound of `SwarmLimits` turned a socket or connection away; the counters are kept under these names."""
 
-    TOTAL = "total"
-    PER_ADDRESS = "per-address"
-    HALF_OPEN = "half-open"
-    PER_PEER = "per-peer"
+    TOTAL = "connections"
+    PER_ADDRESS = "connections_per_address"
+    HALF_OPEN = "half_open"
+    PER_PEER = "connections_per_peer"
 
 
 class Listed(Protocol):
@@ -78,7 +63,7 @@ class Admission(Generic[C]):
 class ConnectionTable(Generic[C]):
     """All connections by id and by peer, with the counts that limits are checked against."""
 
-    def __init__(self, limits: ConnectionLimits) -> None:
+    def __init__(self, limits: SwarmLimits) -> None:
         self.limits = limits
         self.refused: Counter[Refusal] = Counter()
         self._members: dict[int, C] = {}
@@ -99,11 +84,12 @@ class ConnectionTable(Generic[C]):
         """Judges an accepted socket before a byte is read. A ticket must come back through `add` or `discard`."""
         group = address_group(host)
         refusal = None
-        if len(self._members) + self._half_open >= self.limits.total:
+        limits = self.limits
+        if _reached(len(self._members) + self._half_open, limits.connections):
             refusal = Refusal.TOTAL
-        elif self._half_open >= self.limits.half_open:
+        elif _reached(self._half_open, limits.half_open):
             refusal = Refusal.HALF_OPEN
-        elif self._groups[group] >= self.limits.per_address:
+        elif _reached(self._groups[group], limits.connections_per_address):
             refusal = Refusal.PER_ADDRESS
         if refusal is not None:
             self.refused[refusal] += 1
@@ -128,10 +114,10 @@ class ConnectionTable(Generic[C]):
         mine = self._peers.get(member.peer, {})
         evict: tuple[C, ...] = ()
         refused = None
-        if len(mine) >= self.limits.per_peer:
+        if _reached(len(mine), self.limits.connections_per_peer):
             evict = tuple(sorted((m for m in mine.values() if not m.streams), key=lambda m: m.id)[:1])
             refused = None if evict else Refusal.PER_PEER
-        elif len(self._members) >= self.limits.total:
+        elif _reached(len(self._members), self.limits.connections):
             refused = Refusal.TOTAL
         if refused is not None:
             self.refused[refused] += 1
@@ -181,3 +167,8 @@ class ConnectionTable(Generic[C]):
         self._groups[group] -= 1
         if self._groups[group] <= 0:
             del self._groups[group]
+
+
+def _reached(count: int, bound: int) -> bool:
+    """Whether there is no room for one more; a bound of 0 is none."""
+    return 0 < bound <= count

@@ -219,7 +219,7 @@ class Upgrader(Protocol):
     async def upgrade(self, link: Link, *, role: Role, expected: PeerId | None) -> Connection:
         """Secures and muxes a link in the role given. `expected` is the peer that must be there; None accepts any.
 
-        Raises DialTimeout after UPGRADE_TIMEOUT seconds, AuthenticationFailed, WrongPeer, NegotiationFailed,
+        Raises DialTimeout after its `upgrade_timeout` seconds, AuthenticationFailed, WrongPeer, NegotiationFailed,
         ProtocolViolation or ConnectionLost. The link is cut on every failure and on cancellation.
         """
         ...

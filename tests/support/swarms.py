@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import trio
 
 from punchbridge.addresses import Multiaddr, parse, with_peer
+from punchbridge.config import Limits, SwarmLimits
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Event, Role
 from punchbridge.identity import Identity, PeerId
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
-from punchbridge.swarm.table import ConnectionLimits
 from punchbridge.transport.base import Connection
 from punchbridge.transport.link import Link
 from punchbridge.transport.streams.stream import Stream
@@ -74,11 +74,14 @@ class Node:
 
 @asynccontextmanager
 async def open_node(
-    *listen: Multiaddr, identity: Identity | None = None, limits: ConnectionLimits | None = None
+    *listen: Multiaddr, identity: Identity | None = None, limits: Limits | None = None, **swarm: float
 ) -> AsyncIterator[Node]:
-    """A swarm with an echo handler, listening on the addresses given (none: on a loopback port)."""
+    """A swarm with an echo handler, listening on the addresses given (none: on a loopback port).
+
+    `swarm`: fields of its SwarmLimits."""
     hub = EventHub()
-    config = SwarmConfig(identity or Identity.generate(), allow_private=True, limits=limits or ConnectionLimits())
+    bounds = replace(limits or Limits(), swarm=SwarmLimits(**swarm))  # type: ignore[arg-type]
+    config = SwarmConfig(identity or Identity.generate(), allow_private=True, limits=bounds)
     async with open_swarm(config, hub) as swarm:
         await swarm.handle(ECHO, echo, max_streams=64, max_per_peer=64)
         for addr in listen or (LOOPBACK,):

@@ -14,10 +14,7 @@ from hypothesis import strategies as st
 
 import punchbridge
 from punchbridge.addresses import parse
-from punchbridge.api.snapshots import host_config
-from punchbridge.behaviours.dcutr import DcutrPolicy
 from punchbridge.errors import AddressError, BridgeError, ConfigError, NotBridged, Unreachable
-from punchbridge.host.host import HostConfig
 from punchbridge.identity import Identity, peer_id_forms, peer_text
 from punchbridge.local.peer import TABLE, ConnectInfo, PeerTable, synthesized_address
 from punchbridge.local.places import Place, parse_place
@@ -56,19 +53,6 @@ def test_targets() -> None:
 def test_bad_targets_say_what_to_do(text: str, hint: str) -> None:
     with pytest.raises(AddressError, match=hint):
         parse_target(text)
-
-
-def config_with(punch_retry: float | None) -> HostConfig:
-    return host_config(None, (), (), agent=None, allow_private=False, punch=True, punch_retry=punch_retry)
-
-
-def test_the_pause_between_runs_of_punches_can_be_chosen() -> None:
-    assert config_with(None).punch_policy == DcutrPolicy()
-    assert config_with(8).punch_policy == DcutrPolicy(retry_first=8)
-    assert config_with(3600).punch_policy == DcutrPolicy(retry_first=3600, retry_max=3600)
-    for wrong in (0.0, -1.0, float("inf"), float("nan")):
-        with pytest.raises(ConfigError, match="the least is 1 s"):
-            config_with(wrong)
 
 
 def test_policies_and_protocols() -> None:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchbridge.addresses import address_group
+from punchbridge.config import SwarmLimits
 from punchbridge.identity import PeerId
-from punchbridge.swarm.table import ConnectionLimits, ConnectionTable, Refusal, Ticket
+from punchbridge.swarm.table import ConnectionTable, Refusal, Ticket
 
 _ids = count(1)
 A, B = (PeerId(b"\x12\x20" + bytes([n]) * 32) for n in (1, 2))
@@ -29,7 +30,7 @@ class Member:
 
 
 def table(**limits: int) -> ConnectionTable[Member]:
-    return ConnectionTable(ConnectionLimits(**limits))
+    return ConnectionTable(SwarmLimits(**limits))
 
 
 def admitted(t: ConnectionTable[Member], host: str) -> Ticket:
@@ -59,9 +60,9 @@ def test_a_removed_member_is_nowhere() -> None:
 @pytest.mark.parametrize(
     ("limits", "refusal"),
     [
-        ({"per_address": 2}, Refusal.PER_ADDRESS),
+        ({"connections_per_address": 2}, Refusal.PER_ADDRESS),
         ({"half_open": 2}, Refusal.HALF_OPEN),
-        ({"total": 2}, Refusal.TOTAL),
+        ({"connections": 2}, Refusal.TOTAL),
     ],
 )
 def test_sockets_beyond_a_limit_are_refused_and_counted(limits: dict[str, int], refusal: Refusal) -> None:
@@ -76,7 +77,7 @@ def test_sockets_beyond_a_limit_are_refused_and_counted(limits: dict[str, int], 
 
 
 def test_the_address_count_lasts_as_long_as_the_connection() -> None:
-    t = table(per_address=1)
+    t = table(connections_per_address=1)
     member = Member(A)
     t.add(member, admitted(t, "11.0.0.1"))
     assert t.half_open == 0
@@ -94,7 +95,7 @@ def test_ipv6_counts_by_the_64_and_mapped_ipv4_as_ipv4() -> None:
 
 
 def test_a_peer_at_its_limit_replaces_its_own_oldest_idle_connection() -> None:
-    t = table(per_peer=2)
+    t = table(connections_per_peer=2)
     busy, idle, other = Member(A, streams=1), Member(A), Member(B)
     for member in (busy, idle, other):
         t.add(member)
@@ -106,7 +107,7 @@ def test_a_peer_at_its_limit_replaces_its_own_oldest_idle_connection() -> None:
 
 
 def test_a_peer_at_its_limit_with_busy_connections_is_refused_and_gives_the_ticket_back() -> None:
-    t = table(per_peer=1, per_address=1)
+    t = table(connections_per_peer=1, connections_per_address=1)
     t.add(Member(A, streams=1))
     admission = t.add(Member(A), admitted(t, "11.0.0.1"))
     assert admission.refused is Refusal.PER_PEER
@@ -117,7 +118,7 @@ def test_a_peer_at_its_limit_with_busy_connections_is_refused_and_gives_the_tick
 @given(st.lists(st.tuples(st.sampled_from("sdar"), st.integers(0, 5), st.integers(0, 3)), max_size=80))
 def test_the_counts_follow_any_sequence(steps: list[tuple[str, int, int]]) -> None:
     """Whatever happens in whatever order: no count goes wrong, and an emptied table admits everybody again."""
-    t = table(total=6, per_address=3, per_peer=2, half_open=3)
+    t = table(connections=6, connections_per_address=3, connections_per_peer=2, half_open=3)
     tickets: list[Ticket] = []
     members: list[Member] = []
     for kind, index, host in steps:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import trio
 
+from punchbridge.config import MuxedLimits
 from punchbridge.errors import AuthenticationFailed, ConnectionLost, DialTimeout, ProtocolViolation
 from punchbridge.events import Role
 from punchbridge.identity import Identity, PeerId
-from punchbridge.limits.swarm import UPGRADE_TIMEOUT
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.supervise import report
 from punchbridge.transport import base
@@ -28,13 +28,14 @@ _READ = 65536
 class MuxedUpgrader:
     """See `base.Upgrader`: multistream-select, Noise and Yamux, for one identity."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, limits: MuxedLimits) -> None:
+        self._limits = limits
         self._identity = identity
 
     async def upgrade(self, link: Link, *, role: Role, expected: PeerId | None) -> base.Connection:
         """See `base.Upgrader`."""
         try:
-            with trio.move_on_after(UPGRADE_TIMEOUT):
+            with trio.move_on_after(self._limits.upgrade_timeout):
                 return await upgrade(link, role=role, identity=self._identity, expected=expected)
         except NETWORK_FAILURES:
             raise
@@ -42,7 +43,7 @@ class MuxedUpgrader:
             link.raw.abort()
             report("a handshake", problem)
             raise ProtocolViolation(f"the handshake with {link.remote} failed on a defect: {problem!r}") from problem
-        raise DialTimeout(f"{link.remote} did not finish the handshake within {UPGRADE_TIMEOUT:g} s")
+        raise DialTimeout(f"{link.remote} did not finish the handshake within {self._limits.upgrade_timeout:g} s")
 
 
 async def upgrade(

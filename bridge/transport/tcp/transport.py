@@ -15,10 +15,10 @@ from typing import Final
 import trio
 
 from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, without_peer
+from punchbridge.config import TcpLimits
 from punchbridge.errors import AddressError, AuthenticationFailed, Unreachable, WrongPeer
 from punchbridge.events import Role
 from punchbridge.identity import PeerId
-from punchbridge.limits.net import CONNECT_TIMEOUT
 from punchbridge.transport.base import Accept, Connection, Upgrader
 from punchbridge.transport.link import Link
 from punchbridge.transport.tcp.listener import Listeners
@@ -56,7 +56,8 @@ class TcpTransport:
 
     nursery: trio.Nursery
 
-    def __init__(self, upgrader: Upgrader, listeners: Listeners) -> None:
+    def __init__(self, upgrader: Upgrader, listeners: Listeners, limits: TcpLimits) -> None:
+        self._limits = limits
         self._upgrader = upgrader
         self._listeners = listeners
 
@@ -87,7 +88,7 @@ class TcpTransport:
             if local is None or not self._listeners.is_own(local):
                 raise
         _log.debug("%s: handshake clash from the listening port, then from another port", addr)
-        stream = await connect(target, source=None, timeout=CONNECT_TIMEOUT)
+        stream = await connect(target, source=None, timeout=self._limits.connect_timeout)
         return await self._secure(stream, "initiator", expected)
 
     async def _secure(self, stream: TcpStream, role: Role, expected: PeerId | None) -> Connection:
@@ -96,7 +97,7 @@ class TcpTransport:
     async def _connect(self, target: Multiaddr, endpoint: Endpoint) -> TcpStream:
         source = self._listeners.source_for(endpoint.ip)
         try:
-            return await open_stream(endpoint, source=source, timeout=CONNECT_TIMEOUT)
+            return await open_stream(endpoint, source=source, timeout=self._limits.connect_timeout)
         except OSError as problem:
             busy = problem.errno
             if source is None or busy not in _NOT_FROM_THERE:
@@ -104,7 +105,7 @@ class TcpTransport:
         note = f"{errno.errorcode[busy]} from the listening port {source[1]}, then from another port"
         _log.debug("%s: %s", target, note)
         try:
-            return await connect(target, source=None, timeout=CONNECT_TIMEOUT)
+            return await connect(target, source=None, timeout=self._limits.connect_timeout)
         except Unreachable as problem:
             raise type(problem)(f"{note}: {problem}", problem.attempts) from problem
 

@@ -13,10 +13,10 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 from control import Order, obey_stdin, pinned, ready  # noqa: E402
 
 from punchbridge.addresses import parse, with_peer  # noqa: E402
+from punchbridge.config import Limits, SwarmLimits  # noqa: E402
 from punchbridge.eventhub import EventHub  # noqa: E402
 from punchbridge.host.host import HostConfig, open_host  # noqa: E402
 from punchbridge.identity import Identity, peer_text  # noqa: E402
-from punchbridge.swarm.table import ConnectionLimits  # noqa: E402
 from punchbridge_relay.limits import RelayLimits  # noqa: E402
 from punchbridge_relay.service import HopService  # noqa: E402
 
@@ -42,7 +42,7 @@ async def main() -> None:
         allow_private=True,
         punch=False,
         autonat=False,
-        limits=ConnectionLimits(total=MANY, per_address=MANY),
+        limits=Limits(swarm=SwarmLimits(connections=MANY, connections_per_address=MANY)),
     )
 
     async def obey(order: Order) -> dict[str, int]:

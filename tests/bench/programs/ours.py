@@ -18,11 +18,11 @@ from echo import SIZE, echo_times  # noqa: E402
 
 from punchbridge.addresses import parse, with_peer  # noqa: E402
 from punchbridge.behaviours import perf  # noqa: E402
+from punchbridge.config import Limits, SwarmLimits  # noqa: E402
 from punchbridge.eventhub import EventHub  # noqa: E402
 from punchbridge.events import Event, PunchFailed, PunchSucceeded  # noqa: E402
 from punchbridge.host.host import Host, HostConfig, open_host  # noqa: E402
 from punchbridge.identity import Identity, parse_peer_id, peer_text  # noqa: E402
-from punchbridge.swarm.table import ConnectionLimits  # noqa: E402
 from punchbridge.transport.muxed.connection import Connection  # noqa: E402
 from punchbridge.wire.ping import PING  # noqa: E402
 
@@ -133,7 +133,7 @@ async def main() -> None:
     hub = EventHub()
     send, receive = trio.open_memory_channel[Event](64)
     hub.subscribe(lambda event: send.send_nowait(event) if isinstance(event, PunchSucceeded | PunchFailed) else None)
-    many = ConnectionLimits(total=MANY, per_address=MANY, per_peer=MANY)
+    many = Limits(swarm=SwarmLimits(connections=MANY, connections_per_address=MANY, connections_per_peer=MANY))
     config = HostConfig(
         Identity.generate(), listen=listen, allow_private=True, punch=options.punch, autonat=False, limits=many
     )

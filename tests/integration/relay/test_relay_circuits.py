@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from punchbridge.addresses import parse, with_peer
+from punchbridge.config import Limits, MuxedLimits
 from punchbridge.errors import (
     AddressError,
     AuthenticationFailed,
@@ -258,11 +259,10 @@ async def test_no_offers_over_a_circuit() -> None:
             await connection.open_stream([STOP])
 
 
-async def test_an_accepted_offer_whose_initiator_never_speaks_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_accepted_offer_whose_initiator_never_speaks_ends() -> None:
     async with network() as net:
-        relay, node = await net.relay(), await net.node()
+        relay, node = await net.relay(), await net.node(limits=Limits(muxed=MuxedLimits(upgrade_timeout=1.0)))
         await node.relays.reserve(relay.addr)
-        monkeypatch.setattr("punchbridge.transport.muxed.upgrade.UPGRADE_TIMEOUT", 0.05)
         stream = await relay.swarm.connections(node.peer)[0].open_stream([STOP])
         assert await offer(stream, encode_stop_connect(STRANGER.peer_id)) == Status.OK
         with pytest.raises(StreamReset):

@@ -221,7 +221,7 @@ async def test_a_fault_of_ours_costs_one_connection_only(caplog: pytest.LogCaptu
         async with open_gateway(broken) as gateway, trio.open_nursery() as nursery:
             forwarding = partial(forward.run, protocol=ECHO)
             bound = await nursery.start(forwarding, broken, server.addrs[0], "127.0.0.1:0")
-            channel = gateway.endpoint(EndpointKey(parse_target(server.addrs[0]), ECHO, "any"))
+            channel = gateway.endpoint(EndpointKey(parse_target(server.addrs[0]), ECHO, "any", 10.0))
             places = (bound, Place(path=channel.name))
             for place in places:
                 async with await connected(place) as local:

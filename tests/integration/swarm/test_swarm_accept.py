@@ -14,11 +14,11 @@ import pytest
 import trio
 
 from punchbridge.addresses import Multiaddr, endpoint_of, parse
+from punchbridge.config import Limits, MuxedLimits
 from punchbridge.errors import AddressError, LimitExceeded, PortInUse, StreamReset
 from punchbridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent
 from punchbridge.identity import PeerId
 from punchbridge.limits.swarm import DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
-from punchbridge.swarm.table import ConnectionLimits
 from punchbridge.transport.interfaces import interface_addresses
 from punchbridge.transport.streams.stream import Stream
 from tests.support.swarms import LOOPBACK, Node, open_descriptors, open_node
@@ -117,11 +117,9 @@ async def test_the_number_of_listeners_is_bounded() -> None:
             await a.swarm.listen(LOOPBACK)
 
 
-@pytest.mark.parametrize(
-    "limits", [ConnectionLimits(half_open=2), ConnectionLimits(per_address=2), ConnectionLimits(total=2)]
-)
-async def test_sockets_over_a_limit_are_closed_at_once(limits: ConnectionLimits) -> None:
-    async with open_node(limits=limits) as a, await knock(a) as first, await knock(a), await knock(a) as third:
+@pytest.mark.parametrize("limits", [{"half_open": 2}, {"connections_per_address": 2}, {"connections": 2}])
+async def test_sockets_over_a_limit_are_closed_at_once(limits: dict[str, int]) -> None:
+    async with open_node(**limits) as a, await knock(a) as first, await knock(a), await knock(a) as third:
         assert await is_closed(third)
         await first.aclose()
         await trio.testing.wait_all_tasks_blocked()
@@ -129,11 +127,8 @@ async def test_sockets_over_a_limit_are_closed_at_once(limits: ConnectionLimits)
             assert (await b.swarm.dial(a.addr)).peer == a.peer
 
 
-async def test_mute_sockets_are_dropped_at_the_deadline_and_an_honest_peer_is_served(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("punchbridge.transport.muxed.upgrade.UPGRADE_TIMEOUT", 0.3)
-    async with open_node() as a, open_node() as b:
+async def test_mute_sockets_are_dropped_at_the_deadline_and_an_honest_peer_is_served() -> None:
+    async with open_node(limits=Limits(muxed=MuxedLimits(upgrade_timeout=0.3))) as a, open_node() as b:
         mute = [await knock(a) for _ in range(20)]
         assert (await b.swarm.dial(a.addr)).peer == a.peer
         for stream in mute:
@@ -167,7 +162,7 @@ async def test_a_peer_that_resets_before_accept_does_not_stop_the_listener() -> 
 
 
 async def test_a_peers_connections_are_bounded() -> None:
-    async with open_node(limits=ConnectionLimits(per_peer=3)) as a, open_node() as b:
+    async with open_node(connections_per_peer=3) as a, open_node() as b:
         for _ in range(5):
             await b.swarm.dial(a.addr, fresh=True)
         await a.record.wait(ConnectionClosed, 2)

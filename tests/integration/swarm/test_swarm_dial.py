@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from punchbridge.addresses import Multiaddr, endpoint_of, parse, with_peer
+from punchbridge.config import Limits, MuxedLimits
 from punchbridge.errors import (
     AddressError,
     AuthenticationFailed,
@@ -21,7 +22,6 @@ from punchbridge.errors import (
 )
 from punchbridge.events import ConnectionOpened
 from punchbridge.identity import Identity, peer_text
-from punchbridge.swarm import dialer
 from punchbridge.transport.interfaces import interface_addresses
 from punchbridge.transport.link import Link
 from tests.support.swarms import ECHO, LOOPBACK, adopt, open_descriptors, open_node
@@ -189,10 +189,9 @@ async def test_every_failure_is_told_for_each_address() -> None:
             await a.swarm.connect(STRANGER)
 
 
-async def test_a_mute_peer_is_given_up_at_the_upgrade_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("punchbridge.transport.muxed.upgrade.UPGRADE_TIMEOUT", 0.2)
+async def test_a_mute_peer_is_given_up_at_the_upgrade_deadline() -> None:
     with mute_listener() as addr:
-        async with open_node() as a:
+        async with open_node(limits=Limits(muxed=MuxedLimits(upgrade_timeout=0.2))) as a:
             with pytest.raises(DialTimeout):
                 await a.swarm.dial(addr)
             assert a.swarm.connections() == ()
@@ -208,9 +207,8 @@ async def test_a_race_is_won_past_a_mute_address_and_a_dead_one() -> None:
             assert a.swarm.connections() == (connection,)
 
 
-async def test_a_race_that_two_addresses_win_at_once_keeps_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialer, "DIAL_STAGGER", 0)
-    async with open_node() as a, open_node(*[LOOPBACK] * 8) as b:
+async def test_a_race_that_two_addresses_win_at_once_keeps_one() -> None:
+    async with open_node(dial_stagger=0) as a, open_node(*[LOOPBACK] * 8) as b:
         for _ in range(5):
             connection = await a.swarm.connect(b.peer, b.swarm.listen_addrs())
             await trio.testing.wait_all_tasks_blocked()
@@ -218,9 +216,8 @@ async def test_a_race_that_two_addresses_win_at_once_keeps_one(monkeypatch: pyte
             await a.swarm.close(b.peer)
 
 
-async def test_a_single_address_waits_for_no_stagger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialer, "DIAL_STAGGER", 1000)
-    async with open_node() as a, open_node() as b:
+async def test_a_single_address_waits_for_no_stagger() -> None:
+    async with open_node(dial_stagger=1000) as a, open_node() as b:
         with trio.fail_after(5):
             await a.swarm.connect(b.peer, [closed_port(), b.swarm.listen_addrs()[0]])
 

@@ -129,7 +129,7 @@ async def test_a_connection_that_says_goodbye_is_not_taken_for_a_live_one() -> N
         later = await a.swarm.dial(b.addr, fresh=True)
         await a.swarm.close(later)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(a.swarm.close, closing_one)  # nobody answers: it takes CLOSE_TIMEOUT
+            nursery.start_soon(a.swarm.close, closing_one)  # nobody answers: it takes the close_timeout
             await trio.testing.wait_all_tasks_blocked()
             assert not closing_one.closed.is_set()
             assert a.swarm.best(b.peer) is other

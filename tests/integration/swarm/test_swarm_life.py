@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from punchbridge.addresses import is_relayed, parse
+from punchbridge.config import Limits, MuxedLimits
 from punchbridge.errors import (
     AuthenticationFailed,
     ConfigError,
@@ -27,8 +28,7 @@ from punchbridge.errors import (
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionClosed, ConnectionOpened, Event
 from punchbridge.identity import Identity, PeerId, peer_text
-from punchbridge.limits.swarm import CLOSE_FLUSH, MAILBOX
-from punchbridge.swarm import actor
+from punchbridge.limits.swarm import CLOSE_FLUSH
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed import upgrade as muxed
@@ -122,9 +122,8 @@ async def test_a_protocol_not_for_circuits_is_refused_there() -> None:
 # --- adopting ---------------------------------------------------------------------------------------------
 
 
-async def test_a_failed_adoption_cuts_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("punchbridge.transport.muxed.upgrade.UPGRADE_TIMEOUT", 0.2)
-    async with open_node() as a, tcp_pair() as (mine, theirs):
+async def test_a_failed_adoption_cuts_the_link() -> None:
+    async with open_node(limits=Limits(muxed=MuxedLimits(upgrade_timeout=0.2))) as a, tcp_pair() as (mine, theirs):
         link = Link(raw=mine, local=mine.local, remote=mine.remote, path="direct", inbound=True)
         with pytest.raises(DialTimeout):
             await adopt(a.swarm, link, role="responder", expected=None)
@@ -281,12 +280,11 @@ async def test_circuits_are_closed_before_the_connections_below_them() -> None:
 # --- bounds and stopping ----------------------------------------------------------------------------------
 
 
-async def test_commands_beyond_the_bound_fail_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with open_node() as a, trio.open_nursery() as nursery:
+async def test_commands_beyond_the_bound_fail_at_once() -> None:
+    async with open_node(commands=3) as a, trio.open_nursery() as nursery:
         with socket.create_server(("127.0.0.1", 0)) as mute:
             addr = parse(f"/ip4/127.0.0.1/tcp/{mute.getsockname()[1]}")
-            monkeypatch.setattr(actor, "MAX_COMMANDS", 2)
-            for _ in range(2):
+            for _ in range(3):
                 nursery.start_soon(partial(a.swarm.dial, addr, fresh=True))
             await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(LimitExceeded):
@@ -304,9 +302,9 @@ async def test_more_commands_than_the_mailbox_holds_are_all_answered() -> None:
             done.append(1)
 
         async with trio.open_nursery() as nursery:
-            for _ in range(3 * MAILBOX):
+            for _ in range(3 * a.swarm.config.limits.swarm.mailbox):
                 nursery.start_soon(one)
-        assert len(done) == 3 * MAILBOX
+        assert len(done) == 3 * a.swarm.config.limits.swarm.mailbox
 
 
 async def test_every_pending_command_ends_with_swarm_stopped() -> None:

@@ -20,7 +20,6 @@ from punchbridge.addresses import Multiaddr, parse
 from punchbridge.errors import BridgeError
 from punchbridge.events import ConnectionClosed, ConnectionOpened
 from punchbridge.identity import peer_text
-from punchbridge.swarm.table import ConnectionLimits
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.streams.stream import Stream
@@ -29,7 +28,7 @@ from punchbridge.transport.tcp.sockets import TcpStream
 from tests.support.swarms import ECHO, Node, adopt, open_descriptors, open_node
 
 VIA, CIRCUIT, TALK = "/test/via/1", "/test/circuit/1", "/test/talk/1"
-LIMITS = ConnectionLimits(per_peer=3, half_open=8, per_address=40)
+LIMITS = {"connections_per_peer": 3, "half_open": 8, "connections_per_address": 40}
 ENDS = (BridgeError, trio.BrokenResourceError, trio.ClosedResourceError)
 SEEDS = int(os.environ.get("STORM_SEEDS", "4"))
 
@@ -212,7 +211,7 @@ async def count(stream: Stream) -> None:
 async def come_and_go(storm: Storm) -> None:
     """Nodes that end in the middle of what they do, and of what is done to them."""
     for _ in range(2):
-        async with trio.open_nursery() as nursery, open_node(limits=LIMITS) as node:
+        async with trio.open_nursery() as nursery, open_node(**LIMITS) as node:
             await storm.serve(node)
             storm.known.append(node)
             for act in storm.rng.sample(storm.acts, 8):
@@ -242,7 +241,7 @@ async def test_a_storm_leaves_nothing_behind(
         monkeypatch.setattr(tcp, "tune", narrow)
     await trio.testing.wait_all_tasks_blocked()
     before, tasks = open_descriptors(), trio.lowlevel.current_statistics().tasks_living
-    async with open_node(limits=LIMITS) as a, open_node(limits=LIMITS) as b, open_node(limits=LIMITS) as c:
+    async with open_node(**LIMITS) as a, open_node(**LIMITS) as b, open_node(**LIMITS) as c:
         storm = Storm(seed, [a, b, c])
         for node in storm.nodes:
             await storm.serve(node)

@@ -1,0 +1,95 @@
+"""How a `Config` is read, and how it becomes what a host is made of: keys loaded, addresses parsed.
+
+What is wrong is told here, before anything is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of
+from punchbridge.behaviours.dcutr import DcutrPolicy
+from punchbridge.config import Config, load
+from punchbridge.errors import AddressError, ConfigError
+from punchbridge.host.host import HostConfig
+from punchbridge.identity import Identity, load_or_create
+
+if TYPE_CHECKING:
+    from punchbridge.config.config import Key
+    from punchbridge.config.punch import Punch
+
+__all__ = ["configured", "host_config", "load_config"]
+
+
+def load_config(path: str | Path | None = None, environment: Mapping[str, str] | None = None) -> Config:
+    """The configuration of a TOML file and of the environment, which wins. docs/configuration.md names all of it.
+
+    path: None reads no file. environment: by default the process's own; {} for none. A bridge reads neither by itself:
+    `punchbridge.open(load_config("bridge.toml"))`. Raises ConfigError that names the file and the key.
+    """
+    environment = os.environ if environment is None else environment
+    return load("" if path is None else read_file(path), environment, name=str(path))
+
+
+def read_file(path: str | Path) -> str:
+    """The text of a configuration file. Raises ConfigError when it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else "it is no UTF-8 text"
+        raise ConfigError(f"cannot read the configuration {path}: {reason}") from None
+
+
+def configured(config: Config | None, fields: Mapping[str, Any]) -> Config:
+    """What the caller of `open` gave: a whole value, single fields, or both. Raises ConfigError."""
+    if config is not None and not isinstance(config, Config):
+        raise ConfigError(f"config is a {type(config).__name__}; give a punchbridge.Config, or fields by their names")
+    return (config or Config()).changed(fields)
+
+
+def host_config(config: Config, *, autonat: bool = True, autonat_server: bool = False) -> HostConfig:
+    """What a host is made of. Raises AddressError, ConfigError and IdentityError with what to do."""
+    relays = tuple(_multiaddr(addr) for addr in config.relays)
+    for addr in relays:
+        if peer_of(addr) is None:
+            raise AddressError(f"the relay's address {addr} must end in /p2p/ID, so that nobody can pose as the relay")
+    announce = tuple(_multiaddr(addr) for addr in config.announce)
+    for addr in announce:
+        if is_relayed(addr):
+            raise AddressError(f"cannot announce {addr}; the addresses at a relay are announced while it accepts us")
+    return HostConfig(
+        identity=_identity(config.key),
+        listen=tuple(_multiaddr(addr) for addr in config.listen),
+        relays=relays,
+        announce=announce,
+        agent=config.agent,
+        allow_private=config.allow_private,
+        punch=config.punch.enabled,
+        punch_policy=_policy(config.punch),
+        autonat=autonat,
+        autonat_server=autonat_server,
+        limits=config.limits,
+        times=config.times,
+    )
+
+
+def _identity(key: Key) -> Identity:
+    return Identity.generate() if key is None else key if isinstance(key, Identity) else load_or_create(Path(key))
+
+
+def _policy(punch: Punch) -> DcutrPolicy:
+    return DcutrPolicy(
+        attempts=punch.attempts,
+        attempt_timeout=punch.attempt_timeout,
+        backoff=(punch.pause_least, punch.pause_most),
+        retry_first=punch.retry,
+        retry_max=punch.retry_most,
+        reversal=punch.reversal,
+    )
+
+
+def _multiaddr(addr: str | Multiaddr) -> Multiaddr:
+    return parse(addr) if isinstance(addr, str) else addr

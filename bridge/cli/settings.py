@@ -1,0 +1,84 @@
+"""A configuration from a file, the environment and flags, in this order: what comes later wins.
+
+The flags of the commands and the tables of a file fill the same value. It knows no command.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from punchbridge.config.load import PREFIX, apply, from_environment, from_pairs, parse, settings, tables
+from punchbridge.config.unknown import unknown
+from punchbridge.config.values import Checked
+from punchbridge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+__all__ = ["FLAGS", "check_environment", "read"]
+
+V = TypeVar("V", bound=Checked)
+
+FLAGS: Final[Mapping[str, str]] = {
+    "allow": "--allow",
+    "allow_private": "--lan",
+    "announce": "--announce",
+    "deny": "--deny",
+    "key": "--key",
+    "listen": "--listen",
+    "punch.enabled": "--no-p2p",
+    "punch.retry": "--punch-retry",
+    "relays": "--relay",
+    "stats_interval": "--stats-interval",
+}
+"""Settings that have a flag of their own. `--set` serves the others."""
+
+_SCRIPTS: Final = ("PUNCHBRIDGE_LAB_PROGRAM",)
+"""Variables that the scripts of the repository read."""
+
+
+def read(
+    base: V, *, file: Path | None, pairs: Sequence[str], flags: Mapping[str, Any], flagged: Mapping[str, str] = FLAGS
+) -> V:
+    """The value of a program. `base`: its defaults; `pairs`: its `--set`; `flags`: dotted keys, None where not given.
+
+    Raises ConfigError that names the file, the variable or the key.
+    """
+    value = base
+    if file is not None:
+        from punchbridge.api.configuration import read_file
+
+        text = read_file(file)
+        try:
+            value = apply(value, parse(text, str(file)))
+        except ConfigError as problem:
+            raise ConfigError(f"{file}: {problem}") from None
+    value = apply(value, from_environment(os.environ, value))
+    value = apply(value, from_pairs(pairs, value, flagged))
+    given = {key: list(one) if isinstance(one, tuple) else one for key, one in flags.items() if one is not None}
+    return apply(value, tables(given))
+
+
+def check_environment(environment: Mapping[str, str], app: App) -> None:
+    """Refuses a PUNCHBRIDGE_ variable that no command and no setting has. Raises ConfigError."""
+    from punchbridge.config import Config
+
+    names = {name for name in environment if name.startswith(PREFIX)}.difference(_SCRIPTS)
+    names -= {setting.variable for setting in settings(Config())}
+    if names:  # asking the commands means to load them all
+        known = set(_variables(app))
+        for name in sorted(names - known):
+            raise unknown(name, known.union(setting.variable for setting in settings(Config())), "variable")
+
+
+def _variables(app: App) -> list[str]:
+    from punchbridge.cli.reference import commands
+
+    found: list[str] = []
+    for _, command in commands(app):
+        for one in command.assemble_argument_collection():
+            found += one.parameter.env_var or ()
+    return found

@@ -1,0 +1,31 @@
+"""What an operator or an application can set, as frozen values with the reason of each default.
+
+A file for each room. Numbers that a protocol fixes for everybody on the wire (the size of a frame, the length of a
+key) are no configuration; they stand beside their codec. Values are handed down from the composition: nothing below it
+imports a default.
+"""
+
+from __future__ import annotations
+
+from punchbridge.config.config import Config, Fields
+from punchbridge.config.limits import Limits
+from punchbridge.config.load import load
+from punchbridge.config.punch import Punch
+from punchbridge.config.swarm import SwarmLimits
+from punchbridge.config.times import Times
+from punchbridge.config.transport import MuxedLimits, TcpLimits
+from punchbridge.config.values import KIB, MIB
+
+__all__ = [
+    "KIB",
+    "MIB",
+    "Config",
+    "Fields",
+    "Limits",
+    "MuxedLimits",
+    "Punch",
+    "SwarmLimits",
+    "TcpLimits",
+    "Times",
+    "load",
+]

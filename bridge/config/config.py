@@ -1,0 +1,91 @@
+"""`Config`: everything that a bridge is told at its start, as one value.
+
+Nothing is read, resolved or opened here; addresses stay as they were given until the bridge opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from punchbridge.config.limits import Limits
+from punchbridge.config.punch import Punch
+from punchbridge.config.times import Times
+from punchbridge.config.unknown import unknown
+from punchbridge.config.values import Checked
+from punchbridge.version import AGENT
+
+if TYPE_CHECKING:
+    from punchbridge.addresses import Multiaddr
+    from punchbridge.identity import Identity
+
+    Addresses = Sequence[str | Multiaddr]
+    Key = str | Path | Identity | None
+
+__all__ = ["Config", "Fields"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Checked):
+    """What a bridge is made of. Raises ConfigError for a value that makes no sense."""
+
+    key: Key = None
+    """The identity: the path of a key file, made when it is missing, or an Identity. None makes a fresh one."""
+
+    listen: Addresses = ("/ip4/0.0.0.0/tcp/0",)
+    """Multiaddrs to listen on, which are also the source of every dial. The default is every IPv4 interface, on a port
+    that the system picks; none at all is possible."""
+
+    announce: Addresses = ()
+    """Multiaddrs that others are told beside those found: a forwarded port, a name. They must lead here."""
+
+    relays: Addresses = ()
+    """Multiaddrs of relays to hold a reservation with, each ending in /p2p/ID."""
+
+    punch: Punch = Punch()
+    """Hole punching."""
+
+    sessions: bool = True
+    """False keeps to plain streams, each bound to the connection that it was opened on."""
+
+    allow_private: bool = False
+    """Announce and dial private and loopback addresses too: for one LAN, and for tests."""
+
+    agent: str = AGENT
+    """The name and version that identify tells others."""
+
+    limits: Limits = Limits()
+    """The bounds of every room."""
+
+    times: Times = Times()
+    """How long calls wait."""
+
+    def changed(self, given: Mapping[str, Any]) -> Config:
+        """This value with other fields. `punch` may be a bool, which is its `enabled` alone.
+
+        Raises ConfigError for an unknown field and names the nearest one, and as the value itself does.
+        """
+        for name in given:
+            if name not in {item.name for item in fields(self)}:
+                raise unknown(name, (item.name for item in fields(self)))
+        punch = given.get("punch")
+        if isinstance(punch, bool):
+            given = {**given, "punch": replace(self.punch, enabled=punch)}
+        return replace(self, **given)
+
+
+class Fields(TypedDict, total=False):
+    """The fields of `Config` as keyword arguments."""
+
+    key: Key
+    listen: Addresses
+    announce: Addresses
+    relays: Addresses
+    punch: Punch | bool
+    sessions: bool
+    allow_private: bool
+    agent: str
+    limits: Limits
+    times: Times

@@ -1,0 +1,25 @@
+"""The bounds of all rooms in one value, a field for each room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from punchbridge.config.swarm import SwarmLimits
+from punchbridge.config.transport import MuxedLimits, TcpLimits
+from punchbridge.config.values import Checked
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits(Checked):
+    """What each room accepts, keeps and waits for. Every default has its reason beside it."""
+
+    swarm: SwarmLimits = SwarmLimits()
+    """Connections, dials and commands."""
+
+    tcp: TcpLimits = TcpLimits()
+    """Sockets."""
+
+    muxed: MuxedLimits = MuxedLimits()
+    """Secured and muxed connections."""

@@ -1,0 +1,47 @@
+"""Bounds of the swarm: connections, dials, commands, and how long each of them may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from punchbridge.config.values import Bound, Checked, Count, Seconds
+
+__all__ = ["SwarmLimits"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwarmLimits(Checked):
+    """How many connections a swarm accepts and holds, and how it dials."""
+
+    connections: Bound = 2048
+    """Connections in all. An idle one costs about 40 KiB."""
+
+    connections_per_address: Bound = 64
+    """Accepted from one IPv4 address or one IPv6 /64: a carrier-grade NAT holds several honest peers (go: 8)."""
+
+    connections_per_peer: Bound = 8
+    """Of one peer: a relayed one, a direct one, and a few in the act of replacing each other."""
+
+    half_open: Bound = 256
+    """Accepted, but not yet authenticated. Each lives at most `limits.muxed.upgrade_timeout`."""
+
+    transport_dial_timeout: Seconds = 30.0
+    """A circuit: connecting and upgrading to the relay (15 s), CONNECT, and STOP on the far side."""
+
+    parallel_dials: Count = 8
+    """Addresses of one peer that are tried at once."""
+
+    dial_addresses: Count = 32
+    """Addresses tried in one dial, names resolved: at 8 at once and 15 s each this ends within a minute."""
+
+    dial_stagger: Seconds = 0.25
+    """Head start of one address over the next (RFC 8305 section 5: 250 ms)."""
+
+    commands: Count = 4096
+    """Commands in progress; each holds a task. Beyond it a command fails at once instead of waiting on others."""
+
+    mailbox: Count = 256
+    """Commands that wait for the swarm actor; a caller waits when it is full."""
+
+    close_timeout: Seconds = 1.0
+    """GoAway and the flush of what is queued; after it the connection is cut."""

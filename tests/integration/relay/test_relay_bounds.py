@@ -1,0 +1,82 @@
+"""What an operator grants reaches the relay's swarm, and what the swarm turns away is told among its refusals."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+import trio
+
+from punchbridge.addresses import Multiaddr, endpoint_of, parse, with_peer
+from punchbridge.behaviours.relay_client import RelayClient
+from punchbridge.config import Limits, SwarmLimits
+from punchbridge.eventhub import EventHub
+from punchbridge.identity import Identity
+from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
+from punchbridge_relay.limits import RelayLimits
+from punchbridge_relay.program import RelayConfig, run
+from punchbridge_relay.service import HopService
+
+PER_ADDRESS = SwarmLimits().connections_per_address
+
+
+@asynccontextmanager
+async def open_relay(limits: RelayLimits, rooms: Limits | None = None) -> AsyncIterator[tuple[HopService, Multiaddr]]:
+    config = RelayConfig(
+        identity=Identity.generate(),
+        listen=(parse("/ip4/127.0.0.1/tcp/0"),),
+        limits=limits,
+        rooms=rooms or Limits(),
+        allow_private=True,
+    )
+    swarm: Swarm
+    async with trio.open_nursery() as nursery:
+        service = await nursery.start(partial(run, config, EventHub()))
+        swarm = service._swarm
+        yield service, with_peer(swarm.listen_addrs()[0], swarm.peer)
+        nursery.cancel_scope.cancel()
+
+
+async def knock(stack: AsyncExitStack, addr: Multiaddr, times: int) -> None:
+    """Opens so many sockets that say nothing."""
+    endpoint = endpoint_of(addr)
+    assert endpoint is not None
+    for _ in range(times):
+        stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
+        stack.push_async_callback(trio.aclose_forcefully, stream)
+
+
+async def test_unlimited_reservations_of_one_address_are_taken_from_one_address() -> None:
+    limits = RelayLimits(reservations=5000, reservations_per_address=0, address_burst=0)
+    async with open_relay(limits) as (service, addr), AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        for _ in range(PER_ADDRESS + 6):
+            config = SwarmConfig(Identity.generate(), allow_private=True)
+            swarm = await stack.enter_async_context(open_swarm(config, EventHub()))
+            client = RelayClient(swarm)
+            await nursery.start(client.run)
+            await swarm.reserve(addr)
+        assert service.stats().reservations == PER_ADDRESS + 6
+        assert service.stats().refused == {}
+        nursery.cancel_scope.cancel()
+
+
+async def test_connections_that_the_swarm_turns_away_are_among_the_refused() -> None:
+    async with open_relay(RelayLimits()) as (service, addr), AsyncExitStack() as stack:
+        await knock(stack, addr, PER_ADDRESS + 3)
+        with trio.fail_after(20):
+            while service.refused != {"connections_per_address": 3}:
+                await trio.lowlevel.checkpoint()
+        assert service.stats().refused == {"connections_per_address": 3}
+
+
+async def test_a_bound_that_the_operator_set_is_kept() -> None:
+    rooms = Limits(swarm=SwarmLimits(connections_per_address=2))
+    limits = RelayLimits(reservations_per_address=0)
+    async with open_relay(limits, rooms) as (service, addr), AsyncExitStack() as stack:
+        await knock(stack, addr, 3)
+        with trio.fail_after(20):
+            while not service.refused:
+                await trio.lowlevel.checkpoint()
+        assert service.refused == {"connections_per_address": 1}
