@@ -61,7 +61,7 @@ class YamuxStreams:
         self._send(session.take_outgoing())
         if not self.queue.queued:
             session.flushed()
-        if session.can_open:
+        if self.events.openers and session.can_open:
             self.events.may_open()
 
     def _tell(self, event: Event) -> None:

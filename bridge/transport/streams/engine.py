@@ -6,6 +6,7 @@ and tells what happened in the task that brought the bytes; neither side blocks.
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Protocol, TypeVar
 
 from punchbridge.transport.raw import Buffer
@@ -56,6 +57,11 @@ class Queue(Protocol):
 
 class StreamEvents(Protocol):
     """What an engine tells. Calls may end the connection; they never block."""
+
+    @property
+    def openers(self) -> Sized:
+        """Those who wait until `can_open`."""
+        ...
 
     def readable(self, state: StreamState) -> None:
         """The stream has more bytes, or its end."""

@@ -32,7 +32,7 @@ class Mux:
 
     def __init__(self, connection: Connection, streams: Streams[Any]) -> None:
         streams.events = self
-        self.engine = streams
+        self.engine: Streams[Any] = streams
         self.blocked: dict[int, Stream] = {}
         self.on_stream: OnStream | None = None
         self.supported: Supported = tuple
@@ -41,7 +41,7 @@ class Mux:
         self._streams: dict[int, Stream] = {}
         self._negotiating: dict[Stream, float] = {}
         self._answers: dict[Stream, trio.Event] = {}
-        self._openers = trio.lowlevel.ParkingLot()
+        self.openers = trio.lowlevel.ParkingLot()
         self._pings: dict[int, _PingWait] = {}
 
     # --- for the connection -----------------------------------------------------------------------------
@@ -50,7 +50,7 @@ class Mux:
         """See Connection.open_stream."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._connection.closing and not self.engine.can_open:
-            await self._openers.park()
+            await self.openers.park()
         self._connection.check_alive()
         negotiation = Initiator(protocols)
         stream = Stream(self._connection, self, self.engine.open(), negotiation)
@@ -95,7 +95,7 @@ class Mux:
         for wait in self._pings.values():
             wait.answered.set()
         self._negotiating.clear()
-        self._openers.unpark_all()
+        self.openers.unpark_all()
 
     def wake_writers(self) -> None:
         """The queue has room again."""
@@ -126,8 +126,8 @@ class Mux:
         stream = self._streams.pop(state.id, None)
         if stream is not None:
             self._negotiating.pop(stream, None)
-        if self._openers and self.engine.can_open:
-            self._openers.unpark()
+        if self.openers and self.engine.can_open:
+            self.openers.unpark()
 
     # --- for the engine ---------------------------------------------------------------------------------
 
@@ -171,8 +171,8 @@ class Mux:
 
     def may_open(self) -> None:
         """See StreamEvents."""
-        if self._openers:
-            self._openers.unpark_all()
+        if self.openers:
+            self.openers.unpark_all()
 
     def dead(self) -> None:
         """See StreamEvents."""
