@@ -229,8 +229,9 @@ class Verdict:
     """The run of punches that the attempt belonged to, from `new_run`; 0 when the failure belongs to no run."""
 
     def __post_init__(self) -> None:
+        row = TABLE[self.code]  # a code without a row is a defect of the maker
         if not self.advice:
-            object.__setattr__(self, "advice", TABLE[self.code].advice)
+            object.__setattr__(self, "advice", row.advice)
 
     def __str__(self) -> str:
         return self.code.value

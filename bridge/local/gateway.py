@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import socket
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from punchbridge.session import SessionStream
     from punchbridge.transport.base import Stream
 
-__all__ = ["Endpoint", "EndpointKey", "EndpointUse", "Gateway", "connect_unix", "open_gateway"]
+__all__ = ["Endpoint", "EndpointKey", "EndpointUse", "Gateway", "OpenFailure", "connect_unix", "open_gateway"]
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +62,22 @@ class EndpointKey:
     wait_direct: float = 0.0
 
 
+@dataclass(frozen=True)
+class OpenFailure:
+    """Why one attempt to open a stream failed. `at`: when, on `time.monotonic`, which all threads share."""
+
+    error: BridgeError
+    at: float
+
+
 @dataclass
 class Endpoint:
-    """A unix listener for channels. `error`: why the last stream could not be opened; None after one could."""
+    """A unix listener for channels. `failure`: of the last attempt to open a stream; None after one succeeded."""
 
     key: EndpointKey
     name: str
     listener: socket.socket
-    error: BridgeError | None = None
+    failure: OpenFailure | None = None
     streams: int = 0
     infos: dict[int, ConnectInfo] = field(default_factory=dict)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -85,9 +94,9 @@ class EndpointUse:
         endpoint.uses.add(self)
 
     @property
-    def error(self) -> BridgeError | None:
-        """Why the last stream could not be opened; None after one could."""
-        return self._endpoint.error
+    def failure(self) -> OpenFailure | None:
+        """Of the last attempt to open a stream; None after one succeeded."""
+        return self._endpoint.failure
 
     @property
     def info(self) -> ConnectInfo | None:
@@ -152,7 +161,8 @@ class Gateway:
                     log.warning("refused process %d (uid %d) on the socket of a channel", pid, uid)
                     local.close()
                 elif endpoint.streams >= MAX_ENDPOINT_STREAMS:
-                    endpoint.error = LimitExceeded(f"{MAX_ENDPOINT_STREAMS} connections to this target are open")
+                    full = LimitExceeded(f"{MAX_ENDPOINT_STREAMS} connections to this target are open")
+                    endpoint.failure = OpenFailure(full, time.monotonic())
                     local.close()
                 else:
                     endpoint.streams += 1
@@ -208,7 +218,7 @@ class Gateway:
             raise DialTimeout(f"no stream to {key.target.text} within {seconds:g} s") from None
 
     def _remember(self, endpoint: Endpoint, problem: BridgeError | None) -> None:
-        endpoint.error = problem
+        endpoint.failure = None if problem is None else OpenFailure(problem, time.monotonic())
         peer = peer_text(endpoint.key.target.peer)
         self._errors.pop(peer, None)
         if problem is not None:

@@ -5,6 +5,7 @@ Only what raises is wrapped, and by plain delegation: an interceptor would copy 
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from typing import Any, NoReturn, cast
 
@@ -13,34 +14,35 @@ import grpc.aio
 
 from punchbridge.local.peer import ConnectInfo
 from punchbridge.rpc.options import Options
-from punchbridge.rpc.reason import REASON_KEY, HasError, explanation
+from punchbridge.rpc.reason import HasFailure, explained_by, explanation, trailing
 
 __all__ = ["ReasonedAioChannel", "open_aio_channel"]
 
 
-def _explain(problem: grpc.aio.AioRpcError, endpoint: HasError) -> grpc.aio.AioRpcError:
-    reason = endpoint.error
-    details = explanation(problem.code().name, problem.details(), reason)
-    if reason is None or details is None:
+def _explain(problem: grpc.aio.AioRpcError, endpoint: HasFailure, began: float) -> grpc.aio.AioRpcError:
+    reason = explained_by(problem.code().name, problem.details(), endpoint, began)
+    if reason is None:
         return problem
-    trailing = grpc.aio.Metadata(*cast(Any, problem.trailing_metadata() or ()), (REASON_KEY, reason.code))
+    details = explanation(problem.code().name, problem.details(), reason)
+    metadata = grpc.aio.Metadata(*cast(Any, problem.trailing_metadata() or ()), *trailing(reason))
     said = f"{details} ({problem.debug_error_string()})"
-    explained = grpc.aio.AioRpcError(problem.code(), problem.initial_metadata(), trailing, details, said)
+    explained = grpc.aio.AioRpcError(problem.code(), problem.initial_metadata(), metadata, details, said)
     explained.__cause__ = reason
     return explained
 
 
-def _fail(problem: grpc.aio.AioRpcError, endpoint: HasError) -> NoReturn:
+def _fail(problem: grpc.aio.AioRpcError, endpoint: HasFailure, began: float) -> NoReturn:
     # No `from`: an explained error has the typed one as its cause already.
-    raise _explain(problem, endpoint)
+    raise _explain(problem, endpoint, began)
 
 
 class _Call:
     """What the four kinds of calls have in common."""
 
-    def __init__(self, inner: Any, endpoint: HasError) -> None:
+    def __init__(self, inner: Any, endpoint: HasFailure, began: float) -> None:
         self._inner = inner
         self._endpoint = endpoint
+        self._began = began
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -71,26 +73,27 @@ class _Call:
 
     async def details(self) -> Any:
         told = await self._inner.details()
-        explained = explanation((await self._inner.code()).name, told, self._endpoint.error)
-        return told if explained is None else explained
+        name = (await self._inner.code()).name
+        reason = explained_by(name, told, self._endpoint, self._began)
+        return told if reason is None else explanation(name, told, reason)
 
     async def wait_for_connection(self) -> None:
         try:
             await self._inner.wait_for_connection()
         except grpc.aio.AioRpcError as problem:
-            _fail(problem, self._endpoint)
+            _fail(problem, self._endpoint, self._began)
 
     async def write(self, request: Any) -> None:
         try:
             await self._inner.write(request)
         except grpc.aio.AioRpcError as problem:
-            _fail(problem, self._endpoint)
+            _fail(problem, self._endpoint, self._began)
 
     async def done_writing(self) -> None:
         try:
             await self._inner.done_writing()
         except grpc.aio.AioRpcError as problem:
-            _fail(problem, self._endpoint)
+            _fail(problem, self._endpoint, self._began)
 
 
 class _UnaryCall(_Call, grpc.aio.UnaryUnaryCall, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]
@@ -98,30 +101,31 @@ class _UnaryCall(_Call, grpc.aio.UnaryUnaryCall, grpc.aio.StreamUnaryCall):  # t
         try:
             return (yield from self._inner.__await__())
         except grpc.aio.AioRpcError as problem:
-            _fail(problem, self._endpoint)
+            _fail(problem, self._endpoint, self._began)
 
 
 class _StreamCall(_Call, grpc.aio.UnaryStreamCall, grpc.aio.StreamStreamCall):  # type: ignore[type-arg]
     def __aiter__(self) -> AsyncIterator[Any]:
-        return _Responses(self._inner.__aiter__(), self._endpoint)
+        return _Responses(self._inner.__aiter__(), self._endpoint, self._began)
 
     async def read(self) -> Any:
         try:
             return await self._inner.read()
         except grpc.aio.AioRpcError as problem:
-            _fail(problem, self._endpoint)
+            _fail(problem, self._endpoint, self._began)
 
 
 class _Responses(AsyncIterator[Any]):
-    def __init__(self, inner: AsyncIterator[Any], endpoint: HasError) -> None:
+    def __init__(self, inner: AsyncIterator[Any], endpoint: HasFailure, began: float) -> None:
         self._inner = inner
         self._endpoint = endpoint
+        self._began = began
 
     async def __anext__(self) -> Any:
         try:
             return await self._inner.__anext__()
         except grpc.aio.AioRpcError as problem:
-            _fail(problem, self._endpoint)
+            _fail(problem, self._endpoint, self._began)
 
 
 class _Method(
@@ -130,19 +134,20 @@ class _Method(
     grpc.aio.StreamUnaryMultiCallable,  # type: ignore[type-arg]
     grpc.aio.StreamStreamMultiCallable,  # type: ignore[type-arg]
 ):
-    def __init__(self, inner: Any, endpoint: HasError, wrapper: type[_Call]) -> None:
+    def __init__(self, inner: Any, endpoint: HasFailure, wrapper: type[_Call]) -> None:
         self._inner = inner
         self._endpoint = endpoint
         self._wrapper = wrapper
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._wrapper(self._inner(*args, **kwargs), self._endpoint)
+        began = time.monotonic()
+        return self._wrapper(self._inner(*args, **kwargs), self._endpoint, began)
 
 
 class ReasonedAioChannel(grpc.aio.Channel):
     """The inner channel with explained failures."""
 
-    def __init__(self, inner: grpc.aio.Channel, endpoint: HasError) -> None:
+    def __init__(self, inner: grpc.aio.Channel, endpoint: HasFailure) -> None:
         self._inner = inner
         self._endpoint = endpoint
 
@@ -184,7 +189,7 @@ class ReasonedAioChannel(grpc.aio.Channel):
 
 
 def open_aio_channel(
-    endpoint: HasError,
+    endpoint: HasFailure,
     options: Options,
     compression: grpc.Compression | None,
     interceptors: Sequence[grpc.aio.ClientInterceptor] | None,

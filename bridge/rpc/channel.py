@@ -6,6 +6,7 @@ carries the typed reason. It opens nothing and knows no peer.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -14,7 +15,7 @@ import grpc
 from punchbridge.errors import BridgeError
 from punchbridge.local.peer import ConnectInfo
 from punchbridge.rpc.options import Options
-from punchbridge.rpc.reason import REASON_KEY, HasError, explanation
+from punchbridge.rpc.reason import HasFailure, explained_by, explanation, trailing
 
 __all__ = ["DialFailed", "ReasonedChannel", "open_channel"]
 
@@ -39,7 +40,7 @@ class DialFailed(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-ar
         return self._inner.initial_metadata()
 
     def trailing_metadata(self) -> Any:
-        return (*(self._inner.trailing_metadata() or ()), (REASON_KEY, self.reason.code))
+        return (*(self._inner.trailing_metadata() or ()), *trailing(self.reason))
 
     def debug_error_string(self) -> str:
         return f"{self._details} ({self._inner.debug_error_string()})"
@@ -83,26 +84,30 @@ class DialFailed(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-ar
     __repr__ = __str__
 
 
-def _explain(problem: Any, endpoint: HasError) -> Any:
+def _explain(problem: Any, endpoint: HasFailure, began: float) -> Any:
     """The error to raise in place of `problem`; the same one when there is nothing to explain."""
-    reason = endpoint.error
-    if reason is None or isinstance(problem, DialFailed):
+    if isinstance(problem, DialFailed):
         return problem
-    details = explanation(problem.code().name, problem.details(), reason)
-    return problem if details is None else DialFailed(problem, details, reason)
+    reason = explained_by(problem.code().name, problem.details(), endpoint, began)
+    return problem if reason is None else DialFailed(problem, _details(problem, reason), reason)
 
 
-def _fail(problem: Any, endpoint: HasError) -> NoReturn:
+def _details(call: Any, reason: BridgeError) -> str:
+    return explanation(call.code().name, call.details(), reason)
+
+
+def _fail(problem: Any, endpoint: HasFailure, began: float) -> NoReturn:
     # No `from`: an explained error has the typed one as its cause already.
-    raise _explain(problem, endpoint)
+    raise _explain(problem, endpoint, began)
 
 
 class _ReasonedCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
     """A call in progress: of a stream of responses, or the future of a single one."""
 
-    def __init__(self, inner: Any, endpoint: HasError) -> None:
+    def __init__(self, inner: Any, endpoint: HasFailure, began: float) -> None:
         self._inner = inner
         self._endpoint = endpoint
+        self._began = began
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -114,17 +119,17 @@ class _ReasonedCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         try:
             return next(self._inner)
         except grpc.RpcError as problem:
-            _fail(problem, self._endpoint)
+            _fail(problem, self._endpoint, self._began)
 
     def result(self, timeout: float | None = None) -> Any:
         try:
             return self._inner.result(timeout)
         except grpc.RpcError as problem:
-            _fail(problem, self._endpoint)
+            _fail(problem, self._endpoint, self._began)
 
     def exception(self, timeout: float | None = None) -> Any:
         problem = self._inner.exception(timeout)
-        return _explain(problem, self._endpoint) if isinstance(problem, grpc.RpcError) else problem
+        return _explain(problem, self._endpoint, self._began) if isinstance(problem, grpc.RpcError) else problem
 
     def traceback(self, timeout: float | None = None) -> Any:
         return self._inner.traceback(timeout)
@@ -134,8 +139,8 @@ class _ReasonedCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
 
     def details(self) -> Any:
         told = self._inner.details()
-        explained = explanation(self.code().name, told, self._endpoint.error)
-        return told if explained is None else explained
+        reason = explained_by(self.code().name, told, self._endpoint, self._began)
+        return told if reason is None else _details(self._inner, reason)
 
     def initial_metadata(self) -> Any:
         return self._inner.initial_metadata()
@@ -169,39 +174,43 @@ class _ReasonedCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
 
 
 class _UnaryResponse(grpc.UnaryUnaryMultiCallable, grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
-    def __init__(self, inner: Any, endpoint: HasError) -> None:
+    def __init__(self, inner: Any, endpoint: HasFailure) -> None:
         self._inner = inner
         self._endpoint = endpoint
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        began = time.monotonic()
         try:
             return self._inner(*args, **kwargs)
         except grpc.RpcError as problem:
-            _fail(problem, self._endpoint)
+            _fail(problem, self._endpoint, began)
 
     def with_call(self, *args: Any, **kwargs: Any) -> Any:
+        began = time.monotonic()
         try:
             return self._inner.with_call(*args, **kwargs)
         except grpc.RpcError as problem:
-            _fail(problem, self._endpoint)
+            _fail(problem, self._endpoint, began)
 
     def future(self, *args: Any, **kwargs: Any) -> Any:
-        return _ReasonedCall(self._inner.future(*args, **kwargs), self._endpoint)
+        began = time.monotonic()
+        return _ReasonedCall(self._inner.future(*args, **kwargs), self._endpoint, began)
 
 
 class _StreamResponse(grpc.UnaryStreamMultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[type-arg]
-    def __init__(self, inner: Any, endpoint: HasError) -> None:
+    def __init__(self, inner: Any, endpoint: HasFailure) -> None:
         self._inner = inner
         self._endpoint = endpoint
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return _ReasonedCall(self._inner(*args, **kwargs), self._endpoint)
+        began = time.monotonic()
+        return _ReasonedCall(self._inner(*args, **kwargs), self._endpoint, began)
 
 
 class ReasonedChannel(grpc.Channel):
     """The inner channel with explained failures."""
 
-    def __init__(self, inner: grpc.Channel, endpoint: HasError) -> None:
+    def __init__(self, inner: grpc.Channel, endpoint: HasFailure) -> None:
         self._inner = inner
         self._endpoint = endpoint
 
@@ -238,7 +247,7 @@ class ReasonedChannel(grpc.Channel):
         self.close()
 
 
-def open_channel(endpoint: HasError, options: Options, compression: grpc.Compression | None) -> ReasonedChannel:
+def open_channel(endpoint: HasFailure, options: Options, compression: grpc.Compression | None) -> ReasonedChannel:
     """A channel to the endpoint's unix socket; nothing is dialled before its first RPC."""
     inner = grpc.insecure_channel(f"unix:{endpoint.name}", options=options, compression=compression)
     return ReasonedChannel(inner, endpoint)

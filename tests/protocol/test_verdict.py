@@ -10,6 +10,7 @@ import pytest
 
 from punchbridge.reach.nat import Mapping
 from punchbridge.reach.verdict import Evidence, judge
+from punchbridge.sessions import Refusal
 from punchbridge.verdict import TABLE, Code, Verdict, new_run
 
 
@@ -59,6 +60,15 @@ def test_seen_counts_and_message_tells_what_to_do() -> None:
 
 def test_a_maker_that_knows_better_advice_gives_it() -> None:
     assert Verdict(Code.RESET_BY_NAT, advice="Ask the operator.").message.endswith(" Ask the operator.")
+
+
+def test_a_verdict_has_a_code_of_the_table() -> None:
+    with pytest.raises(KeyError):
+        Verdict("ELSEWHERE", advice="Look there.")  # type: ignore[arg-type]
+
+
+def test_a_session_that_is_refused_for_its_path_gives_a_verdict_of_the_table() -> None:
+    assert Verdict(Code[Refusal.PATH_NOT_ALLOWED.name]).row is TABLE[Code.PATH_NOT_ALLOWED]
 
 
 def test_runs_are_counted_from_one_and_never_repeat() -> None:

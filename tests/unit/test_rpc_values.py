@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -14,13 +15,23 @@ from hypothesis import strategies as st
 
 import punchbridge
 from punchbridge.addresses import parse
-from punchbridge.errors import AddressError, BridgeError, ConfigError, NotBridged, Unreachable
+from punchbridge.errors import (
+    AddressError,
+    BridgeError,
+    ConfigError,
+    DirectRequired,
+    LimitExceeded,
+    NotBridged,
+    Unreachable,
+)
 from punchbridge.identity import Identity, peer_id_forms, peer_text
+from punchbridge.local.gateway import OpenFailure
 from punchbridge.local.peer import TABLE, ConnectInfo, PeerTable, synthesized_address
 from punchbridge.local.places import Place, parse_place
 from punchbridge.local.target import Target, check_policy, check_protocol, parse_target
 from punchbridge.rpc.options import channel_options, server_options
-from punchbridge.rpc.reason import explanation
+from punchbridge.rpc.reason import explained_by, explanation, trailing
+from punchbridge.verdict import Code, Verdict
 
 PEER = Identity.generate().peer_id
 RELAY = Identity.generate().peer_id
@@ -162,16 +173,57 @@ def test_options_can_be_overridden() -> None:
     assert dict(server_options([("a", 1)]))["a"] == 1
 
 
+@dataclass
+class Ended:
+    """An endpoint whose last attempt to open a stream ended as told."""
+
+    failure: OpenFailure | None
+    info: ConnectInfo | None = None
+    name: str = "/x"
+
+
+class Mute:
+    """A carrier of which nothing is asked."""
+
+
+NOT_CONNECTED = "failed to connect to all addresses; last error: UNAVAILABLE: unix:/x"
+
+
 def test_explanations() -> None:
     error: BridgeError = Unreachable("nobody answered")
-    failed = "failed to connect to all addresses; last error: UNAVAILABLE: unix:/x"
-    assert explanation("UNAVAILABLE", failed, error) == "UNREACHABLE: nobody answered"
-    assert explanation("UNAVAILABLE", "Socket closed", error) is None
-    assert explanation("UNAVAILABLE", failed, None) is None
+    endpoint = Ended(OpenFailure(error, at=5.0))
+    assert explained_by("UNAVAILABLE", NOT_CONNECTED, endpoint, began=6.0) is error
+    assert explained_by("UNAVAILABLE", "Socket closed", endpoint, began=4.0) is None
+    assert explained_by("UNAVAILABLE", NOT_CONNECTED, Ended(None), began=4.0) is None
+    assert explained_by("DEADLINE_EXCEEDED", "Deadline Exceeded", endpoint, began=6.0) is error
+    assert explained_by("NOT_FOUND", "no such thing", endpoint, began=4.0) is None
+    assert explanation("UNAVAILABLE", NOT_CONNECTED, error) == "UNREACHABLE: nobody answered"
     assert explanation("DEADLINE_EXCEEDED", "Deadline Exceeded", error) == (
         "Deadline Exceeded; UNREACHABLE: nobody answered"
     )
-    assert explanation("NOT_FOUND", "no such thing", error) is None
+
+
+def test_an_older_failure_does_not_explain_a_deadline_while_a_stream_works() -> None:
+    """The 257th connection was refused; the calls on the other 256 that are slow later have another reason."""
+    full = LimitExceeded("256 connections to this target are open")
+    carrier = ConnectInfo(peer_text(PEER), "/x", Mute())  # type: ignore[arg-type]
+    endpoint = Ended(OpenFailure(full, at=5.0), carrier)
+    assert explained_by("DEADLINE_EXCEEDED", "Deadline Exceeded", endpoint, began=6.0) is None
+    assert explained_by("DEADLINE_EXCEEDED", "Deadline Exceeded", endpoint, began=4.0) is full
+
+
+def test_the_verdict_travels_in_the_metadata() -> None:
+    verdict = Verdict(Code.SYN_FILTERED, retry_in=30.0, run=1)
+    assert trailing(DirectRequired("no direct path", verdict)) == (
+        ("punchbridge-error", "RELAYED"),
+        ("punchbridge-verdict", "SYN_FILTERED"),
+        ("punchbridge-retry-in", "30"),
+    )
+    assert dict(trailing(DirectRequired("x", Verdict(Code.DISABLED)))).keys() == {
+        "punchbridge-error",
+        "punchbridge-verdict",
+    }
+    assert trailing(Unreachable("nobody answered")) == (("punchbridge-error", "UNREACHABLE"),)
 
 
 def test_importing_the_package_is_cheap() -> None:

@@ -57,6 +57,7 @@ def test_direct_required_without_a_punch_tells_the_verdict() -> None:
             method(channel, "Echo")(b"", timeout=15)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert caught.value.details().startswith("RELAYED: ")
+        assert dict(caught.value.trailing_metadata())["punchbridge-verdict"] == "DISABLED"
         error = dialer.last_error(listener.peer_id)
         assert isinstance(error, punchbridge.DirectRequired)
         assert error.verdict.code == "DISABLED"
