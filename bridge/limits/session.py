@@ -41,6 +41,14 @@ SESSION_STALL: Final = 0.3
 """A timer that is served this late tells of a process that was held up, not of a silent peer: it is asked again. The
 session's timer is not brought forward for less than SESSION_PROBE, so that much is no delay."""
 
+SILENCE_PAUSE_FIRST: Final = 2.0
+SILENCE_PAUSE_MAX: Final = 60.0
+"""After a round of questions in which another peer answered, the silence of the same peer starts no further round for
+this long, doubling: it could otherwise have every connection of the host questioned again and again."""
+
+SILENCE_ASKERS: Final = 256
+"""Peers whose last silence was their own alone, remembered; the oldest are forgotten."""
+
 SESSION_BUSY: Final = 5.0
 """Traffic within this long counts as running."""
 

@@ -97,6 +97,8 @@ class _State:
         self.inbound_ended = trio.Event()
         self._delivering = False
         self._rest: list[Buffer] = []
+        self._resting = trio.CancelScope()
+        """Around the wait for a local program that does not read."""
         self._handed_over = Signal()
 
     def fail(self, end: PumpEnd, detail: str, problem: BaseException | None = None) -> None:
@@ -160,7 +162,12 @@ class _State:
             self._deliver()
             while not self.inbound_ended.is_set():
                 seen = await self._handed_over.beyond(seen)
-                self.outcome.received += await _send_rest(self.local, self._rest)
+                with trio.CancelScope() as self._resting:
+                    self._look_for_failure()
+                    self.outcome.received += await _send_rest(self.local, self._rest)
+                if self._resting.cancelled_caught:
+                    problem = self.stream.failure
+                    return self.fail(PumpEnd.REMOTE, f"{problem}; the local program does not read", problem)
                 self._rest = []
                 self._deliver()
         except OSError as problem:
@@ -172,13 +179,20 @@ class _State:
         except OSError:
             pass  # The program closed first; its own direction tells the rest.
 
+    def _look_for_failure(self) -> None:
+        """A stream that broke while the local program does not read: it gets what came before for PUMP_LINGER more."""
+        if self.stream.failure is not None:
+            self._resting.deadline = min(self._resting.deadline, trio.current_time() + PUMP_LINGER)
+
     def _deliver(self) -> None:
         """Writes what has arrived, in the task that brought it: a task switch costs more than the write.
 
         Hands over to `inbound` when the socket is full, at the end, and after PUMP_TURNS writes.
         """
+        if self._rest:
+            return self._look_for_failure()
         # Reading may send a window, and what that causes may call us again: the loop below goes on anyway.
-        if self._delivering or self._rest or self.inbound_ended.is_set():
+        if self._delivering or self.inbound_ended.is_set():
             return
         self._delivering = True
         try:

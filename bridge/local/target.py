@@ -12,6 +12,7 @@ from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of, spoken_
 from punchbridge.errors import AddressError, ConfigError
 from punchbridge.identity import PeerId, parse_peer_id, peer_text
 from punchbridge.reach.path import PathPolicy
+from punchbridge.sessions.frames import MAX_SERVICE
 
 __all__ = ["GRPC_PROTOCOL", "PathPolicy", "Target", "check_policy", "check_protocol", "parse_target"]
 
@@ -62,7 +63,9 @@ def check_policy(path: str) -> PathPolicy:
 
 
 def check_protocol(protocol: str) -> str:
-    """Raises ConfigError for an id that multistream-select cannot carry (specs/connections: '/…', one line)."""
-    if protocol.startswith("/") and protocol.isprintable() and len(protocol) <= 512:
+    """Raises ConfigError for an id that multistream-select or the ATTACH frame of a session cannot carry."""
+    if protocol.startswith("/") and protocol.isprintable() and protocol.isascii() and len(protocol) <= MAX_SERVICE:
         return protocol
-    raise ConfigError(f"{protocol!r} is no protocol id: begin with '/', one printable line of at most 512 characters")
+    raise ConfigError(
+        f"{protocol!r} is no protocol id: begin with '/', one printable line of at most {MAX_SERVICE} ASCII characters"
+    )

@@ -119,6 +119,10 @@ class Keeper:
         self._renewing = False
         self._releasing: set[int] = set()
         self._pause = SESSION_RETRY_FIRST
+        self._fruitless = 0
+        """Carriers in a row that were lost soon and had brought nothing."""
+        self._moved = (0.0, 0)
+        """When the last carrier was attached, and what both ends had received by then."""
         self._kept: tuple[str, int] | None = None
         self._trips: dict[int, float] = {}
 
@@ -152,6 +156,9 @@ class Keeper:
         if carrier is None and session.last is not None and session.starved.is_set():
             self._paths.failed(session.last.path, now)
             session.starved = trio.Event()
+            if self._brought_nothing(now):
+                await self._backoff()
+                return 0.0
         # The swarm lists a connection for a moment after it died: trying that one would cost a back-off.
         live = {one.id: one for one in self._host.swarm.connections(self._route.peer) if not one.closed.is_set()}
         active = None if carrier is None else self._candidate(carrier.connection, now)
@@ -214,9 +221,26 @@ class Keeper:
             await self._backoff()
             return
         self._failed.clear()
-        self._pause = SESSION_RETRY_FIRST
+        if not self._fruitless:
+            self._pause = SESSION_RETRY_FIRST
+        self._moved = (trio.current_time(), self._carried())
         if before is not None and before.connection is not connection:
             self._let_go(before.connection)
+
+    def _carried(self) -> int:
+        """Bytes that each end has of the other, together."""
+        machine = self._session.machine
+        return machine.outgoing.acked + machine.incoming.received
+
+    def _brought_nothing(self, now: float) -> bool:
+        """Whether this is at least the second carrier in a row that was taken and soon dropped: such a peer is not
+        attached to at the rate of the round trip."""
+        at, carried = self._moved
+        if now - at >= SESSION_RETRY_MAX or self._carried() > carried:
+            self._fruitless, self._pause = 0, SESSION_RETRY_FIRST
+            return False
+        self._fruitless += 1
+        return self._fruitless > 1
 
     async def _backoff(self) -> None:
         """Pauses; not while a session that still had a carrier loses it, which no failure before must delay."""

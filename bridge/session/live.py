@@ -17,7 +17,7 @@ from punchbridge.events import Moved, P2pFallback, P2pUpgrade, SessionSwitched
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.session import SESSION_ACK_DELAY, SESSION_LINGER, SESSION_PROBE
 from punchbridge.session.carrier import Carrier
-from punchbridge.session.suspicion import Suspicion, verify
+from punchbridge.session.silence import SilenceCheck, verify
 from punchbridge.sessions import Attached, Ended, Refused, Released, Session, SessionEvent, Starved, Switched
 from punchbridge.verdict import Code, Verdict
 
@@ -36,7 +36,7 @@ class LiveSession:
     """One end of a session while it lives. `peer` is proven on every carrier."""
 
     def __init__(
-        self, machine: Session, peer: PeerId, events: EventHub, nursery: trio.Nursery, suspicion: Suspicion
+        self, machine: Session, peer: PeerId, events: EventHub, nursery: trio.Nursery, silence: SilenceCheck
     ) -> None:
         self.machine = machine
         self.peer = peer
@@ -65,7 +65,7 @@ class LiveSession:
         self._attaching = trio.lowlevel.ParkingLot()
         self._events = events
         self._nursery = nursery
-        self._suspicion = suspicion
+        self._silence = silence
         self._timer_wake = trio.Event()
         self._armed = 0.0
         self._reason = "MOVED_BY_PEER"
@@ -160,7 +160,7 @@ class LiveSession:
             if connection.bytes_received <= carrier.heard_bytes:
                 # Nothing came on the whole connection either: it is dead, and nobody may be sent over it again.
                 connection.abort("SILENT")
-            self._nursery.start_soon(self._suspicion.ask)
+            self._nursery.start_soon(self._silence.ask, self.peer)
         elif event.reason == "REPLACED":
             # The peer gave the connection up. If it is dead, it is closed now and not at the keepalive's leisure.
             self._nursery.start_soon(verify, connection)

@@ -32,8 +32,8 @@ from punchbridge.session.around import Around
 from punchbridge.session.carrier import Carrier
 from punchbridge.session.keeper import Keeper, Route
 from punchbridge.session.live import LiveSession
+from punchbridge.session.silence import SilenceCheck
 from punchbridge.session.stream import SessionStream
-from punchbridge.session.suspicion import Suspicion
 from punchbridge.sessions import Attach, Refusal, Session
 from punchbridge.sessions.budget import Budget
 from punchbridge.sessions.frames import HEADER, FrameReader, Kind, UnknownVersion, refuse
@@ -69,7 +69,7 @@ class SessionService:
 
     def __init__(self, host: Around) -> None:
         self._host = host
-        self._suspicion = Suspicion(host.swarm)
+        self._silence = SilenceCheck(host.swarm)
         self._services: dict[str, _Service] = {}
         self._accepted: dict[tuple[PeerId, bytes], LiveSession] = {}
         self._per_peer: Counter[PeerId] = Counter()
@@ -200,7 +200,7 @@ class SessionService:
 
     def _make(self, peer: PeerId, attach: Attach) -> LiveSession:
         machine = Session(attach.session, attach.service, dialling=False, now=trio.current_time(), budget=self.budget)
-        session = LiveSession(machine, peer, self._host.swarm.events, self._running(), self._suspicion)
+        session = LiveSession(machine, peer, self._host.swarm.events, self._running(), self._silence)
         session.allowed = self._services[attach.service].path
         return session
 
@@ -254,7 +254,7 @@ class SessionService:
         if len(self._opened) >= SESSIONS:
             raise LimitExceeded(f"{SESSIONS} sessions are open; close some")
         machine = Session(os.urandom(16), service, dialling=True, now=trio.current_time(), budget=self.budget)
-        session = LiveSession(machine, route.peer, self._host.swarm.events, self._running(), self._suspicion)
+        session = LiveSession(machine, route.peer, self._host.swarm.events, self._running(), self._silence)
         stream = SessionStream(session)
         try:
             if not await self.move(session, connection, "OPENED"):

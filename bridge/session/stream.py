@@ -9,7 +9,7 @@ from typing import Literal
 import trio
 
 from punchbridge.addresses import with_peer
-from punchbridge.errors import DirectRequired
+from punchbridge.errors import BridgeError, DirectRequired
 from punchbridge.eventhub import Subscriber
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.limits.session import SESSION_LINGER
@@ -78,18 +78,25 @@ class SessionStream(trio.abc.HalfCloseableStream):
         """Calls back in the trio thread with each SessionSwitched of this session; returns how to end that."""
         return self.live.changes.subscribe(callback)
 
+    @property
+    def failure(self) -> BridgeError | None:
+        """Why the session ended, if not in good order; bytes that came before may still be there."""
+        over = self._machine.over
+        if over is None or over.code == "DONE":
+            return None
+        text = f"{over.code}: {over.text}" if over.text else over.code
+        if over.code == "EXPIRED" and isinstance(self.live.problem, DirectRequired):
+            return self.live.problem
+        if over.code == "EXPIRED":
+            return BrokenConnection(f"no path to {peer_text(self.peer)} came back in time ({text})")
+        return BrokenStream(f"the session with {peer_text(self.peer)} is over ({text})")
+
     def _check(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("the session was closed here")
-        over = self._machine.over
-        if over is None or over.code == "DONE":
-            return
-        text = f"{over.code}: {over.text}" if over.text else over.code
-        if over.code == "EXPIRED" and isinstance(self.live.problem, DirectRequired):
-            raise self.live.problem
-        if over.code == "EXPIRED":
-            raise BrokenConnection(f"no path to {peer_text(self.peer)} came back in time ({text})")
-        raise BrokenStream(f"the session with {peer_text(self.peer)} is over ({text})")
+        problem = self.failure
+        if problem is not None:
+            raise problem
 
     async def receive_some(self, max_bytes: int | None = 262144) -> bytes:
         """At most `max_bytes` as soon as some are there; b"" after the peer's end.

@@ -16,5 +16,7 @@ class Carrier:
     end_sent: bool = False
     end_received: bool = False
     asked_at: float | None = None
+    told: tuple[int, int] = (0, 0)
+    """What the ATTACH of this carrier said: the bytes we had, and the edge of our window."""
     reader: FrameReader = field(default_factory=FrameReader)
     control: list[bytes] = field(default_factory=list)

@@ -22,7 +22,10 @@ class Attached(SessionEvent):
 
 @dataclass(frozen=True)
 class Refused(SessionEvent):
-    """The peer refused the carrier. UNKNOWN_SESSION and UNKNOWN_SERVICE end the session."""
+    """The peer refused the carrier.
+
+    Every refusal ends the session but for STALE_GENERATION, and PATH_NOT_ALLOWED of a session that was established.
+    """
 
     generation: int
     refusal: Refusal

@@ -31,7 +31,9 @@ class Incoming:
         """So many bytes are worth an acknowledgement; the peer goes on meanwhile (`Outgoing.acknowledge`)."""
         self.length: int | None = None
         self._ready: deque[bytes | bytearray | memoryview] = deque()
-        self._ahead: dict[int, bytes] = {}
+        self._ahead: dict[int, bytearray] = {}
+        self._ahead_ends: dict[int, int] = {}
+        """Where a piece ends: where it begins. What follows it directly is added to it."""
         self._ahead_order: list[int] = []
         self._ahead_bytes = 0
         self._mark = (0, 0.0)
@@ -81,15 +83,25 @@ class Incoming:
         more = len(payload) - len(known)
         if more <= 0:
             return
-        if not known and len(self._ahead) >= SESSION_AHEAD_FRAMES:
+        before = None if known else self._ahead_ends.get(offset)
+        if not known and before is None and len(self._ahead) >= SESSION_AHEAD_FRAMES:
             raise ProtocolViolation(f"more than {SESSION_AHEAD_FRAMES} frames ahead of their turn")
         # Two carriers may bring the same bytes cut differently, but nobody sends them a third time.
         if self._ahead_bytes + more > 2 * self.window:
             raise ProtocolViolation(f"more than twice the window of {self.window} bytes ahead of their turn")
-        if not known:
-            heappush(self._ahead_order, offset)
-        self._ahead[offset] = bytes(payload)
         self._ahead_bytes += more
+        if before is not None:
+            # Small frames one after another are one piece: however many there are, they take one place.
+            self._ahead[before] += payload
+            del self._ahead_ends[offset]
+            self._ahead_ends[offset + len(payload)] = before
+            return
+        if known:
+            self._ahead_ends.pop(offset + len(known), None)
+        else:
+            heappush(self._ahead_order, offset)
+        self._ahead[offset] = bytearray(payload)
+        self._ahead_ends[offset + len(payload)] = offset
 
     def _append(self, piece: memoryview | bytes) -> None:
         self.received += len(piece)
@@ -107,6 +119,7 @@ class Incoming:
         while order and order[0] <= self.received:
             offset = heappop(order)
             piece = self._ahead.pop(offset)
+            self._ahead_ends.pop(offset + len(piece), None)
             self._ahead_bytes -= len(piece)
             if offset + len(piece) > self.received:
                 self._append(memoryview(piece)[self.received - offset :])

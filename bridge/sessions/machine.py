@@ -49,6 +49,8 @@ class Session:
         self._acked = 0
         self._floor = 0
         self._edge_told = 0
+        self._resume: int | None = None
+        """The first byte missing when a RESUME was last sent; None once something beyond it has come."""
         self.ack_due: float | None = None
         """When what came has to be acknowledged, at the latest."""
 
@@ -62,7 +64,7 @@ class Session:
     def attach(self, now: float) -> int:
         """Dialling end: begins to attach a carrier and returns its generation. Its bytes wait in `output`."""
         self.generation += 1
-        carrier = Carrier(self.generation, now, now, asked_at=now)
+        carrier = Carrier(self.generation, now, now, asked_at=now, told=(self.incoming.have, self.incoming.edge))
         frame = Attach(
             self.id,
             self.generation,
@@ -119,8 +121,13 @@ class Session:
             return [Starved(reason)]
         active = None if self.active is None else self._carriers.get(self.active)
         if carrier.attached and not carrier.end_received and active is not None:
-            active.control.append(encode(Kind.RESUME, self.incoming.have))
+            self._ask_again(active)
         return [] if active is None else self._left(active, now)
+
+    def _ask_again(self, carrier: Carrier) -> None:
+        """RESUME: bytes were on their way on a carrier that is gone, and the peer takes them for delivered."""
+        self._resume = self.incoming.have
+        carrier.control.append(encode(Kind.RESUME, self._resume))
 
     def _left(self, active: Carrier, now: float) -> list[SessionEvent]:
         """Dialling end: the peer has moved on to a carrier that died before its answer came; this one is of no use."""
@@ -136,7 +143,11 @@ class Session:
                 if old is not carrier and old.attached and not old.end_sent:
                     old.control.append(encode(Kind.END, self.outgoing.cursor))
                     old.end_sent = True
+            if self._resume == self.incoming.have:
+                # It went out on a carrier that drains now, and that may still die with it.
+                self._ask_again(carrier)
         else:
+            self._resume = None  # the peer sends everything again that we have not acknowledged
             for generation in [one for one in self._carriers if one < carrier.generation]:
                 del self._carriers[generation]
                 events.append(Released(generation, "REPLACED"))
@@ -182,8 +193,9 @@ class Session:
             if len(carrier.control) < SESSION_PONGS:  # a peer that asks on and never reads
                 carrier.control.append(encode(Kind.PONG, value))
         elif kind is Kind.PONG:
-            if carrier.asked_at is not None:
-                self.pulse.measured(now - carrier.asked_at)
+            if carrier.asked_at is not None and value == carrier.generation:
+                if carrier.generation == self.active:
+                    self.pulse.measured(now - carrier.asked_at)
                 carrier.asked_at = None
         elif kind is Kind.END:
             carrier.end_received = True
@@ -210,6 +222,8 @@ class Session:
                 return events if active is None else [*events, *self._left(active, now)]
             if refusal is Refusal.UNKNOWN_SESSION and self._nothing_owed:
                 return [*events, *self._end("DONE")]
+            # The peer learns it on the carrier that still works, else it would keep the session until it expires.
+            self._tell_reset(refusal.name)
             return [*events, *self._end(refusal.name, text)]
         if kind is not Kind.ATTACHED:
             raise ProtocolViolation(f"{kind.name} in answer to an attach")
@@ -227,8 +241,16 @@ class Session:
         alive = answer.alive and self.active is not None
         if answer.alive and not alive:
             # It died meanwhile, and the peer believes that it drains: what was on its way has to be asked for.
-            carrier.control.append(encode(Kind.RESUME, self.incoming.have))
+            self._ask_again(carrier)
+            missing = self._resume
+        else:
+            missing = None
         events = self._activate(carrier, answer.received, alive, now)
+        if missing is not None:
+            self._resume = missing
+        if carrier.told != (self.incoming.have, self.incoming.edge):
+            # An acknowledgement since the ATTACH went out on a carrier that may die with it, and nothing repeats one.
+            self.ack_due = now
         return [Attached(carrier.generation, round_trip), *events]
 
     def _drained(self, carrier: Carrier) -> list[SessionEvent]:
@@ -261,10 +283,13 @@ class Session:
 
     def reset(self, text: str) -> list[SessionEvent]:
         """Ends the session at once; the peer is told on the active carrier, else on the one being attached."""
+        self._tell_reset(text)
+        return self._end("RESET", text) if self.over is None else []
+
+    def _tell_reset(self, text: str) -> None:
         teller = self.active if self.active is not None else max(self._carriers, default=0)
         if teller in self._carriers:
             self._carriers[teller].control.append(encode(Kind.RESET, 0, text.encode()[:MAX_REASON]))
-        return self._end("RESET", text) if self.over is None else []
 
     def _finished(self) -> list[SessionEvent]:
         if self.outgoing.fin_acked and self.incoming.ended and self._acked == self.incoming.have:
@@ -349,7 +374,8 @@ class Session:
         """When `tick` should be called next."""
         if self.over is not None:
             return None
-        times = [] if self.ack_due is None else [self.ack_due]
+        # Without a carrier there is nothing that an acknowledgement could leave on.
+        times = [] if self.ack_due is None or self.active is None else [self.ack_due]
         if self._starved_at is not None:
             times.append(self._starved_at + SESSION_RESUME_TIMEOUT)
         times += [self._deadline(carrier)[0] for carrier in self._carriers.values()]

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import trio
 
-from punchbridge.errors import ConnectionLost, StreamReset
+from punchbridge.errors import BridgeError, ConnectionLost, StreamReset
 
 Buffer = bytes | bytearray | memoryview
 
@@ -94,6 +94,11 @@ class InboxStream(ByteStream, Protocol):
     @property
     def keeps(self) -> bool:
         """What is sent is kept for a while: as it is when immutable, else copied."""
+        ...
+
+    @property
+    def failure(self) -> BridgeError | None:
+        """Why the stream ended, if it was not closed here or by the peer's end; bytes before it may still be there."""
         ...
 
     def receive_parts(self, max_bytes: int) -> list[Buffer] | None:

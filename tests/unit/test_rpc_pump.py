@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
+from punchbridge.errors import BridgeError, StreamReset
 from punchbridge.local import pump as pump_module
 from punchbridge.local.pump import Pumped, PumpEnd, pump
 from punchbridge.transport.raw import Buffer
@@ -21,6 +23,7 @@ class Inbox(TcpStream):
     """Calls back when bytes are there, as streams do whose connection is read by somebody else."""
 
     keeps = True
+    failure: BridgeError | None = None
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         super().__init__(sock)
@@ -242,3 +245,29 @@ def reset(stream: TcpStream) -> None:
     """Closes with RST."""
     stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     stream.abort()
+
+
+async def test_a_stream_that_breaks_while_the_program_does_not_read_ends_the_pump(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pump_module, "PUMP_LINGER", 0.2)
+    async with rig() as r:
+        async with trio.open_nursery() as nursery:
+
+            async def fill() -> None:
+                try:
+                    while True:
+                        await r.far.send_all(bytes(65536))
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass
+
+            nursery.start_soon(fill)
+            await trio.testing.wait_all_tasks_blocked(0.05)  # the program's socket is full now, and all before it
+            r.near.failure = StreamReset("the peer reset the stream")
+            assert r.near.on_readable is not None
+            r.near.on_readable()
+            with trio.fail_after(30):
+                await r.done.wait()
+            nursery.cancel_scope.cancel()
+        assert r.outcome is not None
+        assert (r.outcome.end, r.outcome.problem) == (PumpEnd.REMOTE, r.near.failure)

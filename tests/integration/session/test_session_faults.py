@@ -22,7 +22,7 @@ from punchbridge.reach.path import PathPolicy
 from punchbridge.session import SESSION_PROTOCOL, SessionStream
 from punchbridge.session.keeper import Keeper
 from punchbridge.session.service import SessionService
-from punchbridge.session.suspicion import verify
+from punchbridge.session.silence import verify
 from punchbridge.sessions import Session
 from punchbridge.sessions.frames import Attach, Kind, Refusal, refuse
 from punchbridge.swarm.swarm import Swarm
@@ -253,7 +253,7 @@ async def test_a_direct_path_that_did_not_answer_once_is_measured_again_soon(mon
 
 
 async def test_a_connection_is_not_closed_because_this_process_was_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("punchbridge.session.suspicion.SESSION_SILENCE", 0.1)
+    monkeypatch.setattr("punchbridge.session.silence.SESSION_SILENCE", 0.1)
     async with pair() as both:
         connection = await both.connect()
         await until(lambda: connection.rtt_least is not None)

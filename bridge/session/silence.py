@@ -1,0 +1,108 @@
+"""When a session's path has gone silent, the other connections are asked: a NAT that lost its state kills them all.
+
+What does not answer is closed, so that what depends on it (a relay's reservation, another session) starts anew now and
+not when the keepalive notices. One peer's silence alone closes nothing of other peers: their connections are closed
+only when no connection at all answers, and a peer whose silence was its own alone is not believed again for a while.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import trio
+
+from punchbridge.identity import PeerId
+from punchbridge.limits.session import (
+    SESSION_SILENCE,
+    SESSION_STALL,
+    SILENCE_ASKERS,
+    SILENCE_PAUSE_FIRST,
+    SILENCE_PAUSE_MAX,
+)
+from punchbridge.session.carrier import BROKEN
+
+if TYPE_CHECKING:
+    from punchbridge.swarm.swarm import Swarm
+    from punchbridge.transport.base import Connection
+
+__all__ = ["SilenceCheck", "verify"]
+
+
+async def verify(connection: Connection) -> None:
+    """Returns when the connection answered or ended; closes it when it does neither in time."""
+    if not await answers(connection, 1.0):
+        connection.abort("SILENT")
+
+
+async def answers(connection: Connection, share: float) -> bool:
+    """Whether the connection answers a ping, or ends, within `share` of what a silent carrier is given."""
+    while True:
+        with trio.move_on_after(share * max(SESSION_SILENCE, 3 * (connection.rtt or 0.0))) as patience:
+            try:
+                await connection.ping()
+            except BROKEN:
+                pass
+            return True
+        # It may have been this process that was held up; the answer may lie unread then.
+        if trio.current_time() - patience.deadline <= SESSION_STALL:
+            return False
+
+
+class SilenceCheck:
+    """Asks all connections of a swarm, circuits too, one round at a time."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self._swarm = swarm
+        self._asking = False
+        self._disbelieved: OrderedDict[PeerId, tuple[float, float]] = OrderedDict()
+        """Peers whose silence was their own alone: until when it counts for nothing, and the pause that led there."""
+
+    async def ask(self, peer: PeerId) -> None:
+        """One round because of a silent session with `peer`; returns at once while another is under way, and while the
+        peer is not believed. Cancelling leaves every connection as it is."""
+        now = trio.current_time()
+        if self._asking or now < self._disbelieved.get(peer, (0.0, 0.0))[0]:
+            return
+        self._asking = True
+        try:
+            await self._round(peer)
+        finally:
+            self._asking = False
+
+    async def _round(self, peer: PeerId) -> None:
+        asked = self._swarm.connections()
+        silent = await self._silent(asked, 1.0)
+        if len(silent) == len(asked):
+            # Nobody answers. A moment more tells a network that is gone from one that has a hiccup.
+            silent = await self._silent(asked, 0.5)
+        alone = len(silent) < len(asked)
+        for connection in silent:
+            if connection.peer == peer or not alone:
+                connection.abort("SILENT")
+        if alone:
+            self._disbelieve(peer)
+        else:
+            self._disbelieved.clear()
+
+    async def _silent(self, connections: tuple[Connection, ...] | list[Connection], share: float) -> list[Connection]:
+        """Those that do not answer in time; all are asked at once."""
+        found: list[Connection] = []
+
+        async def ask(connection: Connection) -> None:
+            if not await answers(connection, share):
+                found.append(connection)
+
+        async with trio.open_nursery() as nursery:
+            for connection in connections:
+                nursery.start_soon(ask, connection)
+        return found
+
+    def _disbelieve(self, peer: PeerId) -> None:
+        now = trio.current_time()
+        until, pause = self._disbelieved.pop(peer, (0.0, 0.0))
+        # A peer that has kept still for as long as its last pause begins anew.
+        pause = SILENCE_PAUSE_FIRST if not pause or now - until > pause else min(2 * pause, SILENCE_PAUSE_MAX)
+        self._disbelieved[peer] = (now + pause, pause)
+        if len(self._disbelieved) > SILENCE_ASKERS:
+            self._disbelieved.popitem(last=False)

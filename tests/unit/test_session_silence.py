@@ -1,0 +1,89 @@
+"""Whom a silent session puts in question, and whom it cannot hurt."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from punchbridge.identity import Identity, PeerId
+from punchbridge.limits.session import SILENCE_PAUSE_FIRST
+from punchbridge.session.silence import SilenceCheck
+
+LOST, BUSY = Identity.generate().peer_id, Identity.generate().peer_id
+
+
+class Line:
+    """A connection that answers nothing before the moment `after`; None: never."""
+
+    def __init__(self, peer: PeerId, after: float | None) -> None:
+        self.peer = peer
+        self.rtt = 0.02
+        self.after = after
+        self.asked = 0
+        self.closed_for = ""
+
+    async def ping(self) -> float:
+        self.asked += 1
+        if self.after is None:
+            await trio.sleep_forever()
+        else:
+            await trio.sleep_until(max(self.after, trio.current_time() + self.rtt))
+        return 0.0
+
+    def abort(self, reason: str) -> None:
+        self.closed_for = reason
+
+
+class Lines:
+    def __init__(self, *lines: Line) -> None:
+        self.lines = lines
+
+    def connections(self) -> tuple[Line, ...]:
+        return self.lines
+
+
+def check(*lines: Line) -> SilenceCheck:
+    return SilenceCheck(cast(Any, Lines(*lines)))
+
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    return MockClock(autojump_threshold=0)
+
+
+async def test_whoever_has_a_hiccup_while_others_answer_is_left_alone(autojump_clock: MockClock) -> None:
+    lost, fine = Line(LOST, None), [Line(Identity.generate().peer_id, 0.02) for _ in range(5)]
+    hiccup = [Line(Identity.generate().peer_id, 1.2) for _ in range(3)]
+    await check(lost, *fine, *hiccup).ask(LOST)
+    assert lost.closed_for == "SILENT"
+    assert not any(one.closed_for for one in (*fine, *hiccup))
+
+
+async def test_when_nobody_answers_all_are_closed(autojump_clock: MockClock) -> None:
+    lines = [Line(LOST, None), Line(BUSY, None), Line(Identity.generate().peer_id, None)]
+    await check(*lines).ask(LOST)
+    assert [one.closed_for for one in lines] == ["SILENT"] * 3
+
+
+async def test_the_only_other_connection_may_have_a_hiccup(autojump_clock: MockClock) -> None:
+    lost, busy = Line(LOST, None), Line(BUSY, 1.2)
+    await check(lost, busy).ask(LOST)
+    assert (lost.closed_for, busy.closed_for) == ("SILENT", "")
+
+
+async def test_a_peer_that_cried_wolf_is_not_believed_for_a_while(autojump_clock: MockClock) -> None:
+    lost, fine = Line(LOST, None), Line(BUSY, 0.02)
+    asked = check(lost, fine)
+    await asked.ask(LOST)
+    for _ in range(20):
+        await asked.ask(LOST)
+    assert fine.asked == 1
+    await trio.sleep(SILENCE_PAUSE_FIRST + 0.1)
+    await asked.ask(LOST)
+    await asked.ask(LOST)
+    assert fine.asked == 2
+    await asked.ask(BUSY)  # others are believed meanwhile
+    assert lost.asked == 3
