@@ -206,7 +206,7 @@ class LiveSession:
         ahead = self._armed - now
         if ahead > _TIMER_SLACK:
             # All of the machine's times while there is little traffic; an acknowledgement is what is due soonest.
-            at = self.machine.timer() if ahead > SESSION_PROBE else self.machine.ack_due
+            at = self.machine.timer() if ahead > SESSION_PROBE else self.machine.incoming.ack_due
             if at is not None and at < self._armed - _TIMER_SLACK:
                 self._timer_wake.set()
 

@@ -131,7 +131,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
             return None
         live = self.live
         pieces = machine.read(max_bytes, live.now)
-        if machine.ack_due is not None and machine.ack_due <= live.now:
+        if machine.incoming.ack_due is not None and machine.incoming.ack_due <= live.now:
             live.flush(trio.current_time())
         return pieces
 

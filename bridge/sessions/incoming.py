@@ -8,6 +8,7 @@ from heapq import heappop, heappush
 from punchbridge.errors import ProtocolViolation
 from punchbridge.limits.session import (
     SESSION_ACK_BYTES,
+    SESSION_ACK_DELAY,
     SESSION_AHEAD_FRAMES,
     SESSION_TRIP_LEAST,
     SESSION_WINDOW_MAX,
@@ -30,6 +31,11 @@ class Incoming:
         self.step = SESSION_ACK_BYTES
         """So many bytes are worth an acknowledgement; the peer goes on meanwhile (`Outgoing.acknowledge`)."""
         self.length: int | None = None
+        self.acked = 0
+        """What the last acknowledgement said."""
+        self.edge_told = 0
+        self.ack_due: float | None = None
+        """When what came has to be acknowledged, at the latest."""
         self._ready: deque[bytes | bytearray | memoryview] = deque()
         self._ahead: dict[int, bytearray] = {}
         self._ahead_ends: dict[int, int] = {}
@@ -37,6 +43,18 @@ class Incoming:
         self._ahead_order: list[int] = []
         self._ahead_bytes = 0
         self._mark = (0, 0.0)
+
+    def ack_wanted(self, now: float, *, sending: bool) -> bool:
+        """Whether an acknowledgement should leave now. `sending`: other bytes leave, which it rides along with."""
+        if self.ack_due is None:
+            return False
+        # One with each small message would cost as much as the message: it rides along once half its time is over.
+        due = self.ack_due - SESSION_ACK_DELAY / 2 if sending else self.ack_due
+        return now >= due or self.received - self.acked >= self.step
+
+    def acknowledged(self) -> None:
+        """The peer was told what we have, and how far it may send."""
+        self.acked, self.edge_told, self.ack_due = self.have, self.edge, None
 
     @property
     def edge(self) -> int:

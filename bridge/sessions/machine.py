@@ -46,13 +46,9 @@ class Session:
         self._established = False
         self._carriers: dict[int, Carrier] = {}
         self._starved_at: float | None = now
-        self._acked = 0
         self._floor = 0
-        self._edge_told = 0
         self._resume: int | None = None
         """The first byte missing when a RESUME was last sent; None once something beyond it has come."""
-        self.ack_due: float | None = None
-        """When what came has to be acknowledged, at the latest."""
 
     @property
     def round_trip(self) -> float:
@@ -98,7 +94,7 @@ class Session:
         alive = self.active is not None and self.active == attach.alive
         answer = AttachedFrame(attach.generation, self.incoming.have, self.incoming.edge, alive)
         carrier.control.append(answer.encode())
-        self._told(now)
+        self.incoming.acknowledged()
         events = self._activate(carrier, attach.received, alive, now)
         self._established = True
         return None, [Attached(carrier.generation, None), *events, *self._crowded_out(now)]
@@ -182,8 +178,8 @@ class Session:
         if kind is Kind.DATA:
             self.incoming.data(value, payload)
             self.pulse.traffic = now
-            if self.ack_due is None:
-                self.ack_due = now + SESSION_ACK_DELAY
+            if self.incoming.ack_due is None:
+                self.incoming.ack_due = now + SESSION_ACK_DELAY
         elif kind is Kind.ACK:
             (edge,) = struct.unpack(">Q", payload)
             if value > self.outgoing.acked:
@@ -202,7 +198,7 @@ class Session:
             return self._left(carrier, now) if carrier.generation == self.active else self._drained(carrier)
         elif kind is Kind.FIN:
             self.incoming.finish(value)
-            self.ack_due = now
+            self.incoming.ack_due = now
         elif kind is Kind.RESUME:
             self.outgoing.rewind(value)
         elif kind is Kind.RESET:
@@ -250,7 +246,7 @@ class Session:
             self._resume = missing
         if carrier.told != (self.incoming.have, self.incoming.edge):
             # An acknowledgement since the ATTACH went out on a carrier that may die with it, and nothing repeats one.
-            self.ack_due = now
+            self.incoming.ack_due = now
         return [Attached(carrier.generation, round_trip), *events]
 
     def _drained(self, carrier: Carrier) -> list[SessionEvent]:
@@ -273,8 +269,8 @@ class Session:
         pieces = self.incoming.read(most)
         if pieces:
             self.incoming.grow(now, self.round_trip)
-            if self.incoming.edge - self._edge_told >= self.incoming.step:
-                self.ack_due = now
+            if self.incoming.edge - self.incoming.edge_told >= self.incoming.step:
+                self.incoming.ack_due = now
         return pieces
 
     def finish(self) -> None:
@@ -292,7 +288,7 @@ class Session:
             self._carriers[teller].control.append(encode(Kind.RESET, 0, text.encode()[:MAX_REASON]))
 
     def _finished(self) -> list[SessionEvent]:
-        if self.outgoing.fin_acked and self.incoming.ended and self._acked == self.incoming.have:
+        if self.outgoing.fin_acked and self.incoming.ended and self.incoming.acked == self.incoming.have:
             return self._end("DONE")
         return []
 
@@ -337,10 +333,10 @@ class Session:
                 writes.add(size, *frame)
                 if room is not None:
                     left -= size
-            if self._ack_wanted(now, sending=writes.size > 0):
+            if self.incoming.ack_wanted(now, sending=writes.size > 0):
                 ack = encode(Kind.ACK, self.incoming.have, struct.pack(">Q", self.incoming.edge))
                 writes.add(len(ack), ack)
-                self._told(now)
+                self.incoming.acknowledged()
         return writes.packed
 
     def wants_output(self, generation: int, now: float) -> bool:
@@ -352,17 +348,7 @@ class Session:
             return True
         if generation != self.active or self.over is not None:
             return False
-        return self.outgoing.pending or self._ack_wanted(now, sending=False)
-
-    def _ack_wanted(self, now: float, *, sending: bool) -> bool:
-        if self.ack_due is None:
-            return False
-        # One with each small message would cost as much as the message: it rides along once half its time is over.
-        due = self.ack_due - SESSION_ACK_DELAY / 2 if sending else self.ack_due
-        return now >= due or self.incoming.received - self._acked >= self.incoming.step
-
-    def _told(self, now: float) -> None:
-        self._acked, self._edge_told, self.ack_due = self.incoming.have, self.incoming.edge, None
+        return self.outgoing.pending or self.incoming.ack_wanted(now, sending=False)
 
     def after_output(self, generation: int) -> list[SessionEvent]:
         """To be called once what `output` gave was handed to the carrier: a drained one is released, an end noticed."""
@@ -375,7 +361,7 @@ class Session:
         if self.over is not None:
             return None
         # Without a carrier there is nothing that an acknowledgement could leave on.
-        times = [] if self.ack_due is None or self.active is None else [self.ack_due]
+        times = [] if self.incoming.ack_due is None or self.active is None else [self.incoming.ack_due]
         if self._starved_at is not None:
             times.append(self._starved_at + SESSION_RESUME_TIMEOUT)
         times += [self._deadline(carrier)[0] for carrier in self._carriers.values()]
