@@ -152,3 +152,20 @@ def test_second_signal_ends_at_once(start: Start) -> None:
     relay.process.send_signal(signal.SIGTERM)
     relay.process.send_signal(signal.SIGTERM)
     assert relay.ended()[0] in (0, -signal.SIGTERM)
+
+
+def test_a_required_direct_path_is_awaited_through_the_next_run_of_punches(
+    start: Start, relay: tuple[object, str]
+) -> None:
+    """The dialer has no address to offer without --lan, so each run fails; the next one begins within --timeout."""
+    listener = start("listen", "--relay", relay[1], *LOCAL, "--punch-retry", "1")
+    target = listener.line()
+    arguments = ("--require-direct", "--timeout", "10", "--punch-retry", "1", "--json")
+    dialer = start("dial", target, "--listen", LOOPBACK, *arguments)
+    code, _, stderr = dialer.ended()
+    assert code == 4, stderr
+    failures = [event for event in dialer.events if event["event"] == "punch.failed"]
+    assert len({failure["run"] for failure in failures}) >= 2, failures
+    told = dialer.event("error")
+    assert told["verdict"] == failures[-1]["code"] == "NO_CANDIDATES"
+    assert failures[-1]["message"] in told["message"]
