@@ -19,23 +19,7 @@ from punchbridge.addresses import Multiaddr, Proto, endpoint_of, is_relayed, par
 from punchbridge.errors import ConnectionLost, ProtocolViolation, StreamReset
 from punchbridge.events import AutonatResult, ConnectionClosed, Event, Identified, ObservedAddress
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.autonat import (
-    AUTONAT_BOOT_DELAY,
-    AUTONAT_CONTROL_TIMEOUT,
-    AUTONAT_DATA_CHUNK,
-    AUTONAT_DIAL_BACK_TIMEOUT,
-    AUTONAT_DIAL_TIMEOUT,
-    AUTONAT_MAX_DATA,
-    AUTONAT_MAX_PROBES,
-    AUTONAT_MAX_SERVERS,
-    AUTONAT_MAX_STREAMS,
-    AUTONAT_MESSAGE,
-    AUTONAT_MIN_DATA,
-    AUTONAT_REFRESH,
-    AUTONAT_RETRY,
-    AUTONAT_SILENCE,
-    AUTONAT_STREAM_TIMEOUT,
-)
+from punchbridge.limits.autonat import AUTONAT_DATA_CHUNK, AUTONAT_MAX_DATA, AUTONAT_MESSAGE, AUTONAT_MIN_DATA
 from punchbridge.reach.autonat import Choice, DataMeter, Quota, Reachability, Refused, Tally, choose
 from punchbridge.reach.candidates import Scope, own_candidates
 from punchbridge.swarm.swarm import Swarm
@@ -70,6 +54,7 @@ class Autonat:
 
     def __init__(self, swarm: Swarm, outside: Transport, *, client: bool = True, server: bool = False) -> None:
         self._swarm = swarm
+        self._limits = swarm.config.limits.autonat
         self._outside = outside
         self._client = client
         self._server = server
@@ -82,9 +67,14 @@ class Autonat:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves and probes until cancelled."""
+        total, per_peer = self._limits.streams, self._limits.streams_per_peer
         if self._server:
             await self._swarm.handle(
-                autonat.DIAL_REQUEST, self._serve, max_streams=AUTONAT_MAX_STREAMS, max_per_peer=2, relayed=False
+                autonat.DIAL_REQUEST,
+                self._serve,
+                max_streams=total,
+                max_per_peer=per_peer,
+                relayed=False,
             )
         unsubscribe = None
         try:
@@ -92,8 +82,8 @@ class Autonat:
                 await self._swarm.handle(
                     autonat.DIAL_BACK,
                     self._dialled_back,
-                    max_streams=AUTONAT_MAX_STREAMS,
-                    max_per_peer=2,
+                    max_streams=total,
+                    max_per_peer=per_peer,
                     relayed=False,
                 )
                 unsubscribe = self._swarm.events.subscribe(self._on_event)
@@ -133,10 +123,10 @@ class Autonat:
             seen = self._news.number
             if not self._servers:
                 await self._news.beyond(seen)
-            await trio.sleep(AUTONAT_BOOT_DELAY)
+            await trio.sleep(self._limits.boot_delay)
             seen = self._news.number
             await self._round()
-            with trio.move_on_after(AUTONAT_REFRESH if self.reachability != "unknown" else AUTONAT_RETRY):
+            with trio.move_on_after(self._limits.refresh if self.reachability != "unknown" else self._limits.retry):
                 await self._news.beyond(seen)
 
     def _scope(self, loopback: bool) -> Scope:
@@ -146,21 +136,21 @@ class Autonat:
         """Asks each server about each address, unless it was asked lately; forgets what is no address of ours now."""
         servers = {peer: self._swarm.connection(number) for number, peer in self._servers.items()}
         ours: set[Multiaddr] = set()
-        for peer, connection in list(servers.items())[:AUTONAT_MAX_SERVERS]:
+        for peer, connection in list(servers.items())[: self._limits.servers]:
             if connection is None or connection.closed.is_set():
                 continue
             addrs = self._addresses(connection)
             ours.update(addrs)
-            for addr in addrs[:AUTONAT_MAX_PROBES]:
+            for addr in addrs[: self._limits.probes]:
                 now = trio.current_time()
-                due = AUTONAT_REFRESH if self._tally.reachability(addr)[0] != "unknown" else AUTONAT_RETRY
+                due = self._limits.refresh if self._tally.reachability(addr)[0] != "unknown" else self._limits.retry
                 if now - self._asked.get((peer, str(addr)), -due) < due:
                     continue
                 self._asked[peer, str(addr)] = now
                 await self._probe(connection, addr)
         for addr in self._tally.keep(ours) if ours else ():
             self._swarm.set_external(addr, False)
-        horizon = trio.current_time() - AUTONAT_REFRESH
+        horizon = trio.current_time() - self._limits.refresh
         self._asked = {key: at for key, at in self._asked.items() if at > horizon}
 
     def _addresses(self, server: Connection) -> tuple[Multiaddr, ...]:
@@ -176,13 +166,13 @@ class Autonat:
         probe = self._probes[nonce] = _Probe(addr)
         stream: Stream | None = None
         try:
-            with trio.fail_after(AUTONAT_STREAM_TIMEOUT):
+            with trio.fail_after(self._limits.stream_timeout):
                 stream = await self._swarm.open_stream(server, [autonat.DIAL_REQUEST])
                 answer = await self._ask(stream, probe, nonce)
                 await stream.aclose()
         except NETWORK_FAILURES as problem:
             _log.debug("AutoNAT at %s failed: %r", peer_text(server.peer), problem)
-            if not _fell_silent(server, probe, problem) or not await self._answers(server):
+            if not _fell_silent(server, probe, problem, self._limits.silence) or not await self._answers(server):
                 return
             answer = autonat.SILENCE
         finally:
@@ -196,7 +186,7 @@ class Autonat:
         and its silence says nothing about our address."""
         stream: Stream | None = None
         try:
-            with trio.fail_after(AUTONAT_CONTROL_TIMEOUT):
+            with trio.fail_after(self._limits.control_timeout):
                 stream = await self._swarm.open_stream(server, [autonat.DIAL_REQUEST])
                 await write_message(stream, autonat.encode_request([_NOWHERE], secrets.randbits(64)))
                 autonat.decode_for_client(await read_message(stream, AUTONAT_MESSAGE))
@@ -244,7 +234,7 @@ class Autonat:
 
     async def _dialled_back(self, stream: Stream) -> None:
         """A server, under whatever identity (A5), brings a nonce; it counts when it came to the tested address."""
-        with trio.fail_after(AUTONAT_DIAL_BACK_TIMEOUT):
+        with trio.fail_after(self._limits.dial_back_timeout):
             probe = self._probes.get(autonat.decode_dial_back(await read_message(stream, AUTONAT_MESSAGE)))
             if probe is None or not stream.connection.inbound or not self._came_to(probe.addr, stream.connection):
                 stream.reset()
@@ -264,7 +254,7 @@ class Autonat:
         peer = stream.connection.peer
         admitted = self._quota.admit(peer, trio.current_time())
         try:
-            with trio.fail_after(AUTONAT_STREAM_TIMEOUT):
+            with trio.fail_after(self._limits.stream_timeout):
                 answer = await self._decide(stream) if admitted else Answer("E_REQUEST_REJECTED")
                 await write_message(stream, autonat.encode_answer(answer))
                 await stream.aclose()
@@ -315,7 +305,7 @@ class Autonat:
     async def _dial_back(self, choice: Choice, client: PeerId) -> str:
         """Dials, and brings the nonce. Returns the name of the DialStatus; leaves no connection."""
         try:
-            with trio.fail_after(AUTONAT_DIAL_TIMEOUT + self._swarm.config.limits.muxed.upgrade_timeout):
+            with trio.fail_after(self._limits.dial_timeout + self._swarm.config.limits.muxed.upgrade_timeout):
                 connection = await self._outside.dial(choice.addr, client)
         except NETWORK_FAILURES:
             return "E_DIAL_ERROR"
@@ -323,7 +313,7 @@ class Autonat:
             async with flat_nursery() as nursery:
                 nursery.start_soon(connection.run, _refuse, tuple)
                 try:
-                    with trio.fail_after(AUTONAT_DIAL_BACK_TIMEOUT):
+                    with trio.fail_after(self._limits.dial_back_timeout):
                         await _bring(connection, choice.nonce)
                     return "OK"
                 finally:
@@ -349,12 +339,12 @@ async def _bring(connection: Connection, nonce: int) -> None:
     await connection.aclose()
 
 
-def _fell_silent(server: Connection, probe: _Probe, problem: BaseException) -> bool:
+def _fell_silent(server: Connection, probe: _Probe, problem: BaseException, silence: float) -> bool:
     """The server took the request and, on a connection that lives, had time for a dial before it gave up."""
     if isinstance(problem, ConnectionLost) or server.closed.is_set() or probe.asked is None:
         return False
     given_up = isinstance(problem, StreamReset | trio.TooSlowError)
-    return given_up and trio.current_time() - probe.asked >= AUTONAT_SILENCE
+    return given_up and trio.current_time() - probe.asked >= silence
 
 
 def _refuse(stream: Stream, _protocol: str) -> None:

@@ -13,18 +13,6 @@ from punchbridge.addresses import Multiaddr, endpoint_of, is_relayed
 from punchbridge.errors import BridgeError
 from punchbridge.events import Identified, ObservedAddress
 from punchbridge.identity import peer_text
-from punchbridge.limits.identify import (
-    IDENTIFY_PUSH_DELAY,
-    IDENTIFY_TIMEOUT,
-    INTERFACE_CHECK,
-    MAX_IDENTIFY_MESSAGES,
-    MAX_IDENTIFY_READ,
-    MAX_IDENTIFY_STREAMS,
-    MAX_IDENTIFY_STREAMS_PER_PEER,
-    MAX_PARALLEL_PUSHES,
-    PUSH_TAKEN_EVERY,
-    PUSHES_TAKEN,
-)
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.rates import Buckets
@@ -54,18 +42,23 @@ class IdentifyService:
 
     def __init__(self, swarm: Swarm, *, dial_back: bool = True) -> None:
         self._swarm = swarm
+        self._limits = swarm.config.limits.identify
         self._dial_back = dial_back
-        self._pushes = trio.CapacityLimiter(MAX_PARALLEL_PUSHES)
+        self._pushes = trio.CapacityLimiter(self._limits.parallel_pushes)
         self._nursery: trio.Nursery | None = None
         self._told: dict[int, _Contents] = {}
-        self._pushed = Buckets(PUSHES_TAKEN, PUSH_TAKEN_EVERY, swarm.config.limits.swarm.connections or _UNLIMITED)
+        self._pushed = Buckets(
+            self._limits.pushes_taken,
+            self._limits.push_taken_every,
+            swarm.config.limits.swarm.connections or _UNLIMITED,
+        )
         """What each connection may push."""
         self._waiting: set[int] = set()
         """Connections with a push whose message is not made yet: it will tell later changes too."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Connections that stand already are asked too."""
-        total, per_peer = MAX_IDENTIFY_STREAMS, MAX_IDENTIFY_STREAMS_PER_PEER
+        total, per_peer = self._limits.streams, self._limits.streams_per_peer
         await self._swarm.handle(IDENTIFY, self._answer, max_streams=total, max_per_peer=per_peer)
         await self._swarm.handle(PUSH, self._take_push, max_streams=total, max_per_peer=per_peer)
         async with trio.open_nursery() as nursery:
@@ -106,7 +99,7 @@ class IdentifyService:
         """One query; a connection whose peer does not answer stays usable, just unidentified."""
         stream: Stream | None = None
         try:
-            with trio.fail_after(IDENTIFY_TIMEOUT):
+            with trio.fail_after(self._limits.timeout):
                 stream = await connection.open_stream((IDENTIFY,))
                 await self._read(connection, stream, push=False)
                 await stream.aclose()
@@ -118,21 +111,21 @@ class IdentifyService:
             connection.identified.set()
 
     async def _take_push(self, stream: Stream) -> None:
-        with trio.fail_after(IDENTIFY_TIMEOUT):
+        with trio.fail_after(self._limits.timeout):
             await self._turn(stream.connection)
             await self._read(stream.connection, stream, push=True)
             await stream.aclose()
 
     async def _turn(self, connection: Connection) -> None:
-        """Waits while the connection has pushed more than it may: PUSHES_TAKEN, and one each PUSH_TAKEN_EVERY s."""
+        """Waits while the connection has pushed more than it may: `pushes_taken`, and one each `push_taken_every`."""
         if connection.id in self._told:  # not closed meanwhile
             await trio.sleep_until(self._pushed.due(connection.id, trio.current_time()))
 
     async def _read(self, connection: Connection, stream: Stream, *, push: bool) -> None:
         """Reads to the end of the stream, merging what arrives (I4: go splits its answer)."""
         buffer = bytearray()
-        for _ in range(MAX_IDENTIFY_MESSAGES):
-            while (found := varint.split(buffer, MAX_IDENTIFY_READ)) is None:
+        for _ in range(self._limits.messages):
+            while (found := varint.split(buffer, self._limits.read)) is None:
                 chunk = await stream.receive_some()
                 if not chunk:
                     return
@@ -208,7 +201,7 @@ class IdentifyService:
         )
 
     async def _answer(self, stream: Stream) -> None:
-        with trio.fail_after(IDENTIFY_TIMEOUT):
+        with trio.fail_after(self._limits.timeout):
             await write_message(stream, self._message(stream.connection))
             await stream.aclose()
 
@@ -217,9 +210,9 @@ class IdentifyService:
         revision = self._swarm.announcements.revision
         seen = revision.number
         while True:
-            with trio.move_on_after(INTERFACE_CHECK):
+            with trio.move_on_after(self._limits.interface_check):
                 await revision.beyond(seen)
-                await trio.sleep(IDENTIFY_PUSH_DELAY)
+                await trio.sleep(self._limits.push_delay)
             seen = revision.number
             contents = self._contents()
             for connection in self._swarm.connections():
@@ -242,7 +235,7 @@ class IdentifyService:
         stream: Stream | None = None
         try:
             async with self._pushes:
-                with trio.fail_after(IDENTIFY_TIMEOUT):
+                with trio.fail_after(self._limits.timeout):
                     stream = await connection.open_stream((PUSH,))
                     self._waiting.discard(connection.id)
                     await write_message(stream, self._message(connection))

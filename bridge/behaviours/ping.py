@@ -12,7 +12,6 @@ import trio
 
 from punchbridge.errors import DialTimeout, LimitExceeded, Unreachable
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.identify import MAX_PING_STREAMS, MAX_PING_STREAMS_PER_PEER, PING_IDLE_TIMEOUT, PING_TIMEOUT
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.wire.ping import PING, PING_SIZE, PingExchange
@@ -25,17 +24,20 @@ class PingService:
 
     def __init__(self, swarm: Swarm) -> None:
         self._swarm = swarm
+        self._limits = swarm.config.limits.ping
         self._asking: set[PeerId] = set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answers pings until the swarm ends."""
-        await self._swarm.handle(PING, self._echo, max_streams=MAX_PING_STREAMS, max_per_peer=MAX_PING_STREAMS_PER_PEER)
+        await self._swarm.handle(
+            PING, self._echo, max_streams=self._limits.streams, max_per_peer=self._limits.streams_per_peer
+        )
         task_status.started()
         await trio.sleep_forever()
 
     async def _echo(self, stream: Stream) -> None:
         while True:
-            with trio.fail_after(PING_IDLE_TIMEOUT):
+            with trio.fail_after(self._limits.idle_timeout):
                 data = await stream.receive_some(PING_SIZE)
                 if not data:
                     await stream.aclose()
@@ -47,7 +49,7 @@ class PingService:
     ) -> AsyncIterator[float]:
         """Yields round trips in seconds, `interval` seconds apart, `count` of them (None: until closed).
 
-        Raises DialTimeout after PING_TIMEOUT without an echo, ProtocolViolation on a wrong one, StreamReset,
+        Raises DialTimeout after its `timeout` without an echo, ProtocolViolation on a wrong one, StreamReset,
         LimitExceeded when a ping to that peer runs already (specs/ping: one outbound stream), Unreachable when not
         connected. Leaving the loop resets the stream; use `contextlib.aclosing` when leaving early.
         """
@@ -70,9 +72,8 @@ class PingService:
             if stream is not None:
                 stream.reset()
 
-    @staticmethod
-    async def _once(stream: Stream) -> float:
-        with trio.move_on_after(PING_TIMEOUT):
+    async def _once(self, stream: Stream) -> float:
+        with trio.move_on_after(self._limits.timeout):
             payload = os.urandom(PING_SIZE)
             exchange = PingExchange(payload, trio.current_time())
             await stream.send_all(payload)
@@ -83,4 +84,4 @@ class PingService:
                 elapsed = exchange.receive(bytes(data), trio.current_time())
                 if elapsed is not None:
                     return elapsed
-        raise DialTimeout(f"no echo within {PING_TIMEOUT:g} s")
+        raise DialTimeout(f"no echo within {self._limits.timeout:g} s")

@@ -11,6 +11,7 @@ from punchbridge.config.config import Config, Fields
 from punchbridge.config.limits import Limits
 from punchbridge.config.load import load
 from punchbridge.config.punch import Punch
+from punchbridge.config.services import AutonatLimits, IdentifyLimits, PingLimits
 from punchbridge.config.swarm import SwarmLimits
 from punchbridge.config.times import Times
 from punchbridge.config.transport import MuxedLimits, TcpLimits
@@ -19,10 +20,13 @@ from punchbridge.config.values import KIB, MIB
 __all__ = [
     "KIB",
     "MIB",
+    "AutonatLimits",
     "Config",
     "Fields",
+    "IdentifyLimits",
     "Limits",
     "MuxedLimits",
+    "PingLimits",
     "Punch",
     "SwarmLimits",
     "TcpLimits",

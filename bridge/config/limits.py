@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from punchbridge.config.services import AutonatLimits, IdentifyLimits, PingLimits
 from punchbridge.config.swarm import SwarmLimits
 from punchbridge.config.transport import MuxedLimits, TcpLimits
 from punchbridge.config.values import Checked
@@ -23,3 +24,12 @@ class Limits(Checked):
 
     muxed: MuxedLimits = MuxedLimits()
     """Secured and muxed connections."""
+
+    identify: IdentifyLimits = IdentifyLimits()
+    """What peers tell each other."""
+
+    ping: PingLimits = PingLimits()
+    """Round trips at the application level."""
+
+    autonat: AutonatLimits = AutonatLimits()
+    """Whether our addresses can be reached."""

@@ -7,7 +7,7 @@ host does besides (its addresses, its security, its relays, its own services) is
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr as TheirMultiaddr
 
 from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of, without_peer
+from punchbridge.config import Limits
 from punchbridge.errors import AddressError, BridgeError, Unreachable, WrongPeer
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionClosed, ConnectionOpened
@@ -35,9 +36,11 @@ Handler = Callable[[HostStream], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Settings:
-    """What sessions ask of a swarm's settings. `allow_private`: relays that a peer names may be private addresses."""
+    """What sessions ask of a swarm's settings. `allow_private`: relays that a peer names may be private addresses;
+    `limits`: the bounds of sessions and of what runs beside them."""
 
     allow_private: bool = False
+    limits: Limits = field(default_factory=Limits)
 
 
 class _Watch(INotifee):

@@ -13,38 +13,18 @@ AUTONAT_MAX_DATA: Final = 100_000
 """Bytes a client pays before a dial to an IP that is not its own (specs/autonat: 30 000 to 100 000)."""
 
 AUTONAT_DATA_CHUNK: Final = 4096
-AUTONAT_STREAM_TIMEOUT: Final = 20.0
-"""One request: dial data, dial, dial-back, response (go: 15 s stream plus 10 s dial)."""
 
-AUTONAT_SILENCE: Final = 5.0
-"""A server that ends a request without an answer after this long has tried a dial; sooner, it says nothing."""
-
-AUTONAT_CONTROL_TIMEOUT: Final = 5.0
-"""A question that costs no dial is answered within this by a server that is there and not overloaded."""
-
-AUTONAT_DIAL_TIMEOUT: Final = 5.0
-AUTONAT_DIAL_BACK_TIMEOUT: Final = 5.0
 AUTONAT_REQUESTS_PER_MINUTE: Final = 60
 AUTONAT_REQUESTS_PER_PEER: Final = 12
 AUTONAT_DATA_REQUESTS_PER_MINUTE: Final = 12
 """As go-libp2p."""
 
 AUTONAT_CONCURRENT_PER_PEER: Final = 1
-AUTONAT_MAX_STREAMS: Final = 32
 AUTONAT_CONFIRMATIONS: Final = 3
 """Agreeing answers that settle an address beyond doubt; one decides already when no other server disagrees."""
 
-AUTONAT_BOOT_DELAY: Final = 2.0
-"""First probe after a server is known: the punch goes first."""
-
-AUTONAT_REFRESH: Final = 900.0
-AUTONAT_RETRY: Final = 90.0
 AUTONAT_STALE: Final = 2400.0
 """A server that is still there is asked again each AUTONAT_REFRESH: a word older than this is of one that has gone."""
-
-AUTONAT_MAX_SERVERS: Final = 4
-AUTONAT_MAX_PROBES: Final = 4
-"""Servers asked in one round, and addresses asked about at each."""
 
 AUTONAT_MAX_TRACKED: Final = 32
 """Own addresses whose reachability is remembered."""

@@ -18,7 +18,6 @@ import trio
 from punchbridge.addresses import address_group, endpoint_of
 from punchbridge.errors import BridgeError, DirectRequired, LimitExceeded, NegotiationFailed, ProtocolViolation
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.identify import IDENTIFY_TIMEOUT
 from punchbridge.limits.session import (
     CARRIER_READ,
     SESSION_FIRST_FRAME,
@@ -240,7 +239,7 @@ class SessionService:
 
     async def supported_by(self, connection: Connection) -> bool:
         """Whether the peer told (identify) that it knows sessions; False when it says nothing in time."""
-        with trio.move_on_after(IDENTIFY_TIMEOUT):
+        with trio.move_on_after(self._host.swarm.config.limits.identify.timeout):
             await connection.identified.wait()
         info = connection.identify
         return info is not None and SESSION_PROTOCOL in info.protocols

@@ -10,7 +10,7 @@ import trio
 
 from punchbridge.addresses import Multiaddr, parse, with_peer
 from punchbridge.api.trio import open_trio
-from punchbridge.behaviours import autonat as behaviour
+from punchbridge.config import AutonatLimits, Limits
 from punchbridge.errors import NegotiationFailed, StreamReset
 from punchbridge.eventhub import EventHub
 from punchbridge.events import AutonatResult
@@ -25,7 +25,12 @@ from tests.support.swarms import LOOPBACK, Recorder
 
 @asynccontextmanager
 async def open_one(
-    *, client: bool = False, server: bool = False, allow_private: bool = True, listen: Multiaddr = LOOPBACK
+    *,
+    client: bool = False,
+    server: bool = False,
+    allow_private: bool = True,
+    listen: Multiaddr = LOOPBACK,
+    **limits: float,
 ) -> AsyncIterator[tuple[Host, Recorder]]:
     hub = EventHub()
     record = Recorder(hub)
@@ -36,6 +41,7 @@ async def open_one(
         punch=False,
         autonat=client,
         autonat_server=server,
+        limits=Limits(autonat=AutonatLimits(**{"boot_delay": 0.05, **limits})),  # type: ignore[arg-type]
     )
     async with open_host(config, hub) as host:
         yield host, record
@@ -55,8 +61,7 @@ async def open_request(client: Host, server: Host) -> Stream:
     return await client.swarm.open_stream(connection, [autonat.DIAL_REQUEST])
 
 
-async def test_a_reachable_address_is_found_public(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(behaviour, "AUTONAT_BOOT_DELAY", 0.05)
+async def test_a_reachable_address_is_found_public() -> None:
     async with open_one(server=True) as (server, _), open_one(client=True) as (client, record):
         await client.swarm.dial(addr_of(server))
         found = await record.wait(AutonatResult)
@@ -69,9 +74,12 @@ async def test_a_reachable_address_is_found_public(monkeypatch: pytest.MonkeyPat
         assert parse(found.addr) in client.swarm.announced()
 
 
-async def test_the_verdict_is_a_field_of_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(behaviour, "AUTONAT_BOOT_DELAY", 0.05)
-    async with open_one(server=True) as (server, _), open_trio(listen=[LOOPBACK], allow_private=True) as b:
+async def test_the_verdict_is_a_field_of_status() -> None:
+    limits = Limits(autonat=AutonatLimits(boot_delay=0.05))
+    async with (
+        open_one(server=True) as (server, _),
+        open_trio(listen=[LOOPBACK], allow_private=True, limits=limits) as b,
+    ):
         assert b.status().reachability == "unknown"
         record = Recorder(b.host.swarm.events)
         await b.connect(addr_of(server))
@@ -130,12 +138,10 @@ async def test_a_reset_behind_the_nonce_does_not_spoil_the_answer(answered: bool
         assert nonces == [99]
 
 
-async def test_a_server_that_drops_the_request_late_has_dialled_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_drops_the_request_late_has_dialled_in_vain() -> None:
     """rust-libp2p's server gives no answer when its dial takes as long as the request may: behind most NATs. Where the
     address is not the one it sees, it asks for dial data first."""
-    monkeypatch.setattr(behaviour, "AUTONAT_BOOT_DELAY", 0.05)
-    monkeypatch.setattr(behaviour, "AUTONAT_SILENCE", 0.0)
-    async with open_one() as (server, _), open_one(client=True) as (client, record):
+    async with open_one() as (server, _), open_one(client=True, silence=0.0) as (client, record):
 
         async def drop(stream: Stream) -> None:
             request = autonat.decode_for_server(await read_message(stream, 8192))
@@ -153,12 +159,9 @@ async def test_a_server_that_drops_the_request_late_has_dialled_in_vain(monkeypa
         assert client.autonat.reachability == "private"
 
 
-async def test_a_server_that_drops_every_request_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_drops_every_request_says_nothing() -> None:
     """An overloaded one lets requests die too, but then also those where there is nothing to dial."""
-    monkeypatch.setattr(behaviour, "AUTONAT_BOOT_DELAY", 0.05)
-    monkeypatch.setattr(behaviour, "AUTONAT_RETRY", 0.05)
-    monkeypatch.setattr(behaviour, "AUTONAT_SILENCE", 0.0)
-    async with open_one() as (server, _), open_one(client=True) as (client, record):
+    async with open_one() as (server, _), open_one(client=True, retry=0.05, silence=0.0) as (client, record):
         requests = 0
 
         async def recover_at_last(stream: Stream) -> None:
@@ -179,9 +182,8 @@ async def test_a_server_that_drops_every_request_says_nothing(monkeypatch: pytes
 async def test_an_address_that_is_no_longer_ours_is_neither_announced_nor_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("AUTONAT_BOOT_DELAY", "AUTONAT_REFRESH", "AUTONAT_RETRY"):
-        monkeypatch.setattr(behaviour, name, 0.05)
-    async with open_one(server=True) as (server, _), open_one(client=True) as (client, record):
+    again = {"refresh": 0.05, "retry": 0.05}
+    async with open_one(server=True) as (server, _), open_one(client=True, **again) as (client, record):
         assert client.autonat is not None
         await client.swarm.dial(addr_of(server))
         found = await record.wait(AutonatResult)
@@ -196,10 +198,8 @@ async def test_an_address_that_is_no_longer_ours_is_neither_announced_nor_counte
         assert client.swarm.announcements.addresses(()) == ()
 
 
-async def test_a_server_that_drops_the_request_at_once_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(behaviour, "AUTONAT_BOOT_DELAY", 0.05)
-    monkeypatch.setattr(behaviour, "AUTONAT_RETRY", 0.05)
-    async with open_one() as (server, _), open_one(client=True) as (client, record):
+async def test_a_server_that_drops_the_request_at_once_says_nothing() -> None:
+    async with open_one() as (server, _), open_one(client=True, retry=0.05) as (client, record):
         requests = 0
 
         async def answer_the_second(stream: Stream) -> None:

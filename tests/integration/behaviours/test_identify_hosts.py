@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from punchbridge.addresses import Multiaddr, parse, with_peer
-from punchbridge.behaviours import identify, ping
+from punchbridge.config import IdentifyLimits, Limits, PingLimits
 from punchbridge.errors import (
     AddressError,
     DialTimeout,
@@ -25,7 +25,6 @@ from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionClosed, ConnectionOpened, Identified, ObservedAddress
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, peer_text
-from punchbridge.limits.identify import PUSHES_TAKEN
 from punchbridge.transport.delimited import write_message
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import Connection
@@ -36,6 +35,8 @@ from punchbridge.wire.messages import Identify
 from punchbridge.wire.ping import PING, PING_SIZE
 from tests.support.pairs import tcp_pair
 from tests.support.swarms import LOOPBACK, Recorder, adopt, open_descriptors, open_node
+
+TAKEN = IdentifyLimits().pushes_taken
 
 
 @dataclass
@@ -49,11 +50,19 @@ class Party:
 
 
 @asynccontextmanager
-async def open_party(identity: Identity | None = None) -> AsyncIterator[Party]:
+async def open_party(
+    identity: Identity | None = None, *, push_delay: float = 0.2, answer: float = 5.0, echo: float = 10.0
+) -> AsyncIterator[Party]:
     hub = EventHub()
     record = Recorder(hub)
     config = HostConfig(
-        identity or Identity.generate(), (LOOPBACK,), agent="party/1", allow_private=True, punch=False, autonat=False
+        identity or Identity.generate(),
+        (LOOPBACK,),
+        agent="party/1",
+        allow_private=True,
+        punch=False,
+        autonat=False,
+        limits=Limits(identify=IdentifyLimits(push_delay=push_delay, timeout=answer), ping=PingLimits(timeout=echo)),
     )
     async with open_host(config, hub) as host:
         yield Party(host, record)
@@ -120,9 +129,8 @@ async def test_a_change_is_pushed_once_and_merged() -> None:
         assert len([event for event in a.record.of(Identified) if event.push]) == 1
 
 
-async def test_a_change_that_was_taken_back_is_not_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identify, "IDENTIFY_PUSH_DELAY", 0.05)
-    async with open_party() as a, open_party() as b:
+async def test_a_change_that_was_taken_back_is_not_pushed() -> None:
+    async with open_party() as a, open_party(push_delay=0.05) as b:
         await identified(await a.host.dial(b.addr))
         await identified(b.host.swarm.connections()[0])
         b.host.swarm.set_external(parse("/ip4/11.0.0.1/tcp/1"), True)
@@ -137,8 +145,7 @@ async def test_a_change_that_was_taken_back_is_not_pushed(monkeypatch: pytest.Mo
 
 async def test_a_connection_that_is_only_just_made_is_not_pushed_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is in the table before its event comes; then it is told all by its own question."""
-    monkeypatch.setattr(identify, "IDENTIFY_PUSH_DELAY", 0.0)
-    async with open_party() as a, open_party() as b:
+    async with open_party() as a, open_party(push_delay=0.0) as b:
         real = b.host.swarm._pool._run
 
         async def run(connection: Connection, *, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128 - `real` does
@@ -157,8 +164,7 @@ async def test_a_connection_that_is_only_just_made_is_not_pushed_to(monkeypatch:
 
 
 async def test_changes_that_come_faster_than_pushes_leave_wait_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identify, "IDENTIFY_PUSH_DELAY", 0.0)
-    async with open_party() as a, open_party() as b:
+    async with open_party() as a, open_party(push_delay=0.0) as b:
         connection = await identified(await a.host.dial(b.addr))
         await identified(b.host.swarm.connections()[0])
         service = b.host.identify
@@ -204,9 +210,8 @@ async def test_nothing_is_pushed_and_nothing_observed_on_a_relayed_connection() 
 
 @pytest.mark.parametrize("kind", ["foreign key", "garbage", "oversized", "silence", "reset", "end"])
 async def test_a_peer_that_answers_wrongly_stays_connected_but_unidentified(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    kind: str,
 ) -> None:
-    monkeypatch.setattr(identify, "IDENTIFY_TIMEOUT", 0.3)
     foreign = encode_info(Identity.generate(), agent="liar", protocols=[], listen=[], observed=None)
     answers = {
         "foreign key": varint.prefixed(foreign),
@@ -223,7 +228,7 @@ async def test_a_peer_that_answers_wrongly_stays_connected_but_unidentified(
             await stream.send_all(answers.get(kind, b""))
             await stream.aclose()
 
-    async with open_party() as a, open_node() as b:
+    async with open_party(answer=0.3) as a, open_node() as b:
         await b.swarm.handle(IDENTIFY, answer, max_streams=4, max_per_peer=4)
         connection = await identified(await a.host.dial(b.addr))
         assert connection.identify is None
@@ -259,7 +264,7 @@ async def test_a_peer_that_pushes_for_ever_is_read_slowly() -> None:
     async with open_party() as a, open_party() as b:
         connection = await identified(await b.host.dial(a.addr))
         await identified(a.host.swarm.connections()[0])
-        for number in range(PUSHES_TAKEN + 20):
+        for number in range(TAKEN + 20):
             agent = f"party/{number}"
             raw = encode_info(b.host.swarm.identity, agent=agent, protocols=(), listen=(), observed=None)
             with suppress(StreamReset):  # those that wait take all places of a peer
@@ -268,7 +273,7 @@ async def test_a_peer_that_pushes_for_ever_is_read_slowly() -> None:
                 await stream.aclose()
         await connection.ping()
         taken = [event for event in a.record.of(Identified) if event.push]
-        assert PUSHES_TAKEN <= len(taken) <= PUSHES_TAKEN + 10
+        assert TAKEN <= len(taken) <= TAKEN + 10
 
 
 async def test_a_push_with_another_peers_key_changes_nothing() -> None:
@@ -326,11 +331,7 @@ async def test_a_third_inbound_ping_stream_is_reset() -> None:
 
 
 @pytest.mark.parametrize(("kind", "error"), [("wrong", ProtocolViolation), ("mute", DialTimeout), ("end", Unreachable)])
-async def test_a_ping_that_is_not_echoed_fails_by_type(
-    kind: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ping, "PING_TIMEOUT", 0.2)
-
+async def test_a_ping_that_is_not_echoed_fails_by_type(kind: str, error: type[Exception]) -> None:
     async def answer(stream: Stream) -> None:
         data = await stream.receive_some()
         if kind == "wrong":
@@ -339,7 +340,7 @@ async def test_a_ping_that_is_not_echoed_fails_by_type(
             await stream.receive_some()
         await stream.aclose()
 
-    async with open_party() as a, open_node() as b:
+    async with open_party(echo=0.2) as a, open_node() as b:
         await b.swarm.handle(PING, answer, max_streams=4, max_per_peer=4)
         await a.host.dial(b.addr)
         with pytest.raises(error):
