@@ -81,6 +81,7 @@ async def _serve(
         punch=False,
         autonat=False,
         autonat_server=config.autonat,
+        sessions=False,
     )
     async with open_host(host_config, events) as host, flat_nursery() as nursery:
         swarm = host.swarm

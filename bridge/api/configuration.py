@@ -68,6 +68,7 @@ def host_config(config: Config, *, autonat: bool = True, autonat_server: bool = 
         agent=config.agent,
         allow_private=config.allow_private,
         punch=config.punch.enabled,
+        sessions=config.sessions,
         punch_policy=_policy(config.punch),
         autonat=autonat,
         autonat_server=autonat_server,

@@ -6,7 +6,7 @@ The sync form calls these from other threads, the trio form awaits them. No thre
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +19,6 @@ from punchbridge.errors import ConfigError, DialTimeout
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Event, ReservationAccepted
 from punchbridge.host.host import Host, open_host
-from punchbridge.host.sessions import open_session_host
 from punchbridge.identity import peer_text
 from punchbridge.local.gateway import Gateway, open_gateway
 from punchbridge.local.paths import wait_direct
@@ -158,8 +157,5 @@ async def open_control(config: Config, events: Callable[[Event], None] | None) -
     hub = EventHub()
     if events is not None:
         hub.subscribe(events)
-    given = host_config(config)
-    opened: AbstractAsyncContextManager[Host]
-    opened = open_session_host(given, hub) if config.sessions else open_host(given, hub)
-    async with opened as host, open_gateway(host) as gateway:
+    async with open_host(host_config(config), hub) as host, open_gateway(host) as gateway:
         yield Control(host, gateway)

@@ -17,7 +17,7 @@ from punchbridge.api.configuration import configured
 from punchbridge.api.snapshots import ConnectionInfo, Control, Status, open_control
 from punchbridge.config import Config, Fields
 from punchbridge.events import Event
-from punchbridge.host.host import Host
+from punchbridge.host.host import Host, StreamHost
 from punchbridge.identity import peer_text
 from punchbridge.limits.rpc import MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER, PUMP_READ
 from punchbridge.local.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
@@ -78,7 +78,7 @@ class Acceptor:
     resets the streams that nobody took. Iterating raises LocalError when the protocol is handled already.
     """
 
-    def __init__(self, host: Host, protocol: str, max_streams: int, max_per_peer: int, path: PathPolicy) -> None:
+    def __init__(self, host: StreamHost, protocol: str, max_streams: int, max_per_peer: int, path: PathPolicy) -> None:
         self._host = host
         self._protocol = protocol
         self._limits = (max_streams, max_per_peer)

@@ -1,14 +1,14 @@
 """A host: the swarm with its behaviours, wired in order. What programs and the gRPC side open.
 
-It only composes. Order: swarm, identify, ping, relay client, DCUtR, AutoNAT, then listening, then the relays to keep,
-so that no connection comes before its handlers and no address is told before it holds.
+The only place that composes. Order: swarm, identify, ping, relay client, DCUtR, AutoNAT, sessions, then listening, then
+the relays to keep, so that no connection comes before its handlers and no address is told before it holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from punchbridge.addresses import Multiaddr, peer_of
 from punchbridge.behaviours.autonat import Autonat
@@ -20,6 +20,8 @@ from punchbridge.config import Limits, Times
 from punchbridge.errors import AddressError
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity
+from punchbridge.session.around import Around
+from punchbridge.session.service import SessionService
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection
@@ -28,7 +30,7 @@ from punchbridge.transport.tcp.listener import Listeners
 from punchbridge.transport.tcp.transport import TcpTransport
 from punchbridge.version import AGENT
 
-__all__ = ["Host", "HostConfig", "open_host"]
+__all__ = ["Host", "HostConfig", "StreamHost", "open_host"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class HostConfig:
     """What a host is made of. `listen`: IP and TCP addresses to listen on; `relays`: relay addresses ending in
     /p2p/ID where a reservation is kept; `punch`: register and run DCUtR, by `punch_policy`, else peers on circuits are
     told no address that they could dial back; `autonat`: ask AutoNAT v2 servers about us; `autonat_server`: be one;
-    `allow_private`: announce, and punch to, private and loopback addresses; `limits`: the bounds of
-    every room below; `times`: how long calls wait; `announce`: addresses that others are told beside those found."""
+    `sessions`: streams are sessions where the peer knows them; `allow_private`: announce, and punch to, private and
+    loopback addresses; `limits`: the bounds of every room below; `times`: how long calls wait; `announce`: addresses
+    that others are told beside those found."""
 
     identity: Identity
     listen: tuple[Multiaddr, ...] = ()
@@ -47,24 +50,35 @@ class HostConfig:
     punch: bool = True
     autonat: bool = True
     autonat_server: bool = False
+    sessions: bool = True
     punch_policy: DcutrPolicy = field(default_factory=DcutrPolicy)
     limits: Limits = field(default_factory=Limits)
     times: Times = field(default_factory=Times)
     announce: tuple[Multiaddr, ...] = ()
 
 
-@dataclass(frozen=True)
-class Host:
-    """A running host. Everything else is asked of its parts."""
+@dataclass(frozen=True, kw_only=True)
+class StreamHost:
+    """The parts of a host that open and take streams; a host that is not ours may stand behind them as well.
+
+    sessions: always there; whether streams are sessions is a flag inside. dcutr: None when there is no punching here.
+    times: how long calls on this host wait.
+    """
 
     swarm: Swarm
+    sessions: SessionService
+    dcutr: Dcutr | None = None
+    times: Times = field(default_factory=Times)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host(StreamHost):
+    """A running host. Everything else is asked of its parts."""
+
     identify: IdentifyService
     ping: PingService
     relay_client: RelayClient
-    dcutr: Dcutr | None = None
     autonat: Autonat | None = None
-    times: Times = field(default_factory=Times)
-    """How long calls on this host wait."""
 
     async def dial(self, target: Multiaddr) -> Connection:
         """Connects to a TARGET: a direct or circuit address ending in /p2p/ID. Errors as `Swarm.dial`."""
@@ -77,7 +91,8 @@ class Host:
 async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]:
     """A running host that listens on all its addresses; the relays are still being asked when this yields.
 
-    Raises PortInUse, AddressError. At the end the behaviours stop first, then the swarm says goodbye.
+    Raises PortInUse, AddressError. At the end the sessions are reset first, then the behaviours stop, then the swarm
+    says goodbye.
     """
     settings = SwarmConfig(config.identity, config.agent, config.allow_private, config.limits, config.announce)
     async with open_swarm(settings, events) as swarm, flat_nursery() as nursery:
@@ -88,16 +103,31 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
             upgrader = MuxedUpgrader(Identity.generate(), config.limits.muxed)
             outside = TcpTransport(upgrader, Listeners(lambda: None, events), config.limits.tcp)
             autonat = Autonat(swarm, outside, client=config.autonat, server=config.autonat_server)
-        identify = IdentifyService(swarm, dial_back=config.punch)
-        host = Host(swarm, identify, PingService(swarm), RelayClient(swarm), dcutr, autonat, config.times)
+        relay_client = RelayClient(swarm)
+        around = Around(swarm, lambda: relay_client.kept)
+        if dcutr is not None:
+            around = replace(around, verdict=dcutr.verdict)
+        host = Host(
+            swarm=swarm,
+            identify=IdentifyService(swarm, dial_back=config.punch),
+            ping=PingService(swarm),
+            relay_client=relay_client,
+            dcutr=dcutr,
+            autonat=autonat,
+            times=config.times,
+            sessions=SessionService(around, enabled=config.sessions),
+        )
         await nursery.start(host.identify.run)
         await nursery.start(host.ping.run)
         await nursery.start(host.relay_client.run)
         for behaviour in (dcutr, autonat):
             if behaviour is not None:
                 await nursery.start(behaviour.run)
-        for addr in config.listen:
-            await swarm.listen(addr)
-        host.relay_client.keep(config.relays)
-        yield host
+        async with flat_nursery() as uppermost:
+            await uppermost.start(host.sessions.run)
+            for addr in config.listen:
+                await swarm.listen(addr)
+            host.relay_client.keep(config.relays)
+            yield host
+            uppermost.cancel_scope.cancel()
         nursery.cancel_scope.cancel()

@@ -12,7 +12,7 @@ from punchbridge.addresses import Multiaddr
 from punchbridge.api.trio import Acceptor, BridgeStream
 from punchbridge.errors import BridgeError, ConfigError
 from punchbridge.eventhub import EventHub
-from punchbridge.host.sessions import SessionHost
+from punchbridge.host.host import StreamHost
 from punchbridge.identity import peer_text
 from punchbridge.libp2p.swarm import HostSwarm, Settings
 from punchbridge.limits.rpc import MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER
@@ -22,6 +22,7 @@ from punchbridge.local.sockets import ServerDoor
 from punchbridge.local.target import GRPC_PROTOCOL, check_protocol, parse_target
 from punchbridge.rpc.channel import ReasonedChannel, open_channel
 from punchbridge.rpc.options import Options, channel_options
+from punchbridge.session.around import Around
 from punchbridge.session.service import SessionService
 
 if TYPE_CHECKING:
@@ -34,16 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["HostBridge", "open_over"]
 
 
-class _NoRelays:
-    """The relays of the host are the host's: sessions are given none to dial through."""
-
-    kept: tuple[Multiaddr, ...] = ()
-
-
 class HostBridge:
     """A bridge over a py-libp2p host, made by `open_over`. Its methods are called in the host's trio run."""
 
-    def __init__(self, host: SessionHost, gateway: Gateway) -> None:
+    def __init__(self, host: StreamHost, gateway: Gateway) -> None:
         self._host = host
         self._gateway = gateway
         self.peer_id: str = peer_text(host.swarm.peer)
@@ -123,24 +118,10 @@ async def open_over(
     swarm = HostSwarm(host, hub, Settings(allow_private))
     async with trio.open_nursery() as nursery:
         await nursery.start(swarm.run)
-        # The parts that only a swarm of our own has are absent: nothing that runs here asks for them.
-        around = SessionHost(
-            swarm=cast(Any, swarm),
-            identify=cast(Any, None),
-            ping=cast(Any, None),
-            relay_client=cast(Any, _NoRelays()),
-            sessions=cast(Any, None),
-        )
-        sessions = SessionService(around)
-        whole = SessionHost(
-            swarm=cast(Any, swarm),
-            identify=cast(Any, None),
-            ping=cast(Any, None),
-            relay_client=cast(Any, _NoRelays()),
-            sessions=sessions,
-        )
+        # The relays and the punches of the host are the host's own: sessions are given none.
+        whole = StreamHost(swarm=cast(Any, swarm), sessions=SessionService(Around(cast(Any, swarm))))
         async with trio.open_nursery() as inner:
-            await inner.start(sessions.run)
+            await inner.start(whole.sessions.run)
             async with open_gateway(whole) as gateway:
                 yield HostBridge(whole, gateway)
             inner.cancel_scope.cancel()

@@ -22,7 +22,7 @@ from punchbridge.local.pump import pump
 from punchbridge.local.target import GRPC_PROTOCOL, check_protocol
 
 if TYPE_CHECKING:
-    from punchbridge.host.host import Host
+    from punchbridge.host.host import StreamHost
     from punchbridge.session import SessionStream
     from punchbridge.transport.base import Stream
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 async def run(
-    host: Host,
+    host: StreamHost,
     place: str,
     *,
     protocol: str = GRPC_PROTOCOL,

@@ -26,7 +26,7 @@ from punchbridge.local.target import GRPC_PROTOCOL, PathPolicy, Target, check_pr
 from punchbridge.tasks.supervise import supervise
 
 if TYPE_CHECKING:
-    from punchbridge.host.host import Host
+    from punchbridge.host.host import StreamHost
     from punchbridge.session import SessionStream
     from punchbridge.transport.base import Stream
 
@@ -38,7 +38,7 @@ _AT_ONCE = "; nothing came back: does the server behind the other side run?"
 
 
 async def run(
-    host: Host,
+    host: StreamHost,
     target: str | Target,
     bind: str,
     *,
@@ -96,7 +96,7 @@ async def run(
 
 
 async def _open(
-    host: Host, target: Target, protocol: str, path: PathPolicy, direct_wait: float | None
+    host: StreamHost, target: Target, protocol: str, path: PathPolicy, direct_wait: float | None
 ) -> Stream | SessionStream:
     seconds = host.times.open_path
     wait = host.times.direct_wait if direct_wait is None else direct_wait

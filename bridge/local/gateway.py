@@ -42,7 +42,7 @@ from punchbridge.local.target import PathPolicy, Target
 from punchbridge.tasks.supervise import supervise
 
 if TYPE_CHECKING:
-    from punchbridge.host.host import Host
+    from punchbridge.host.host import StreamHost
     from punchbridge.session import SessionStream
     from punchbridge.transport.base import Stream
 
@@ -107,7 +107,7 @@ class EndpointUse:
 class Gateway:
     """Made by `open_gateway`. All methods run in the trio thread."""
 
-    def __init__(self, host: Host, directory: SocketDirectory, nursery: trio.Nursery) -> None:
+    def __init__(self, host: StreamHost, directory: SocketDirectory, nursery: trio.Nursery) -> None:
         self.host = host
         self.directory = directory
         self._nursery = nursery
@@ -309,7 +309,7 @@ async def connect_unix(local: socket.socket, address: Callable[[], str]) -> None
 
 
 @asynccontextmanager
-async def open_gateway(host: Host) -> AsyncIterator[Gateway]:
+async def open_gateway(host: StreamHost) -> AsyncIterator[Gateway]:
     """Runs a gateway over a host. At its end all its streams are reset and its directory is removed."""
     directory = SocketDirectory()
     gateway: Gateway | None = None

@@ -14,14 +14,13 @@ import trio
 
 from punchbridge.addresses import is_relayed, with_peer
 from punchbridge.errors import ConnectionLost, DirectRequired, NegotiationFailed, Unreachable
-from punchbridge.host.sessions import SessionHost
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.session import SessionStream
 from punchbridge.verdict import Code, Verdict
 
 if TYPE_CHECKING:
     from punchbridge.eventhub import Subscriber
-    from punchbridge.host.host import Host
+    from punchbridge.host.host import StreamHost
     from punchbridge.local.target import PathPolicy, Target
     from punchbridge.transport.base import Connection, Stream
 
@@ -84,7 +83,7 @@ def carrier_of(stream: Stream | SessionStream) -> SessionStream | StreamCarrier:
 
 
 async def accept_streams(
-    host: Host,
+    host: StreamHost,
     protocol: str,
     handler: Callable[[Stream | SessionStream], Awaitable[None]],
     *,
@@ -105,19 +104,17 @@ async def accept_streams(
         await handler(stream)
 
     await host.swarm.handle(protocol, plain, max_streams=max_streams, max_per_peer=max_per_peer)
-    if isinstance(host, SessionHost):
-        host.sessions.serve(protocol, handler, path, max_sessions=max_streams, max_per_peer=max_per_peer)
+    host.sessions.serve(protocol, handler, path, max_sessions=max_streams, max_per_peer=max_per_peer)
 
 
-async def refuse_streams(host: Host, protocol: str) -> None:
+async def refuse_streams(host: StreamHost, protocol: str) -> None:
     """The end of `accept_streams`; streams that run go on. Idempotent."""
-    if isinstance(host, SessionHost):
-        host.sessions.unserve(protocol)
+    host.sessions.unserve(protocol)
     await host.swarm.unhandle(protocol)
 
 
 async def open_on_path(
-    host: Host,
+    host: StreamHost,
     target: Target,
     protocol: str,
     policy: PathPolicy,
@@ -147,7 +144,7 @@ async def open_on_path(
         return await _open(host, connection, target, protocol, policy, lazy=lazy)
 
 
-async def _prefer_direct(host: Host, target: Target, wait: float) -> None:
+async def _prefer_direct(host: StreamHost, target: Target, wait: float) -> None:
     """Returns when a direct connection stands, when the punch has failed, or after `wait` seconds."""
     with trio.move_on_after(wait):
         try:
@@ -157,9 +154,9 @@ async def _prefer_direct(host: Host, target: Target, wait: float) -> None:
 
 
 async def _open(
-    host: Host, connection: Connection, target: Target, protocol: str, policy: PathPolicy, *, lazy: bool
+    host: StreamHost, connection: Connection, target: Target, protocol: str, policy: PathPolicy, *, lazy: bool
 ) -> Stream | SessionStream:
-    if isinstance(host, SessionHost) and await host.sessions.supported_by(connection):
+    if await host.sessions.supported_by(connection):
         try:
             return await host.sessions.open(connection, protocol, route=target, policy=policy)
         except NegotiationFailed:
@@ -168,7 +165,7 @@ async def _open(
     return await connection.open_stream((protocol,), lazy=lazy)
 
 
-async def _connection(host: Host, target: Target, policy: PathPolicy, direct_wait: float) -> Connection:
+async def _connection(host: StreamHost, target: Target, policy: PathPolicy, direct_wait: float) -> Connection:
     if policy == "direct":
         return await direct_connection(host, target, direct_wait)
     if policy == "relay":
@@ -176,7 +173,7 @@ async def _connection(host: Host, target: Target, policy: PathPolicy, direct_wai
     return await _any_connection(host, target)
 
 
-async def _any_connection(host: Host, target: Target) -> Connection:
+async def _any_connection(host: StreamHost, target: Target) -> Connection:
     best = host.swarm.best(target.peer)
     if best is not None:
         return best
@@ -185,7 +182,7 @@ async def _any_connection(host: Host, target: Target) -> Connection:
     return await host.swarm.connect(target.peer, (target.addr,))
 
 
-async def direct_connection(host: Host, target: Target, wait: float) -> Connection:
+async def direct_connection(host: StreamHost, target: Target, wait: float) -> Connection:
     """A direct connection: the one that stands, a dial of a direct address, or what a punch makes within `wait` s."""
     standing = _live(host, target.peer, "direct")
     if standing is not None:
@@ -196,7 +193,7 @@ async def direct_connection(host: Host, target: Target, wait: float) -> Connecti
     return await wait_direct(host, target.peer, wait)
 
 
-async def _relayed_connection(host: Host, target: Target) -> Connection:
+async def _relayed_connection(host: StreamHost, target: Target) -> Connection:
     standing = _live(host, target.peer, "relay")
     if standing is not None:
         return standing
@@ -205,12 +202,12 @@ async def _relayed_connection(host: Host, target: Target) -> Connection:
     return await host.swarm.dial(target.addr, expected=target.peer, fresh=True)
 
 
-def _live(host: Host, peer: PeerId, path: Literal["direct", "relay"]) -> Connection | None:
+def _live(host: StreamHost, peer: PeerId, path: Literal["direct", "relay"]) -> Connection | None:
     """The newest live connection on the path."""
     return max((one for one in host.swarm.connections(peer) if one.path == path), key=lambda one: one.id, default=None)
 
 
-async def wait_direct(host: Host, peer: PeerId, wait: float) -> Connection:
+async def wait_direct(host: StreamHost, peer: PeerId, wait: float) -> Connection:
     """The direct connection to a connected peer, awaited for at most `wait` seconds.
 
     Raises DirectRequired: with the verdict of a run of punches as soon as the whole run has failed, at the time-out

@@ -40,7 +40,6 @@ from punchbridge.reach.path import CAP_LEFT, Candidate, Decision, PathKeeper, Pa
 from punchbridge.session.around import Around
 from punchbridge.session.carrier import BROKEN, cap_left
 from punchbridge.session.live import milliseconds
-from punchbridge.verdict import Code, Verdict
 
 if TYPE_CHECKING:
     from punchbridge.session.live import LiveSession
@@ -66,7 +65,7 @@ def routes(host: Around, route: Route, last: Connection | None) -> tuple[Multiad
     known = [route.addr] if route.addr is not None else []
     if last is not None and last.identify is not None:
         known += _told(host, route, last.identify.listen)
-    for relay in host.relay_client.kept:
+    for relay in host.relays():
         if peer_of(relay) is not None:
             known.append(with_peer(relay.encapsulate("/p2p-circuit"), route.peer))
     return tuple(dict.fromkeys(known))
@@ -307,9 +306,9 @@ class Keeper:
 
     def _no_direct(self) -> DirectRequired:
         """Why a session that runs on direct paths only fails, should none come back."""
-        peer, dcutr = self._route.peer, self._host.dcutr
-        verdict = Verdict(Code.DISABLED) if dcutr is None else dcutr.verdict(peer)
-        return DirectRequired(f"the direct path to {peer_text(peer)} was lost and none came back", verdict)
+        peer = self._route.peer
+        text = f"the direct path to {peer_text(peer)} was lost and none came back"
+        return DirectRequired(text, self._host.verdict(peer))
 
     def _keep_spare(self, decision: Decision, usable: list[Candidate], active: Candidate) -> None:
         """A capped circuit in use gets a successor in time, so that the move costs one round trip."""

@@ -64,10 +64,15 @@ class _Service:
 
 
 class SessionService:
-    """Accepts, opens and keeps sessions while `run` runs. Used from the trio thread."""
+    """Accepts, opens and keeps sessions while `run` runs. Used from the trio thread.
 
-    def __init__(self, host: Around) -> None:
+    enabled: when False no session protocol is announced, no peer counts as knowing sessions, and `serve` has no effect:
+    every stream is a plain one.
+    """
+
+    def __init__(self, host: Around, *, enabled: bool = True) -> None:
         self._host = host
+        self.enabled = enabled
         self._silence = SilenceCheck(host.swarm)
         self._services: dict[str, _Service] = {}
         self._accepted: dict[tuple[PeerId, bytes], LiveSession] = {}
@@ -80,6 +85,9 @@ class SessionService:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled; then every session is reset, and its peer told within SESSION_GOODBYE."""
+        if not self.enabled:
+            task_status.started()
+            await trio.sleep_forever()
         stopping = trio.Event()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._serve_until, stopping)
@@ -238,7 +246,10 @@ class SessionService:
     # --- opening ----------------------------------------------------------------------------------------
 
     async def supported_by(self, connection: Connection) -> bool:
-        """Whether the peer told (identify) that it knows sessions; False when it says nothing in time."""
+        """Whether sessions are enabled here and the peer told (identify) that it knows them; False when it says nothing
+        in time."""
+        if not self.enabled:
+            return False
         with trio.move_on_after(self._host.swarm.config.limits.identify.timeout):
             await connection.identified.wait()
         info = connection.identify

@@ -23,7 +23,7 @@ import punchbridge
 from punchbridge.addresses import Multiaddr, is_relayed, parse
 from punchbridge.errors import BridgeError
 from punchbridge.events import Event, SessionSwitched
-from punchbridge.host.sessions import SessionHost
+from punchbridge.host.host import Host
 from punchbridge.identity import PeerId
 from punchbridge.local import forward
 from punchbridge.local.target import parse_target
@@ -73,7 +73,7 @@ class Carriers:
 class Switcher:
     """Moves every session to the other path, or kills what carries it, once a beat; keeps connections in stock."""
 
-    def __init__(self, host: SessionHost, peer: PeerId, addrs: list[Multiaddr], carriers: Carriers) -> None:
+    def __init__(self, host: Host, peer: PeerId, addrs: list[Multiaddr], carriers: Carriers) -> None:
         self._host = host
         self._peer = peer
         self._addrs = addrs
@@ -173,7 +173,6 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
         punchbridge.open_trio(listen=[], punch=False, allow_private=arguments.lan, events=carriers.take) as b,
         trio.open_nursery() as nursery,
     ):
-        assert isinstance(b.host, SessionHost)
         target = parse_target(arguments.circuit)
         place = await nursery.start(partial(forward.run, b.host, target, "127.0.0.1:0"))
         switcher = Switcher(b.host, target.peer, addrs, carriers)

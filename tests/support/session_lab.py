@@ -12,8 +12,7 @@ from punchbridge import addresses
 from punchbridge.addresses import Multiaddr, with_peer
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Event, SessionSwitched
-from punchbridge.host.host import HostConfig
-from punchbridge.host.sessions import SessionHost, open_session_host
+from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, PeerId
 from punchbridge.session import SESSION_PROTOCOL, SessionStream
 from punchbridge.sessions.frames import Attach, FrameReader, Kind
@@ -25,8 +24,8 @@ SERVICE = "/test/echo/1.0.0"
 
 @dataclass
 class Pair:
-    dialler: SessionHost
-    acceptor: SessionHost
+    dialler: Host
+    acceptor: Host
     events: list[Event]
 
     @property
@@ -69,7 +68,7 @@ async def echo(stream: SessionStream) -> None:
 async def pair() -> AsyncIterator[Pair]:
     hub, events = EventHub(), []
     hub.subscribe(events.append)
-    async with open_session_host(config(), hub) as dialler, open_session_host(config(), EventHub()) as acceptor:
+    async with open_host(config(), hub) as dialler, open_host(config(), EventHub()) as acceptor:
         acceptor.sessions.serve(SERVICE, echo)
         yield Pair(dialler, acceptor, events)
 
@@ -90,7 +89,7 @@ async def until(condition: object, seconds: float = 5.0) -> None:
             await trio.sleep(0.005)
 
 
-async def raw(host: SessionHost, both: Pair) -> Stream:
+async def raw(host: Host, both: Pair) -> Stream:
     """A stream of the session protocol whose bytes the test writes itself."""
     connection = await host.swarm.dial(both.addr, fresh=True)
     return await connection.open_stream((SESSION_PROTOCOL,))
@@ -105,7 +104,7 @@ async def answer(stream: Stream) -> tuple[Kind, int, bytes]:
     raise AssertionError("the carrier ended without an answer")
 
 
-async def attach(host: SessionHost, both: Pair, frame: Attach) -> tuple[Kind, int, bytes]:
+async def attach(host: Host, both: Pair, frame: Attach) -> tuple[Kind, int, bytes]:
     stream = await raw(host, both)
     await stream.send_all(frame.encode())
     return await answer(stream)

@@ -19,11 +19,11 @@ import trio.testing
 
 import punchbridge
 from punchbridge.errors import ConfigError, PortInUse
-from punchbridge.host.sessions import SessionHost
 from punchbridge.local import expose, forward
 from punchbridge.local.gateway import EndpointKey, open_gateway
 from punchbridge.local.places import Place
 from punchbridge.local.target import parse_target
+from punchbridge.session.around import Around
 from punchbridge.session.service import SessionService
 from tests.support.rpc_lab import BIG, LOOPBACK, Service, method
 
@@ -216,8 +216,7 @@ async def connected(place: Place) -> trio.SocketStream:
 async def test_a_fault_of_ours_costs_one_connection_only(caplog: pytest.LogCaptureFixture) -> None:
     """A session service that does not run stands for any defect below: what it raises is no BridgeError."""
     async with trio_pair() as (server, client), server.accept_stream(ECHO) as incoming:
-        assert isinstance(client.host, SessionHost)
-        broken = replace(client.host, sessions=SessionService(client.host))
+        broken = replace(client.host, sessions=SessionService(Around(client.host.swarm)))
         async with open_gateway(broken) as gateway, trio.open_nursery() as nursery:
             forwarding = partial(forward.run, protocol=ECHO)
             bound = await nursery.start(forwarding, broken, server.addrs[0], "127.0.0.1:0")

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -14,12 +15,12 @@ import trio.testing
 from punchbridge.addresses import Multiaddr, is_relayed, with_peer
 from punchbridge.errors import LimitExceeded, NegotiationFailed, StreamReset
 from punchbridge.eventhub import EventHub
-from punchbridge.host.host import HostConfig, open_host
-from punchbridge.host.sessions import SessionHost, open_session_host
+from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity
 from punchbridge.limits.session import SESSION_CARRIERS, SESSION_RETRY_MAX
 from punchbridge.reach.path import PathPolicy
 from punchbridge.session import SESSION_PROTOCOL, SessionStream
+from punchbridge.session.around import Around
 from punchbridge.session.keeper import Keeper
 from punchbridge.session.service import SessionService
 from punchbridge.session.silence import verify
@@ -39,7 +40,7 @@ async def said(stream: SessionStream, text: bytes) -> None:
 
 
 @asynccontextmanager
-async def relayed(*, capped: bool = False) -> AsyncIterator[tuple[SessionHost, SessionHost, Multiaddr, Multiaddr]]:
+async def relayed(*, capped: bool = False) -> AsyncIterator[tuple[Host, Host, Multiaddr, Multiaddr]]:
     """(dialler, acceptor, its circuit address, its direct address); nobody punches. `capped`: as stock relays are."""
     async with network() as net:
         relay = await (net.relay() if capped else net.relay(circuit_seconds=0, circuit_bytes=0))
@@ -47,7 +48,7 @@ async def relayed(*, capped: bool = False) -> AsyncIterator[tuple[SessionHost, S
         kept = HostConfig(
             Identity.generate(), listen=listen, relays=(relay.addr,), allow_private=True, autonat=False, punch=False
         )
-        async with open_session_host(config(), EventHub()) as dialler, open_session_host(kept, EventHub()) as acceptor:
+        async with open_host(config(), EventHub()) as dialler, open_host(kept, EventHub()) as acceptor:
             acceptor.sessions.serve(SERVICE, echo)
             await until(lambda: any(is_relayed(addr) for addr in acceptor.swarm.announced()))
             peer = acceptor.swarm.peer
@@ -269,8 +270,11 @@ async def test_a_connection_is_not_closed_because_this_process_was_held_up(monke
 async def test_a_carrier_that_comes_after_the_sessions_have_stopped_is_no_defect(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with open_session_host(config(), EventHub()) as dialler, open_host(config(), EventHub()) as stopping:
-        service = SessionService(stopping)
+    async with (
+        open_host(config(), EventHub()) as dialler,
+        open_host(replace(config(), sessions=False), EventHub()) as stopping,
+    ):
+        service = SessionService(Around(stopping.swarm))
         service.serve(SERVICE, echo)
         async with trio.open_nursery() as nursery:
             await nursery.start(service.run)

@@ -14,8 +14,7 @@ import trio
 from punchbridge.addresses import is_relayed, parse
 from punchbridge.errors import DirectRequired, LimitExceeded, NegotiationFailed, StreamReset
 from punchbridge.eventhub import EventHub
-from punchbridge.host.host import HostConfig
-from punchbridge.host.sessions import SessionHost, open_session_host
+from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity
 from punchbridge.limits.session import (
     SESSION_AHEAD_FRAMES,
@@ -47,8 +46,8 @@ async def said(stream: SessionStream, text: bytes) -> None:
 
 
 @asynccontextmanager
-async def stranger() -> AsyncIterator[SessionHost]:
-    async with open_session_host(config(), EventHub()) as host:
+async def stranger() -> AsyncIterator[Host]:
+    async with open_host(config(), EventHub()) as host:
         yield host
 
 
@@ -260,7 +259,7 @@ async def test_peer_cannot_aim_our_dials_by_the_relays_it_names() -> None:
     listen = HostConfig(Identity.generate(), listen=config().listen, autonat=False, punch=False)
     with socket.create_server(("127.0.0.1", 0)) as trap:
         trap.settimeout(0.0)
-        async with open_session_host(listen, hub) as dialler, open_session_host(config(), EventHub()) as acceptor:
+        async with open_host(listen, hub) as dialler, open_host(config(), EventHub()) as acceptor:
             acceptor.sessions.serve(SERVICE, echo)
             bait = (
                 f"/ip4/127.0.0.1/tcp/{trap.getsockname()[1]}/p2p/{stranger}/p2p-circuit/p2p/{acceptor.swarm.identity}"
