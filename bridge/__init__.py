@@ -6,7 +6,7 @@
         channel = b.channel("/ip4/203.0.113.9/tcp/4001/p2p/12D3KooW…/p2p-circuit/p2p/12D3KooX…")
 
 Importing this package is cheap: each name is loaded at its first use (PEP 562). What is listed in `__all__` is the
-public API; the rooms below (`punchbridge.swarm`, `punchbridge.net`, …) are the house itself.
+public API; the rooms below (`punchbridge.swarm`, `punchbridge.host`, …) are the house itself.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import pytest
 
 import punchbridge
 from punchbridge.limits.rpc import MAX_CHANNEL_ENDPOINTS
-from punchbridge.local.peer import TABLE
+from punchbridge.local.peer import TABLE, synthesized_address
 from punchbridge_node._pb.protowire import p2p_pb2, p2p_pb2_grpc
 from tests.support.rpc_lab import BIG, LOOPBACK, Service, eventually, method, open_pair, serving
 
@@ -122,7 +122,7 @@ def test_the_handler_knows_the_peer(pair: Pair) -> None:
     assert multiaddr.endswith(f"/p2p/{peer_id}")
     assert multiaddr.startswith("/ip4/127.0.0.1/tcp/")
     assert protocol == punchbridge.GRPC_PROTOCOL
-    assert address == str(punchbridge.rpc.peer.synthesized_address(peer_id))
+    assert address == str(synthesized_address(peer_id))
     # The connection leaves from the listening port, so the peer can be dialled at the address seen.
     assert multiaddr in pair.client.addrs
 
