@@ -59,6 +59,12 @@ SetFlag = Annotated[
 ]
 
 
+PROTOCOL: Final = "/punchbridge/grpc/1.0.0"
+"""As `punchbridge.GRPC_PROTOCOL`; `--help` tells it without loading the network."""
+
+ProtocolFlag = Annotated[str, flag("protocol", "Stream protocol id; both sides need the same.", group=NETWORK)]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Output:

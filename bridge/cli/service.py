@@ -8,8 +8,9 @@ own in `punchbridge_node.commands.service`. It knows no command.
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -27,33 +28,52 @@ if TYPE_CHECKING:
 
 
 class TrioFeed:
-    """Events as a bounded trio channel; a reader that is too slow loses the newest."""
+    """Events for one reader of the same trio run; a reader that is too slow loses the oldest."""
 
     def __init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel[Event](EVENT_QUEUE)
+        self._waiting: deque[Event] = deque(maxlen=EVENT_QUEUE)
+        self._filled = trio.Event()
 
     def __call__(self, event: Event) -> None:
-        with contextlib.suppress(trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
-            self._send.send_nowait(event)
+        self._waiting.append(event)
+        self._filled.set()
 
     async def get(self) -> Event:
-        return await self._receive.receive()
+        """The next event, waited for without limit. Cancelling a wait loses none."""
+        await trio.lowlevel.checkpoint()
+        while not self._waiting:
+            self._filled = trio.Event()
+            await self._filled.wait()
+        return self._waiting.popleft()
 
     def drain(self) -> list[Event]:
         """What waits, without waiting."""
-        found: list[Event] = []
-        with contextlib.suppress(trio.WouldBlock):
-            while True:
-                found.append(self._receive.receive_nowait())
+        found = list(self._waiting)
+        self._waiting.clear()
         return found
 
 
 Work = Callable[[TrioBridge, TrioFeed], Awaitable[Exit]]
 
 
-def direct_addrs(bridge: TrioBridge) -> list[str]:
+class Reachable(Protocol):
+    """A bridge of either form, as far as it says who and where it is."""
+
+    peer_id: str
+
+    @property
+    def addrs(self) -> tuple[str, ...]: ...
+
+
+def direct_addrs(bridge: Reachable) -> list[str]:
     """The bridge's own addresses without circuits, each ending in /p2p/ID."""
     return [addr for addr in bridge.addrs if not is_relayed(parse(addr))]
+
+
+def started(bridge: Reachable) -> NodeStarted:
+    """The first event of every program that opens a bridge."""
+    bound = tuple(str(without_peer(parse(addr))) for addr in direct_addrs(bridge))
+    return NodeStarted(peer_id=bridge.peer_id, listen=bound)
 
 
 def serve(report: Reporter, config: Config, work: Work) -> Exit:
@@ -64,8 +84,7 @@ def serve(report: Reporter, config: Config, work: Work) -> Exit:
         feed = TrioFeed()
         async with open_trio(config, events=gate) as bridge:
             with _subscribed(report, feed):
-                bound = tuple(str(without_peer(parse(addr))) for addr in direct_addrs(bridge))
-                gate.open(NodeStarted(peer_id=bridge.peer_id, listen=bound))
+                gate.open(started(bridge))
                 with scope:
                     return await work(bridge, feed)
         return Exit.DONE

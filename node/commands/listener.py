@@ -10,10 +10,11 @@ import grpc.aio
 
 from punchbridge import peer as peer_of_call
 from punchbridge.cli.reservations import Reservations
+from punchbridge.cli.service import direct_addrs
 from punchbridge_node.commands.application import open_node
 from punchbridge_node.commands.flags import NodeFlags
 from punchbridge_node.commands.paths import Paths
-from punchbridge_node.commands.service import direct_addrs, for_duration
+from punchbridge_node.commands.service import for_duration
 from punchbridge_node.transport import SERVER_OPTIONS, identify_bridge
 
 if TYPE_CHECKING:

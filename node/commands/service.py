@@ -1,7 +1,8 @@
 """What every connecting command does around its work: signals, the bridge's events, the order of the first line.
 
 `serve` opens the bridge, emits `node.started` before anything that the bridge has to tell, runs the command's
-coroutine on asyncio until it ends or a signal comes, and closes. It knows no command and no node.
+coroutine on asyncio until it ends or a signal comes, and closes: what `punchbridge.cli.service` does in trio for the
+commands that need no asyncio. It knows no command and no node.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
-from punchbridge.addresses import is_relayed, parse, without_peer
 from punchbridge.cli.exits import Exit
 from punchbridge.cli.gate import Gate
+from punchbridge.cli.service import started
 from punchbridge.cli.signals import SIGNALS
 from punchbridge.config import Config
-from punchbridge.events import Event, NodeStarted
+from punchbridge.events import Event
 from punchbridge.limits.programs import DRAIN_TIMEOUT
 from punchbridge.limits.swarm import EVENT_QUEUE
 
@@ -47,11 +48,6 @@ class Feed:
 
     async def get(self) -> Event:
         return await self._queue.get()
-
-
-def direct_addrs(bridge: Bridge) -> list[str]:
-    """The bridge's own addresses without circuits, each ending in /p2p/ID."""
-    return [addr for addr in bridge.addrs if not is_relayed(parse(addr))]
 
 
 @contextlib.asynccontextmanager
@@ -102,7 +98,7 @@ async def _supervise(report: Reporter, opened: Bridge, gate: Gate, work: Work) -
     report.on_broken = stdout_broke
     for number, status in SIGNALS.items():
         loop.add_signal_handler(number, request, status)
-    gate.open(NodeStarted(peer_id=opened.peer_id, listen=tuple(_bare(addr) for addr in direct_addrs(opened))))
+    gate.open(started(opened))
     task = asyncio.ensure_future(work(opened, feed))
     try:
         await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -116,10 +112,6 @@ async def _supervise(report: Reporter, opened: Bridge, gate: Gate, work: Work) -
         unsubscribe()
         if task.done() and not task.cancelled():
             task.exception()  # told already, or of no interest during a drain
-
-
-def _bare(addr: str) -> str:
-    return str(without_peer(parse(addr)))
 
 
 @contextlib.contextmanager

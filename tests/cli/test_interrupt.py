@@ -25,7 +25,7 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("command", ["relay", "listen", "expose", "dial"])
-@pytest.mark.parametrize("where", ["cyclopts", "trio", "libp2p.crypto.keys", "punchbridge.swarm.swarm"])
+@pytest.mark.parametrize("where", ["cyclopts", "trio", "punchbridge.keys", "punchbridge.swarm.swarm"])
 def test_an_interrupt_inside_an_import(command: str, where: str, environment: dict[str, str], tmp_path: Path) -> None:
     target = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
     arguments = {"expose": ["localhost:1"], "dial": [target]}.get(command, [])
