@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import LOOPBACK, ROOT, Program, Run, Start
+
+from tests.cli.programs import LOOPBACK, ROOT, Program, Run, Start
 
 
 @pytest.fixture

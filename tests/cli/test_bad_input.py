@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import LOCAL, LOOPBACK, Program, Run, Start, failed
 
 from punchbridge.addresses import endpoint_of, parse
 from punchbridge.identity import Identity
 from punchbridge_node.peerstore import PeerStore
+from tests.cli.programs import LOCAL, LOOPBACK, Program, Run, Start, failed
 
 SOMEBODY = str(Identity.generate())
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from programs import LOOPBACK, ROOT, Run, Start, failed
 
 from punchbridge.cli.configuration import filled
+from tests.cli.programs import LOOPBACK, ROOT, Run, Start, failed
 
 TARGET = f"{LOOPBACK}/p2p/12D3KooWFdu8gD1mzqTymB86AvMawyz5YwjFVMYEzwjpiYF9cYxe"
 PAGE = ROOT / "docs" / "configuration.md"

@@ -9,9 +9,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from programs import LOCAL, LOOPBACK, Run, Start, failed
 
 from punchbridge.identity import Identity
+from tests.cli.programs import LOCAL, LOOPBACK, Run, Start, failed
 
 SOMEBODY = str(Identity.generate())
 

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import ROOT, Run
 
 import punchbridge
 from punchbridge.cli import COMMANDS
+from tests.cli.programs import ROOT, Run
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ["", *(name for name, _, _ in COMMANDS), "key new", "key show"]

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import LOOPBACK, PATIENCE
+
+from tests.cli.programs import LOOPBACK, PATIENCE
 
 # Begins as the console script does, and is interrupted in the middle of one import.
 PROBE = """

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import LOCAL, LOOPBACK, Program, Run, Start
 
 from punchbridge.cli.reference import catalogue
+from tests.cli.programs import LOCAL, LOOPBACK, Program, Run, Start
 
 ESCAPE = "\x1b["
 

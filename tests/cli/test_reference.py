@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from programs import ROOT
-
 from punchbridge.cli.exits import MEANING
 from punchbridge.cli.reference import catalogue, commands, filled
+from tests.cli.programs import ROOT
 
 PAGE = ROOT / "docs" / "operations.md"
 UPDATE = "run: .venv/bin/python -m punchbridge.cli.reference docs/operations.md"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from programs import LOCAL, Program, Run, Start
+
+from tests.cli.programs import LOCAL, Program, Run, Start
 
 METHOD = "/test.Echo/Shout"
 

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import LOCAL, LOOPBACK, ROOT, Program
 from test_tunnel import server, shouted
 
 import punchbridge
+from tests.cli.programs import LOCAL, LOOPBACK, ROOT, Program
 
 __all__ = ["server"]
 

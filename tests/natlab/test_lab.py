@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from lab import Lab, UplinkFound, commands, proof, session
 from lab.observe import Endpoint
-from natlab_plain import passes, punched
+
+from tests.natlab.natlab_plain import passes, punched
 
 pytestmark = pytest.mark.natlab
 

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 from lab import Lab, session
-from natlab_programs import Watched, start_relay
 
 from punchbridge.addresses import Endpoint, tcp_addr
 from punchbridge.transport.tcp.dial import Dial, DialsKept, TupleTaken
 from punchbridge.transport.tcp.sockets import listen_socket
+from tests.natlab.natlab_programs import Watched, start_relay
 
 pytestmark = [pytest.mark.natlab, pytest.mark.timeout(120)]
 

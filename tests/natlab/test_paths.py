@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from lab import Lab
-from natlab_programs import Watched, start_relay
+
+from tests.natlab.natlab_programs import Watched, start_relay
 
 pytestmark = [pytest.mark.natlab, pytest.mark.timeout(150)]
 
