@@ -104,6 +104,12 @@ class Autonat:
         """The verdict for one of our addresses, and how many servers agree on it."""
         return self._tally.reachability(addr)
 
+    def network_changed(self) -> None:
+        """What servers found was about another place: it is forgotten, and they are asked anew."""
+        self._tally = Tally()
+        self._asked.clear()
+        self._news.notify()
+
     # --- client -------------------------------------------------------------------------------------------
 
     def _on_event(self, event: Event) -> None:

@@ -86,6 +86,18 @@ class Host(StreamHost):
             raise AddressError(f"{target} does not say which peer to expect; append /p2p/ID")
         return await self.swarm.dial(target)
 
+    def network_changed(self) -> None:
+        """The addresses of this machine, or its way out, are others now: what was learned about them is forgotten.
+
+        Observed addresses, AutoNAT's findings and the external addresses that were announced go; peers are told what is
+        announced now, and AutoNAT servers are asked anew. Connections stay: those that still work need not break, and
+        the others end by themselves. Nothing here watches the network: whoever does calls this, in the trio thread.
+        """
+        self.swarm.observed.clear()
+        self.swarm.announcements.network_changed()
+        if self.autonat is not None:
+            self.autonat.network_changed()
+
 
 @asynccontextmanager
 async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]:

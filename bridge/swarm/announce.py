@@ -48,6 +48,11 @@ class Announcements:
             self._external[addr] = True
         self.revision.notify()
 
+    def network_changed(self) -> None:
+        """Forgets the external addresses, which were those of another place; the listening ones are asked for anew."""
+        self._external.clear()
+        self.revision.notify()
+
     def addresses(self, listening: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
         """Those always told, confirmed external ones, listening, circuits, in this order; without our own /p2p part."""
         direct = [addr for addr in listening if self._allow_private or is_public(addr)]

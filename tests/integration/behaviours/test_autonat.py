@@ -22,6 +22,9 @@ from punchbridge.wire import autonat
 from punchbridge.wire.autonat import Answer, DataDue, Request
 from tests.support.swarms import LOOPBACK, Recorder
 
+OLD_PLACE = parse("/ip4/198.51.100.7/tcp/4001")
+"""An address that others reached the client at, in another network."""
+
 
 @asynccontextmanager
 async def open_one(
@@ -72,6 +75,27 @@ async def test_a_reachable_address_is_found_public() -> None:
         assert client.autonat.reachability == "public"
         assert client.autonat.reachability_of(parse(found.addr)) == ("public", 1)
         assert parse(found.addr) in client.swarm.announced()
+
+
+async def test_what_was_learned_in_another_network_is_forgotten() -> None:
+    async with open_one(server=True) as (server, _), open_one(client=True) as (client, record):
+        connection = await client.swarm.dial(addr_of(server))
+        found = parse((await record.wait(AutonatResult)).addr)
+        await connection.identified.wait()
+        client.swarm.set_external(OLD_PLACE, True)
+        assert client.swarm.observed.current()
+        assert client.autonat is not None
+        asked, before = len(record.of(AutonatResult)), client.swarm.announcements.revision.number
+
+        client.network_changed()
+        assert client.swarm.observed.current() == ()
+        assert client.autonat.reachability_of(found) == ("unknown", 0)
+        assert OLD_PLACE not in client.swarm.announced()
+        assert client.swarm.announcements.revision.number > before
+        # The server is asked again at once, although it was asked a moment ago.
+        await record.wait(AutonatResult, asked + 1)
+        assert client.autonat.reachability_of(found) == ("public", 1)
+        assert not connection.closed.is_set()
 
 
 async def test_the_verdict_is_a_field_of_status() -> None:
