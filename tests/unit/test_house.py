@@ -118,6 +118,18 @@ def test_no_package_is_imported_under_its_folders_name(folder: str) -> None:
     assert "import it by that name" in done.stderr
 
 
+def test_every_room_has_its_layer() -> None:
+    """import-linter checks the rooms that it is told of; one that is missing could import anything."""
+    import tomllib
+
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [one["layers"] for one in contracts if one["name"] == "rooms"]
+    named = {name.strip() for layer in layers for name in layer.split("|")}
+    generated_or_door = {"_pb", "__init__", "__main__", "__pycache__", "py"}
+    rooms = {path.name.partition(".")[0] for path in (ROOT / "bridge").iterdir()} - generated_or_door
+    assert named == {f"punchbridge.{room}" for room in rooms} | {"punchbridge_node", "punchbridge_relay"}
+
+
 def test_every_package_folder_is_installed() -> None:
     """A folder of modules without __init__.py would work from a checkout and be missing in an installation."""
     bare = [

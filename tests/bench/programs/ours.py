@@ -13,11 +13,11 @@ import trio
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 
+import perf  # noqa: E402
 from control import Order, obey_stdin, pinned, ready  # noqa: E402
 from echo import SIZE, echo_times  # noqa: E402
 
 from punchbridge.addresses import parse, with_peer  # noqa: E402
-from punchbridge.behaviours import perf  # noqa: E402
 from punchbridge.config import Limits, SwarmLimits  # noqa: E402
 from punchbridge.eventhub import EventHub  # noqa: E402
 from punchbridge.events import Event, PunchFailed, PunchSucceeded  # noqa: E402

@@ -18,10 +18,9 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 
+import perf  # noqa: E402
 from control import Order, obey_stdin, pinned, ready  # noqa: E402
 from echo import echo_back, echo_times  # noqa: E402
-
-from punchbridge.behaviours import perf  # noqa: E402
 
 FRAME = 65519
 NONCE = struct.Struct("<4xQ").pack

@@ -21,10 +21,9 @@ from multiaddr import Multiaddr
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 
+import perf  # noqa: E402
 from control import Order, obey_stdin, ready  # noqa: E402
 from echo import echo_back, echo_times  # noqa: E402
-
-from punchbridge.behaviours import perf  # noqa: E402
 
 PING = "/ipfs/ping/1.0.0"
 WRITE = 65536

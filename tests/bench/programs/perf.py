@@ -1,7 +1,8 @@
 """Throughput measurement over /perf/1.0.0 (specs/perf): the answering and the asking side.
 
-Off unless somebody runs it: a peer may make us send as much as it likes for PERF_TIMEOUT seconds. The two halves of
-an exchange are plain functions over any byte stream, so that other stacks can be measured by the same code.
+For measurements only; no program of ours answers it, since a peer may make us send as much as it likes for
+PERF_TIMEOUT seconds. The two halves of an exchange are plain functions over any byte stream, so that other stacks can
+be measured by the same code.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import trio
 
 from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import PeerId
-from punchbridge.limits.identify import MAX_PERF_STREAMS, MAX_PERF_STREAMS_PER_PEER, PERF_BLOCK, PERF_TIMEOUT
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.raw import ByteStream
@@ -22,6 +22,12 @@ from punchbridge.transport.raw import ByteStream
 __all__ = ["PERF", "PerfService", "Transfer", "answer", "ask"]
 
 PERF = "/perf/1.0.0"
+PERF_BLOCK = 256 << 10
+"""One write of a measurement: what the pump reads at once."""
+PERF_TIMEOUT = 300.0
+"""Seconds for one exchange; the cap of libp2p's own perf tests."""
+MAX_PERF_STREAMS = 64
+"""Exchanges at once, in all and of one peer."""
 _WANTED = struct.Struct(">Q")
 _ZEROS = memoryview(bytes(PERF_BLOCK))
 
@@ -43,9 +49,7 @@ class PerfService:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answers until the swarm ends."""
-        await self._swarm.handle(
-            PERF, self._answer, max_streams=MAX_PERF_STREAMS, max_per_peer=MAX_PERF_STREAMS_PER_PEER
-        )
+        await self._swarm.handle(PERF, self._answer, max_streams=MAX_PERF_STREAMS, max_per_peer=MAX_PERF_STREAMS)
         task_status.started()
         await trio.sleep_forever()
 
