@@ -83,8 +83,9 @@ DCUTR_RETRY_FIRST: Final = 30.0
 DCUTR_RETRY_MAX: Final = 600.0
 """After the last attempt of a run the next run waits this long, doubling to the maximum."""
 
-DCUTR_HOLDS: Final = 4096
-"""Peers whose pause after a failed punch is remembered; those whose pause is over are forgotten first."""
+DCUTR_RECORDS: Final = 4096
+"""Peers whose punches are remembered (the last outcome, the pause after a failure) beside those with which something is
+under way; those whose pause is over are forgotten first."""
 
 DCUTR_SETTLE: Final = 0.5
 """From the loss of a direct connection to the fallback event and the next punch: a peer that leaves closes its
@@ -109,6 +110,3 @@ DCUTR_EXCHANGES_PER_MINUTE: Final = 12
 DCUTR_MAX_STREAMS: Final = 32
 DCUTR_MAX_STREAMS_PER_PEER: Final = 2
 """Inbound exchanges at once (go: 32 and 2)."""
-
-MAX_PUNCH_OUTCOMES: Final = 1024
-"""Peers whose last outcome is remembered; the oldest is forgotten."""

@@ -20,7 +20,7 @@ import pytest
 from lab import Lab, session
 
 from punchbridge.addresses import Endpoint, tcp_addr
-from punchbridge.transport.tcp.dial import Dial, DialsKept, TupleTaken
+from punchbridge.transport.tcp.dial import Dial, KeptDials, TupleTaken
 from punchbridge.transport.tcp.sockets import listen_socket
 from tests.natlab.natlab_programs import Watched, start_relay
 
@@ -133,7 +133,7 @@ def test_a_dial_that_stays_half_open_is_not_kept() -> None:
         lab.cut_direct(direction="a_b")
         with session.inside(lab.namespace("a")):
             dial = Dial(endpoint, source)
-        kept = DialsKept()
+        kept = KeptDials()
         kept.keep(dial)
         assert not dial.half_open
         with lab.socket("b") as peer:
@@ -156,20 +156,20 @@ def test_a_dial_of_an_earlier_run_is_renewed_unless_the_peer_has_just_dialled() 
         here, there = (lab.hosts[side].address for side in "ab")
         endpoint, source = Endpoint("ip4", there, 6000, "tcp"), ("0.0.0.0", 5000)
         lab.cut_direct(direction="a_b")
-        kept = DialsKept()
+        kept = KeptDials()
 
         def dial_and_wait_for_the_next_run() -> Dial:
             with session.inside(lab.namespace("a")):
                 dial = Dial(endpoint, source)
             kept.keep(dial)
-            kept.outlast()
+            kept.age()
             return dial
 
         dial_and_wait_for_the_next_run()
-        kept.aim(frozenset({endpoint}))
+        kept.restrict(frozenset({endpoint}))
         assert kept.take(endpoint, source) is None  # the kernel's next SYN may be far away
         dial = dial_and_wait_for_the_next_run()
-        kept.aim(frozenset({endpoint}))
+        kept.restrict(frozenset({endpoint}))
         with lab.socket("b") as peer:
             peer.bind((there, 6000))
             peer.settimeout(0.2)
@@ -177,7 +177,7 @@ def test_a_dial_of_an_earlier_run_is_renewed_unless_the_peer_has_just_dialled() 
                 peer.connect((here, 5000))
             assert kept.take(endpoint, source) is dial  # half-open since the exchange began
             kept.keep(dial)
-            kept.outlast()
-            kept.aim(frozenset({endpoint}))
+            kept.age()
+            kept.restrict(frozenset({endpoint}))
             assert dial.half_open
             assert kept.take(endpoint, source) is None  # what came before the exchange was in vain

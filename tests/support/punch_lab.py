@@ -59,6 +59,7 @@ async def open_peer(
     allow_private: bool = True,
     listen: tuple[Multiaddr, ...] = (LOOPBACK,),
     agent: str = HostConfig.agent,
+    sessions: bool = True,
 ) -> AsyncIterator[Peer]:
     """A host on loopback; with `policy` None it does not punch at all."""
     hub = EventHub()
@@ -71,6 +72,7 @@ async def open_peer(
         punch=policy is not None,
         punch_policy=policy or QUICK,
         autonat=False,
+        sessions=sessions,
     )
     async with open_host(config, hub) as host:
         yield Peer(host, record, host.dcutr)
@@ -91,5 +93,9 @@ async def say_connect(peer: Peer, connection: Connection) -> bytes:
 
 def lie(peer: Peer, *addrs: str) -> None:
     """Makes this peer offer other addresses than its own."""
-    context = peer.puncher._context
-    context.own_candidates = lambda scope: tuple(map(parse, addrs))  # type: ignore[method-assign]
+    peer.puncher.candidates.offered = tuple(map(parse, addrs))
+
+
+def tell_the_truth(peer: Peer) -> None:
+    """Makes this peer offer its own addresses again."""
+    peer.puncher.candidates.offered = None

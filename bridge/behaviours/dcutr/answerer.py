@@ -1,118 +1,102 @@
 """The side that dialled over the relay (A in the specs): answers CONNECT, dials on SYNC.
 
-One call serves one exchange on its stream. Whether the stream is welcome at all is the service's decision.
+One call serves one exchange on its stream. Whether the stream is welcome at all is decided before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import trio
 
-from punchbridge.behaviours.dcutr.attempt import Attempt
-from punchbridge.behaviours.dcutr.books import Exchanges
-from punchbridge.behaviours.dcutr.context import Facts, PunchContext, Won
-from punchbridge.behaviours.dcutr.exchange import Failed, sorted_errors
-from punchbridge.behaviours.dcutr.explain import evidence_for, explain
-from punchbridge.behaviours.dcutr.policy import PunchOutcome
+from punchbridge.behaviours.dcutr.attempts import Attempt, Won, failed, succeeded
+from punchbridge.behaviours.dcutr.exchange import Failed, Parts, judge_candidates, prepare, sorted_errors
+from punchbridge.behaviours.dcutr.explain import explain
+from punchbridge.behaviours.dcutr.record import Active
 from punchbridge.errors import BridgeError
 from punchbridge.limits.punch import DCUTR_EXCHANGE_TIMEOUT
 from punchbridge.limits.wire import MAX_MESSAGE
+from punchbridge.reach.punching import Exchange, PunchOutcome
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.verdict import Code
-from punchbridge.wire.dcutr import Answerer, Schedule, role_of
+from punchbridge.wire.dcutr import Answerer, Schedule
 
 __all__ = ["answer"]
 
 
-async def answer(
-    context: PunchContext, stream: Stream, exchanges: Exchanges, note: Callable[[Facts], None]
-) -> PunchOutcome:
-    """Serves one exchange, the last that `exchanges` has counted on this relayed connection; events tell both ends.
+async def answer(parts: Parts, stream: Stream, exchange: Exchange, active: Active) -> PunchOutcome:
+    """Serves one exchange; events tell both its ends. The attempt is noted in `active`.
 
     The stream is closed or reset at the end. Raises nothing but cancellation.
     """
-    relayed = stream.connection
-    policy = context.policy
-    attempt = exchanges.attempt(policy)
-    facts = Facts(relayed.peer, "responder", attempt, trio.current_time(), run=exchanges.run)
-    note(facts)
+    circuit = stream.connection
+    attempt = Attempt(circuit.peer, "responder", exchange.attempt, trio.current_time(), run=exchange.run.id)
+    active.attempt = attempt
     try:
-        with sorted_errors(relayed):
-            won = await _exchange(context, stream, facts, exchanges.count)
-        return context.succeeded(facts, won)
-    except Failed as failed:
+        with sorted_errors(circuit):
+            won = await _exchange(parts, stream, attempt, exchange.number)
+        return succeeded(parts.swarm, attempt, won)
+    except Failed as failure:
         stream.reset()
-        facts.detail = failed.detail
-        final = attempt >= policy.attempts or failed.code in (Code.NO_CANDIDATES, Code.RELAY_LOST)
-        follows = final and not relayed.closed.is_set() and _opens_again(relayed)
-        retry_in = exchanges.pause(policy) if follows else None
-        return context.failure(facts, failed.code, final=final, retry_in=retry_in)
+        attempt.detail = failure.detail
+        final = exchange.attempt >= parts.policy.attempts or failure.code in (Code.NO_CANDIDATES, Code.RELAY_LOST)
+        follows = final and not circuit.closed.is_set() and _opens_again(circuit)
+        retry_in = exchange.pause if follows else None
+        return failed(parts.swarm, attempt, failure.code, final=final, retry_in=retry_in)
     except BaseException:  # cancelled: the peer must not wait for the rest of the exchange
         stream.reset()
         raise
 
 
-def _opens_again(relayed: Connection) -> bool:
+def _opens_again(circuit: Connection) -> bool:
     """True when the peer begins another run by itself. Ours do; go-libp2p and rust-libp2p punch once on a circuit."""
-    told = relayed.identify
+    told = circuit.identify
     if told is None:
         return False
     # An application may give another agent; a node of ours without sessions has no protocol of ours.
     return told.agent.startswith("punchbridge/") or any(one.startswith("/punchbridge/") for one in told.protocols)
 
 
-async def _exchange(context: PunchContext, stream: Stream, facts: Facts, exchange: int) -> Won:
-    relayed = stream.connection
-    scope = context.scope_for(relayed)
+async def _exchange(parts: Parts, stream: Stream, attempt: Attempt, number: int) -> Won:
+    circuit = stream.connection
+    scope = parts.candidates.scope_for(circuit)
     machine = Answerer()
     with trio.fail_after(DCUTR_EXCHANGE_TIMEOUT):
         raw = machine.receive(await read_message(stream, MAX_MESSAGE), trio.current_time())
-    facts.began = trio.current_time()
+    attempt.began = trio.current_time()
     assert not isinstance(raw, Schedule)
-    facts.local = await context.await_candidates(scope)
-    if not facts.local:
+    attempt.local = await parts.candidates.wait_own(scope)
+    if not attempt.local:
         with trio.fail_after(DCUTR_EXCHANGE_TIMEOUT):  # an empty list tells the peer more than a reset
             await write_message(stream, machine.answer(()))
         await _close(stream)
         raise Failed(Code.NO_CANDIDATES)
-    remote = context.filter(raw, relayed, scope)
-    facts.remote = remote.accepted
-    if not remote.accepted:
-        refused = ", ".join(f"{addr} ({why.value})" for addr, why in remote.refused[:4])
-        raise Failed(Code.NO_REMOTE_CANDIDATES, f"refused {refused}" if refused else "the list is empty")
-    facts.evidence = evidence_for(facts.remote, context.swarm.observed)
-    agent = relayed.identify.agent if relayed.identify is not None else None
-    attempt = Attempt(context, relayed, role_of("responder", exchange, agent), facts)
-    context.started(facts)
+    judge_candidates(parts, attempt, raw, circuit, scope)
+    opening = prepare(parts, attempt, circuit, number)
     failures: list[Failed] = []
     won: Won | None = None
     async with flat_nursery() as nursery:
-        reply = machine.answer(facts.local)
+        reply = machine.answer(attempt.local)
 
         async def until_sync() -> None:
             try:
-                with sorted_errors(relayed):
+                with sorted_errors(circuit):
                     await _await_sync(stream, machine, reply)
-            except Failed as failed:
-                failures.append(failed)
+            except Failed as failure:
+                failures.append(failure)
                 nursery.cancel_scope.cancel()
             else:
-                attempt.go()
+                opening.go()
 
         nursery.start_soon(until_sync)
-        won = await attempt.run()
+        won = await opening.run()
         nursery.cancel_scope.cancel()
     if won is not None:
         stream.reset() if failures else await _close(stream)
         return won
-    raise (
-        failures[0]
-        if failures
-        else Failed(await explain(facts.evidence, facts.remote, context.swarm.observed, context.observer))
-    )
+    if failures:
+        raise failures[0]
+    raise Failed(await explain(attempt.evidence, attempt.remote, parts.swarm.observed, parts.observer))
 
 
 async def _await_sync(stream: Stream, machine: Answerer, reply: bytes) -> None:

@@ -1,12 +1,21 @@
-"""The DCUtR stream of either side: messages over the relay, errors sorted into the codes of the verdict table."""
+"""What the two sides of a DCUtR exchange share: their parts, the step from the peer's CONNECT to an opening, and the
+codes of the verdict table for what a stream over the relay raises."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import trio
 
+from punchbridge.behaviours.dcutr.attempts import Attempt, started
+from punchbridge.behaviours.dcutr.candidates import Candidates
+from punchbridge.behaviours.dcutr.direct import DirectOpener, Opening
+from punchbridge.behaviours.dcutr.explain import evidence_for
+from punchbridge.behaviours.dcutr.policy import DcutrPolicy
+from punchbridge.behaviours.nat.observer import SecondObserver
 from punchbridge.errors import (
     BridgeError,
     ConnectionLost,
@@ -15,10 +24,25 @@ from punchbridge.errors import (
     ProtocolViolation,
     StreamReset,
 )
+from punchbridge.reach.candidates import Scope
+from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Connection
 from punchbridge.verdict import Code
+from punchbridge.wire.dcutr import role_of
 
-__all__ = ["Failed", "sorted_errors"]
+__all__ = ["Failed", "Parts", "judge_candidates", "prepare", "sorted_errors"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an exchange works with."""
+
+    swarm: Swarm
+    policy: DcutrPolicy
+    candidates: Candidates
+    direct: DirectOpener
+    observer: SecondObserver
+    rng: random.Random
 
 
 class Failed(Exception):
@@ -28,6 +52,27 @@ class Failed(Exception):
         super().__init__(code.value)
         self.code = code
         self.detail = detail
+
+
+def judge_candidates(parts: Parts, attempt: Attempt, raw: tuple[bytes, ...], circuit: Connection, scope: Scope) -> None:
+    """Puts what may be dialled of the peer's CONNECT into the attempt. Raises Failed when that is nothing."""
+    remote = parts.candidates.filter(raw, circuit, scope)
+    attempt.remote = remote.accepted
+    if not remote.accepted:
+        refused = ", ".join(f"{addr} ({why.value})" for addr, why in remote.refused[:4])
+        raise Failed(Code.NO_REMOTE_CANDIDATES, f"refused {refused}" if refused else "the list is empty")
+
+
+def prepare(parts: Parts, attempt: Attempt, circuit: Connection, exchange: int) -> Opening:
+    """The opening for an attempt whose candidates are judged; tells that the attempt starts.
+
+    `exchange`: its number as `role_of` counts.
+    """
+    attempt.evidence = evidence_for(attempt.remote, parts.swarm.observed)
+    agent = circuit.identify.agent if circuit.identify is not None else None
+    opening = parts.direct.prepare(attempt, role_of(attempt.side, exchange, agent), circuit)
+    started(parts.swarm, attempt)
+    return opening
 
 
 @contextmanager

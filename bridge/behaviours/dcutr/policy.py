@@ -1,11 +1,9 @@
-"""What can be chosen about punching, and what came of it, as values."""
+"""What can be chosen about punching, as a value."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from punchbridge.identity import PeerId
 from punchbridge.limits.punch import (
     DCUTR_ATTEMPT_TIMEOUT,
     DCUTR_ATTEMPTS,
@@ -14,9 +12,8 @@ from punchbridge.limits.punch import (
     DCUTR_RETRY_FIRST,
     DCUTR_RETRY_MAX,
 )
-from punchbridge.verdict import Code, Verdict
 
-__all__ = ["DcutrPolicy", "PunchOutcome"]
+__all__ = ["DcutrPolicy"]
 
 
 @dataclass(frozen=True)
@@ -32,27 +29,3 @@ class DcutrPolicy:
     retry_max: float = DCUTR_RETRY_MAX
     reversal: bool = True
     """Dial the peer's public addresses before the exchange (D2)."""
-
-
-@dataclass(frozen=True)
-class PunchOutcome:
-    """How the last attempt with a peer ended. `verdict` is None after a success."""
-
-    peer: PeerId
-    verdict: Verdict | None
-    attempt: int
-    side: Literal["initiator", "responder"]
-    final: bool
-    elapsed: float
-    """Seconds since CONNECT was sent or received."""
-    ended: float
-    """When it ended, on trio's clock."""
-    circuit: int | None = None
-    """The newest relayed connection to the peer at that time."""
-    how: Literal["connect", "accept", "dial"] | None = None
-    connection: int | None = None
-
-    @property
-    def code(self) -> Code | None:
-        """The word of the verdict; None after a success."""
-        return None if self.verdict is None else self.verdict.code

@@ -62,10 +62,10 @@ class SecondObserver:
         except BridgeError:
             return
         self._held.add(str(addr))
-        self.nursery.start_soon(self._hold, connection, str(addr))
+        self.nursery.start_soon(self.hold, connection, str(addr))
         await connection.identified.wait()
 
-    async def _hold(self, connection: Connection, addr: str) -> None:
+    async def hold(self, connection: Connection, addr: str) -> None:
         """Keeps the connection while it is useful; one that others have begun to use, or need, is theirs."""
         try:
             with trio.move_on_after(OBSERVER_HOLD):

@@ -13,7 +13,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 import trio
@@ -21,7 +21,7 @@ import trio
 from punchbridge.addresses import Endpoint
 from punchbridge.transport.tcp.sockets import TcpStream, bound_socket
 
-__all__ = ["Dial", "DialsKept", "TupleTaken"]
+__all__ = ["Dial", "KeptDials", "TupleTaken"]
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _ESTABLISHED, _SYN_RECV = 1, 3  # tcpi_state, the first byte of TCP_INFO (netinet/tcp.h)
@@ -63,6 +63,11 @@ class Dial:
         """The peer's SYN is here and our answer to it is not acknowledged yet."""
         return self._state() == _SYN_RECV
 
+    @property
+    def closed(self) -> bool:
+        """The request was given up, or `wait` has ended in an error."""
+        return self._socket.fileno() == -1
+
     def _state(self) -> int:
         return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
@@ -102,7 +107,7 @@ class _Kept:
     old: bool = False
 
 
-class DialsKept:
+class KeptDials:
     """Dials in the air between two attempts, one for each endpoint."""
 
     def __init__(self) -> None:
@@ -111,9 +116,13 @@ class DialsKept:
     def __bool__(self) -> bool:
         return bool(self._dials)
 
-    def outlast(self) -> None:
-        """The next attempt is a while away. A dial holds its place until then; unless the peer's SYN has met it by the
-        time that another can leave in its stead, that one does: the kernel's next SYN may be a minute away."""
+    def __iter__(self) -> Iterator[Dial]:
+        return iter([kept.dial for kept in self._dials.values()])
+
+    def age(self) -> None:
+        """The next attempt is a while away. A dial stays open until then. When the time of another dial has come and
+        the peer's SYN has not met the old one by then, the new one leaves in its stead: the kernel's next SYN for the
+        old one may be a minute away."""
         for kept in self._dials.values():
             kept.old = True
 
@@ -122,7 +131,7 @@ class DialsKept:
         self.drop(dial.endpoint)
         self._dials[dial.endpoint] = _Kept(dial, dial.half_open, plain)
 
-    def aim(self, endpoints: Set[Endpoint]) -> None:
+    def restrict(self, endpoints: Set[Endpoint]) -> None:
         """For a punch at these endpoints, when its peer waits for it: closes the dials to others, and those plain
         ones that stand: their acceptor may have taken them for a plain dial, whose roles are the other way round."""
         for endpoint, kept in tuple(self._dials.items()):
@@ -156,4 +165,4 @@ class DialsKept:
 
     def close(self) -> None:
         """Closes them all."""
-        self.aim(frozenset())
+        self.restrict(frozenset())

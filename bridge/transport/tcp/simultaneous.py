@@ -20,7 +20,7 @@ from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of
 from punchbridge.errors import AddressError
 from punchbridge.limits.punch import DCUTR_LOSER_GRACE, MAX_PUNCH_DIALS, MAX_PUNCH_SOCKETS, REDIAL_MAX, REDIAL_MIN
 from punchbridge.reach.verdict import Evidence
-from punchbridge.transport.tcp.dial import Dial, DialsKept, TupleTaken
+from punchbridge.transport.tcp.dial import Dial, KeptDials, TupleTaken
 from punchbridge.transport.tcp.sockets import TcpStream
 
 __all__ = ["How", "SimultaneousOpen", "Source"]
@@ -53,7 +53,7 @@ class SimultaneousOpen(Generic[T]):
         candidates: Sequence[Multiaddr],
         *,
         source: Source,
-        kept: DialsKept,
+        kept: KeptDials,
         take: Callable[[TcpStream, How], Awaitable[T | None]],
         evidence: Evidence,
         nursery: trio.Nursery,

@@ -11,7 +11,7 @@ import trio
 
 from punchbridge.addresses import decode, parse, with_peer
 from punchbridge.behaviours.dcutr import Dcutr
-from punchbridge.behaviours.dcutr import attempt as attempt_module
+from punchbridge.behaviours.dcutr import tcp as tcp_module
 from punchbridge.errors import DirectRequired, NegotiationFailed, StreamReset
 from punchbridge.events import P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
 from punchbridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
@@ -22,7 +22,7 @@ from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp.sockets import listen_socket
 from punchbridge.wire.dcutr import PROTOCOL, Answerer, Schedule
 from punchbridge.wire.identify import PUSH, encode_info
-from tests.support.punch_lab import QUICK, lie, open_peer, open_relay, over_relay, say_connect
+from tests.support.punch_lab import QUICK, lie, open_peer, open_relay, over_relay, say_connect, tell_the_truth
 from tests.support.swarms import open_descriptors
 
 
@@ -100,7 +100,7 @@ async def test_a_listener_that_does_not_punch_sends_no_dcutr_message_to_a_dialer
             await theirs.identified.wait()  # when one that punches sends its CONNECT
             # What it sent before would have come before these.
             assert len([rtt async for rtt in listener.host.ping.ping(theirs, 3)]) == 3
-        assert dialer.puncher._exchanges == {}
+        assert not dialer.puncher.active(listener.peer)
         assert dialer.puncher.last_outcome(listener.peer) is None
         assert dialer.record.of(PunchStarted) == dialer.record.of(PunchFailed) == []
         assert listener.record.of(PunchStarted) == listener.record.of(PunchFailed) == []
@@ -331,7 +331,7 @@ async def test_the_third_exchange_with_a_go_peer_swaps_the_roles() -> None:
         await listener.record.wait(PunchFailed, 2)
         await dialer.record.wait(PunchFailed, 2)
         for peer in (listener, dialer):
-            vars(peer.puncher._context).pop("own_candidates")
+            tell_the_truth(peer)
         with trio.fail_after(15):
             theirs = await listener.puncher.wait_direct(dialer.peer)
             done = await listener.record.wait(PunchSucceeded)
@@ -341,7 +341,7 @@ async def test_the_third_exchange_with_a_go_peer_swaps_the_roles() -> None:
 
 async def test_a_silent_socket_is_given_up_and_dialled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first TCP connection stands and says nothing, as after a NAT lost track of it; the second one works."""
-    monkeypatch.setattr(attempt_module, "DCUTR_SOCKET_PATIENCE", 0.2)
+    monkeypatch.setattr(tcp_module, "DCUTR_SOCKET_PATIENCE", 0.2)
     policy = replace(QUICK, attempt_timeout=5.0)
     async with open_relay() as relay, open_peer(policy) as listener, open_peer(policy) as dialer:
         mute = listen_socket(parse("/ip4/127.0.0.1/tcp/0"))
@@ -396,7 +396,7 @@ async def test_a_handshake_with_nothing_behind_it_is_no_success(monkeypatch: pyt
         await (self.closed.wait() if self.punched else real(self, *handlers))
 
     monkeypatch.setattr(Connection, "run", run)
-    monkeypatch.setattr(attempt_module, "DCUTR_UPGRADE_GRACE", 0.2)
+    monkeypatch.setattr(tcp_module, "DCUTR_UPGRADE_GRACE", 0.2)
     policy = replace(QUICK, attempts=1, attempt_timeout=0.5)
     async with open_relay() as relay, open_peer(policy) as listener, open_peer(policy) as dialer:
         await over_relay(relay, dialer, listener)
@@ -418,8 +418,6 @@ async def test_a_peer_cannot_keep_our_dials_busy() -> None:
                     answers += 1
                 except StreamReset:
                     pass
-                punch = dialer.puncher._active.get(listener.peer)
-                if punch is not None:
-                    punch.scope.cancel()
-                    await punch.done.wait()
+                dialer.puncher.cancel(listener.peer)
+                await dialer.puncher.wait_idle(listener.peer)
         assert answers == DCUTR_EXCHANGES_PER_MINUTE

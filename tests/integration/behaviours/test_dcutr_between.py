@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from punchbridge.addresses import Endpoint, parse
-from punchbridge.behaviours.dcutr import ground as ground_module
+from punchbridge.behaviours.dcutr import kept as kept_module
 from punchbridge.errors import StreamReset
 from punchbridge.events import PunchFailed
 from punchbridge.limits.punch import DCUTR_OUTLAST
@@ -39,6 +39,12 @@ def deaf_port() -> Iterator[socket.socket]:
 def relayed_from(listener: Peer, dialer: Peer) -> Connection:
     [connection] = [c for c in listener.host.swarm.connections(dialer.peer) if c.path == "relay"]
     return connection
+
+
+def dials_kept_for(peer: Peer, other: Peer) -> list[Dial]:
+    sockets = peer.puncher.kept.of(other.peer)
+    assert sockets is not None
+    return list(sockets.dials)
 
 
 async def exchange(peer: Peer, connection: Connection, candidate: socket.socket) -> None:
@@ -73,28 +79,27 @@ async def test_dials_in_the_air_stay_from_attempt_to_attempt_and_then_for_the_ne
             lie(listener, f"/ip4/127.0.0.1/tcp/{deaf.getsockname()[1]}")
             lie(dialer, "/ip4/127.0.0.2/tcp/1")
             await over_relay(relay, dialer, listener)
-            grounds = dialer.puncher._context.grounds
+            kept = dialer.puncher.kept
             seen = []
             for attempt in (1, 2, 3):
                 await dialer.record.wait(PunchFailed, attempt)
-                seen.append([kept.dial for kept in grounds._idle[listener.peer].dials._dials.values()])
-            ground = grounds._idle[listener.peer]
+                seen.append(dials_kept_for(dialer, listener))
+            sockets = kept.of(listener.peer)
+            assert sockets is not None
             with pytest.raises(trio.ClosedResourceError):  # nothing is diverted in the meantime
-                await ground.accepted.receive()
+                await sockets.accepted.receive()
             assert len(seen[0]) == 1
             assert seen[0] == seen[1] == seen[2]
-            assert seen[0][0]._socket.fileno() != -1
+            assert not seen[0][0].closed
             # The next run: its dial leaves in the place of the old one, at the moment when it is due.
             await listener.record.wait(PunchFailed, 3)
-            while dialer.peer not in listener.puncher._holds:
-                await trio.testing.wait_all_tasks_blocked()
-            listener.puncher._holds.clear()
-            listener.puncher._tell()
+            await trio.testing.wait_all_tasks_blocked()
+            listener.puncher.retry_now(dialer.peer)
             await dialer.record.wait(PunchFailed, 4)
-            assert grounds._idle[listener.peer] is ground
-            [kept] = ground.dials._dials.values()
-            assert kept.dial is not seen[0][0]
-            assert seen[0][0]._socket.fileno() == -1
+            assert kept.of(listener.peer) is sockets
+            [dial] = sockets.dials
+            assert dial is not seen[0][0]
+            assert seen[0][0].closed
         assert [failed.code for failed in dialer.record.of(PunchFailed)] == ["SYN_FILTERED"] * 4
 
 
@@ -106,27 +111,27 @@ async def test_dials_end_with_a_run_whose_successor_comes_after_their_mappings()
             lie(dialer, "/ip4/127.0.0.2/tcp/1")
             await over_relay(relay, dialer, listener)
             await dialer.record.wait(PunchFailed, 2)
-            [kept] = dialer.puncher._context.grounds._idle[listener.peer].dials._dials.values()
+            [dial] = dials_kept_for(dialer, listener)
             await dialer.record.wait(PunchFailed, 3)
-        assert dialer.puncher._context.grounds._idle == {}
-        assert kept.dial._socket.fileno() == -1
+        assert dialer.puncher.kept.peers == ()
+        assert dial.closed
 
 
-async def test_grounds_of_runs_that_are_over_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ground_module, "DCUTR_MAX_KEPT", 1)
+async def test_dials_of_runs_that_are_over_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_module, "DCUTR_MAX_KEPT", 1)
     async with open_peer() as peer, open_peer(None) as one, open_peer(None) as two:
-        grounds = peer.puncher._context.grounds
+        kept = peer.puncher.kept
         with deaf_port() as deaf:
             endpoint = Endpoint("ip4", "127.0.0.1", deaf.getsockname()[1], "tcp")
-            first = grounds.enter(one.peer)
+            first = kept.take(one.peer)
             first.dials.keep(Dial(endpoint, None))
-            grounds.leave(first)
-            grounds.outlast(one.peer, 30.0)
-            grounds.leave(grounds.enter(two.peer))
-            assert list(grounds._idle) == [two.peer]
+            kept.keep(first)
+            kept.keep_for_next_run(one.peer, 30.0)
+            kept.keep(kept.take(two.peer))
+            assert kept.peers == (two.peer,)
             assert not first.dials
-            grounds.leave(grounds.enter(one.peer))  # this one waits for an attempt that may come at any moment
-            assert list(grounds._idle) == [two.peer]
+            kept.keep(kept.take(one.peer))  # the other one waits for an attempt that may come at any moment
+            assert kept.peers == (two.peer,)
 
 
 async def test_a_socket_accepted_between_two_attempts_is_the_next_ones() -> None:
@@ -160,15 +165,16 @@ async def test_too_many_punches_at_once_end_as_a_failure_with_its_reason() -> No
 
 
 async def test_what_no_attempt_comes_back_for_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ground_module, "DCUTR_KEEP", 0.2)
+    monkeypatch.setattr(kept_module, "DCUTR_KEEP", 0.2)
     async with open_relay() as relay, open_peer(None) as listener, open_peer(BRIEF) as dialer:
         await over_relay(relay, dialer, listener)
         with deaf_port() as deaf, trio.fail_after(10):
             await exchange(listener, relayed_from(listener, dialer), deaf)
             await dialer.record.wait(PunchFailed)
-            ground = dialer.puncher._context.grounds._idle[listener.peer]
-            [kept] = ground.dials._dials.values()
+            sockets = dialer.puncher.kept.of(listener.peer)
+            assert sockets is not None
+            [dial] = sockets.dials
             with pytest.raises((trio.EndOfChannel, trio.ClosedResourceError)):
-                await ground.accepted.receive()
-        assert kept.dial._socket.fileno() == -1
-        assert dialer.puncher._context.grounds._idle == {}
+                await sockets.accepted.receive()
+        assert dial.closed
+        assert dialer.puncher.kept.peers == ()

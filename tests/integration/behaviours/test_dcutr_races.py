@@ -11,9 +11,10 @@ import trio.testing
 
 from punchbridge.addresses import with_peer
 from punchbridge.behaviours.dcutr import answerer as answerer_module
-from punchbridge.behaviours.dcutr.attempt import Attempt
+from punchbridge.behaviours.dcutr.tcp import TcpOpening
 from punchbridge.behaviours.nat import observer as observer_module
-from punchbridge.events import ConnectionOpened, P2pUpgrade, PunchFailed, PunchSucceeded
+from punchbridge.behaviours.nat.observer import SecondObserver
+from punchbridge.events import P2pUpgrade, PunchFailed, PunchSucceeded
 from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.streams.stream import Stream
 from punchbridge.yamux import GoAwayCode
@@ -37,10 +38,9 @@ async def test_a_circuit_whose_peer_says_goodbye_and_lingers_is_not_punched_over
         with trio.fail_after(5):
             while not theirs._streams.session.remote_gone:
                 await relayed.ping()
-        listener.puncher._holds.clear()
-        listener.puncher._tell()  # the pause is over
+        listener.puncher.retry_now(dialer.peer)
         with trio.fail_after(5):
-            while dialer.peer in listener.puncher._keepers:
+            while listener.puncher.watched(dialer.peer):
                 await relayed.ping()
         assert not theirs.closed.is_set()
         assert len(listener.record.of(PunchFailed)) == 1
@@ -50,7 +50,7 @@ async def test_a_cancellation_behind_the_win_leaves_it_a_success(monkeypatch: py
     async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
 
         async def close(stream: Stream) -> None:
-            dialer.puncher._active[listener.peer].scope.cancel()
+            dialer.puncher.cancel(listener.peer)
             await trio.sleep_forever()
 
         monkeypatch.setattr(answerer_module, "_close", close)
@@ -62,17 +62,17 @@ async def test_a_cancellation_behind_the_win_leaves_it_a_success(monkeypatch: py
 async def test_a_cancellation_at_the_very_moment_of_the_win_leaves_it_a_success(
     monkeypatch: pytest.MonkeyPatch, side: str
 ) -> None:
-    real = Attempt._take
+    real = TcpOpening.judge
     async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
         one, other = (dialer, listener) if side == "responder" else (listener, dialer)
 
-        async def take(self: Attempt, *args: Any) -> Any:
+        async def judge(self: TcpOpening, *args: Any) -> Any:
             won = await real(self, *args)
-            if won is not None and self._context is one.puncher._context:
-                one.puncher._active[other.peer].scope.cancel()
+            if won is not None and self.peer == other.peer:  # each side has one peer
+                one.puncher.cancel(other.peer)
             return won
 
-        monkeypatch.setattr(Attempt, "_take", take)
+        monkeypatch.setattr(TcpOpening, "judge", judge)
         await over_relay(relay, dialer, listener)
         await upgraded(one)
 
@@ -81,7 +81,7 @@ async def test_a_dial_before_the_punch_that_answers_nothing_leaves_no_connection
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Noise stood, then not a word: the exchange follows, and no half-dead connection passes for a direct one."""
-    monkeypatch.setattr("punchbridge.behaviours.dcutr.opener.DCUTR_REVERSAL_TIMEOUT", 0.3)
+    monkeypatch.setattr("punchbridge.behaviours.dcutr.tcp.DCUTR_REVERSAL_TIMEOUT", 0.3)
     real = Connection.ping
 
     async def ping(self: Connection) -> float:
@@ -100,19 +100,15 @@ async def test_a_dial_before_the_punch_that_answers_nothing_leaves_no_connection
         assert all(connection.closed.is_set() for connection in asked)
 
 
-async def test_a_circuit_that_comes_while_the_behaviour_ends_finds_it_gone() -> None:
+async def test_a_circuit_that_comes_while_the_behaviour_ends_finds_it_gone(caplog: pytest.LogCaptureFixture) -> None:
     """Its last task has ended and its nursery takes no more, but the task that runs it has not had its turn yet."""
-    raised: list[RuntimeError] = []
     exited: list[trio.lowlevel.Task] = []
 
     class OnExit(trio.abc.Instrument):
         def task_exited(self, task: trio.lowlevel.Task) -> None:
             if task.name == "last":
                 exited.append(task)
-                try:
-                    listener.host.swarm.events.emit(opened)
-                except RuntimeError as problem:
-                    raised.append(problem)
+                listener.host.swarm.watchers.connected(circuit)
 
     async def last() -> None:
         try:
@@ -124,11 +120,11 @@ async def test_a_circuit_that_comes_while_the_behaviour_ends_finds_it_gone() -> 
     async with open_relay() as relay, open_peer() as dialer, open_peer() as listener:
         await over_relay(relay, dialer, listener)
         await listener.record.wait(P2pUpgrade)
-        [opened] = [e for e in listener.record.of(ConnectionOpened) if e.path == "relay" and e.inbound]
-        listener.puncher._context.nursery.start_soon(last, name="last")
+        [circuit] = [c for c in listener.host.swarm.connections(dialer.peer) if c.path == "relay"]
+        listener.puncher.kept.nursery.start_soon(last, name="last")
         trio.lowlevel.add_instrument(OnExit())
     assert len(exited) == 1
-    assert raised == []
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("others", [True, False])
@@ -146,5 +142,5 @@ async def test_a_second_observer_s_connection_is_given_up_only_beside_another(
             await held.identified.wait()
             while held.streams:
                 await held.ping()
-            await peer.puncher._context.observer._hold(held, str(addr))
+            await SecondObserver(peer.host.swarm).hold(held, str(addr))
         assert held.closed.is_set() is others

@@ -17,7 +17,7 @@ from punchbridge.addresses import Endpoint, Multiaddr, tcp_addr
 from punchbridge.limits.punch import REDIAL_MAX
 from punchbridge.reach.host_budget import HostBudget
 from punchbridge.reach.verdict import Evidence, judge
-from punchbridge.transport.tcp.dial import Dial, DialsKept, TupleTaken
+from punchbridge.transport.tcp.dial import Dial, KeptDials, TupleTaken
 from punchbridge.transport.tcp.simultaneous import How, SimultaneousOpen
 from punchbridge.transport.tcp.sockets import TcpStream, listen_socket
 from punchbridge.verdict import Code
@@ -62,7 +62,7 @@ class Side:
         self.start = trio.Event()
         self.taken = trio.Event()
         self.streams: list[TcpStream] = []
-        self.kept = DialsKept()
+        self.kept = KeptDials()
         self.allowed: Callable[[Endpoint], bool] = lambda _: True
         self.send, self.accepted = trio.open_memory_channel[TcpStream](8)
 
@@ -344,11 +344,11 @@ def test_only_dials_that_fit_the_next_attempt_are_kept() -> None:
         here, there, stands = (Endpoint("ip4", *one.getsockname(), "tcp") for one in (listener, other, open_one))
         port = free_port()
         source = ("127.0.0.1", port)
-        kept = DialsKept()
+        kept = KeptDials()
         dials = {endpoint: Dial(endpoint, source) for endpoint in (here, there, stands)}
         for dial in dials.values():
             kept.keep(dial, plain=True)
-        kept.aim(frozenset({here, stands}))
+        kept.restrict(frozenset({here, stands}))
         assert kept.take(there, source) is None  # not a candidate any more
         assert kept.take(stands, source) is None  # its acceptor may have taken it for a plain dial
         assert kept.take(here, source) is dials[here]
@@ -361,13 +361,13 @@ def test_of_the_dials_of_an_earlier_run_only_those_that_stand_are_taken() -> Non
     with deaf_listener() as (listener, _), listening() as open_one:
         here, stands = (Endpoint("ip4", *one.getsockname(), "tcp") for one in (listener, open_one))
         source = ("127.0.0.1", free_port())
-        kept = DialsKept()
+        kept = KeptDials()
         assert not kept
         dials = {endpoint: Dial(endpoint, source) for endpoint in (here, stands)}
         for dial in dials.values():
             kept.keep(dial)
-        kept.outlast()
-        kept.aim(frozenset({here, stands}))
+        kept.age()
+        kept.restrict(frozenset({here, stands}))
         assert dials[here]._socket.fileno() != -1  # it holds its place until another one can leave
         assert kept.take(here, source) is None
         assert dials[here]._socket.fileno() == -1

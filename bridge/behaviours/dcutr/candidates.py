@@ -1,0 +1,81 @@
+"""The candidates of a punch: which of our addresses a peer is told, and which of the peer's we dare to dial.
+
+It asks the swarm what it knows and lets `punchbridge.reach.candidates` judge. It sends nothing and dials nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from punchbridge.addresses import Multiaddr, Proto, endpoint_of, is_relayed
+from punchbridge.limits.punch import DCUTR_OBSERVED_TIMEOUT, MAX_CANDIDATES
+from punchbridge.reach.candidates import RemoteCandidates, Scope, filter_remote, own_candidates
+from punchbridge.swarm.swarm import Swarm
+from punchbridge.tasks.signal import Signal
+from punchbridge.transport.base import Connection
+
+__all__ = ["Candidates"]
+
+_SOURCES: Final[tuple[tuple[int, Proto], ...]] = ((4, "tcp"), (6, "tcp"))
+"""The IP versions and protocols that a punch can leave from."""
+
+
+class Candidates:
+    """The candidates of one node's punches. Whoever hears of an observed address announces it on `observed`."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self.observed = Signal()
+        self.offered: tuple[Multiaddr, ...] | None = None
+        """When set: what is offered in the place of the addresses that the node knows for its own."""
+        self._swarm = swarm
+
+    def scope_for(self, circuit: Connection) -> Scope:
+        """Private addresses when the operator allows them; loopback only when the relay is on this machine."""
+        if not self._swarm.config.allow_private:
+            return Scope()
+        hops = [circuit.remote]
+        if circuit.relay is not None:
+            hops += [other.remote for other in self._swarm.connections(circuit.relay) if other.path == "direct"]
+        endpoints = [endpoint_of(addr) for addr in hops]
+        on_machine = any(e is not None and e.kind in ("ip4", "ip6") and e.ip.is_loopback for e in endpoints)
+        return Scope(private=True, loopback=on_machine)
+
+    def own(self, scope: Scope) -> tuple[Multiaddr, ...]:
+        """Our candidates; read at the moment CONNECT is sent (D16)."""
+        if self.offered is not None:
+            return self.offered
+        known = (*self._swarm.announced(), *self._swarm.listen_addrs())
+        return own_candidates(self._seen(), [addr for addr in known if not is_relayed(addr)], scope)
+
+    async def wait_own(self, scope: Scope) -> tuple[Multiaddr, ...]:
+        """Our candidates; waits a moment for the first observed address of the listening port."""
+        with trio.move_on_after(DCUTR_OBSERVED_TIMEOUT):
+            number = self.observed.number
+            while not self._seen():
+                if all(self._swarm.listen_port(version, proto) is None for version, proto in _SOURCES):
+                    break
+                number = await self.observed.beyond(number)
+        return self.own(scope)
+
+    def filter(self, raw: tuple[bytes, ...], circuit: Connection, scope: Scope) -> RemoteCandidates:
+        """Which of the addresses in the peer's CONNECT are dialled."""
+        own = (*self._swarm.listen_addrs(), *self._seen())
+        return filter_remote(raw, peer=circuit.peer, own=own, scope=scope)
+
+    def announced_by(self, circuit: Connection, scope: Scope) -> tuple[Multiaddr, ...]:
+        """The peer's direct addresses from identify, filtered like candidates: for the dial before the punch (D2)."""
+        told = circuit.identify
+        if told is None:
+            return ()
+        raw = tuple(addr.to_bytes() for addr in told.listen if not is_relayed(addr))
+        return self.filter(raw[:MAX_CANDIDATES], circuit, scope).accepted
+
+    def reachable_at(self, candidates: tuple[Multiaddr, ...]) -> bool:
+        """One of these needs no punch: an interface of this machine has it, or AutoNAT has confirmed it."""
+        announced = set(self._swarm.announced())
+        return any(addr in announced for addr in candidates)
+
+    def _seen(self) -> tuple[Multiaddr, ...]:
+        return self._swarm.observed.addresses(trio.current_time(), chosen=True)

@@ -1,0 +1,37 @@
+"""The ways to open a direct connection once two sides have exchanged candidates: what an exchange knows of them.
+
+Candidates and a role go in; a connection on which a round trip was made comes out, or evidence of why there is none.
+TCP simultaneous open is one (`punchbridge.behaviours.dcutr.tcp`). Declarations only.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from punchbridge.behaviours.dcutr.attempts import Attempt, Won
+from punchbridge.events import Role
+from punchbridge.transport.base import Connection
+
+__all__ = ["DirectOpener", "Opening"]
+
+
+class Opening(Protocol):
+    """One attempt of one opener: `run` it before the peer can dial, `go` when it is time to dial."""
+
+    def go(self) -> None:
+        """Time to dial."""
+
+    async def run(self) -> Won | None:
+        """The connection, or None when the attempt's deadline (counted from `go`) passed without one.
+
+        What was seen goes into the attempt's evidence, a connection into its `won` as soon as there is one: a
+        cancellation behind it does not undo it. Raises LimitExceeded when too many attempts are under way.
+        """
+
+
+class DirectOpener(Protocol):
+    """One way to open a direct connection."""
+
+    def prepare(self, attempt: Attempt, role: Role, circuit: Connection) -> Opening:
+        """An opening at the attempt's remote candidates. `role`: ours in everything above the transport (D5);
+        `circuit`: the relayed connection on which it was arranged."""

@@ -1,0 +1,99 @@
+"""What is known of the punches with one peer, in one record; and the records of all peers, bounded.
+
+Plain values. `punchbridge.reach.punching` decides, the service performs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import trio
+
+from punchbridge.behaviours.dcutr.attempts import Attempt
+from punchbridge.identity import PeerId
+from punchbridge.limits.punch import DCUTR_RECORDS
+from punchbridge.reach.punching import Punching, Run
+from punchbridge.tasks.signal import Signal
+from punchbridge.transport.base import Connection
+
+__all__ = ["Active", "PeerPunch", "Records"]
+
+
+@dataclass(eq=False)
+class Active:
+    """A run of ours, or one exchange of the peer's that is answered, while a task performs it."""
+
+    run: Run
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    done: trio.Event = field(default_factory=trio.Event)
+    direct: Connection | None = None
+    """A direct connection that appeared meanwhile by other means."""
+    attempt: Attempt | None = None
+    """The attempt under way."""
+    overtaken: bool = False
+    """The peer has begun an exchange meanwhile: the next one if we answer, its own if we had opened this one."""
+
+
+@dataclass(eq=False)
+class PeerPunch:
+    """The record of one peer."""
+
+    peer: PeerId
+    punching: Punching
+    changed: Signal = field(default_factory=Signal)
+    """Announced when anything that the decisions depend on has changed."""
+    active: Active | None = None
+    driven: bool = False
+    """A task follows the decisions: it does as long as the peer has a circuit to us."""
+    waiting: int = 0
+    """Tasks that wait for a direct connection."""
+    circuits: set[int] = field(default_factory=set)
+    """The relayed connections with the peer."""
+    direct: int | None = None
+    """The direct connection that was told as an upgrade."""
+    making: set[tuple[str, str]] = field(default_factory=set)
+    """Local and remote address of the connections that a punch of ours is just making."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way with the peer; what the record holds is memory."""
+        busy = self.active is not None or self.driven or self.waiting or self.making
+        return not (busy or self.circuits or self.direct is not None)
+
+
+class Records:
+    """One record a peer. Memory of peers with which nothing is under way is bounded by DCUTR_RECORDS."""
+
+    def __init__(self, make: Callable[[PeerId], Punching]) -> None:
+        self._make = make
+        self._records: dict[PeerId, PeerPunch] = {}
+
+    def __iter__(self) -> Iterator[PeerPunch]:
+        return iter(tuple(self._records.values()))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def find(self, peer: PeerId) -> PeerPunch | None:
+        """The peer's record; None when there is nothing to remember."""
+        return self._records.get(peer)
+
+    def of(self, peer: PeerId) -> PeerPunch:
+        """The peer's record; a fresh one when there was none."""
+        record = self._records.get(peer)
+        if record is None:
+            self._bound()
+            record = self._records[peer] = PeerPunch(peer, self._make(peer))
+        return record
+
+    def _bound(self) -> None:
+        """Makes room for one. Pauses that are not over are forgotten last: peer ids cost nothing, and a crowd of them
+        must not end the pause of a peer whose punches fail."""
+        if len(self._records) < DCUTR_RECORDS:
+            return
+        now = trio.current_time()
+        idle = [one for one in self._records.values() if one.idle]
+        gone = next((one for one in idle if not one.punching.holds(now)), idle[-1] if idle else None)
+        if gone is not None:
+            del self._records[gone.peer]

@@ -1,0 +1,277 @@
+"""Direct connections over TCP: a simultaneous open with its upgrade, and the plain dial before it.
+
+The initiator decides which of several sockets is kept: the first whose ping came back; it closes the others. The
+responder keeps what answers and lets the rest run on for a moment, since the initiator may have chosen one of them.
+A frame of the initiator is an answer too: it had to read the responder's Noise message to send it. This module knows
+no message of DCUtR.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import trio
+
+from punchbridge.addresses import Endpoint, Multiaddr, Proto, endpoint_of
+from punchbridge.behaviours.dcutr.attempts import Attempt, Won
+from punchbridge.behaviours.dcutr.kept import KeptSockets, PeerSockets
+from punchbridge.behaviours.dcutr.policy import DcutrPolicy
+from punchbridge.errors import BridgeError, DialTimeout, LimitExceeded
+from punchbridge.events import Role
+from punchbridge.identity import PeerId
+from punchbridge.limits.punch import (
+    DCUTR_ATTEMPT_TIMEOUT,
+    DCUTR_REVERSAL_HEAD_START,
+    DCUTR_REVERSAL_TIMEOUT,
+    DCUTR_SOCKET_PATIENCE,
+    DCUTR_UPGRADE_GRACE,
+    MAX_PUNCH_DIALS,
+    MAX_PUNCH_HOSTS,
+)
+from punchbridge.reach.host_budget import HostBudget
+from punchbridge.swarm.swarm import Swarm
+from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.transport.base import Connection
+from punchbridge.transport.link import Link
+from punchbridge.transport.tcp.dial import Dial
+from punchbridge.transport.tcp.simultaneous import How, SimultaneousOpen
+from punchbridge.transport.tcp.sockets import TcpStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["TcpOpener"]
+
+_FAILURES = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class TcpOpener:
+    """Opens direct TCP connections for all punches of one node.
+
+    `making` is entered with a peer and the two addresses of a connection while it is being made.
+    """
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        kept: KeptSockets,
+        policy: DcutrPolicy,
+        rng: random.Random,
+        making: Callable[[PeerId, Link], AbstractContextManager[None]],
+    ) -> None:
+        self.nursery: trio.Nursery
+        self.kept = kept
+        self.swarm = swarm
+        self.policy = policy
+        self.rng = rng
+        self._making = making
+        self._budget = HostBudget(MAX_PUNCH_DIALS, DCUTR_ATTEMPT_TIMEOUT, MAX_PUNCH_HOSTS)
+
+    def prepare(self, attempt: Attempt, role: Role, circuit: Connection) -> TcpOpening:
+        """See `DirectOpener`."""
+        return TcpOpening(self, attempt, role, circuit)
+
+    async def adopt(self, link: Link, role: Role, peer: PeerId) -> Connection:
+        """Secures a socket of a punch and has the swarm take it in. Raises as these do."""
+        with self._making(peer, link):
+            return await self.swarm.adopt(await self.swarm.upgrader.upgrade(link, role=role, expected=peer))
+
+    def may_dial(self, endpoint: Endpoint) -> bool:
+        """Counts one dial of a punch to the endpoint's host; False when all punches together have made too many."""
+        return self._budget.take(endpoint.place, trio.current_time())
+
+    def source(self, endpoint: Endpoint) -> tuple[str, int] | None:
+        """The listening (ip, port) to dial an endpoint from (D17)."""
+        bound = self.swarm.listen_port(endpoint.ip.version, endpoint.proto)
+        if bound is None:
+            return None
+        here = Endpoint(endpoint.kind, *bound, endpoint.proto)
+        usable = here.ip.is_unspecified or here.ip.is_loopback == endpoint.ip.is_loopback
+        return bound if usable else None
+
+    def hosts_of_others(self, peer: PeerId) -> set[tuple[Proto, str]]:
+        """The IPs at which we are directly connected with anybody else, by protocol."""
+        others = (c for c in self.swarm.connections() if c.path == "direct" and c.peer != peer)
+        return {endpoint.place for endpoint in (endpoint_of(c.remote) for c in others) if endpoint is not None}
+
+    # --- the plain dial first (D2) -----------------------------------------------------------------------
+
+    async def dial(self, peer: PeerId, addrs: Sequence[Multiaddr]) -> Won | None:
+        """Dials public addresses that the peer announces; None when an exchange has to follow.
+
+        After the head start only a connected one may finish its upgrade. Those still in the air go on as dials of
+        the punch (`punchbridge.transport.tcp.dial`), whose role is another one.
+        """
+        wins: list[Won] = []
+        connected, ended = trio.Event(), trio.Event()
+        try:
+            sockets = self.kept.take(peer)
+        except LimitExceeded:
+            return None  # the exchange meets the same limit and tells of it
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def all_dials() -> None:
+                    async with trio.open_nursery() as dials:
+                        for addr in addrs:
+                            dials.start_soon(self._dial, addr, connected, wins, dials.cancel_scope, sockets)
+                    ended.set()
+
+                nursery.start_soon(all_dials)
+                with trio.move_on_after(DCUTR_REVERSAL_HEAD_START):
+                    await ended.wait()
+                if connected.is_set() and not ended.is_set():
+                    with trio.move_on_after(DCUTR_REVERSAL_TIMEOUT):
+                        await ended.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.kept.keep(sockets)
+        return wins[0] if wins else None
+
+    async def _dial(
+        self, addr: Multiaddr, connected: trio.Event, wins: list[Won], scope: trio.CancelScope, sockets: PeerSockets
+    ) -> None:
+        endpoint = endpoint_of(addr)
+        if endpoint is None:
+            return
+        try:
+            sockets.dials.drop(endpoint)
+            dial = Dial(endpoint, self.source(endpoint))
+            try:
+                stream = await dial.wait()
+            except trio.Cancelled:
+                sockets.dials.keep(dial, plain=True)
+                raise
+            connected.set()
+            link = Link(raw=stream, local=stream.local, remote=stream.remote, path="direct", inbound=False)
+            connection = await self.adopt(link, "initiator", sockets.peer)
+            try:
+                wins.append(Won(connection, "dial", await connection.ping()))
+            except BaseException:  # nobody will tell of a connection that did not win
+                connection.abort("NO_ROUND_TRIP")
+                raise
+            scope.cancel()
+        except _FAILURES:
+            return  # the exchange follows; its verdict counts
+
+
+class TcpOpening:
+    """One simultaneous open. Without a connection, also when cancelled, the dials in the air are kept for the peer."""
+
+    def __init__(self, opener: TcpOpener, attempt: Attempt, role: Role, circuit: Connection) -> None:
+        self._opener = opener
+        self._attempt = attempt
+        self.peer = attempt.peer
+        self._role = role
+        self._patience = DCUTR_SOCKET_PATIENCE + 4 * (circuit.rtt or 0.0)
+        self._start = trio.Event()
+        self._choosing = trio.Lock()
+
+    def go(self) -> None:
+        """See `Opening`."""
+        self._start.set()
+
+    async def run(self) -> Won | None:
+        """See `Opening`.
+
+        Accepted sockets from the candidates' IPs are ours while this runs, whatever their port: behind a symmetric
+        NAT the peer's port cannot be known. An IP that other peers of ours have as well (the relay's, or a NAT they
+        share) counts with the exact port only, so that a peer cannot catch their connections by naming their IP.
+        """
+        opener, remote = self._opener, self._attempt.remote
+        endpoints = frozenset(endpoint for endpoint in map(endpoint_of, remote) if endpoint is not None)
+        hosts = {endpoint.place for endpoint in endpoints} - opener.hosts_of_others(self.peer)
+        sockets = opener.kept.take(self.peer)
+        opening: SimultaneousOpen[Won] = SimultaneousOpen(
+            remote,
+            source=opener.source,
+            kept=sockets.dials,
+            take=self.judge,
+            evidence=self._attempt.evidence,
+            nursery=opener.nursery,
+            keep_losers=self._role == "responder",
+            rng=opener.rng,
+            allowed=opener.may_dial,
+        )
+        try:
+            sockets.expect(endpoints, frozenset(hosts))
+            async with flat_nursery() as nursery:
+                nursery.start_soon(self._expire, opening, nursery.cancel_scope)
+                await opening.run(sockets.accepted, self._start)
+                nursery.cancel_scope.cancel()
+        finally:
+            # Asked for here, since the deadline or a cancellation may come between the win and the end of `run`.
+            self._attempt.won = opening.prize
+            if opening.prize is None:
+                opener.kept.keep(sockets)
+            else:
+                sockets.close()
+        return opening.prize
+
+    async def _expire(self, opening: SimultaneousOpen[Won], scope: trio.CancelScope) -> None:
+        await self._start.wait()
+        await trio.sleep(self._opener.policy.attempt_timeout)
+        if opening.busy:
+            await trio.sleep(DCUTR_UPGRADE_GRACE)
+        scope.cancel()
+
+    async def judge(self, stream: TcpStream, how: How) -> Won | None:
+        """Upgrades a socket in the role of the exchange (D5), then makes a round trip on it."""
+        asked_for = self._role == "responder"
+        upgrades = self._attempt.evidence.upgrades
+        # A black-holed half of a connection must not hold its 4-tuple against the next dial.
+        stream.unproven = True
+        link = Link(
+            raw=stream, local=stream.local, remote=stream.remote, path="direct", inbound=asked_for, punched=True
+        )
+        connection: Connection | None = None
+        try:
+            with trio.move_on_after(self._patience):
+                connection = await self._opener.adopt(link, self._role, self.peer)
+        except trio.Cancelled:  # the attempt ended
+            upgrades.append("SILENT")
+            raise
+        except _FAILURES as problem:
+            silent = isinstance(problem, DialTimeout)
+            upgrades.append("SILENT" if silent else getattr(problem, "code", type(problem).__name__))
+            return None
+        if connection is None:  # out of patience; unless it stood at that very moment
+            ends, standing = (link.local, link.remote), self._opener.swarm.connections(self.peer)
+            connection = next((one for one in standing if (one.local, one.remote) == ends), None)
+        if connection is None:
+            upgrades.append("SILENT")
+            return None
+        return await self._round_trip(connection, how)
+
+    async def _round_trip(self, connection: Connection, how: How) -> Won | None:
+        try:
+            async with self._choosing:  # one at a time: the first that answers wins
+                await self._answer(connection)
+        except trio.Cancelled:
+            connection.abort("REPLACED")
+            raise
+        except _FAILURES as problem:
+            self._attempt.evidence.upgrades.append(getattr(problem, "code", type(problem).__name__))
+            connection.abort("NO_ROUND_TRIP")
+            return None
+        connection.prove()
+        return Won(connection, how, connection.rtt)
+
+    async def _answer(self, connection: Connection) -> None:
+        """Until a round trip above Noise is done. Raises as `Connection.ping`."""
+        if self._role == "initiator":
+            await connection.ping()
+            return
+        async with flat_nursery() as nursery:
+
+            async def heard() -> None:
+                await connection.heard.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(heard)
+            await connection.ping()
+            nursery.cancel_scope.cancel()
+        connection.check_alive()
