@@ -91,6 +91,9 @@ DCUTR_SETTLE: Final = 0.5
 """From the loss of a direct connection to the fallback event and the next punch: a peer that leaves closes its
 connections one after another, and the relayed one's end needs a trip over the relay."""
 
+DCUTR_GIVE_WAY: Final = 5.0
+"""After a refusal by a peer whose own exchange goes before ours: its CONNECT is on its way over another circuit."""
+
 DIAL_ROUND_TRIPS: Final = 4
 """TCP, multistream-select, Noise and the muxer: what a plain dial takes at most until the other side has it."""
 

@@ -82,6 +82,8 @@ class Run:
 
     id: int
     side: Role
+    exchanging: bool = False
+    """Our own exchange is on its way to the peer, or the dials that it arranged."""
 
 
 class Refusal:
@@ -204,10 +206,11 @@ class Punching:
 
         An exchange of the peer overtakes the one before: the peer begins another only when the last is over for it.
         When both sides have dialled the other over a relay, two exchanges can meet; then the one of the side with the
-        smaller id is given up.
+        smaller id is given up. Ours goes first only when it is on its way: a run of ours that waits (for identify, or
+        between two attempts) would refuse the peer and have nothing to offer in the place of its exchange.
         """
         run = self.run
-        if run is not None and run.side == "initiator" and not self._gives_way:
+        if run is not None and run.side == "initiator" and run.exchanging and not self._gives_way:
             return Refusal("BUSY")
         counted = self._exchanges.setdefault(circuit, _Exchanges())
         if len(counted.recent) == counted.recent.maxlen and now - counted.recent[0] < 60.0:
@@ -220,6 +223,11 @@ class Punching:
         self.run = Run(counted.run, "responder")
         pause = min(self._retry_first * 2.0 ** min(runs_before, _DOUBLINGS), self._retry_max)
         return Exchange(self.run, counted.count, attempt + 1, pause)
+
+    def yields(self, *, dialled: bool) -> bool:
+        """The peer refused our exchange: True when its own exchange is on its way, and takes the place of ours.
+        `dialled`: a circuit stands that we dialled, so that the peer can open one."""
+        return self._gives_way and dialled
 
     def circuit_closed(self, circuit: int) -> None:
         """Forgets what was counted on a circuit."""

@@ -134,6 +134,22 @@ def test_exchanges_are_counted_into_runs_on_each_circuit_and_bounded_by_the_minu
     assert (again.number, again.attempt) == (1, 1)
 
 
+@pytest.mark.parametrize("gives_way", [True, False])
+@pytest.mark.parametrize("exchanging", [True, False])
+def test_of_two_exchanges_that_meet_one_is_given_up_and_a_run_that_waits_refuses_nobody(
+    gives_way: bool, exchanging: bool
+) -> None:
+    one = punching(gives_way=gives_way)
+    one.begin().exchanging = exchanging
+    refused = isinstance(one.admit(3, 0.0), Refusal)
+    assert refused is (exchanging and not gives_way)
+    other = punching(gives_way=not gives_way)
+    other.begin().exchanging = True
+    # When both are on their way, the refused side knows that the other one's comes.
+    assert other.yields(dialled=True) is not gives_way
+    assert not other.yields(dialled=False)
+
+
 def test_a_waiter_is_answered_by_a_run_that_it_waited_for() -> None:
     one = punching()
     assert one.answer(None, 7, 1000.0) is None

@@ -16,6 +16,7 @@ from punchbridge.behaviours.dcutr.tcp import TcpOpener
 from punchbridge.errors import BridgeError
 from punchbridge.limits.punch import (
     DCUTR_EXCHANGE_TIMEOUT,
+    DCUTR_GIVE_WAY,
     DCUTR_IDENTIFY_TIMEOUT,
     DCUTR_REVERSAL_ADDRS,
     DCUTR_SETTLE,
@@ -42,6 +43,7 @@ class OpenerRun:
         assert record.active is not None
         self._parts = parts
         self._plain = plain
+        self._record = record
         self._active = record.active
         self._circuit = circuit
         self._retry_in = retry_in
@@ -87,25 +89,40 @@ class OpenerRun:
         attempt.local = await parts.candidates.wait_own(self._scope)
         if not attempt.local:
             raise Failed(Code.NO_CANDIDATES)
-        won = await self._arrange(attempt)
+        try:
+            won = await self._arrange(attempt)
+        except Failed as failure:
+            if failure.code is Code.PEER_REFUSED:
+                await self._give_way()
+            raise
         if won is None:
             raise Failed(await explain(attempt.evidence, attempt.remote, parts.swarm.observed, parts.observer))
         return won
 
     async def _arrange(self, attempt: Attempt) -> Won | None:
-        """The exchange with its opening. Raises Failed."""
-        circuit = self._circuit
-        with sorted_errors(circuit):
-            with trio.fail_after(DCUTR_EXCHANGE_TIMEOUT):
-                stream = await self._parts.swarm.open_stream(circuit, [PROTOCOL])
-            try:
-                won = await self._exchange(attempt, stream)
-            except BaseException:  # failed or cancelled: the peer must not wait for the rest of the exchange
-                stream.reset()
-                raise
+        """The exchange with its opening; meanwhile it goes before an exchange of the peer's. Raises Failed."""
+        run, circuit = self._active.run, self._circuit
+        run.exchanging = True
+        try:
+            with sorted_errors(circuit):
+                with trio.fail_after(DCUTR_EXCHANGE_TIMEOUT):
+                    stream = await self._parts.swarm.open_stream(circuit, [PROTOCOL])
+                try:
+                    won = await self._exchange(attempt, stream)
+                except BaseException:  # failed or cancelled: the peer must not wait for the rest of the exchange
+                    stream.reset()
+                    raise
+        finally:
+            run.exchanging = False
         if won is None:
             stream.reset()
         return won
+
+    async def _give_way(self) -> None:
+        """Waits for the exchange of a peer that refused ours for its own. That one cancels this run."""
+        circuits = (one for one in self._parts.swarm.connections(self._circuit.peer) if one.path == "relay")
+        if self._record.punching.yields(dialled=any(not one.inbound and not one.closing for one in circuits)):
+            await trio.sleep(DCUTR_GIVE_WAY)
 
     async def _exchange(self, attempt: Attempt, stream: Stream) -> Won | None:
         parts, circuit = self._parts, self._circuit

@@ -337,7 +337,8 @@ class Dcutr:
         if active.direct is not None:
             plain = Attempt(record.peer, run.side, 0, began)
             return succeeded(self._swarm, plain, Won(active.direct, "dial", active.direct.rtt))
-        if attempt is None:
+        gave_way = active.overtaken and run.side == "initiator"
+        if attempt is None or (gave_way and not attempt.told):
             return None
         overtaken = active.overtaken and run.side == "responder"
         code = judge(attempt.evidence).code if overtaken else Code.CANCELLED
