@@ -71,12 +71,13 @@ class SilenceCheck:
             self._asking = False
 
     async def _round(self, peer: PeerId) -> None:
-        asked = self._swarm.connections()
+        # One that has ended answers nothing and says nothing of the network.
+        asked = [one for one in self._swarm.connections() if not one.closed.is_set()]
         silent = await self._silent(asked, 1.0)
         if len(silent) == len(asked):
             # Nobody answers. A moment more tells a network that is gone from one that has a hiccup.
             silent = await self._silent(asked, 0.5)
-        alone = len(silent) < len(asked)
+        alone = any(not one.closed.is_set() for one in asked if one not in silent)
         for connection in silent:
             if connection.peer == peer or not alone:
                 connection.abort("SILENT")

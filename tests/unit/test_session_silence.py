@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from punchbridge.errors import ConnectionLost
 from punchbridge.identity import Identity, PeerId
 from punchbridge.limits.session import SILENCE_PAUSE_FIRST
 from punchbridge.session.silence import SilenceCheck
@@ -24,9 +25,12 @@ class Line:
         self.after = after
         self.asked = 0
         self.closed_for = ""
+        self.closed = trio.Event()
 
     async def ping(self) -> float:
         self.asked += 1
+        if self.closed.is_set():
+            raise ConnectionLost("gone")
         if self.after is None:
             await trio.sleep_forever()
         else:
@@ -35,6 +39,7 @@ class Line:
 
     def abort(self, reason: str) -> None:
         self.closed_for = reason
+        self.closed.set()
 
 
 class Lines:
@@ -68,6 +73,13 @@ async def test_when_nobody_answers_all_are_closed(autojump_clock: MockClock) -> 
     assert [one.closed_for for one in lines] == ["SILENT"] * 3
 
 
+async def test_a_connection_that_has_ended_is_no_answer(autojump_clock: MockClock) -> None:
+    gone, other = Line(LOST, None), Line(BUSY, None)
+    gone.closed.set()
+    await check(gone, other).ask(LOST)
+    assert other.closed_for == "SILENT"
+
+
 async def test_the_only_other_connection_may_have_a_hiccup(autojump_clock: MockClock) -> None:
     lost, busy = Line(LOST, None), Line(BUSY, 1.2)
     await check(lost, busy).ask(LOST)
@@ -86,4 +98,4 @@ async def test_a_peer_that_cried_wolf_is_not_believed_for_a_while(autojump_clock
     await asked.ask(LOST)
     assert fine.asked == 2
     await asked.ask(BUSY)  # others are believed meanwhile
-    assert lost.asked == 3
+    assert fine.asked == 3
