@@ -21,6 +21,7 @@ from .connection import Connection
 from .errors import ConnectionOver
 from .hub import Hub
 from .peer import BoundedSet, PeerRecord
+from .router import Outcome
 
 Body = TypeVar("Body", bound=Message)
 
@@ -203,11 +204,12 @@ class Inventory:
                 continue
             transactions = [item for item in orphans if item in record.known_transactions]
             blocks = [item for item in orphans if item in record.known_blocks]
+            # What the peer's queue did not take is offered to the next one.
+            route, taken = record.connection.table.route, set[bytes]()
             for batch in wire.batches(transactions):
-                record.connection.table.route(wire.inv_transactions(batch))
-            for item in blocks:
-                record.connection.table.route(wire.inv_block(item))
-            taken = {*transactions, *blocks}
+                if route(wire.inv_transactions(batch)) is Outcome.DELIVERED:
+                    taken.update(batch)
+            taken.update(item for item in blocks if route(wire.inv_block(item)) is Outcome.DELIVERED)
             orphans = [item for item in orphans if item not in taken]
 
 

@@ -376,6 +376,21 @@ def test_what_a_lost_connection_owed_is_offered_to_its_successor_first():
     on_loop(work)
 
 
+async def test_what_a_full_queue_drops_is_offered_to_the_next_peer() -> None:
+    inventory, _, (lost, full, free), _ = stage(3)
+    item = os.urandom(32)
+    inboxes = [link(one).subscribe([wire.INV_TRANSACTIONS], capacity=1) for one in (full, free)]
+    link(full).table.route(wire.inv_transactions([os.urandom(32)]))
+    for one in (full, free):
+        one.known_transactions.add(item)
+    inventory.want([item], link(lost))
+    ended, lost.connection = link(lost), None
+    inventory.release(ended, lost)
+    offered = [[bytes(one.bytes) for m in inbox.drain() for one in m.invTransactions.ids] for inbox in inboxes]
+    assert item not in offered[0]
+    assert offered[1] == [item]
+
+
 def test_a_transaction_without_a_known_id_cannot_be_published():
     inventory, _, _, _ = stage(0)
     with pytest.raises(ValueError, match="version 1"):
