@@ -47,8 +47,8 @@ class Session:
         self._carriers: dict[int, Carrier] = {}
         self._starved_at: float | None = now
         self._floor = 0
-        self._resume: int | None = None
-        """The first byte missing when a RESUME was last sent; None once something beyond it has come."""
+        self._resume_on = 0
+        """The carrier of the last RESUME until bytes in order, on it or a later one, prove that it arrived; else 0."""
 
     @property
     def round_trip(self) -> float:
@@ -122,8 +122,8 @@ class Session:
 
     def _ask_again(self, carrier: Carrier) -> None:
         """RESUME: bytes were on their way on a carrier that is gone, and the peer takes them for delivered."""
-        self._resume = self.incoming.have
-        carrier.control.append(encode(Kind.RESUME, self._resume))
+        self._resume_on = carrier.generation
+        carrier.control.append(encode(Kind.RESUME, self.incoming.have))
 
     def _left(self, active: Carrier, now: float) -> list[SessionEvent]:
         """Dialling end: the peer has moved on to a carrier that died before its answer came; this one is of no use."""
@@ -139,11 +139,11 @@ class Session:
                 if old is not carrier and old.attached and not old.end_sent:
                     old.control.append(encode(Kind.END, self.outgoing.cursor))
                     old.end_sent = True
-            if self._resume == self.incoming.have:
+            if self._resume_on and not self.incoming.ended:
                 # It went out on a carrier that drains now, and that may still die with it.
                 self._ask_again(carrier)
         else:
-            self._resume = None  # the peer sends everything again that we have not acknowledged
+            self._resume_on = 0  # the peer sends everything again that we have not acknowledged
             for generation in [one for one in self._carriers if one < carrier.generation]:
                 del self._carriers[generation]
                 events.append(Released(generation, "REPLACED"))
@@ -177,6 +177,8 @@ class Session:
             return self._answer(carrier, kind, value, bytes(payload), now)
         if kind is Kind.DATA:
             self.incoming.data(value, payload)
+            if 0 < self._resume_on <= carrier.generation and value <= self.incoming.received:
+                self._resume_on = 0  # a sender that has not gone back is ahead of all that older carriers took
             self.pulse.traffic = now
             if self.incoming.ack_due is None:
                 self.incoming.ack_due = now + SESSION_ACK_DELAY
@@ -235,15 +237,10 @@ class Session:
         self._established = True
         self.outgoing.acknowledge(answer.received, answer.edge, now, self.round_trip)
         alive = answer.alive and self.active is not None
+        events = self._activate(carrier, answer.received, alive, now)
         if answer.alive and not alive:
             # It died meanwhile, and the peer believes that it drains: what was on its way has to be asked for.
             self._ask_again(carrier)
-            missing = self._resume
-        else:
-            missing = None
-        events = self._activate(carrier, answer.received, alive, now)
-        if missing is not None:
-            self._resume = missing
         if carrier.told != (self.incoming.have, self.incoming.edge):
             # An acknowledgement since the ATTACH went out on a carrier that may die with it, and nothing repeats one.
             self.incoming.ack_due = now

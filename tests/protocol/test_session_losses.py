@@ -128,3 +128,40 @@ def test_a_pong_that_answers_no_ping_of_the_carrier_is_ignored() -> None:
     assert wires.dialler.round_trip == before
     wires.dialler.received(1, encode(Kind.PONG, 1), wires.now)
     assert wires.dialler.round_trip > before
+
+
+def turn_to(wires: Wires, generation: int) -> None:
+    """The new carrier is attached, and the acceptor's END on the older ones comes."""
+    wires.flush("dialler", generation)
+    wires.deliver("dialler", generation)
+    wires.flush("acceptor", generation)
+    wires.deliver("acceptor", generation)
+    for old in [one for one in wires.queues if one < generation]:
+        wires.flush("acceptor", old)
+        wires.deliver("acceptor", old)
+
+
+def test_resume_is_repeated_although_an_older_carrier_has_brought_more() -> None:
+    wires = joined()
+    wires.dialler.write(b"one, ", wires.now)
+    wires.flush("dialler", 1)
+    second = wires.attach()
+    turn_to(wires, second)
+    wires.dialler.write(b"two, ", wires.now)
+    wires.flush("dialler", second)
+    third = wires.attach()
+    turn_to(wires, third)
+    cut(wires, second)
+    wires.flush("acceptor", third)
+    assert [kind for kind, _, _ in FrameReader().feed(bytes(wires.queues[third]["acceptor"]))][-1] is Kind.RESUME
+    wires.deliver("dialler", 1)  # "one, ", which has nothing to do with what the RESUME asked for
+    fourth = wires.attach()
+    wires.flush("dialler", fourth)
+    wires.deliver("dialler", fourth)
+    wires.flush("acceptor", fourth)
+    wires.deliver("acceptor", fourth)
+    wires.flush("dialler", third)
+    wires.deliver("dialler", third)
+    cut(wires, third)
+    wires.settle()
+    assert bytes(wires.got["acceptor"]) == b"one, two, "

@@ -196,6 +196,51 @@ class Sessions(RuleBasedStateMachine):
                 self._flush(who, generation)
                 self._deliver(who, generation, 1 << 20)
 
+    @precondition(lambda self: not self.ends["dialler"].crowded and self.ends["dialler"].over is None)
+    @rule(
+        stuck=st.sampled_from(ENDS),
+        wait=st.sampled_from((0.0, 0.03)),
+        turns=st.integers(1, 2),
+        writer=st.sampled_from(ENDS),
+        rest=st.booleans(),
+    )
+    def overtake(self, stuck: str, wait: float, turns: int, writer: str, rest: bool) -> None:
+        """A move during which nothing that one end sends on the old carrier arrives; then the old one dies."""
+        if self.ends["dialler"].active is None:
+            self._attach()
+            for who in ENDS:
+                self._flush(who, max(self.wires))
+                self._deliver(who, max(self.wires), 1 << 20)
+        if self.ends["dialler"].crowded or self.ends["dialler"].over is not None:
+            return
+        old = self.ends["dialler"].active
+        self._attach()
+        new = self.ends["dialler"].generation
+        for turn in range(turns + 1):
+            if turn == 0 or writer == stuck:
+                self.write(writer, 9)
+            if old is not None:
+                for who in ENDS:
+                    self._flush(who, old)
+                self._deliver(OTHER[stuck], old, 1 << 20)
+            for who in ENDS:
+                self._read(who)
+            self.now += wait
+            if old is not None:
+                self._flush(stuck, old)
+            for who in ENDS if turn else ():
+                self._flush(who, new)
+                self._deliver(who, new, 1 << 20)
+        if old is not None:
+            self.wires[old].cut = True
+            for who in ENDS:
+                self.wires[old].way[who].clear()
+                self._learn(who, old)
+        for who in ENDS:
+            self._flush(who, new)
+        if rest:
+            self._rest()
+
     @precondition(lambda self: self.wires)
     @rule(data=st.data(), first=st.sampled_from((None, *ENDS)), lose=st.sampled_from((0, 1, 13, 1 << 20)))
     def cut(self, data: st.DataObject, first: str | None, lose: int) -> None:
@@ -267,9 +312,21 @@ class Sessions(RuleBasedStateMachine):
             assert len(end.incoming._ahead) <= SESSION_AHEAD_FRAMES
             assert len(end.carriers) <= SESSION_CARRIERS
 
+    def _rest(self) -> None:
+        """Without an end of either direction, whose acknowledgement would repeat one that was lost."""
+        self._settle(quiet=True)
+        if any(end.over is not None for end in self.ends.values()):
+            return
+        for who in ENDS:
+            self._read(who)
+            assert self.got[who] == self.sent[OTHER[who]], f"{who} got {len(self.got[who])}"
+            outgoing = self.ends[who].outgoing
+            assert outgoing.acked == outgoing.written, f"{who} has {outgoing.acked} acknowledged"
+
     def teardown(self) -> None:
         if not hasattr(self, "ends"):
             return
+        self._rest()
         for who in ENDS:
             self.ends[who].finish()
         self._settle()
@@ -291,10 +348,10 @@ class Sessions(RuleBasedStateMachine):
     def _patient(self) -> bool:
         """No end has been without a carrier for so long that it would expire, rightly, before `_settle` is over."""
         starved = (end._starved_at for end in self.ends.values() if end._starved_at is not None)
-        return all(self.now - since < SESSION_RESUME_TIMEOUT - SETTLE_SECONDS - 2 for since in starved)
+        return all(self.now - since < SESSION_RESUME_TIMEOUT - 2 * SETTLE_SECONDS - 2 for since in starved)
 
-    def _settle(self) -> None:
-        """The network is whole for new carriers; those cut or silent stay so."""
+    def _settle(self, *, quiet: bool = False) -> None:
+        """The network is whole for new carriers; those cut or silent stay so. quiet: until nothing is owed, too."""
         until = self.now + SETTLE_SECONDS
         dialler = self.ends["dialler"]
         if max(end.round_trip for end in self.ends.values()) > SLOW:
@@ -313,6 +370,8 @@ class Sessions(RuleBasedStateMachine):
             if dialler.over is None and dialler.active is None and not pending:
                 self._attach()
                 moved = True
+            if not moved and quiet and not any(end.outgoing.written > end.outgoing.acked for end in self.ends.values()):
+                return
             if not moved:
                 self._pass_time()
 
