@@ -106,14 +106,14 @@ class HostConnection:
             )
             net.set_protocol(chosen)
         except (MultiselectClientError, MultiselectCommunicatorError) as problem:
-            await _give_up(net)
+            await _give_up(net)  # noqa: ASYNC120 - shielded there
             self.check_alive()
             raise NegotiationFailed(f"{peer_text(self.peer)} supports none of {', '.join(protocols)}") from problem
         except FAILURES as problem:
-            await _give_up(net)
+            await _give_up(net)  # noqa: ASYNC120 - shielded there
             raise ConnectionLost(f"{peer_text(self.peer)}: no stream: {problem}") from problem
         except BaseException:
-            await _give_up(net)
+            await _give_up(net)  # noqa: ASYNC102 - shielded there
             raise
         stream = HostStream(self, net, str(chosen), inbound=False)
         self._spawn("a stream of py-libp2p", stream.run)

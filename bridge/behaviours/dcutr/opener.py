@@ -93,7 +93,7 @@ class OpenerRun:
             won = await self._arrange(attempt)
         except Failed as failure:
             if failure.code is Code.PEER_REFUSED:
-                await self._give_way()
+                await self._give_way()  # noqa: ASYNC120
             raise
         if won is None:
             raise Failed(await explain(attempt.evidence, attempt.remote, parts.swarm.observed, parts.observer))
@@ -137,7 +137,7 @@ class OpenerRun:
             judge_candidates(parts, attempt, raw, circuit, self._scope)
         except Failed:
             if parts.candidates.reachable_at(attempt.local):
-                await self._invite(stream, machine)
+                await self._invite(stream, machine)  # noqa: ASYNC120
             raise
         opening = prepare(parts, attempt, circuit, attempt.number)
         won: Won | None = None

@@ -57,7 +57,7 @@ async def served(serve: Callable[[grpc.Server], Any], service: Service) -> Async
     try:
         yield
     finally:
-        await trio.to_thread.run_sync(server.stop(None).wait)
+        await trio.to_thread.run_sync(server.stop(None).wait)  # noqa: ASYNC102
 
 
 async def in_thread(work: Callable[[], Any]) -> Any:

@@ -66,7 +66,7 @@ async def test_connections_that_the_swarm_turns_away_are_among_the_refused() -> 
     async with open_relay(RelayLimits()) as (service, addr), AsyncExitStack() as stack:
         await knock(stack, addr, PER_ADDRESS + 3)
         with trio.fail_after(20):
-            while service.refused != {"connections_per_address": 3}:
+            while service.refused != {"connections_per_address": 3}:  # noqa: ASYNC110
                 await trio.lowlevel.checkpoint()
         assert service.stats().refused == {"connections_per_address": 3}
 
@@ -77,6 +77,6 @@ async def test_a_bound_that_the_operator_set_is_kept() -> None:
     async with open_relay(limits, rooms) as (service, addr), AsyncExitStack() as stack:
         await knock(stack, addr, 3)
         with trio.fail_after(20):
-            while not service.refused:
+            while not service.refused:  # noqa: ASYNC110
                 await trio.lowlevel.checkpoint()
         assert service.refused == {"connections_per_address": 1}
