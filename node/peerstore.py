@@ -138,9 +138,9 @@ class PeerStore:
                 rows,
             )
             db.execute(
-                "DELETE FROM peer_address WHERE expires < ?1 OR (key = ?2 AND (kind, address) NOT IN (SELECT kind,"
-                " address FROM peer_address WHERE key = ?2 ORDER BY last_seen DESC, address LIMIT ?3))",
-                (now, peer.key, limits.STORE_ADDRESSES_PER_PEER),
+                "DELETE FROM peer_address WHERE expires < ? OR (key = ? AND (kind, address) NOT IN (SELECT kind,"
+                " address FROM peer_address WHERE key = ? ORDER BY last_seen DESC, address LIMIT ?))",
+                (now, peer.key, peer.key, limits.STORE_ADDRESSES_PER_PEER),
             )
             db.execute(
                 "DELETE FROM peer WHERE expires < ? OR key NOT IN (SELECT key FROM peer ORDER BY last_seen DESC, key"
