@@ -71,13 +71,13 @@ def test_metadata_status_and_peer() -> None:
         call = method(channel, "Echo")(b"", metadata=(("x-ask", "this"),))
         assert isinstance(call, grpc.aio.UnaryUnaryCall)
         assert await call == b""
-        assert dict(await call.initial_metadata())["x-initial"] == "this"
-        assert dict(await call.trailing_metadata())["x-trailing-bin"] == b"\x00\xff"
+        assert (await call.initial_metadata())["x-initial"] == "this"
+        assert (await call.trailing_metadata())["x-trailing-bin"] == b"\x00\xff"
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await method(channel, "Fail")(b"reason")
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert caught.value.details() == "no: reason"
-        assert dict(caught.value.trailing_metadata())["x-why"] == "because"
+        assert caught.value.trailing_metadata()["x-why"] == "because"
         who = (await method(channel, "Who")(b"")).decode().split("\n")
         assert who[:2] == [lab.dialer.peer_id, "direct"]
 
@@ -134,7 +134,7 @@ def test_dial_failure_is_told_by_every_kind_of_call() -> None:
                     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
                     assert caught.value.details().startswith("UNREACHABLE: ")
                     assert "127.0.0.1" in caught.value.details()
-                    assert dict(caught.value.trailing_metadata())["punchbridge-error"] == "UNREACHABLE"
+                    assert caught.value.trailing_metadata()["punchbridge-error"] == "UNREACHABLE"
                     assert isinstance(caught.value.__cause__, punchbridge.Unreachable)
                 call = method(channel, "Echo")(b"")
                 assert await call.code() is grpc.StatusCode.UNAVAILABLE
