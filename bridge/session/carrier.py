@@ -77,6 +77,11 @@ class Carrier:
         self._scope = trio.CancelScope()
         self._sent = trio.lowlevel.ParkingLot()
 
+    @property
+    def blocked(self) -> bool:
+        """The stream takes no bytes now; what the machine gave waits."""
+        return bool(self._rest)
+
     def flush(self, now: float) -> None:
         """Sends what the machine wants sent, without waiting. Never raises: a broken stream is told to the machine."""
         if self._rest or self._closing:

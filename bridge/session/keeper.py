@@ -1,6 +1,6 @@
 """Keeps the dialling end of a session on the best path: moves it, finds a path when it has none, renews circuits.
 
-`protocol.path` decides; here connections are listed, measured, dialled and released. It moves no byte.
+`reach.path` decides; here connections are listed, measured, dialled and released. It moves no byte.
 """
 
 from __future__ import annotations

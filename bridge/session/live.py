@@ -206,7 +206,9 @@ class LiveSession:
         ahead = self._armed - now
         if ahead > _TIMER_SLACK:
             # All of the machine's times while there is little traffic; an acknowledgement is what is due soonest.
-            at = self.machine.timer() if ahead > SESSION_PROBE else self.machine.incoming.ack_due
+            at = self._next(now) if ahead > SESSION_PROBE else self.machine.incoming.ack_due
+            if at is not None and at <= now and self._blocked:
+                at = None  # the carrier could not send it just now, and sends it once it takes bytes again
             if at is not None and at < self._armed - _TIMER_SLACK:
                 self._timer_wake.set()
 
@@ -223,11 +225,19 @@ class LiveSession:
         if self.writing and (machine.outgoing.room or machine.over is not None):
             self.writing.unpark_all()
 
+    @property
+    def _blocked(self) -> bool:
+        active = self.active
+        return active is not None and active.blocked
+
+    def _next(self, now: float) -> float | None:
+        return self.machine.timer(blocked_at=now if self._blocked else None)
+
     async def run_timer(self) -> None:
         """The machine's clock; ends with the session."""
         while self.machine.over is None:
-            at = self.machine.timer()
             now = trio.current_time()
+            at = self._next(now)
             self._armed = now + 60.0 if at is None else max(at, now + 0.001)
             with trio.move_on_at(self._armed):
                 await self._timer_wake.wait()

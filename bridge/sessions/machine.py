@@ -1,8 +1,8 @@
 """One end of a session: which carrier it sends on, what it replays, when it needs another, when it is over.
 
 The I/O shell feeds it bytes of carriers and clock values and takes bytes and events. Carriers are known by their
-generation only. The dialling end attaches carriers, the accepting end is attached to (`session.frames` has the
-exchange). It knows no stream, no peer, no path; whether and where to move is decided elsewhere (`protocol.path`).
+generation only. The dialling end attaches carriers, the accepting end is attached to (`sessions.frames` has the
+exchange). It knows no stream, no peer, no path; whether and where to move is decided elsewhere (`reach.path`).
 """
 
 from __future__ import annotations
@@ -353,12 +353,14 @@ class Session:
         events = self._drained(carrier) if carrier is not None and carrier.end_sent else []
         return events if self.over is not None else [*events, *self._finished()]
 
-    def timer(self) -> float | None:
-        """When `tick` should be called next."""
+    def timer(self, *, blocked_at: float | None = None) -> float | None:
+        """When `tick` should be called next. `blocked_at`: the clock, while the active carrier takes nothing: what is
+        overdue then leaves as soon as it takes bytes again."""
         if self.over is not None:
             return None
         # Without a carrier there is nothing that an acknowledgement could leave on.
-        times = [] if self.incoming.ack_due is None or self.active is None else [self.incoming.ack_due]
+        due = None if self.active is None else self.incoming.ack_due
+        times = [] if due is None or (blocked_at is not None and due <= blocked_at) else [due]
         if self._starved_at is not None:
             times.append(self._starved_at + SESSION_RESUME_TIMEOUT)
         times += [self._deadline(carrier)[0] for carrier in self._carriers.values()]

@@ -95,6 +95,19 @@ def test_without_a_carrier_no_acknowledgement_is_due() -> None:
     assert due > wires.now
 
 
+def test_an_overdue_acknowledgement_does_not_wake_while_the_carrier_takes_nothing() -> None:
+    wires = joined()
+    wires.dialler.write(b"x", wires.now)
+    wires.flush("dialler", 1)
+    wires.deliver("dialler", 1)
+    due = wires.acceptor.incoming.ack_due
+    assert due is not None
+    assert wires.acceptor.timer(blocked_at=due - 0.001) == due  # it may take bytes again before that
+    blocked = wires.acceptor.timer(blocked_at=due)
+    assert blocked is not None
+    assert blocked > due
+
+
 def test_any_number_of_small_frames_one_after_another_may_come_ahead_of_their_turn() -> None:
     incoming = Incoming(Budget())
     for offset in range(1, 2 * SESSION_AHEAD_FRAMES):
