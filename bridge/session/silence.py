@@ -81,7 +81,8 @@ class SilenceCheck:
         for connection in silent:
             if connection.peer == peer or not alone:
                 connection.abort("SILENT")
-        if alone:
+        if alone or all(one.peer == peer for one in asked):
+            # Where nobody else is connected, its silence says nothing of the network either.
             self._disbelieve(peer)
         else:
             self._disbelieved.clear()

@@ -99,3 +99,15 @@ async def test_a_peer_that_cried_wolf_is_not_believed_for_a_while(autojump_clock
     assert fine.asked == 2
     await asked.ask(BUSY)  # others are believed meanwhile
     assert fine.asked == 3
+
+
+async def test_the_only_peer_starts_no_rounds_one_after_another(autojump_clock: MockClock) -> None:
+    first, again = Line(LOST, None), Line(LOST, 0.02)
+    network = Lines(first)
+    asked = SilenceCheck(cast(Any, network))
+    await asked.ask(LOST)
+    assert first.closed_for == "SILENT"
+    network.lines = (again,)
+    for _ in range(20):
+        await asked.ask(LOST)
+    assert again.asked == 0
