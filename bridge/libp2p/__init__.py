@@ -14,6 +14,11 @@ it has a swarm of its own, which punches.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+if find_spec("libp2p") is None:
+    raise ImportError("punchbridge.libp2p needs py-libp2p: pip install 'punchbridge[libp2p]'", name="libp2p")
+
 from punchbridge.libp2p.bridge import HostBridge, open_over
 
 __all__ = ["HostBridge", "open_over"]

@@ -92,10 +92,10 @@ class HostConnection:
             raise BrokenConnection(f"the connection to {peer_text(self.peer)} is gone ({self.close_reason})")
 
     async def open_stream(self, protocols: Sequence[str], *, lazy: bool = False) -> HostStream:
-        """Opens a stream and agrees on the first of `protocols` that the peer supports. `lazy` is taken for what the
-        other transports do with it: py-libp2p always waits for the answer.
+        """Opens a stream and agrees on the first of `protocols` that the peer supports.
 
-        Raises NegotiationFailed, ConnectionLost. Cancelling resets the stream.
+        `lazy` changes nothing: py-libp2p always waits for the peer's answer. Raises NegotiationFailed, ConnectionLost.
+        Cancelling resets the stream.
         """
         self.check_alive()
         net: Any = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import queue
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -174,3 +176,10 @@ async def test_nothing_of_the_bridge_stays_with_the_host() -> None:
             assert "/punchbridge/session/1.0.0" in stock.host.get_mux().get_protocols()
         assert set(stock.host.get_mux().get_protocols()) == before
         assert not [one for one in stock.host.get_network().notifees if "punchbridge" in type(one).__module__]
+
+
+def test_without_py_libp2p_the_import_says_what_to_install() -> None:
+    code = "import importlib.util as u; u.find_spec = lambda name, *_: None; import punchbridge.libp2p"
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'punchbridge[libp2p]'" in done.stderr
