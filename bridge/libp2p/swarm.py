@@ -22,10 +22,10 @@ from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of, without
 from punchbridge.config import Limits
 from punchbridge.errors import AddressError, BridgeError, Unreachable, WrongPeer
 from punchbridge.eventhub import EventHub
-from punchbridge.events import ConnectionClosed, ConnectionOpened
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.libp2p.connection import HostConnection
 from punchbridge.libp2p.stream import HostStream
+from punchbridge.swarm.news import closed, opened
 from punchbridge.swarm.registry import Registration, Registry
 from punchbridge.tasks.supervise import supervise
 
@@ -108,18 +108,7 @@ class HostSwarm:
             return known
         connection = self._connections[id(raw)] = HostConnection(raw, self._spawn)
         self._spawn("identify over py-libp2p", connection.ask_identify)
-        self.events.emit(
-            ConnectionOpened(
-                connection=connection.id,
-                peer=peer_text(connection.peer),
-                path=connection.path,
-                local=str(connection.local),
-                remote=str(connection.remote),
-                role=connection.role,
-                inbound=connection.inbound,
-                relay=None if connection.relay is None else peer_text(connection.relay),
-            )
-        )
+        self.events.emit(opened(connection))
         return connection
 
     def lost(self, raw: Any) -> None:
@@ -128,19 +117,7 @@ class HostSwarm:
         if connection is None:
             return
         connection.gone("CONNECTION_LOST")
-        self.events.emit(
-            ConnectionClosed(
-                connection=connection.id,
-                peer=peer_text(connection.peer),
-                path=connection.path,
-                local=str(connection.local),
-                remote=str(connection.remote),
-                role=connection.role,
-                reason=connection.close_reason,
-                bytes_sent=connection.bytes_sent,
-                bytes_received=connection.bytes_received,
-            )
-        )
+        self.events.emit(closed(connection))
 
     def connections(self, peer: PeerId | None = None) -> tuple[HostConnection, ...]:
         """A snapshot, oldest first."""

@@ -21,8 +21,8 @@ from punchbridge.errors import (
     SwarmStopped,
 )
 from punchbridge.eventhub import EventHub
-from punchbridge.events import ConnectionClosed, ConnectionOpened
-from punchbridge.identity import Identity, PeerId, peer_text
+from punchbridge.identity import Identity, PeerId
+from punchbridge.swarm.news import closed, opened
 from punchbridge.swarm.registry import Registration, Registry
 from punchbridge.swarm.table import ConnectionTable, Refusal, Ticket
 from punchbridge.swarm.watchers import Watchers
@@ -102,7 +102,7 @@ class Pool:
             await connection.run(self._on_stream, partial(self.registry.supported, relayed=relayed))
 
         try:
-            self._events.emit(_opened(connection))
+            self._events.emit(opened(connection))
             self.watchers.connected(connection)
             task_status.started()
             await supervise("a connection", work, connection.abort)
@@ -110,7 +110,7 @@ class Pool:
             connection.abort("STOPPED")
             self.table.remove(connection)
             del self._gone[connection.id]
-            self._events.emit(_closed(connection))
+            self._events.emit(closed(connection))
             self.watchers.disconnected(connection)
             gone.set()
 
@@ -165,31 +165,3 @@ class Pool:
         self._stopping = True
         for path in ("relay", "direct"):  # the goodbye on a circuit needs the connection to its relay
             await self.close(tuple(one for one in self.table.members() if one.path == path), "NORMAL")
-
-
-def _opened(connection: Connection) -> ConnectionOpened:
-    return ConnectionOpened(
-        connection=connection.id,
-        peer=peer_text(connection.peer),
-        path=connection.path,
-        local=str(connection.local),
-        remote=str(connection.remote),
-        role=connection.role,
-        inbound=connection.inbound,
-        relay=peer_text(connection.relay) if connection.relay is not None else None,
-        punched=connection.punched,
-    )
-
-
-def _closed(connection: Connection) -> ConnectionClosed:
-    return ConnectionClosed(
-        connection=connection.id,
-        peer=peer_text(connection.peer),
-        path=connection.path,
-        local=str(connection.local),
-        remote=str(connection.remote),
-        role=connection.role,
-        reason=connection.close_reason,
-        bytes_sent=connection.bytes_sent,
-        bytes_received=connection.bytes_received,
-    )

@@ -1,0 +1,79 @@
+"""What the events of a connection say, made from the connection in one place. It decides nothing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from punchbridge.addresses import Multiaddr
+from punchbridge.events import ConnectionClosed, ConnectionOpened, Path, Role
+from punchbridge.identity import PeerId, peer_text
+
+__all__ = ["closed", "opened"]
+
+
+class Connected(Protocol):
+    """The part of a connection that its events tell of."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def peer(self) -> PeerId: ...
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def local(self) -> Multiaddr: ...
+
+    @property
+    def remote(self) -> Multiaddr: ...
+
+    @property
+    def role(self) -> Role: ...
+
+    @property
+    def inbound(self) -> bool: ...
+
+    @property
+    def relay(self) -> PeerId | None: ...
+
+    @property
+    def punched(self) -> bool: ...
+
+    @property
+    def close_reason(self) -> str: ...
+
+    @property
+    def bytes_sent(self) -> int: ...
+
+    @property
+    def bytes_received(self) -> int: ...
+
+
+def opened(connection: Connected) -> ConnectionOpened:
+    return ConnectionOpened(
+        connection=connection.id,
+        peer=peer_text(connection.peer),
+        path=connection.path,
+        local=str(connection.local),
+        remote=str(connection.remote),
+        role=connection.role,
+        inbound=connection.inbound,
+        relay=peer_text(connection.relay) if connection.relay is not None else None,
+        punched=connection.punched,
+    )
+
+
+def closed(connection: Connected) -> ConnectionClosed:
+    return ConnectionClosed(
+        connection=connection.id,
+        peer=peer_text(connection.peer),
+        path=connection.path,
+        local=str(connection.local),
+        remote=str(connection.remote),
+        role=connection.role,
+        reason=connection.close_reason,
+        bytes_sent=connection.bytes_sent,
+        bytes_received=connection.bytes_received,
+    )
