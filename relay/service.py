@@ -1,7 +1,7 @@
 """The hop service: answers RESERVE and CONNECT, has circuits offered to their targets, joins the streams.
 
-The tables decide, this carries out (specs/relay/circuit-v2; rows R1 to R14 of the checklist). It reads no byte of a
-circuit and dials nobody: a target is reached on a connection that the target itself holds (R9).
+The tables decide, this carries out (specs/relay/circuit-v2; rules R1 to R14 of docs/wire-rules.md). It reads no byte
+of a circuit and dials nobody: a target is reached on a connection that the target itself holds (R9).
 """
 
 from __future__ import annotations

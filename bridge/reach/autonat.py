@@ -1,7 +1,7 @@
 """What an AutoNAT v2 server grants and dials, and what a client makes of the answers (specs autonat-v2.md).
 
 Pure: the server's dial-back and the client's check that it arrived on the tested address are made by the behaviour.
-Rule numbers (A1 to A11) are those of the checklist the tests are named after.
+The rules A1 to A11 stand in docs/wire-rules.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """AutoNAT v2 (specs autonat-v2.md): its messages as bytes and as values.
 
-What is decided from them stands in `punchbridge.reach.autonat`. Rule numbers (A1 to A11) are those of the checklist
-the tests are named after.
+What is decided from them stands in `punchbridge.reach.autonat`. The rules A1 to A11 stand in docs/wire-rules.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Identify: the message that two peers tell each other about themselves, and merging what arrives.
 
-specs/identify; rules I1 to I6 of the checklist. Pure: bytes in, values out. What arrives is a stranger's text, so
+specs/identify; rules I1 to I6 of docs/wire-rules.md. Pure: bytes in, values out. What arrives is a stranger's text, so
 it is bounded and stripped of control characters here, and no address in it is trusted.
 """
 

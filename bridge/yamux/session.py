@@ -2,7 +2,7 @@
 
 Parses and builds the frames, keeps the rules between them, GoAway and the timers. Payloads go straight into the
 stream's inbox, so that a whole read of the socket costs one call. Time is an argument, in seconds of any monotonic
-clock. Spec: libp2p/specs yamux; the rules Y1 to Y10 are the checklist rows of our wire reference.
+clock. Spec: libp2p/specs yamux; the rules Y1 to Y10 stand in docs/wire-rules.md.
 """
 
 from __future__ import annotations

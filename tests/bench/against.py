@@ -28,7 +28,6 @@ STARTS = {
     "listen": ("listen", "--json", *ANY),
     "expose": ("expose", "127.0.0.1:9", "--json", *ANY),
 }
-FASTER_IS_LESS = ("µs", "ms", "MiB")
 
 
 def run(*, tree: str, rounds: int, mib: int, echoes: int, calls: int) -> list[Table]:
@@ -139,7 +138,7 @@ def _start(table: Table, name: str, root: Path, arguments: tuple[str, ...]) -> N
 
 
 def _verdict(tables: list[Table]) -> str:
-    """The three least favourable ratios, each turned so that more is better."""
+    """The three least favourable ratios, each turned so that more is better; only rates are so by themselves."""
     found = []
     for table in tables:
         for column in table.columns:
@@ -151,7 +150,5 @@ def _verdict(tables: list[Table]) -> str:
                 and all(rows[0].values)
             ):
                 ratio = rows[0].ratio(rows[1])
-                less = any(unit in column.split() or f"{unit}/" in column for unit in FASTER_IS_LESS)
-                less = less or column in (rpc.CPU_CALL, CPU)
-                found.append((1 / ratio if less and "/s" not in column else ratio, f"{table.title}, {column}"))
+                found.append((ratio if column.endswith("/s") else 1 / ratio, f"{table.title}, {column}"))
     return "; ".join(f"{ratio:.2f} ({what})" for ratio, what in sorted(found)[:3])

@@ -1,4 +1,4 @@
-"""AutoNAT v2 without sockets (rows A1 to A11 of the checklist)."""
+"""AutoNAT v2 without sockets (A1 to A11 of docs/wire-rules.md)."""
 
 from __future__ import annotations
 

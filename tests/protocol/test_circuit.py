@@ -1,4 +1,4 @@
-"""Circuit v2 messages: the checklist rows that the codec decides, and any bytes."""
+"""Circuit v2 messages: the rules of docs/wire-rules.md that the codec decides, and any bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The DCUtR exchange (rows D1 to D16 of the checklist)."""
+"""The DCUtR exchange (D1 to D16 of docs/wire-rules.md)."""
 
 from __future__ import annotations
 

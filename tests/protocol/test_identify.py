@@ -1,4 +1,4 @@
-"""The identify message and ping exchange: checklist I1 to I6, and any bytes whatever."""
+"""The identify message and ping exchange: I1 to I6 of docs/wire-rules.md, and any bytes whatever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""multistream-select: MS1 to MS7 of the wire reference."""
+"""multistream-select: MS1 to MS7 of docs/wire-rules.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise: N1 to N9 of the wire reference, early muxers, tampering."""
+"""Noise: N1 to N9 of docs/wire-rules.md, early muxers, tampering."""
 
 from __future__ import annotations
 

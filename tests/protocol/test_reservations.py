@@ -1,4 +1,4 @@
-"""The relay's tables: reservations, circuits, access rules and rates, each row of the checklist that they decide."""
+"""The relay's tables: reservations, circuits, access rules and rates, by the rules of docs/wire-rules.md."""
 
 from __future__ import annotations
 

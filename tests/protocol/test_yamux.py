@@ -1,4 +1,4 @@
-"""Yamux, row by row of the wire reference (Y1 to Y3, Y7, Y8), ends, and any bytes at all."""
+"""Yamux, rule by rule of docs/wire-rules.md (Y1 to Y3, Y7, Y8), ends, and any bytes at all."""
 
 from __future__ import annotations
 

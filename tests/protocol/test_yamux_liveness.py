@@ -1,4 +1,4 @@
-"""Yamux pings, keepalive and GoAway (Y9, Y10 of the wire reference)."""
+"""Yamux pings, keepalive and GoAway (Y9, Y10 of docs/wire-rules.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Yamux windows (Y4 to Y6 of the wire reference): what is granted, when it grows, and what it keeps in memory."""
+"""Yamux windows (Y4 to Y6 of docs/wire-rules.md): what is granted, when it grows, and what it keeps in memory."""
 
 from __future__ import annotations
 

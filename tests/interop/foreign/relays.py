@@ -111,7 +111,7 @@ def identify(pool: Pool, relay: Peer, listener: Peer, dialer: Peer) -> str:
 
 
 def _is_socket(observed: str, relay: Peer) -> bool:
-    """The relay's own socket address told as the observed one (I2 of the wire checklist)."""
+    """The relay's own socket address told as the observed one (I2 of docs/wire-rules.md)."""
     return observed == relay.addr.split("/p2p/")[0]
 
 
