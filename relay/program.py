@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from punchbridge.addresses import Multiaddr, with_peer
-from punchbridge.config import Limits
+from punchbridge.config import Limits, Punch
 from punchbridge.eventhub import EventHub
 from punchbridge.events import NodeStarted
 from punchbridge.host.host import HostConfig, open_host
@@ -78,7 +78,7 @@ async def _serve(
         agent=config.agent,
         limits=replace(config.rooms, swarm=config.limits.swarm(config.rooms.swarm)),
         allow_private=config.allow_private,
-        punch=False,
+        punch=Punch(enabled=False),
         autonat=False,
         autonat_server=config.autonat,
         sessions=False,

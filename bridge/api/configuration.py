@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of
-from punchbridge.behaviours.dcutr import DcutrPolicy
 from punchbridge.config import Config, load
 from punchbridge.errors import AddressError, ConfigError
 from punchbridge.host.host import HostConfig
@@ -19,7 +18,6 @@ from punchbridge.identity import Identity, load_or_create
 
 if TYPE_CHECKING:
     from punchbridge.config.config import Key
-    from punchbridge.config.punch import Punch
 
 __all__ = ["configured", "host_config", "load_config"]
 
@@ -67,9 +65,8 @@ def host_config(config: Config, *, autonat: bool = True, autonat_server: bool = 
         announce=announce,
         agent=config.agent,
         allow_private=config.allow_private,
-        punch=config.punch.enabled,
+        punch=config.punch,
         sessions=config.sessions,
-        punch_policy=_policy(config.punch),
         autonat=autonat,
         autonat_server=autonat_server,
         limits=config.limits,
@@ -79,17 +76,6 @@ def host_config(config: Config, *, autonat: bool = True, autonat_server: bool = 
 
 def _identity(key: Key) -> Identity:
     return Identity.generate() if key is None else key if isinstance(key, Identity) else load_or_create(Path(key))
-
-
-def _policy(punch: Punch) -> DcutrPolicy:
-    return DcutrPolicy(
-        attempts=punch.attempts,
-        attempt_timeout=punch.attempt_timeout,
-        backoff=(punch.pause_least, punch.pause_most),
-        retry_first=punch.retry,
-        retry_max=punch.retry_most,
-        reversal=punch.reversal,
-    )
 
 
 def _multiaddr(addr: str | Multiaddr) -> Multiaddr:

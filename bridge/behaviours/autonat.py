@@ -19,7 +19,6 @@ from punchbridge.addresses import Multiaddr, Proto, endpoint_of, is_relayed, par
 from punchbridge.errors import ConnectionLost, ProtocolViolation, StreamReset
 from punchbridge.events import AutonatResult, ConnectionClosed, Event, Identified, ObservedAddress
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.autonat import AUTONAT_DATA_CHUNK, AUTONAT_MAX_DATA, AUTONAT_MESSAGE, AUTONAT_MIN_DATA
 from punchbridge.reach.autonat import Choice, DataMeter, Quota, Reachability, Refused, Tally, choose
 from punchbridge.reach.candidates import Scope, own_candidates
 from punchbridge.swarm.swarm import Swarm
@@ -58,8 +57,8 @@ class Autonat:
         self._outside = outside
         self._client = client
         self._server = server
-        self._tally = Tally()
-        self._quota = Quota()
+        self._tally = Tally(self._limits)
+        self._quota = Quota(self._limits)
         self._probes: dict[int, _Probe] = {}
         self._servers: dict[int, PeerId] = {}
         self._asked: dict[tuple[PeerId, str], float] = {}
@@ -106,7 +105,7 @@ class Autonat:
 
     def network_changed(self) -> None:
         """What servers found was about another place: it is forgotten, and they are asked anew."""
-        self._tally = Tally()
+        self._tally = Tally(self._limits)
         self._asked.clear()
         self._news.notify()
 
@@ -164,7 +163,8 @@ class Autonat:
         local_server = remote is not None and remote.kind in ("ip4", "ip6") and remote.ip.is_loopback
         listen = [addr for addr in self._swarm.listen_addrs() if not is_relayed(addr)]
         observed = self._swarm.observed.addresses(trio.current_time())
-        return own_candidates(observed, listen, self._scope(local_server))
+        most = self._swarm.config.limits.punch.candidates
+        return own_candidates(observed, listen, self._scope(local_server), most)
 
     async def _probe(self, server: Connection, addr: Multiaddr) -> None:
         """One request about one address; the tally and an event take the answer."""
@@ -195,7 +195,7 @@ class Autonat:
             with trio.fail_after(self._limits.control_timeout):
                 stream = await self._swarm.open_stream(server, [autonat.DIAL_REQUEST])
                 await write_message(stream, autonat.encode_request([_NOWHERE], secrets.randbits(64)))
-                autonat.decode_for_client(await read_message(stream, AUTONAT_MESSAGE))
+                autonat.decode_for_client(await read_message(stream, autonat.MAX_MESSAGE))
         except NETWORK_FAILURES as problem:
             _log.debug("AutoNAT at %s: no answer to a plain question either: %r", peer_text(server.peer), problem)
             return False
@@ -207,15 +207,15 @@ class Autonat:
     async def _ask(self, stream: Stream, probe: _Probe, nonce: int) -> Answer:
         await write_message(stream, autonat.encode_request([probe.addr], nonce))
         probe.asked = trio.current_time()
-        reply = autonat.decode_for_client(await read_message(stream, AUTONAT_MESSAGE))
+        reply = autonat.decode_for_client(await read_message(stream, autonat.MAX_MESSAGE))
         if isinstance(reply, DataDue):
             probe.asked = None
             left = reply.size
             while left > 0:
                 await write_message(stream, autonat.encode_data(left))
-                left -= AUTONAT_DATA_CHUNK
+                left -= autonat.DATA_CHUNK
             probe.asked = trio.current_time()
-            reply = autonat.decode_for_client(await read_message(stream, AUTONAT_MESSAGE))
+            reply = autonat.decode_for_client(await read_message(stream, autonat.MAX_MESSAGE))
         if isinstance(reply, DataDue):
             raise ProtocolViolation("AutoNAT: the server asks for dial data twice")
         if reply.status == "OK" and reply.index != 0:
@@ -241,7 +241,7 @@ class Autonat:
     async def _dialled_back(self, stream: Stream) -> None:
         """A server, under whatever identity (A5), brings a nonce; it counts when it came to the tested address."""
         with trio.fail_after(self._limits.dial_back_timeout):
-            probe = self._probes.get(autonat.decode_dial_back(await read_message(stream, AUTONAT_MESSAGE)))
+            probe = self._probes.get(autonat.decode_dial_back(await read_message(stream, autonat.MAX_MESSAGE)))
             if probe is None or not stream.connection.inbound or not self._came_to(probe.addr, stream.connection):
                 stream.reset()
                 return
@@ -269,7 +269,7 @@ class Autonat:
                 self._quota.release(peer)
 
     async def _decide(self, stream: Stream) -> Answer:
-        request = autonat.decode_for_server(await read_message(stream, AUTONAT_MESSAGE))
+        request = autonat.decode_for_server(await read_message(stream, autonat.MAX_MESSAGE))
         if not isinstance(request, Request):
             raise ProtocolViolation("AutoNAT: dial data before a request")
         client = endpoint_of(stream.connection.remote)
@@ -299,11 +299,11 @@ class Autonat:
 
     async def _collect_data(self, stream: Stream, choice: Choice) -> None:
         """A4: who makes us dial a stranger's IP pays more bytes than the dial costs."""
-        due = DataDue(choice.index, random.randint(AUTONAT_MIN_DATA, AUTONAT_MAX_DATA))
+        due = DataDue(choice.index, random.randint(autonat.MIN_DATA, autonat.MAX_DATA))
         await write_message(stream, autonat.encode_data_due(due))
         meter, paid = DataMeter(due.size), False
         while not paid:
-            size = autonat.decode_for_server(await read_message(stream, AUTONAT_MESSAGE))
+            size = autonat.decode_for_server(await read_message(stream, autonat.MAX_MESSAGE))
             if not isinstance(size, int):
                 raise ProtocolViolation("AutoNAT: a second request on one stream")
             paid = meter.receive(size)
@@ -334,7 +334,7 @@ async def _bring(connection: Connection, nonce: int) -> None:
     try:
         await write_message(stream, autonat.encode_dial_back(nonce))
         try:
-            autonat.decode_dial_back_response(await read_message(stream, AUTONAT_MESSAGE))
+            autonat.decode_dial_back_response(await read_message(stream, autonat.MAX_MESSAGE))
             await stream.aclose()
         except StreamReset:
             # rust-libp2p drops its stream right behind the answer. The nonce was there; go takes any end for the

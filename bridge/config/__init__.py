@@ -10,7 +10,9 @@ from __future__ import annotations
 from punchbridge.config.config import Config, Fields
 from punchbridge.config.limits import Limits
 from punchbridge.config.load import load
-from punchbridge.config.punch import Punch
+from punchbridge.config.nat import NatLimits
+from punchbridge.config.punch import Punch, PunchLimits
+from punchbridge.config.relay_client import RelayClientLimits
 from punchbridge.config.services import AutonatLimits, IdentifyLimits, PingLimits
 from punchbridge.config.swarm import SwarmLimits
 from punchbridge.config.times import Times
@@ -26,8 +28,11 @@ __all__ = [
     "IdentifyLimits",
     "Limits",
     "MuxedLimits",
+    "NatLimits",
     "PingLimits",
     "Punch",
+    "PunchLimits",
+    "RelayClientLimits",
     "SwarmLimits",
     "TcpLimits",
     "Times",

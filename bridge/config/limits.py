@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from punchbridge.config.nat import NatLimits
+from punchbridge.config.punch import PunchLimits
+from punchbridge.config.relay_client import RelayClientLimits
 from punchbridge.config.services import AutonatLimits, IdentifyLimits, PingLimits
 from punchbridge.config.swarm import SwarmLimits
 from punchbridge.config.transport import MuxedLimits, TcpLimits
@@ -33,3 +36,12 @@ class Limits(Checked):
 
     autonat: AutonatLimits = AutonatLimits()
     """Whether our addresses can be reached."""
+
+    nat: NatLimits = NatLimits()
+    """What is known of the NAT in front of us."""
+
+    relay_client: RelayClientLimits = RelayClientLimits()
+    """Reservations and circuits."""
+
+    punch: PunchLimits = PunchLimits()
+    """Hole punching."""

@@ -1,4 +1,7 @@
-"""What can be chosen about hole punching, and the bounds of it."""
+"""What can be chosen about hole punching, and the bounds of it.
+
+`Punch` is what an operator chooses; `PunchLimits` holds the bounds and the waits of its protocol and of its dials.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from punchbridge.config.values import Checked, Count, Seconds
 from punchbridge.errors import ConfigError
 
-__all__ = ["Punch"]
+__all__ = ["Punch", "PunchLimits"]
 
 RETRY_LEAST = 1.0
 """The shortest pause between runs that may be asked for: the peer bounds how often it answers."""
@@ -49,3 +52,104 @@ class Punch(Checked):
             raise ConfigError(f"pause_most is {self.pause_most:g} s; give at least pause_least, {self.pause_least:g} s")
         if self.retry_most < self.retry:
             object.__setattr__(self, "retry_most", self.retry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PunchLimits(Checked):
+    """DCUtR, the dials of an attempt, and what is kept between attempts."""
+
+    candidates: Count = 16
+    """Addresses of one CONNECT that are sent or dialled; go and rust send at most about 20."""
+
+    candidate_hosts: Count = 4
+    """Distinct IPs of one remote list: IPv4 and IPv6 of two uplinks. More would let a peer aim our dials."""
+
+    candidate_ports: Count = 4
+    """Ports of one IP in a remote list: observed, listening, and two predicted ones."""
+
+    identify_timeout: Seconds = 5.0
+    """Waiting for identify on the relayed connection: candidates and the peer's agent come with it."""
+
+    observed_timeout: Seconds = 2.0
+    """Waiting for the first observed address of our listening port before CONNECT; the relay tells it at once."""
+
+    exchange_timeout: Seconds = 10.0
+    """CONNECT, CONNECT, SYNC over the relay (rust: 10 s, go: 60 s)."""
+
+    reversal_head_start: Seconds = 0.3
+    """A dial to public addresses of the peer runs alone this long; then the exchange starts beside it."""
+
+    reversal_timeout: Seconds = 5.0
+    """Such a dial that has connected within its head start may finish its upgrade within this time."""
+
+    reversal_addresses: Count = 4
+    """Public addresses of the peer that are dialled before the exchange."""
+
+    redial_least: Seconds = 0.005
+    """The shortest time from a dial that was refused to the next."""
+
+    redial_most: Seconds = 0.060
+    """The longest such time. Each is drawn at random: a fixed pause locks both sides' phases (measured). A refusal that
+    took longer is followed by the next dial at once: with an ICMP-rejecting NAT each pause would be a trap for the
+    peer's SYN (measured)."""
+
+    dials: Count = 400
+    """Dials of one attempt, all candidates together: 5 s of redials to two of them, and no tool for a flood of SYNs."""
+
+    dial_hosts: Count = 1024
+    """Hosts whose dials are counted together, whatever number of peers names them: each gets `dials` in the time of an
+    attempt. Peer ids cost nothing, and many punches at once would make a flood for one victim all the same."""
+
+    sockets: Count = 8
+    """Sockets in upgrade at once in one attempt; a flood of accepted ones from the peer's IP is closed beyond it."""
+
+    socket_patience: Seconds = 1.5
+    """A TCP connection of a punch that has not finished its handshake after this and 4 relayed round trips is dropped
+    and dialled anew: a NAT may have lost track of it although connect() succeeded (measured: ICMP-rejecting NATs)."""
+
+    upgrade_grace: Seconds = 3.0
+    """A socket connected shortly before the attempt's deadline may finish its upgrade within this time."""
+
+    loser_grace: Seconds = 2.0
+    """The responder keeps the connections that the initiator did not choose this long; the initiator closes them."""
+
+    give_way: Seconds = 5.0
+    """After a refusal by a peer whose own exchange goes before ours: its CONNECT is on its way over another circuit."""
+
+    settle: Seconds = 0.5
+    """From the loss of a direct connection to the fallback event and the next punch: a peer that leaves closes its
+    connections one after another, and the relayed one's end needs a trip over the relay."""
+
+    kept_peers: Count = 32
+    """Peers whose dials are kept between two attempts; each holds a place among the punches that wait for accepted
+    sockets."""
+
+    keep_for_attempt: Seconds = 10.0
+    """Dials in the air wait this long for the next attempt: the peer's verdict (`limits.nat.observer_timeout`), a
+    pause, an exchange."""
+
+    keep_for_run: Seconds = 120.0
+    """After a run its dials stay for the next one if that comes within this time: so long the mappings that they have
+    opened let the peer's SYN in (conntrack: 120 s). One that meets the listener instead spoils the run (measured)."""
+
+    keep_margin: Seconds = 20.0
+    """From the end of the pause to the next run's dials: identify, the dial before the punch, an exchange."""
+
+    records: Count = 4096
+    """Peers whose punches are remembered (the last outcome, the pause after a failure) beside those with which
+    something is under way; those whose pause is over are forgotten first."""
+
+    exchanges_per_minute: Count = 12
+    """Answered on one relayed connection: four runs of three. More would let a peer keep our dials busy for ever."""
+
+    streams: Count = 32
+    """Inbound exchanges at once (go: 32)."""
+
+    streams_per_peer: Count = 2
+    """The same of one peer (go: 2)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.redial_most < self.redial_least:
+            least = f"at least redial_least, {self.redial_least:g} s"
+            raise ConfigError(f"redial_most is {self.redial_most:g} s; give {least}")

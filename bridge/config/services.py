@@ -105,3 +105,25 @@ class AutonatLimits(Checked):
 
     streams_per_peer: Count = 2
     """The same of one peer."""
+
+    requests_per_minute: Count = 60
+    """Requests that our server takes (go: 60)."""
+
+    requests_per_peer: Count = 12
+    """The same of one peer (go: 12)."""
+
+    requests_at_once: Count = 1
+    """Requests of one peer that are under way at the same time (go: 1)."""
+
+    data_requests_per_minute: Count = 12
+    """Requests that our server takes although the address is not the client's own, so that dial data is due
+    (go: 12)."""
+
+    confirmations: Count = 3
+    """Agreeing answers that settle an address beyond doubt; one decides already when no other server disagrees."""
+
+    stale: Seconds = 2400.0
+    """A server that is still there is asked again each `refresh`: a word older than this is of one that has gone."""
+
+    tracked: Count = 32
+    """Own addresses whose reachability is remembered."""

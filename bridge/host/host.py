@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 
 from punchbridge.addresses import Multiaddr, peer_of
 from punchbridge.behaviours.autonat import Autonat
-from punchbridge.behaviours.dcutr import Dcutr, DcutrPolicy
+from punchbridge.behaviours.dcutr import Dcutr
 from punchbridge.behaviours.identify import IdentifyService
 from punchbridge.behaviours.ping import PingService
 from punchbridge.behaviours.relay_client import RelayClient
-from punchbridge.config import Limits, Times
+from punchbridge.config import Limits, Punch, Times
 from punchbridge.errors import AddressError
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity
@@ -36,8 +36,8 @@ __all__ = ["Host", "HostConfig", "StreamHost", "open_host"]
 @dataclass(frozen=True)
 class HostConfig:
     """What a host is made of. `listen`: IP and TCP addresses to listen on; `relays`: relay addresses ending in
-    /p2p/ID where a reservation is kept; `punch`: register and run DCUtR, by `punch_policy`, else peers on circuits are
-    told no address that they could dial back; `autonat`: ask AutoNAT v2 servers about us; `autonat_server`: be one;
+    /p2p/ID where a reservation is kept; `punch`: how DCUtR runs, if it does; else peers on circuits are told no address
+    that they could dial back; `autonat`: ask AutoNAT v2 servers about us; `autonat_server`: be one;
     `sessions`: streams are sessions where the peer knows them; `allow_private`: announce, and punch to, private and
     loopback addresses; `limits`: the bounds of every room below; `times`: how long calls wait; `announce`: addresses
     that others are told beside those found."""
@@ -47,11 +47,10 @@ class HostConfig:
     relays: tuple[Multiaddr, ...] = ()
     agent: str = AGENT
     allow_private: bool = False
-    punch: bool = True
+    punch: Punch = field(default_factory=Punch)
     autonat: bool = True
     autonat_server: bool = False
     sessions: bool = True
-    punch_policy: DcutrPolicy = field(default_factory=DcutrPolicy)
     limits: Limits = field(default_factory=Limits)
     times: Times = field(default_factory=Times)
     announce: tuple[Multiaddr, ...] = ()
@@ -108,7 +107,7 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
     """
     settings = SwarmConfig(config.identity, config.agent, config.allow_private, config.limits, config.announce)
     async with open_swarm(settings, events) as swarm, flat_nursery() as nursery:
-        dcutr = Dcutr(swarm, config.punch_policy) if config.punch else None
+        dcutr = Dcutr(swarm, config.punch) if config.punch.enabled else None
         autonat = None
         if config.autonat or config.autonat_server:
             # Whoever asks the server is dialled by a stranger, from a port that nobody has seen (A8).
@@ -121,7 +120,7 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
             around = replace(around, verdict=dcutr.verdict)
         host = Host(
             swarm=swarm,
-            identify=IdentifyService(swarm, dial_back=config.punch),
+            identify=IdentifyService(swarm, dial_back=config.punch.enabled),
             ping=PingService(swarm),
             relay_client=relay_client,
             dcutr=dcutr,

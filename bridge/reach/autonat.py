@@ -11,24 +11,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from punchbridge.addresses import Multiaddr, Proto, decode, is_relayed, peer_of
+from punchbridge.config import AutonatLimits
 from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import PeerId
-from punchbridge.limits.autonat import (
-    AUTONAT_CONCURRENT_PER_PEER,
-    AUTONAT_CONFIRMATIONS,
-    AUTONAT_DATA_REQUESTS_PER_MINUTE,
-    AUTONAT_MAX_ADDRS,
-    AUTONAT_MAX_DATA,
-    AUTONAT_MAX_TRACKED,
-    AUTONAT_MIN_DATA,
-    AUTONAT_REQUESTS_PER_MINUTE,
-    AUTONAT_REQUESTS_PER_PEER,
-    AUTONAT_STALE,
-)
 from punchbridge.reach.candidates import Scope
 from punchbridge.reach.nat import endpoint_key
 from punchbridge.tasks.rates import Window
-from punchbridge.wire.autonat import SILENCE, Answer, Request
+from punchbridge.wire.autonat import MAX_ADDRS, MAX_DATA, MIN_DATA, SILENCE, Answer, Request
 
 __all__ = ["Choice", "DataMeter", "Quota", "Reachability", "Refused", "Tally", "choose"]
 
@@ -63,7 +52,7 @@ def choose(
     `client_ip`: the client's IP on this connection; `own`: our IPs, never dialled; `sources`: the IP versions and
     protocols that this machine can dial from.
     """
-    if not request.addrs or len(request.addrs) > AUTONAT_MAX_ADDRS:
+    if not request.addrs or len(request.addrs) > MAX_ADDRS:
         return Refused(Answer("E_REQUEST_REJECTED"), f"{len(request.addrs)} addresses")
     for index, raw in enumerate(request.addrs):
         addr = decode(raw)
@@ -79,7 +68,7 @@ class DataMeter:
     """Counts dial data (A4): only `data` counts, and the last message may be larger than what is left."""
 
     def __init__(self, due: int) -> None:
-        if not AUTONAT_MIN_DATA <= due <= AUTONAT_MAX_DATA:
+        if not MIN_DATA <= due <= MAX_DATA:
             raise ValueError(f"{due} bytes of dial data")
         self.left = due
 
@@ -94,14 +83,15 @@ class DataMeter:
 class Quota:
     """The server's limits (as go-libp2p): requests a minute in all and per peer, with data, and at once."""
 
-    def __init__(self) -> None:
-        self._requests = Window(AUTONAT_REQUESTS_PER_MINUTE, _WINDOW, per_key=AUTONAT_REQUESTS_PER_PEER)
-        self._data = Window(AUTONAT_DATA_REQUESTS_PER_MINUTE, _WINDOW)
+    def __init__(self, limits: AutonatLimits) -> None:
+        self._at_once = limits.requests_at_once
+        self._requests = Window(limits.requests_per_minute, _WINDOW, per_key=limits.requests_per_peer)
+        self._data = Window(limits.data_requests_per_minute, _WINDOW)
         self._active: dict[PeerId, int] = {}
 
     def admit(self, peer: PeerId, now: float) -> bool:
         """Counts one request; False when a limit is reached. Every True needs a `release`."""
-        if self._active.get(peer, 0) >= AUTONAT_CONCURRENT_PER_PEER or not self._requests.take(now, peer):
+        if self._active.get(peer, 0) >= self._at_once or not self._requests.take(now, peer):
             return False
         self._active[peer] = self._active.get(peer, 0) + 1
         return True
@@ -124,9 +114,10 @@ class _Score:
 
 class Tally:
     """What servers found out about each of our addresses: the newest answer of each server counts (A9), until it is
-    AUTONAT_STALE seconds old and others speak."""
+    `limits.stale` seconds old and others speak."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: AutonatLimits) -> None:
+        self._limits = limits
         self._scores: dict[str, _Score] = {}
 
     def record(self, addr: Multiaddr, server: PeerId, answer: Answer, *, nonce_seen: bool, now: float) -> bool:
@@ -152,14 +143,14 @@ class Tally:
             return False
         score = self._scores.pop(str(addr), None) or _Score()
         self._scores[str(addr)] = score
-        while len(self._scores) > AUTONAT_MAX_TRACKED:
+        while len(self._scores) > self._limits.tracked:
             del self._scores[next(iter(self._scores))]
         (score.private if good else score.public).pop(server, None)
         (score.public if good else score.private)[server] = now
         for side in (score.public, score.private):
-            for stale in [one for one, at in side.items() if now - at > AUTONAT_STALE]:
+            for stale in [one for one, at in side.items() if now - at > self._limits.stale]:
                 del side[stale]
-            while len(side) > AUTONAT_CONFIRMATIONS:
+            while len(side) > self._limits.confirmations:
                 del side[next(iter(side))]
         return True
 

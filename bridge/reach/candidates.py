@@ -6,7 +6,7 @@ LAN, or at a third party's hosts (no known implementation filters it). Pure; ope
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -23,13 +23,9 @@ from punchbridge.addresses import (
     peer_of,
     transport_of,
 )
+from punchbridge.config import PunchLimits
 from punchbridge.errors import AddressError
 from punchbridge.identity import PeerId
-from punchbridge.limits.punch import (
-    MAX_CANDIDATE_HOSTS,
-    MAX_CANDIDATE_PORTS,
-    MAX_CANDIDATES,
-)
 from punchbridge.reach.nat import endpoint_key
 
 __all__ = ["RULES", "Refusal", "RemoteCandidates", "Rule", "Scope", "filter_remote", "own_candidates"]
@@ -46,9 +42,11 @@ class Rule:
     """For each host."""
 
 
-RULES: Final[dict[str, Rule]] = {"tcp": Rule(MAX_CANDIDATE_HOSTS, MAX_CANDIDATE_PORTS)}
-"""The transports that are punched, by the name that `transport_of` gives. Candidates of others are neither offered nor
-dialled."""
+RULES: Final[Mapping[str, Callable[[PunchLimits], Rule]]] = {
+    "tcp": lambda limits: Rule(limits.candidate_hosts, limits.candidate_ports),
+}
+"""The transports that are punched, by the name that `transport_of` gives, each with its rule. Candidates of others are
+neither offered nor dialled."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,11 @@ def candidate_kind(ip: IPv4Address | IPv6Address) -> str:
     return host_kind(ip)
 
 
-def own_candidates(observed: Iterable[Multiaddr], listen: Iterable[Multiaddr], scope: Scope) -> tuple[Multiaddr, ...]:
-    """Our addresses for CONNECT: observed ones first, then listening ones that are reachable by their kind.
+def own_candidates(
+    observed: Iterable[Multiaddr], listen: Iterable[Multiaddr], scope: Scope, most: int
+) -> tuple[Multiaddr, ...]:
+    """Our addresses for CONNECT, `most` of them: observed ones first, then listening ones that are reachable by their
+    kind.
 
     Never a guess: a listening address counts only when its own IP is public (or of a kind the scope allows).
     """
@@ -115,33 +116,38 @@ def own_candidates(observed: Iterable[Multiaddr], listen: Iterable[Multiaddr], s
         endpoint = None if is_relayed(addr) or transport_of(addr) not in RULES else endpoint_key(addr)
         if endpoint is not None and endpoint.port and scope.allows(endpoint.ip):
             picked.setdefault(endpoint)
-    return tuple(map(addr_of, list(picked)[:MAX_CANDIDATES]))
+    return tuple(map(addr_of, list(picked)[:most]))
 
 
 def filter_remote(
-    raw: Sequence[bytes], *, peer: PeerId | None, own: Collection[Multiaddr], scope: Scope
+    raw: Sequence[bytes], *, peer: PeerId | None, own: Collection[Multiaddr], scope: Scope, limits: PunchLimits
 ) -> RemoteCandidates:
     """Filters the ObsAddrs of a CONNECT (D10, D12; address policy: docs/troubleshooting.md).
 
     Accepted are unicast addresses of a transport in RULES and of an allowed kind that are not ours, at most
-    MAX_CANDIDATES, and of each transport at most as many IPs and ports as its rule says. We cannot see the peer's own
-    IP through a relay; the low number of IPs and ports is what keeps a peer from scanning with our dials.
+    `limits.candidates`, and of each transport at most as many IPs and ports as its rule says. We cannot see the peer's
+    own IP through a relay; the low number of IPs and ports is what keeps a peer from scanning with our dials.
     """
     ours = {key for key in (endpoint_key(addr) for addr in own) if key is not None}
     accepted: dict[Endpoint, None] = {}
     refused: list[tuple[str, Refusal]] = []
     for item in raw:
         addr = decode(item)
-        judged = Refusal.MALFORMED if addr is None else _judge(addr, peer, ours, accepted, scope)
+        judged = Refusal.MALFORMED if addr is None else _judge(addr, peer, ours, accepted, scope, limits)
         if isinstance(judged, Endpoint):
             accepted[judged] = None
-        elif len(refused) < MAX_CANDIDATES:
+        elif len(refused) < limits.candidates:
             refused.append((item[:64].hex() if addr is None else str(addr), judged))
     return RemoteCandidates(tuple(map(addr_of, accepted)), tuple(refused))
 
 
 def _judge(
-    addr: Multiaddr, peer: PeerId | None, ours: set[Endpoint], accepted: Collection[Endpoint], scope: Scope
+    addr: Multiaddr,
+    peer: PeerId | None,
+    ours: set[Endpoint],
+    accepted: Collection[Endpoint],
+    scope: Scope,
+    limits: PunchLimits,
 ) -> Endpoint | Refusal:
     shape = _shape(addr, peer)
     if shape is not None:
@@ -155,7 +161,10 @@ def _judge(
         return Refusal.KIND
     if endpoint in ours:
         return Refusal.OWN
-    return _quota(endpoint, accepted, RULES[str(transport_of(addr))]) or endpoint
+    refusal = _quota(endpoint, accepted, RULES[str(transport_of(addr))](limits))
+    if refusal is None and len(accepted) >= limits.candidates:
+        refusal = Refusal.COUNT
+    return refusal or endpoint
 
 
 def _raw_ip(addr: Multiaddr) -> IPv4Address | IPv6Address:
@@ -181,6 +190,4 @@ def _quota(endpoint: Endpoint, accepted: Collection[Endpoint], rule: Rule) -> Re
     hosts = [item.host for item in accepted if item.proto == endpoint.proto]
     if endpoint.host not in hosts and len(set(hosts)) >= rule.hosts:
         return Refusal.HOSTS
-    if hosts.count(endpoint.host) >= rule.ports:
-        return Refusal.PORTS
-    return Refusal.COUNT if len(accepted) >= MAX_CANDIDATES else None
+    return Refusal.PORTS if hosts.count(endpoint.host) >= rule.ports else None

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from punchbridge.addresses import Endpoint, Multiaddr, Proto, addr_of, host_kind, is_relayed
+from punchbridge.config import NatLimits
 from punchbridge.identity import PeerId
-from punchbridge.limits.punch import MAX_OBSERVERS, STALE_OBSERVATION
 from punchbridge.reach.nat import MappingReport, Observation, classify, endpoint_key
 
 __all__ = ["ObservedAddresses"]
@@ -20,10 +20,11 @@ class ObservedAddresses:
     """What other peers see as the address of our listening port. One entry for each observer endpoint.
 
     Only observations from direct connections that use the listening port belong in here: the mapping of another
-    port is worthless for punching. Bounded by MAX_OBSERVERS; not safe for use from several threads.
+    port is worthless for punching. Bounded by `limits.observations`; not safe for use from several threads.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: NatLimits) -> None:
+        self._limits = limits
         self._entries: dict[tuple[str, int, Endpoint], Observation] = {}
 
     def record(
@@ -53,7 +54,7 @@ class ObservedAddresses:
         before = self._entries.pop(key, None)
         entry = Observation(observer, observer_port, observer_peer, here, seen, now, inbound=inbound)
         self._entries[key] = entry
-        if len(self._entries) > MAX_OBSERVERS:
+        if len(self._entries) > self._limits.observations:
             # Those who came by themselves go first: a crowd of them must not talk us out of our own address.
             del self._entries[
                 next((one for one, seen in self._entries.items() if seen.inbound), next(iter(self._entries)))
@@ -72,10 +73,10 @@ class ObservedAddresses:
         self._entries.clear()
 
     def current(self, now: float | None = None) -> tuple[Observation, ...]:
-        """Live observations newest first, then those that became stale less than STALE_OBSERVATION s ago; of either,
+        """Live observations newest first, then those that became stale less than `limits.stale` seconds ago; of either,
         those of observers that we dialled first."""
         entries = reversed(self._entries.values())
-        usable = [e for e in entries if e.stale_since is None or _recent(e.stale_since, now)]
+        usable = [e for e in entries if e.stale_since is None or self._recent(e.stale_since, now)]
         return tuple(sorted(usable, key=lambda entry: (entry.stale_since is not None, entry.inbound)))
 
     def addresses(self, now: float | None = None, *, chosen: bool = False) -> tuple[Multiaddr, ...]:
@@ -95,6 +96,5 @@ class ObservedAddresses:
         """The mapping in words, as events print it: unknown, none, endpoint-independent, address-dependent, ..."""
         return self.report(version, proto).mapping.value
 
-
-def _recent(stale_since: float, now: float | None) -> bool:
-    return now is None or now - stale_since <= STALE_OBSERVATION
+    def _recent(self, stale_since: float, now: float | None) -> bool:
+        return now is None or now - stale_since <= self._limits.stale

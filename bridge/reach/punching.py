@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
+from punchbridge.config import Punch, PunchLimits
 from punchbridge.events import Role
 from punchbridge.identity import PeerId
-from punchbridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE, DCUTR_SETTLE
 from punchbridge.verdict import TABLE, Code, Verdict, new_run
 
 __all__ = ["After", "Exchange", "PunchOutcome", "Punching", "Refusal", "Run", "Standing", "Start", "Wait"]
@@ -120,9 +120,9 @@ class After:
 class _Exchanges:
     """The exchanges that the peer opened on one circuit."""
 
+    recent: deque[float]
     count: int = 0
     run: int = 0
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=DCUTR_EXCHANGES_PER_MINUTE))
 
 
 class Punching:
@@ -133,23 +133,21 @@ class Punching:
 
     def __init__(
         self,
+        punch: Punch,
+        limits: PunchLimits,
         *,
-        attempts: int,
-        retry_first: float,
-        retry_max: float,
         gives_way: bool,
         number_run: Callable[[], int] = new_run,
     ) -> None:
         self.run: Run | None = None
         """What is under way, on either side: one at most with each peer (D14)."""
         self.last: PunchOutcome | None = None
-        self._attempts = attempts
-        self._retry_first = retry_first
-        self._retry_max = retry_max
+        self._punch = punch
+        self._limits = limits
         self._gives_way = gives_way
         self._number_run = number_run
         self._hold_until = 0.0
-        self._pause = retry_first
+        self._pause = punch.retry
         self._settle_until = 0.0
         self._direct = False
         self._exchanges: dict[int, _Exchanges] = {}
@@ -167,7 +165,7 @@ class Punching:
             # Time for the rest of the peer's connections to end too, and for its own punch to come first.
             self._direct = False
             self.release()
-            self._settle_until = now + DCUTR_SETTLE + jitter
+            self._settle_until = now + self._limits.settle + jitter
         if standing.inbound is None:
             return Wait("NO_CIRCUIT")
         if self.run is not None:
@@ -187,7 +185,7 @@ class Punching:
 
     def release(self) -> None:
         """Ends the pause after failures: the next one begins small again."""
-        self._hold_until, self._pause = 0.0, self._retry_first
+        self._hold_until, self._pause = 0.0, self._punch.retry
 
     def supported(self) -> None:
         """The peer tells that it speaks DCUtR. That ends the pause of a peer that refused: go's handler comes with its
@@ -212,16 +210,18 @@ class Punching:
         run = self.run
         if run is not None and run.side == "initiator" and run.exchanging and not self._gives_way:
             return Refusal("BUSY")
-        counted = self._exchanges.setdefault(circuit, _Exchanges())
+        counted = self._exchanges.get(circuit)
+        if counted is None:
+            counted = self._exchanges[circuit] = _Exchanges(deque(maxlen=self._limits.exchanges_per_minute))
         if len(counted.recent) == counted.recent.maxlen and now - counted.recent[0] < 60.0:
             return Refusal("RATE")
         counted.count += 1
         counted.recent.append(now)
-        runs_before, attempt = divmod(counted.count - 1, self._attempts)
+        runs_before, attempt = divmod(counted.count - 1, self._punch.attempts)
         if attempt == 0:
             counted.run = self._number_run()
         self.run = Run(counted.run, "responder")
-        pause = min(self._retry_first * 2.0 ** min(runs_before, _DOUBLINGS), self._retry_max)
+        pause = min(self._punch.retry * 2.0 ** min(runs_before, _DOUBLINGS), self._punch.retry_most)
         return Exchange(self.run, counted.count, attempt + 1, pause)
 
     def yields(self, *, dialled: bool) -> bool:
@@ -257,10 +257,10 @@ class Punching:
         if outcome is not None and code is None:
             self.release()
         if code is None or run.side == "responder":
-            self._settle_until = now + DCUTR_SETTLE + jitter
+            self._settle_until = now + self._limits.settle + jitter
         elif code not in _NO_FAULT_OF_THE_PUNCH:
-            self._hold_until = now + (pause if TABLE[code].retry else self._retry_max)
-            self._pause = min(2 * pause, self._retry_max)
+            self._hold_until = now + (pause if TABLE[code].retry else self._punch.retry_most)
+            self._pause = min(2 * pause, self._punch.retry_most)
         if outcome is not None and code is not None and outcome.final:
             return After("for the next run", pause, fallback=not direct)
         over = outcome is None or outcome.final or code is Code.CANCELLED

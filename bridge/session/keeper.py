@@ -80,7 +80,8 @@ def _told(host: Around, route: Route, listen: tuple[Multiaddr, ...]) -> list[Mul
     first = None if route.addr is None else endpoint_of(route.addr)
     here = first is not None and first.kind in ("ip4", "ip6") and first.ip.is_loopback
     scope = Scope(swarm.config.allow_private, swarm.config.allow_private and here)
-    allowed = filter_remote(raw, peer=None, own=swarm.listen_addrs(), scope=scope).accepted
+    limits = swarm.config.limits.punch
+    allowed = filter_remote(raw, peer=None, own=swarm.listen_addrs(), scope=scope, limits=limits).accepted
     return [
         with_peer(addr, route.peer)
         for addr, circuit in circuits.items()

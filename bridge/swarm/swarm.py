@@ -72,7 +72,7 @@ class Swarm:
         self.events = events
         self.identity = config.identity
         self.peer: PeerId = config.identity.peer_id
-        self.observed = ObservedAddresses()
+        self.observed = ObservedAddresses(config.limits.nat)
         self.announcements = Announcements(self.peer, config.allow_private, config.announce)
         changed = self.announcements.revision.notify
         self.registry = Registry(changed)

@@ -7,23 +7,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from punchbridge._pb.punchbridge.autonat.v2 import autonat_pb2 as pb
 from punchbridge.addresses import Multiaddr
 from punchbridge.errors import ProtocolViolation
-from punchbridge.limits.autonat import (
-    AUTONAT_DATA_CHUNK,
-    AUTONAT_MAX_ADDRS,
-    AUTONAT_MAX_DATA,
-    AUTONAT_MESSAGE,
-)
 
-__all__ = ["DIAL_BACK", "DIAL_REQUEST", "SILENCE", "Answer", "DataDue", "Request"]
+__all__ = [
+    "DATA_CHUNK",
+    "DIAL_BACK",
+    "DIAL_REQUEST",
+    "MAX_ADDRS",
+    "MAX_DATA",
+    "MAX_MESSAGE",
+    "MIN_DATA",
+    "SILENCE",
+    "Answer",
+    "DataDue",
+    "Request",
+]
 
 DIAL_REQUEST = "/libp2p/autonat/2/dial-request"
 DIAL_BACK = "/libp2p/autonat/2/dial-back"
+
+MAX_MESSAGE: Final = 8192
+"""One message, length prefix not counted: a DialRequest of 50 addresses (go: 8192)."""
+
+MAX_ADDRS: Final = 50
+"""Addresses of one DialRequest; go's server refuses more."""
+
+MIN_DATA: Final = 30_000
+MAX_DATA: Final = 100_000
+"""Bytes that a client pays before a dial to an IP that is not its own (specs/autonat: 30 000 to 100 000). A client
+refuses a larger demand."""
+
+DATA_CHUNK: Final = 4096
+"""Bytes of one DialDataResponse (specs/autonat)."""
 
 _STATUS = {0: "E_INTERNAL_ERROR", 100: "E_REQUEST_REJECTED", 101: "E_DIAL_REFUSED", 200: "OK"}
 _DIAL_STATUS = {0: "UNUSED", 100: "E_DIAL_ERROR", 101: "E_DIAL_BACK_ERROR", 200: "OK"}
@@ -59,7 +80,7 @@ class DataDue:
 
 
 def encode_request(addrs: Sequence[Multiaddr], nonce: int) -> bytes:
-    raw = [addr.to_bytes() for addr in addrs[:AUTONAT_MAX_ADDRS]]
+    raw = [addr.to_bytes() for addr in addrs[:MAX_ADDRS]]
     return _bytes(pb.Message(dial_request=pb.DialRequest(addrs=raw, nonce=nonce)))
 
 
@@ -77,8 +98,8 @@ def encode_data_due(due: DataDue) -> bytes:
 
 
 def encode_data(size: int) -> bytes:
-    """One DialDataResponse with min(size, 4096) bytes."""
-    return _bytes(pb.Message(dial_data_response=pb.DialDataResponse(data=bytes(min(size, AUTONAT_DATA_CHUNK)))))
+    """One DialDataResponse with min(size, DATA_CHUNK) bytes."""
+    return _bytes(pb.Message(dial_data_response=pb.DialDataResponse(data=bytes(min(size, DATA_CHUNK)))))
 
 
 def encode_dial_back(nonce: int) -> bytes:
@@ -117,7 +138,7 @@ def decode_for_server(data: bytes) -> Request | int:
 
 
 def decode_for_client(data: bytes) -> Answer | DataDue:
-    """A DialResponse or a DialDataRequest. Raises ProtocolViolation, also for a demand above AUTONAT_MAX_DATA.
+    """A DialResponse or a DialDataRequest. Raises ProtocolViolation, also for a demand above MAX_DATA.
 
     Status codes that the specification does not know are reported as UNKNOWN, for the tally to discard (A7).
     """
@@ -129,15 +150,15 @@ def decode_for_client(data: bytes) -> Answer | DataDue:
         return Answer(status, int(response.addr_idx), _DIAL_STATUS.get(response.dial_status, "UNKNOWN"))
     if kind == "dial_data_request":
         due = DataDue(int(message.dial_data_request.addr_idx), int(message.dial_data_request.num_bytes))
-        if due.size > AUTONAT_MAX_DATA:
-            raise ProtocolViolation(f"AutoNAT: the server wants {due.size} bytes; at most {AUTONAT_MAX_DATA} are given")
+        if due.size > MAX_DATA:
+            raise ProtocolViolation(f"AutoNAT: the server wants {due.size} bytes; at most {MAX_DATA} are given")
         return due
     raise ProtocolViolation(f"AutoNAT: {kind} sent to a client")
 
 
 def _bounded(data: bytes) -> bytes:
-    if len(data) > AUTONAT_MESSAGE:
-        raise ProtocolViolation(f"an AutoNAT message of {len(data)} bytes; at most {AUTONAT_MESSAGE} are allowed")
+    if len(data) > MAX_MESSAGE:
+        raise ProtocolViolation(f"an AutoNAT message of {len(data)} bytes; at most {MAX_MESSAGE} are allowed")
     return data
 
 

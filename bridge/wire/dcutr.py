@@ -19,7 +19,6 @@ from google.protobuf.message import DecodeError
 from punchbridge.addresses import Multiaddr
 from punchbridge.errors import ProtocolViolation
 from punchbridge.events import Role
-from punchbridge.limits.punch import MAX_CANDIDATES
 from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.wire.messages import HolePunch
 
@@ -53,13 +52,14 @@ class Schedule:
 
 
 def encode_connect(addrs: Sequence[Multiaddr]) -> bytes:
-    """CONNECT with our candidates, at most MAX_CANDIDATES, always within MAX_MESSAGE bytes."""
+    """CONNECT with our candidates, the first of them that fit into MAX_MESSAGE bytes."""
     message = HolePunch(type=HolePunch.CONNECT)
-    for addr in addrs[:MAX_CANDIDATES]:
+    for addr in addrs:
         message.ObsAddrs.append(addr.to_bytes())
+        if message.ByteSize() > MAX_MESSAGE:
+            message.ObsAddrs.pop()
+            break
     data: bytes = message.SerializeToString()
-    if len(data) > MAX_MESSAGE:
-        raise ValueError(f"a CONNECT of {len(data)} bytes")
     return data
 
 

@@ -7,24 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchbridge.addresses import Proto, parse, tcp_addr
+from punchbridge.config import AutonatLimits
 from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import Identity
-from punchbridge.limits.autonat import (
-    AUTONAT_DATA_CHUNK,
-    AUTONAT_DATA_REQUESTS_PER_MINUTE,
-    AUTONAT_MAX_ADDRS,
-    AUTONAT_MAX_DATA,
-    AUTONAT_MESSAGE,
-    AUTONAT_MIN_DATA,
-    AUTONAT_REQUESTS_PER_MINUTE,
-    AUTONAT_REQUESTS_PER_PEER,
-    AUTONAT_STALE,
-)
 from punchbridge.reach.autonat import Choice, DataMeter, Quota, Refused, Tally, choose
 from punchbridge.reach.candidates import Scope
 from punchbridge.wire import autonat
-from punchbridge.wire.autonat import SILENCE, Answer, DataDue, Request
+from punchbridge.wire.autonat import (
+    DATA_CHUNK,
+    MAX_ADDRS,
+    MAX_DATA,
+    MAX_MESSAGE,
+    MIN_DATA,
+    SILENCE,
+    Answer,
+    DataDue,
+    Request,
+)
 
+LIMITS = AutonatLimits()
 PEERS = [Identity.generate().peer_id for _ in range(6)]
 PUBLIC = parse("/ip4/11.1.0.2/tcp/4001")
 
@@ -46,7 +47,7 @@ def test_request_and_answers_survive_the_wire() -> None:
     for answer in (Answer("OK", 3, "E_DIAL_BACK_ERROR"), Answer("E_DIAL_REFUSED"), Answer("E_INTERNAL_ERROR")):
         assert autonat.decode_for_client(autonat.encode_answer(answer)) == answer
     assert autonat.decode_for_client(autonat.encode_data_due(DataDue(2, 30_000))) == DataDue(2, 30_000)
-    assert autonat.decode_for_server(autonat.encode_data(10**6)) == AUTONAT_DATA_CHUNK
+    assert autonat.decode_for_server(autonat.encode_data(10**6)) == DATA_CHUNK
     assert autonat.decode_dial_back(autonat.encode_dial_back(5)) == 5
     autonat.decode_dial_back_response(autonat.encode_dial_back_response())
 
@@ -82,7 +83,7 @@ def test_nothing_private_relayed_or_foreign_to_tcp_is_dialled(text: str) -> None
 def test_a_missing_ip_version_own_addresses_and_bad_counts_are_refused() -> None:
     assert isinstance(pick("/ip6/2600::1/tcp/1", sources=((4, "tcp"),)), Refused)
     assert isinstance(pick("/ip4/11.1.0.2/tcp/4001", own=("11.1.0.2",)), Refused)
-    for count in (0, AUTONAT_MAX_ADDRS + 1):
+    for count in (0, MAX_ADDRS + 1):
         refused = pick(*["/ip4/11.1.0.2/tcp/4001"] * count)
         assert isinstance(refused, Refused)
         assert refused.answer.status == "E_REQUEST_REJECTED"
@@ -90,45 +91,45 @@ def test_a_missing_ip_version_own_addresses_and_bad_counts_are_refused() -> None
 
 
 def test_dial_data_counts_data_only_and_takes_an_oversized_last_message() -> None:
-    meter = DataMeter(AUTONAT_MIN_DATA)
-    assert not meter.receive(AUTONAT_MIN_DATA - 1)
+    meter = DataMeter(MIN_DATA)
+    assert not meter.receive(MIN_DATA - 1)
     assert meter.receive(4096)
     with pytest.raises(ProtocolViolation):
-        DataMeter(AUTONAT_MIN_DATA).receive(0)
-    for size in (0, AUTONAT_MIN_DATA - 1, AUTONAT_MAX_DATA + 1):
+        DataMeter(MIN_DATA).receive(0)
+    for size in (0, MIN_DATA - 1, MAX_DATA + 1):
         with pytest.raises(ValueError, match="dial data"):
             DataMeter(size)
 
 
 def test_a_client_does_not_pay_more_than_the_maximum() -> None:
     with pytest.raises(ProtocolViolation, match="100001"):
-        autonat.decode_for_client(autonat.encode_data_due(DataDue(0, AUTONAT_MAX_DATA + 1)))
+        autonat.decode_for_client(autonat.encode_data_due(DataDue(0, MAX_DATA + 1)))
 
 
 def test_quota_per_peer_at_once_in_all_and_with_data() -> None:
-    quota = Quota()
+    quota = Quota(LIMITS)
     assert quota.admit(PEERS[0], 0.0)
     assert not quota.admit(PEERS[0], 0.0), "one at a time"
     quota.release(PEERS[0])
-    for _ in range(AUTONAT_REQUESTS_PER_PEER - 1):
+    for _ in range(LIMITS.requests_per_peer - 1):
         assert quota.admit(PEERS[0], 1.0)
         quota.release(PEERS[0])
     assert not quota.admit(PEERS[0], 2.0)
-    admitted = AUTONAT_REQUESTS_PER_PEER
+    admitted = LIMITS.requests_per_peer
     for peer in PEERS[1:]:
         while quota.admit(peer, 2.0):
             quota.release(peer)
             admitted += 1
-    assert admitted == AUTONAT_REQUESTS_PER_MINUTE
+    assert admitted == LIMITS.requests_per_minute
     assert quota.admit(PEERS[0], 60.0), "the window moved on"
-    assert [quota.admit_data(0.0) for _ in range(AUTONAT_DATA_REQUESTS_PER_MINUTE + 1)].count(True) == (
-        AUTONAT_DATA_REQUESTS_PER_MINUTE
+    assert [quota.admit_data(0.0) for _ in range(LIMITS.data_requests_per_minute + 1)].count(True) == (
+        LIMITS.data_requests_per_minute
     )
     assert quota.admit_data(60.0)
 
 
 def test_tally_trusts_the_nonce_and_the_majority() -> None:
-    tally = Tally()
+    tally = Tally(LIMITS)
     good, bad = Answer("OK", 0, "OK"), Answer("OK", 0, "E_DIAL_ERROR")
     assert not tally.record(PUBLIC, PEERS[0], good, nonce_seen=False, now=0.0)
     assert tally.reachability(PUBLIC) == ("unknown", 0)
@@ -151,17 +152,17 @@ def test_tally_trusts_the_nonce_and_the_majority() -> None:
 
 
 def test_the_word_of_a_server_that_has_gone_does_not_hold_for_ever() -> None:
-    tally = Tally()
+    tally = Tally(LIMITS)
     good, bad = Answer("OK", 0, "OK"), Answer("OK", 0, "E_DIAL_ERROR")
     assert tally.record(PUBLIC, PEERS[0], good, nonce_seen=True, now=0.0)
-    assert tally.record(PUBLIC, PEERS[1], bad, nonce_seen=False, now=AUTONAT_STALE)
+    assert tally.record(PUBLIC, PEERS[1], bad, nonce_seen=False, now=LIMITS.stale)
     assert tally.reachability(PUBLIC) == ("unknown", 0)
-    assert tally.record(PUBLIC, PEERS[1], bad, nonce_seen=False, now=AUTONAT_STALE + 1.0)
+    assert tally.record(PUBLIC, PEERS[1], bad, nonce_seen=False, now=LIMITS.stale + 1.0)
     assert tally.reachability(PUBLIC) == ("private", 1)
 
 
 def test_silence_says_nothing_against_the_word_of_another_server() -> None:
-    tally = Tally()
+    tally = Tally(LIMITS)
     assert tally.record(PUBLIC, PEERS[0], Answer("OK", 0, "OK"), nonce_seen=True, now=0.0)
     assert not tally.record(PUBLIC, PEERS[1], SILENCE, nonce_seen=False, now=1.0)
     assert tally.reachability(PUBLIC) == ("public", 1)
@@ -182,13 +183,13 @@ def test_silence_says_nothing_against_the_word_of_another_server() -> None:
     ],
 )
 def test_an_answer_that_says_nothing_changes_nothing(answer: Answer) -> None:
-    tally = Tally()
+    tally = Tally(LIMITS)
     assert not tally.record(PUBLIC, PEERS[0], answer, nonce_seen=True, now=0.0)
     assert tally.overall() == "unknown"
 
 
 def test_silence_is_a_dial_in_vain_unless_the_nonce_came() -> None:
-    tally = Tally()
+    tally = Tally(LIMITS)
     assert not tally.record(PUBLIC, PEERS[0], SILENCE, nonce_seen=True, now=0.0)
     assert tally.reachability(PUBLIC) == ("unknown", 0)
     assert tally.record(PUBLIC, PEERS[0], SILENCE, nonce_seen=False, now=0.0)
@@ -208,7 +209,7 @@ def test_messages_of_the_wrong_side_and_oversized_ones_are_refused() -> None:
         autonat.decode_for_server(autonat.encode_answer(Answer("OK")))
     for decode in (autonat.decode_for_server, autonat.decode_for_client, autonat.decode_dial_back):
         with pytest.raises(ProtocolViolation):
-            decode(bytes(AUTONAT_MESSAGE + 1))
+            decode(bytes(MAX_MESSAGE + 1))
 
 
 @given(st.binary(max_size=200))

@@ -7,17 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchbridge.addresses import Multiaddr, is_relayed, parse, tcp_addr
+from punchbridge.config import NatLimits, PunchLimits
 from punchbridge.identity import Identity
-from punchbridge.limits.punch import (
-    MAX_CANDIDATE_HOSTS,
-    MAX_CANDIDATE_PORTS,
-    MAX_CANDIDATES,
-    MAX_OBSERVERS,
-    STALE_OBSERVATION,
-)
-from punchbridge.reach.candidates import Refusal, Scope, filter_remote, own_candidates
+from punchbridge.reach.candidates import Refusal, RemoteCandidates, Scope, filter_remote, own_candidates
 from punchbridge.reach.observed import ObservedAddresses
 
+LIMITS = PunchLimits()
+NAT = NatLimits()
 PEER = Identity.generate().peer_id
 OTHER = Identity.generate().peer_id
 STRICT = Scope()
@@ -25,8 +21,12 @@ LAN = Scope(private=True)
 MACHINE = Scope(private=True, loopback=True)
 
 
+def filtered(raw: list[bytes], scope: Scope = STRICT, own: tuple[Multiaddr, ...] = ()) -> RemoteCandidates:
+    return filter_remote(raw, peer=PEER, own=own, scope=scope, limits=LIMITS)
+
+
 def judge(text: str, scope: Scope = STRICT, own: tuple[str, ...] = ()) -> Refusal | None:
-    result = filter_remote([parse(text).to_bytes()], peer=PEER, own=[parse(o) for o in own], scope=scope)
+    result = filtered([parse(text).to_bytes()], scope, tuple(map(parse, own)))
     assert len(result.accepted) + len(result.refused) == 1
     return result.refused[0][1] if result.refused else None
 
@@ -89,9 +89,9 @@ def test_our_own_addresses_are_never_dialled() -> None:
 def test_a_scan_list_is_cut_down() -> None:
     hosts = [tcp_addr(f"11.9.0.{n}", 4001).to_bytes() for n in range(1, 200)]
     ports = [tcp_addr("11.9.0.1", n).to_bytes() for n in range(1, 200)]
-    assert len(filter_remote(hosts, peer=PEER, own=(), scope=STRICT).accepted) == MAX_CANDIDATE_HOSTS
-    assert len(filter_remote(ports, peer=PEER, own=(), scope=STRICT).accepted) == MAX_CANDIDATE_PORTS
-    twice = filter_remote(ports[:1] * 2, peer=PEER, own=(), scope=STRICT)
+    assert len(filtered(hosts).accepted) == LIMITS.candidate_hosts
+    assert len(filtered(ports).accepted) == LIMITS.candidate_ports
+    twice = filtered(ports[:1] * 2)
     assert (len(twice.accepted), twice.refused[0][1]) == (1, Refusal.DUPLICATE)
 
 
@@ -103,12 +103,12 @@ _addrs = st.one_of(
 
 @given(st.lists(_addrs, max_size=80), st.sampled_from([STRICT, LAN, MACHINE]))
 def test_any_list_is_filtered_to_a_bounded_one_of_allowed_addresses(raw: list[bytes], scope: Scope) -> None:
-    result = filter_remote(raw, peer=PEER, own=(), scope=scope)
-    assert len(result.accepted) <= MAX_CANDIDATES
-    assert len(result.refused) <= MAX_CANDIDATES
+    result = filtered(raw, scope)
+    assert len(result.accepted) <= LIMITS.candidates
+    assert len(result.refused) <= LIMITS.candidates
     assert len(set(result.accepted)) == len(result.accepted)
     for addr in result.accepted:
-        again = filter_remote([addr.to_bytes()], peer=PEER, own=(), scope=scope)
+        again = filtered([addr.to_bytes()], scope)
         assert again.accepted == (addr,)
         assert not is_relayed(addr)
 
@@ -116,11 +116,12 @@ def test_any_list_is_filtered_to_a_bounded_one_of_allowed_addresses(raw: list[by
 def test_own_candidates_observed_first_then_public_listening_ones_never_a_guess() -> None:
     observed = [parse("/ip4/11.1.0.2/tcp/30001")]
     listen = [parse(t) for t in ("/ip4/192.168.1.5/tcp/4001", "/ip6/2600::5/tcp/4001", "/ip4/127.0.0.1/tcp/4001")]
-    strict = own_candidates(observed, listen, STRICT)
+    strict = own_candidates(observed, listen, STRICT, 16)
     assert strict == (parse("/ip4/11.1.0.2/tcp/30001"), parse("/ip6/2600::5/tcp/4001"))
-    assert parse("/ip4/192.168.1.5/tcp/4001") in own_candidates(observed, listen, LAN)
-    assert own_candidates([], [parse("/ip4/0.0.0.0/tcp/4001")], MACHINE) == ()
-    assert own_candidates([parse("/ip4/11.1.0.2/tcp/0")], [], MACHINE) == ()
+    assert parse("/ip4/192.168.1.5/tcp/4001") in own_candidates(observed, listen, LAN, 16)
+    assert own_candidates(observed, listen, STRICT, 1) == (parse("/ip4/11.1.0.2/tcp/30001"),)
+    assert own_candidates([], [parse("/ip4/0.0.0.0/tcp/4001")], MACHINE, 16) == ()
+    assert own_candidates([parse("/ip4/11.1.0.2/tcp/0")], [], MACHINE, 16) == ()
 
 
 def record(book: ObservedAddresses, observer: str, observed: str, now: float, local: str = "/ip4/10.1.0.2/tcp/4001"):
@@ -128,7 +129,7 @@ def record(book: ObservedAddresses, observer: str, observed: str, now: float, lo
 
 
 def test_observed_addresses_newest_first_and_each_once() -> None:
-    book = ObservedAddresses()
+    book = ObservedAddresses(NAT)
     assert record(book, "11.0.0.10", "/ip4/11.1.0.2/tcp/30001", 1.0) is not None
     assert record(book, "11.0.0.10", "/ip4/11.1.0.2/tcp/30001", 2.0) is None
     assert record(book, "11.0.0.20", "/ip4/11.1.0.2/tcp/30002", 3.0) is not None
@@ -150,20 +151,20 @@ def test_observed_addresses_newest_first_and_each_once() -> None:
     ],
 )
 def test_an_unusable_observation_is_not_taken(text: str) -> None:
-    assert record(ObservedAddresses(), "11.0.0.10", text, 1.0) is None
+    assert record(ObservedAddresses(NAT), "11.0.0.10", text, 1.0) is None
 
 
 def test_a_circuit_is_no_observation() -> None:
     text = f"/ip4/11.0.0.10/tcp/4001/p2p/{OTHER}/p2p-circuit"
-    assert record(ObservedAddresses(), "11.0.0.10", text, 1.0) is None
+    assert record(ObservedAddresses(NAT), "11.0.0.10", text, 1.0) is None
 
 
 def test_a_mapping_outlives_its_connection_for_a_while_and_then_goes() -> None:
-    book = ObservedAddresses()
+    book = ObservedAddresses(NAT)
     record(book, "11.0.0.10", "/ip4/11.1.0.2/tcp/30001", 1.0)
     book.forget(observer_peer=PEER, observer="11.0.0.10", now=10.0)
-    assert book.addresses(10.0 + STALE_OBSERVATION) == (parse("/ip4/11.1.0.2/tcp/30001"),)
-    assert book.addresses(10.1 + STALE_OBSERVATION) == ()
+    assert book.addresses(10.0 + NAT.stale) == (parse("/ip4/11.1.0.2/tcp/30001"),)
+    assert book.addresses(10.1 + NAT.stale) == ()
     record(book, "11.0.0.20", "/ip4/11.1.0.2/tcp/30002", 11.0)
     assert book.addresses(12.0)[0] == parse("/ip4/11.1.0.2/tcp/30002")
     assert book.mapping(4, "tcp") == "unknown"
@@ -172,18 +173,18 @@ def test_a_mapping_outlives_its_connection_for_a_while_and_then_goes() -> None:
 
 
 def test_the_number_of_observers_is_bounded() -> None:
-    book = ObservedAddresses()
-    for n in range(3 * MAX_OBSERVERS):
+    book = ObservedAddresses(NAT)
+    for n in range(3 * NAT.observations):
         record(book, f"11.0.{n // 200}.{n % 200 + 1}", f"/ip4/11.1.0.2/tcp/{30000 + n}", float(n))
-    assert len(book.current()) == MAX_OBSERVERS
-    assert book.addresses()[0] == Multiaddr(f"/ip4/11.1.0.2/tcp/{30000 + 3 * MAX_OBSERVERS - 1}")
+    assert len(book.current()) == NAT.observations
+    assert book.addresses()[0] == Multiaddr(f"/ip4/11.1.0.2/tcp/{30000 + 3 * NAT.observations - 1}")
 
 
 def test_a_crowd_that_came_by_itself_does_not_talk_us_out_of_our_address() -> None:
-    book = ObservedAddresses()
+    book = ObservedAddresses(NAT)
     local, true = parse("/ip4/10.0.0.2/tcp/4001"), parse("/ip4/11.0.0.2/tcp/4001")
     book.record(observer="11.9.9.9", observer_peer=PEER, local=local, observed=true, now=0.0)
-    for number in range(2 * MAX_OBSERVERS):
+    for number in range(2 * NAT.observations):
         book.record(
             observer="11.6.6.6",
             observer_port=1000 + number,
@@ -193,14 +194,14 @@ def test_a_crowd_that_came_by_itself_does_not_talk_us_out_of_our_address() -> No
             now=1.0 + number,
             inbound=True,
         )
-    assert len(book.current(100.0)) == MAX_OBSERVERS
+    assert len(book.current(100.0)) == NAT.observations
     assert book.addresses(100.0)[0] == true
     assert len(book.addresses(100.0)) > 1
     assert book.addresses(100.0, chosen=True) == (true,)
 
 
 def test_what_is_seen_of_a_udp_port_is_kept_apart_from_the_tcp_port_of_the_same_number() -> None:
-    book = ObservedAddresses()
+    book = ObservedAddresses(NAT)
     for proto, port in (("tcp/4001", "tcp/30001"), ("udp/4001/quic-v1", "udp/30002/quic-v1")):
         taken = book.record(
             observer="11.0.0.10",
@@ -211,9 +212,11 @@ def test_what_is_seen_of_a_udp_port_is_kept_apart_from_the_tcp_port_of_the_same_
         )
         assert taken is not None
     assert set(map(str, book.addresses())) == {"/ip4/11.1.0.2/tcp/30001", "/ip4/11.1.0.2/udp/30002/quic-v1"}
-    assert own_candidates(book.addresses(), (), STRICT) == (parse("/ip4/11.1.0.2/tcp/30001"),)
+    assert own_candidates(book.addresses(), (), STRICT, 16) == (parse("/ip4/11.1.0.2/tcp/30001"),)
     assert (book.report(4, "tcp").observers, book.report(4, "udp").observers) == (1, 1)
 
 
 def test_websocket_addresses_of_ours_are_no_candidates() -> None:
-    assert own_candidates([parse("/ip4/11.1.0.2/tcp/443/tls/ws")], [parse("/ip4/11.1.0.2/tcp/80/http")], STRICT) == ()
+    assert (
+        own_candidates([parse("/ip4/11.1.0.2/tcp/443/tls/ws")], [parse("/ip4/11.1.0.2/tcp/80/http")], STRICT, 16) == ()
+    )

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from punchbridge.config import Punch, PunchLimits
 from punchbridge.identity import Identity
-from punchbridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE, DCUTR_SETTLE
 from punchbridge.reach.punching import (
     After,
     Exchange,
@@ -24,17 +24,17 @@ from punchbridge.reach.punching import (
 )
 from punchbridge.verdict import TABLE, Code, Verdict
 
+LIMITS = PunchLimits()
 PEER = Identity.generate().peer_id
 CIRCUIT = Standing(inbound=7)
 DIRECT = Standing(inbound=7, direct=True)
 GONE = Standing()
 
 
-def punching(*, gives_way: bool = False, retry_max: float = 100.0) -> Punching:
+def punching(*, gives_way: bool = False, retry_most: float = 100.0) -> Punching:
     numbers = itertools.count(1)
-    return Punching(
-        attempts=3, retry_first=10.0, retry_max=retry_max, gives_way=gives_way, number_run=lambda: next(numbers)
-    )
+    punch = Punch(attempts=3, retry=10.0, retry_most=retry_most)
+    return Punching(punch, LIMITS, gives_way=gives_way, number_run=lambda: next(numbers))
 
 
 def outcome(
@@ -59,7 +59,7 @@ def test_a_circuit_is_punched_over_at_once_and_a_peer_without_one_never() -> Non
 
 
 def test_the_pause_doubles_up_to_its_maximum_and_a_fresh_circuit_does_not_shorten_it() -> None:
-    one, now, pauses = punching(retry_max=35.0), 0.0, []
+    one, now, pauses = punching(retry_most=35.0), 0.0, []
     for _ in range(4):
         after = fails(one, now)
         pauses.append(after.pause)
@@ -87,9 +87,9 @@ def test_after_the_loss_of_the_direct_connection_things_settle_and_the_pause_is_
     one = punching()
     fails(one, 0.0)
     one.decide(DIRECT, 1.0, 0.0)
-    assert one.decide(CIRCUIT, 2.0, 0.3) == Wait("SETTLE", 2.3 + DCUTR_SETTLE)
-    assert one.decide(CIRCUIT, 2.1, 0.9) == Wait("SETTLE", 2.3 + DCUTR_SETTLE)
-    assert one.decide(CIRCUIT, 2.4 + DCUTR_SETTLE, 0.0) == Start(7, 10.0)
+    assert one.decide(CIRCUIT, 2.0, 0.3) == Wait("SETTLE", 2.3 + LIMITS.settle)
+    assert one.decide(CIRCUIT, 2.1, 0.9) == Wait("SETTLE", 2.3 + LIMITS.settle)
+    assert one.decide(CIRCUIT, 2.4 + LIMITS.settle, 0.0) == Start(7, 10.0)
 
 
 def test_a_peer_that_tells_that_it_can_is_punched_at_once_after_that_refusal_only() -> None:
@@ -119,7 +119,7 @@ def test_dials_stay_between_attempts_for_the_next_run_after_it_and_else_are_clos
 def test_exchanges_are_counted_into_runs_on_each_circuit_and_bounded_by_the_minute() -> None:
     one = punching()
     seen = []
-    for number in range(DCUTR_EXCHANGES_PER_MINUTE):
+    for number in range(LIMITS.exchanges_per_minute):
         exchange = one.admit(3, float(number))
         assert isinstance(exchange, Exchange)
         seen.append((exchange.number, exchange.attempt, exchange.run.id, exchange.pause))
@@ -208,7 +208,7 @@ class Peer(RuleBasedStateMachine):
         before, self.standing = self.standing, replace(self.standing, inbound=inbound, direct=direct)
         self.one.decide(self.standing, self.now, 0.0)
         if before.direct and not direct:
-            self.not_before = self.now + DCUTR_SETTLE
+            self.not_before = self.now + LIMITS.settle
 
     @rule()
     def the_service_asks(self) -> None:
@@ -239,7 +239,7 @@ class Peer(RuleBasedStateMachine):
         overtaken = bool(self.under_way)
         self.one.end(run, told, 10.0, self.now, 0.0, overtaken=overtaken, direct=self.standing.direct)
         if run.side == "responder" or code is None:
-            self.not_before = max(self.not_before, self.now + DCUTR_SETTLE)
+            self.not_before = max(self.not_before, self.now + LIMITS.settle)
         elif code is Code.SYN_FILTERED:
             self.not_before = max(self.not_before, self.now + 10.0) if not self.standing.direct else self.not_before
 

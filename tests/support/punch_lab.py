@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import trio
 
 from punchbridge.addresses import Multiaddr, parse, with_peer
-from punchbridge.behaviours.dcutr import Dcutr, DcutrPolicy
+from punchbridge.behaviours.dcutr import Dcutr
+from punchbridge.config import Limits, Punch, PunchLimits
 from punchbridge.eventhub import EventHub
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, PeerId
@@ -20,7 +21,8 @@ from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.service import HopService
 from tests.support.swarms import LOOPBACK, Recorder
 
-QUICK = DcutrPolicy(attempt_timeout=1.0, backoff=(0.01, 0.02), retry_first=30.0, reversal=False)
+QUICK = Punch(attempt_timeout=1.0, pause_least=0.01, pause_most=0.02, reversal=False)
+LIMITS = PunchLimits()
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Peer:
 @asynccontextmanager
 async def open_relay(limits: RelayLimits | None = None) -> AsyncIterator[Multiaddr]:
     """A relay on loopback; yields its address with /p2p/ID."""
-    config = HostConfig(Identity.generate(), (LOOPBACK,), allow_private=True, punch=False, autonat=False)
+    config = HostConfig(Identity.generate(), (LOOPBACK,), allow_private=True, punch=Punch(enabled=False), autonat=False)
     async with open_host(config, EventHub()) as host, trio.open_nursery() as nursery:
         await nursery.start(HopService(host.swarm, limits).run)
         yield with_peer(host.swarm.listen_addrs()[0], host.swarm.peer)
@@ -53,15 +55,16 @@ async def open_relay(limits: RelayLimits | None = None) -> AsyncIterator[Multiad
 
 @asynccontextmanager
 async def open_peer(
-    policy: DcutrPolicy | None = QUICK,
+    punch: Punch | None = QUICK,
     *,
     identity: Identity | None = None,
     allow_private: bool = True,
     listen: tuple[Multiaddr, ...] = (LOOPBACK,),
     agent: str = HostConfig.agent,
     sessions: bool = True,
+    limits: Limits | None = None,
 ) -> AsyncIterator[Peer]:
-    """A host on loopback; with `policy` None it does not punch at all."""
+    """A host on loopback; with `punch` None it does not punch at all."""
     hub = EventHub()
     record = Recorder(hub)
     config = HostConfig(
@@ -69,10 +72,10 @@ async def open_peer(
         listen,
         agent=agent,
         allow_private=allow_private,
-        punch=policy is not None,
-        punch_policy=policy or QUICK,
+        punch=punch or Punch(enabled=False),
         autonat=False,
         sessions=sessions,
+        limits=limits or Limits(),
     )
     async with open_host(config, hub) as host:
         yield Peer(host, record, host.dcutr)

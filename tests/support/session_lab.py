@@ -10,6 +10,7 @@ import trio
 
 from punchbridge import addresses
 from punchbridge.addresses import Multiaddr, with_peer
+from punchbridge.config import Punch
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Event, SessionSwitched
 from punchbridge.host.host import Host, HostConfig, open_host
@@ -55,7 +56,7 @@ class Route:
 
 def config() -> HostConfig:
     listen = (addresses.parse("/ip4/127.0.0.1/tcp/0"),)
-    return HostConfig(Identity.generate(), listen=listen, allow_private=True, autonat=False, punch=False)
+    return HostConfig(Identity.generate(), listen=listen, allow_private=True, autonat=False, punch=Punch(enabled=False))
 
 
 async def echo(stream: SessionStream) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from punchbridge.behaviours.dcutr import record as record_module
 from punchbridge.behaviours.dcutr.record import PeerPunch, Records
+from punchbridge.config import Punch, PunchLimits
 from punchbridge.identity import Identity, PeerId
 from punchbridge.reach.punching import Punching, PunchOutcome, Standing, Start
 from punchbridge.verdict import Code, Verdict
 
 
 def make(_peer: PeerId) -> Punching:
-    return Punching(attempts=1, retry_first=1e9, retry_max=1e9, gives_way=False)
+    return Punching(Punch(attempts=1, retry=1e9), PunchLimits(), gives_way=False)
 
 
 def peers(count: int) -> list[PeerId]:
@@ -28,9 +28,8 @@ def held(record: PeerPunch) -> None:
 
 
 @pytest.fixture
-def three(monkeypatch: pytest.MonkeyPatch) -> Records:
-    monkeypatch.setattr(record_module, "DCUTR_RECORDS", 3)
-    return Records(make)
+def three() -> Records:
+    return Records(make, most=3)
 
 
 async def test_a_peer_has_one_record(three: Records) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from punchbridge.behaviours.dcutr.policy import DcutrPolicy
 from punchbridge.behaviours.dcutr.service import Dcutr
 from punchbridge.reach.punching import PunchOutcome
 
-__all__ = ["Dcutr", "DcutrPolicy", "PunchOutcome"]
+__all__ = ["Dcutr", "PunchOutcome"]

@@ -12,7 +12,6 @@ from punchbridge.behaviours.dcutr.exchange import Failed, Parts, judge_candidate
 from punchbridge.behaviours.dcutr.explain import explain
 from punchbridge.behaviours.dcutr.record import Active
 from punchbridge.errors import BridgeError
-from punchbridge.limits.punch import DCUTR_EXCHANGE_TIMEOUT
 from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.reach.punching import Exchange, PunchOutcome
 from punchbridge.tasks.nurseries import flat_nursery
@@ -39,7 +38,7 @@ async def answer(parts: Parts, stream: Stream, exchange: Exchange, active: Activ
     except Failed as failure:
         stream.reset()
         attempt.detail = failure.detail
-        final = exchange.attempt >= parts.policy.attempts or failure.code in (Code.NO_CANDIDATES, Code.RELAY_LOST)
+        final = exchange.attempt >= parts.punch.attempts or failure.code in (Code.NO_CANDIDATES, Code.RELAY_LOST)
         follows = final and not circuit.closed.is_set() and _opens_again(circuit)
         retry_in = exchange.pause if follows else None
         return failed(parts.swarm, attempt, failure.code, final=final, retry_in=retry_in)
@@ -61,13 +60,13 @@ async def _exchange(parts: Parts, stream: Stream, attempt: Attempt, number: int)
     circuit = stream.connection
     scope = parts.candidates.scope_for(circuit)
     machine = Answerer()
-    with trio.fail_after(DCUTR_EXCHANGE_TIMEOUT):
+    with trio.fail_after(parts.limits.exchange_timeout):
         raw = machine.receive(await read_message(stream, MAX_MESSAGE), trio.current_time())
     attempt.began = trio.current_time()
     assert not isinstance(raw, Schedule)
     attempt.local = await parts.candidates.wait_own(scope)
     if not attempt.local:
-        with trio.fail_after(DCUTR_EXCHANGE_TIMEOUT):  # an empty list tells the peer more than a reset
+        with trio.fail_after(parts.limits.exchange_timeout):  # an empty list tells the peer more than a reset
             await write_message(stream, machine.answer(()))
         await _close(stream)
         raise Failed(Code.NO_CANDIDATES)
@@ -81,7 +80,8 @@ async def _exchange(parts: Parts, stream: Stream, attempt: Attempt, number: int)
         async def until_sync() -> None:
             try:
                 with sorted_errors(circuit):
-                    await _await_sync(stream, machine, reply)
+                    with trio.fail_after(parts.limits.exchange_timeout):
+                        await _await_sync(stream, machine, reply)
             except Failed as failure:
                 failures.append(failure)
                 nursery.cancel_scope.cancel()
@@ -100,9 +100,8 @@ async def _exchange(parts: Parts, stream: Stream, attempt: Attempt, number: int)
 
 
 async def _await_sync(stream: Stream, machine: Answerer, reply: bytes) -> None:
-    with trio.fail_after(DCUTR_EXCHANGE_TIMEOUT):
-        await write_message(stream, reply)
-        machine.receive(await read_message(stream, MAX_MESSAGE), trio.current_time())
+    await write_message(stream, reply)
+    machine.receive(await read_message(stream, MAX_MESSAGE), trio.current_time())
 
 
 async def _close(stream: Stream) -> None:

@@ -10,7 +10,6 @@ from typing import Final
 import trio
 
 from punchbridge.addresses import Multiaddr, Proto, endpoint_of, is_relayed
-from punchbridge.limits.punch import DCUTR_OBSERVED_TIMEOUT, MAX_CANDIDATES
 from punchbridge.reach.candidates import RemoteCandidates, Scope, filter_remote, own_candidates
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.signal import Signal
@@ -30,6 +29,7 @@ class Candidates:
         self.offered: tuple[Multiaddr, ...] | None = None
         """When set: what is offered in the place of the addresses that the node knows for its own."""
         self._swarm = swarm
+        self._limits = swarm.config.limits.punch
 
     def scope_for(self, circuit: Connection) -> Scope:
         """Private addresses when the operator allows them; loopback only when the relay is on this machine."""
@@ -47,11 +47,12 @@ class Candidates:
         if self.offered is not None:
             return self.offered
         known = (*self._swarm.announced(), *self._swarm.listen_addrs())
-        return own_candidates(self._seen(), [addr for addr in known if not is_relayed(addr)], scope)
+        listen = [addr for addr in known if not is_relayed(addr)]
+        return own_candidates(self._seen(), listen, scope, self._limits.candidates)
 
     async def wait_own(self, scope: Scope) -> tuple[Multiaddr, ...]:
         """Our candidates; waits a moment for the first observed address of the listening port."""
-        with trio.move_on_after(DCUTR_OBSERVED_TIMEOUT):
+        with trio.move_on_after(self._limits.observed_timeout):
             number = self.observed.number
             while not self._seen():
                 if all(self._swarm.listen_port(version, proto) is None for version, proto in _SOURCES):
@@ -62,7 +63,7 @@ class Candidates:
     def filter(self, raw: tuple[bytes, ...], circuit: Connection, scope: Scope) -> RemoteCandidates:
         """Which of the addresses in the peer's CONNECT are dialled."""
         own = (*self._swarm.listen_addrs(), *self._seen())
-        return filter_remote(raw, peer=circuit.peer, own=own, scope=scope)
+        return filter_remote(raw, peer=circuit.peer, own=own, scope=scope, limits=self._limits)
 
     def announced_by(self, circuit: Connection, scope: Scope) -> tuple[Multiaddr, ...]:
         """The peer's direct addresses from identify, filtered like candidates: for the dial before the punch (D2)."""
@@ -70,7 +71,7 @@ class Candidates:
         if told is None:
             return ()
         raw = tuple(addr.to_bytes() for addr in told.listen if not is_relayed(addr))
-        return self.filter(raw[:MAX_CANDIDATES], circuit, scope).accepted
+        return self.filter(raw[: self._limits.candidates], circuit, scope).accepted
 
     def reachable_at(self, candidates: tuple[Multiaddr, ...]) -> bool:
         """One of these needs no punch: an interface of this machine has it, or AutoNAT has confirmed it."""

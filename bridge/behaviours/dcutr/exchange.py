@@ -14,8 +14,8 @@ from punchbridge.behaviours.dcutr.attempts import Attempt, started
 from punchbridge.behaviours.dcutr.candidates import Candidates
 from punchbridge.behaviours.dcutr.direct import DirectOpener, Opening
 from punchbridge.behaviours.dcutr.explain import evidence_for
-from punchbridge.behaviours.dcutr.policy import DcutrPolicy
 from punchbridge.behaviours.nat.observer import SecondObserver
+from punchbridge.config import Punch, PunchLimits
 from punchbridge.errors import (
     BridgeError,
     ConnectionLost,
@@ -38,7 +38,8 @@ class Parts:
     """What an exchange works with."""
 
     swarm: Swarm
-    policy: DcutrPolicy
+    punch: Punch
+    limits: PunchLimits
     candidates: Candidates
     direct: DirectOpener
     observer: SecondObserver

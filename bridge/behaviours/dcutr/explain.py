@@ -14,7 +14,6 @@ import trio
 
 from punchbridge.addresses import Endpoint, Multiaddr, Proto, endpoint_of
 from punchbridge.behaviours.nat.observer import SecondObserver
-from punchbridge.limits.punch import OBSERVER_TIMEOUT
 from punchbridge.reach.nat import Mapping
 from punchbridge.reach.observed import ObservedAddresses
 from punchbridge.reach.verdict import Evidence, judge
@@ -38,7 +37,7 @@ def evidence_for(remote: Sequence[Multiaddr], observed: ObservedAddresses) -> Ev
 async def explain(
     evidence: Evidence, remote: Sequence[Multiaddr], observed: ObservedAddresses, observer: SecondObserver
 ) -> Code:
-    """The code of an attempt without a connection, after OBSERVER_TIMEOUT seconds at most.
+    """The code of an attempt without a connection, after `observer.timeout` seconds at most.
 
     The observer is asked about the NATs that nobody knows: those of the IP versions that were dialled, since an IPv4
     NAT says nothing about IPv6.
@@ -46,7 +45,7 @@ async def explain(
     code = judge(evidence).code
     if code not in _REFUSED_OUTSIDE or evidence.mapping.dependent:
         return code
-    with trio.move_on_after(OBSERVER_TIMEOUT):
+    with trio.move_on_after(observer.timeout):
         for version, proto in _kinds(remote):
             if observed.report(version, proto).mapping is Mapping.UNKNOWN:
                 _add_mapping(evidence, await observer.ask(version, proto))

@@ -15,7 +15,6 @@ import trio
 from punchbridge.addresses import Endpoint, Multiaddr, Proto, endpoint_of
 from punchbridge.errors import LimitExceeded
 from punchbridge.identity import PeerId
-from punchbridge.limits.punch import DCUTR_KEEP, DCUTR_MAX_KEPT, DCUTR_OUTLAST, DCUTR_OUTLAST_MARGIN
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.tcp.dial import KeptDials
 from punchbridge.transport.tcp.sockets import TcpStream
@@ -74,7 +73,7 @@ class PeerSockets:
 
 
 class KeptSockets:
-    """The sockets of all peers that are kept for a next attempt, DCUTR_MAX_KEPT at most.
+    """The sockets of all peers that are kept for a next attempt, `limits.punch.kept_peers` at most.
 
     An attempt takes its peer's out with `take` and gives them back with `keep`, or closes them.
     """
@@ -82,6 +81,7 @@ class KeptSockets:
     def __init__(self, swarm: Swarm) -> None:
         self.nursery: trio.Nursery
         self._swarm = swarm
+        self._limits = swarm.config.limits.punch
         self._kept: list[PeerSockets] = []
         self._stopped = False
 
@@ -108,27 +108,27 @@ class KeptSockets:
         return sockets
 
     def keep(self, sockets: PeerSockets) -> None:
-        """Keeps them for the peer's next attempt, DCUTR_KEEP seconds at most, unless there are too many."""
-        if len(self._kept) >= DCUTR_MAX_KEPT:
+        """Keeps them for the peer's next attempt, but not for long, unless there are too many."""
+        if len(self._kept) >= self._limits.kept_peers:
             self._close(next((one for one in self._kept if not one.diverts), None))
-        if self._stopped or self.of(sockets.peer) is not None or len(self._kept) >= DCUTR_MAX_KEPT:
+        if self._stopped or self.of(sockets.peer) is not None or len(self._kept) >= self._limits.kept_peers:
             sockets.close()
             return
         sockets.expect_endpoints_only()
         self._kept.append(sockets)
-        self._expire_after(sockets, DCUTR_KEEP)
+        self._expire_after(sockets, self._limits.keep_for_attempt)
 
     def keep_for_next_run(self, peer: PeerId, pause: float) -> None:
         """The run is over, and the next one comes after a pause (s). The dials stay for it if their mappings do."""
         sockets = self.of(peer)
         if sockets is None:
             return
-        if pause >= DCUTR_OUTLAST or not sockets.dials:
+        if pause >= self._limits.keep_for_run or not sockets.dials:
             self._close(sockets)
             return
         sockets.expiry.cancel()
         sockets.keep_dials_only()
-        self._expire_after(sockets, pause + DCUTR_OUTLAST_MARGIN)
+        self._expire_after(sockets, pause + self._limits.keep_margin)
 
     def close(self, peer: PeerId) -> None:
         """No attempt with the peer follows."""

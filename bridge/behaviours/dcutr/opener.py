@@ -5,6 +5,8 @@ One run over one circuit. When to begin another is decided elsewhere (`punchbrid
 
 from __future__ import annotations
 
+from typing import Final
+
 import trio
 
 from punchbridge.behaviours.dcutr.attempts import Attempt, Won, failed, succeeded
@@ -14,14 +16,6 @@ from punchbridge.behaviours.dcutr.explain import explain
 from punchbridge.behaviours.dcutr.record import PeerPunch
 from punchbridge.behaviours.dcutr.tcp import TcpOpener
 from punchbridge.errors import BridgeError
-from punchbridge.limits.punch import (
-    DCUTR_EXCHANGE_TIMEOUT,
-    DCUTR_GIVE_WAY,
-    DCUTR_IDENTIFY_TIMEOUT,
-    DCUTR_REVERSAL_ADDRS,
-    DCUTR_SETTLE,
-    DIAL_ROUND_TRIPS,
-)
 from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.reach.punching import PunchOutcome
 from punchbridge.tasks.nurseries import flat_nursery
@@ -34,6 +28,8 @@ __all__ = ["OpenerRun"]
 
 _POINTLESS = frozenset({Code.NO_CANDIDATES, Code.PEER_UNSUPPORTED, Code.RELAY_LOST, Code.CANCELLED})
 """Another attempt right away would end the same."""
+_DIAL_ROUND_TRIPS: Final = 4
+"""TCP, multistream-select, Noise and the muxer: what a plain dial takes at most until the other side has it."""
 
 
 class OpenerRun:
@@ -52,9 +48,9 @@ class OpenerRun:
     async def run(self) -> PunchOutcome:
         """All attempts, each told by an event. Raises nothing but cancellation."""
         parts, circuit, run = self._parts, self._circuit, self._active.run
-        with trio.move_on_after(DCUTR_IDENTIFY_TIMEOUT):
+        with trio.move_on_after(parts.limits.identify_timeout):
             await circuit.identified.wait()
-        if parts.policy.reversal:
+        if parts.punch.reversal:
             reversed_ = await self._reversal()
             if reversed_ is not None:
                 return reversed_
@@ -66,17 +62,18 @@ class OpenerRun:
                 return succeeded(parts.swarm, attempt, await self._attempt(attempt))
             except Failed as failure:
                 attempt.detail = failure.detail
-                last = number >= parts.policy.attempts or failure.code in _POINTLESS or circuit.closed.is_set()
+                last = number >= parts.punch.attempts or failure.code in _POINTLESS or circuit.closed.is_set()
                 retry_in = self._retry_in if last and not circuit.closed.is_set() else None
                 outcome = failed(parts.swarm, attempt, failure.code, final=last, retry_in=retry_in)
                 if last:
                     return outcome
             number += 1
-            await trio.sleep(parts.rng.uniform(*parts.policy.backoff))
+            await trio.sleep(parts.rng.uniform(parts.punch.pause_least, parts.punch.pause_most))
 
     async def _reversal(self) -> PunchOutcome | None:
         """The plain dial first (D2); None when an exchange has to follow."""
-        addrs = self._parts.candidates.announced_by(self._circuit, self._scope)[:DCUTR_REVERSAL_ADDRS]
+        addrs = self._parts.candidates.announced_by(self._circuit, self._scope)
+        addrs = addrs[: self._parts.limits.reversal_addresses]
         if not addrs:
             return None
         attempt = Attempt(self._circuit.peer, "initiator", 0, trio.current_time(), remote=addrs)
@@ -105,7 +102,7 @@ class OpenerRun:
         run.exchanging = True
         try:
             with sorted_errors(circuit):
-                with trio.fail_after(DCUTR_EXCHANGE_TIMEOUT):
+                with trio.fail_after(self._parts.limits.exchange_timeout):
                     stream = await self._parts.swarm.open_stream(circuit, [PROTOCOL])
                 try:
                     won = await self._exchange(attempt, stream)
@@ -122,12 +119,12 @@ class OpenerRun:
         """Waits for the exchange of a peer that refused ours for its own. That one cancels this run."""
         circuits = (one for one in self._parts.swarm.connections(self._circuit.peer) if one.path == "relay")
         if self._record.punching.yields(dialled=any(not one.inbound and not one.closing for one in circuits)):
-            await trio.sleep(DCUTR_GIVE_WAY)
+            await trio.sleep(self._parts.limits.give_way)
 
     async def _exchange(self, attempt: Attempt, stream: Stream) -> Won | None:
         parts, circuit = self._parts, self._circuit
         machine = Opener()
-        with trio.fail_after(DCUTR_EXCHANGE_TIMEOUT):
+        with trio.fail_after(parts.limits.exchange_timeout):
             attempt.local = parts.candidates.own(self._scope) or attempt.local
             attempt.began = trio.current_time()
             await write_message(stream, machine.connect(attempt.local, attempt.began))
@@ -153,7 +150,7 @@ class OpenerRun:
         address) reaches us by a plain dial. Its connection cancels this run; the end of its stream means it gave up,
         or that its dial has only begun."""
         sync, _ = machine.sync(trio.current_time())
-        with trio.move_on_after(self._parts.policy.attempt_timeout):
+        with trio.move_on_after(self._parts.punch.attempt_timeout):
             try:
                 await write_message(stream, sync)
                 await stream.send_eof()
@@ -161,7 +158,7 @@ class OpenerRun:
                     pass
             except (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # it left the exchange; whether it dials is seen below
-            await trio.sleep(DCUTR_SETTLE + DIAL_ROUND_TRIPS * (machine.rtt or 0.0))
+            await trio.sleep(self._parts.limits.settle + _DIAL_ROUND_TRIPS * (machine.rtt or 0.0))
 
 
 async def _sync(stream: Stream, sync: bytes, schedule: Schedule, opening: Opening) -> None:

@@ -12,7 +12,6 @@ import trio
 
 from punchbridge.behaviours.dcutr.attempts import Attempt
 from punchbridge.identity import PeerId
-from punchbridge.limits.punch import DCUTR_RECORDS
 from punchbridge.reach.punching import Punching, Run
 from punchbridge.tasks.signal import Signal
 from punchbridge.transport.base import Connection
@@ -63,10 +62,11 @@ class PeerPunch:
 
 
 class Records:
-    """One record a peer. Memory of peers with which nothing is under way is bounded by DCUTR_RECORDS."""
+    """One record a peer. Memory of peers with which nothing is under way is bounded by `most`."""
 
-    def __init__(self, make: Callable[[PeerId], Punching]) -> None:
+    def __init__(self, make: Callable[[PeerId], Punching], most: int) -> None:
         self._make = make
+        self._most = most
         self._records: dict[PeerId, PeerPunch] = {}
 
     def __iter__(self) -> Iterator[PeerPunch]:
@@ -90,7 +90,7 @@ class Records:
     def _bound(self) -> None:
         """Makes room for one. Pauses that are not over are forgotten last: peer ids cost nothing, and a crowd of them
         must not end the pause of a peer whose punches fail."""
-        if len(self._records) < DCUTR_RECORDS:
+        if len(self._records) < self._most:
             return
         now = trio.current_time()
         idle = [one for one in self._records.values() if one.idle]

@@ -19,14 +19,13 @@ from punchbridge.behaviours.dcutr.candidates import Candidates
 from punchbridge.behaviours.dcutr.exchange import Parts
 from punchbridge.behaviours.dcutr.kept import KeptSockets
 from punchbridge.behaviours.dcutr.opener import OpenerRun
-from punchbridge.behaviours.dcutr.policy import DcutrPolicy
 from punchbridge.behaviours.dcutr.record import Active, PeerPunch, Records
 from punchbridge.behaviours.dcutr.tcp import TcpOpener
 from punchbridge.behaviours.nat.observer import SecondObserver
+from punchbridge.config import Punch
 from punchbridge.errors import DirectRequired
 from punchbridge.events import Event, Identified, ObservedAddress, P2pFallback, P2pUpgrade
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.punch import DCUTR_MAX_STREAMS, DCUTR_MAX_STREAMS_PER_PEER, DCUTR_SETTLE
 from punchbridge.reach.punching import Punching, PunchOutcome, Refusal, Standing, Start
 from punchbridge.reach.verdict import judge
 from punchbridge.swarm.swarm import Swarm
@@ -41,19 +40,20 @@ __all__ = ["Dcutr"]
 class Dcutr:
     """The puncher of a node: start `run` once; ask `last_outcome` and `wait_direct`."""
 
-    def __init__(self, swarm: Swarm, policy: DcutrPolicy | None = None) -> None:
+    def __init__(self, swarm: Swarm, punch: Punch) -> None:
         self._swarm = swarm
-        self._policy = policy or DcutrPolicy()
+        self._punch = punch
+        self._limits = limits = swarm.config.limits.punch
         self._rng = random.Random()  # for pauses, not for secrets
-        self._records = Records(self._punching)
+        self._records = Records(self._punching, limits.records)
         self._nursery: trio.Nursery
         self._observer = SecondObserver(swarm)
         self.candidates = Candidates(swarm)
         """What is offered to peers."""
         self.kept = KeptSockets(swarm)
         """What stays open between two attempts."""
-        self._tcp = TcpOpener(swarm, self.kept, self._policy, self._rng, self._making)
-        self._parts = Parts(swarm, self._policy, self.candidates, self._tcp, self._observer, self._rng)
+        self._tcp = TcpOpener(swarm, self.kept, punch, self._rng, self._making)
+        self._parts = Parts(swarm, punch, limits, self.candidates, self._tcp, self._observer, self._rng)
         self._addresses = frozenset(swarm.observed.addresses(chosen=True))
         self._stopped = False
 
@@ -61,9 +61,8 @@ class Dcutr:
         """Serves until cancelled; then every punch, socket and handler of it has ended."""
         async with trio.open_nursery() as nursery:
             self._nursery = self._observer.nursery = self.kept.nursery = self._tcp.nursery = nursery
-            await self._swarm.handle(
-                PROTOCOL, self._serve, max_streams=DCUTR_MAX_STREAMS, max_per_peer=DCUTR_MAX_STREAMS_PER_PEER
-            )
+            total, per_peer = self._limits.streams, self._limits.streams_per_peer
+            await self._swarm.handle(PROTOCOL, self._serve, max_streams=total, max_per_peer=per_peer)
             leave = self._swarm.watchers.add(self)
             unsubscribe = self._swarm.events.subscribe(self._on_event)
             task_status.started()
@@ -83,13 +82,7 @@ class Dcutr:
                         await one.done.wait()
 
     def _punching(self, peer: PeerId) -> Punching:
-        policy = self._policy
-        return Punching(
-            attempts=policy.attempts,
-            retry_first=policy.retry_first,
-            retry_max=policy.retry_max,
-            gives_way=self._swarm.peer.to_bytes() < peer.to_bytes(),
-        )
+        return Punching(self._punch, self._limits, gives_way=self._swarm.peer.to_bytes() < peer.to_bytes())
 
     # --- questions ----------------------------------------------------------------------------------------
 
@@ -225,7 +218,7 @@ class Dcutr:
 
     async def _fall_back(self, peer: PeerId) -> None:
         """Tells that the relay carries the flows again; not when the peer went away altogether."""
-        await trio.sleep(DCUTR_SETTLE)
+        await trio.sleep(self._limits.settle)
         relayed = any(one.path == "relay" and not one.closed.is_set() for one in self._swarm.connections(peer))
         if relayed and self._direct_to(peer) is None:
             self._swarm.events.emit(P2pFallback(peer=peer_text(peer), verdict=Verdict(Code.DIRECT_LOST)))
@@ -252,7 +245,7 @@ class Dcutr:
         return Standing(max(circuits, default=None), direct=self._direct_to(peer) is not None)
 
     def _jitter(self) -> float:
-        return self._rng.uniform(*self._policy.backoff)
+        return self._rng.uniform(self._punch.pause_least, self._punch.pause_most)
 
     # --- the opening side ---------------------------------------------------------------------------------
 

@@ -18,19 +18,10 @@ import trio
 from punchbridge.addresses import Endpoint, Multiaddr, Proto, endpoint_of
 from punchbridge.behaviours.dcutr.attempts import Attempt, Won
 from punchbridge.behaviours.dcutr.kept import KeptSockets, PeerSockets
-from punchbridge.behaviours.dcutr.policy import DcutrPolicy
+from punchbridge.config import Punch
 from punchbridge.errors import BridgeError, DialTimeout, LimitExceeded
 from punchbridge.events import Role
 from punchbridge.identity import PeerId
-from punchbridge.limits.punch import (
-    DCUTR_ATTEMPT_TIMEOUT,
-    DCUTR_REVERSAL_HEAD_START,
-    DCUTR_REVERSAL_TIMEOUT,
-    DCUTR_SOCKET_PATIENCE,
-    DCUTR_UPGRADE_GRACE,
-    MAX_PUNCH_DIALS,
-    MAX_PUNCH_HOSTS,
-)
 from punchbridge.reach.host_budget import HostBudget
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.nurseries import flat_nursery
@@ -58,17 +49,18 @@ class TcpOpener:
         self,
         swarm: Swarm,
         kept: KeptSockets,
-        policy: DcutrPolicy,
+        punch: Punch,
         rng: random.Random,
         making: Callable[[PeerId, Link], AbstractContextManager[None]],
     ) -> None:
         self.nursery: trio.Nursery
         self.kept = kept
         self.swarm = swarm
-        self.policy = policy
+        self.punch = punch
+        self.limits = limits = swarm.config.limits.punch
         self.rng = rng
         self._making = making
-        self._budget = HostBudget(MAX_PUNCH_DIALS, DCUTR_ATTEMPT_TIMEOUT, MAX_PUNCH_HOSTS)
+        self._budget = HostBudget(limits.dials, punch.attempt_timeout, limits.dial_hosts)
 
     def prepare(self, attempt: Attempt, role: Role, circuit: Connection) -> TcpOpening:
         """See `DirectOpener`."""
@@ -121,10 +113,10 @@ class TcpOpener:
                     ended.set()
 
                 nursery.start_soon(all_dials)
-                with trio.move_on_after(DCUTR_REVERSAL_HEAD_START):
+                with trio.move_on_after(self.limits.reversal_head_start):
                     await ended.wait()
                 if connected.is_set() and not ended.is_set():
-                    with trio.move_on_after(DCUTR_REVERSAL_TIMEOUT):
+                    with trio.move_on_after(self.limits.reversal_timeout):
                         await ended.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -166,7 +158,7 @@ class TcpOpening:
         self._attempt = attempt
         self.peer = attempt.peer
         self._role = role
-        self._patience = DCUTR_SOCKET_PATIENCE + 4 * (circuit.rtt or 0.0)
+        self._patience = opener.limits.socket_patience + 4 * (circuit.rtt or 0.0)
         self._start = trio.Event()
         self._choosing = trio.Lock()
 
@@ -194,6 +186,7 @@ class TcpOpening:
             nursery=opener.nursery,
             keep_losers=self._role == "responder",
             rng=opener.rng,
+            limits=opener.limits,
             allowed=opener.may_dial,
         )
         try:
@@ -213,9 +206,9 @@ class TcpOpening:
 
     async def _expire(self, opening: SimultaneousOpen[Won], scope: trio.CancelScope) -> None:
         await self._start.wait()
-        await trio.sleep(self._opener.policy.attempt_timeout)
+        await trio.sleep(self._opener.punch.attempt_timeout)
         if opening.busy:
-            await trio.sleep(DCUTR_UPGRADE_GRACE)
+            await trio.sleep(self._opener.limits.upgrade_grace)
         scope.cancel()
 
     async def judge(self, stream: TcpStream, how: How) -> Won | None:

@@ -11,7 +11,6 @@ import trio
 
 from punchbridge.addresses import Multiaddr, Proto, endpoint_of, is_public, is_relayed, without_peer
 from punchbridge.errors import BridgeError
-from punchbridge.limits.punch import OBSERVER_HOLD, OBSERVER_MAX_PROBES, OBSERVER_TIMEOUT
 from punchbridge.reach.nat import Mapping
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Connection
@@ -24,13 +23,16 @@ class SecondObserver:
 
     def __init__(self, swarm: Swarm) -> None:
         self._swarm = swarm
+        self._limits = swarm.config.limits.nat
+        self.timeout = self._limits.observer_timeout
+        """Seconds that `ask` takes at most."""
         self._held: set[str] = set()
         self.nursery: trio.Nursery
 
     async def ask(self, version: int, proto: Proto) -> Mapping:
-        """The mapping for an IP version and protocol, after at most OBSERVER_TIMEOUT seconds. Raises nothing."""
-        with trio.move_on_after(OBSERVER_TIMEOUT):
-            for server, addr in self._choices(version, proto)[:OBSERVER_MAX_PROBES]:
+        """The mapping for an IP version and protocol, after at most `timeout` seconds. Raises nothing."""
+        with trio.move_on_after(self.timeout):
+            for server, addr in self._choices(version, proto)[: self._limits.observer_probes]:
                 if self._swarm.observed.report(version, proto).mapping is not Mapping.UNKNOWN:
                     break
                 await self._probe(server, addr)
@@ -68,7 +70,7 @@ class SecondObserver:
     async def hold(self, connection: Connection, addr: str) -> None:
         """Keeps the connection while it is useful; one that others have begun to use, or need, is theirs."""
         try:
-            with trio.move_on_after(OBSERVER_HOLD):
+            with trio.move_on_after(self._limits.observer_hold):
                 await connection.closed.wait()
             if connection.streams == 0 and self._spare(connection):
                 await connection.aclose()

@@ -24,7 +24,6 @@ from punchbridge.behaviours.relay_client.exchange import Reservation, request_ci
 from punchbridge.behaviours.relay_client.keeper import Keeper
 from punchbridge.errors import AddressError, LimitExceeded, ProtocolViolation, SwarmStopped, Unreachable
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.circuit import MAX_INBOUND_CIRCUITS, MAX_INBOUND_CIRCUITS_PER_RELAY, MAX_RELAYS, STOP_TIMEOUT
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Accept, Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
@@ -48,6 +47,7 @@ class RelayClient:
 
     def __init__(self, swarm: Swarm) -> None:
         self._swarm = swarm
+        self._limits = swarm.config.limits.relay_client
         self._held: dict[PeerId, Reservation] = {}
         self._keepers: list[Keeper] = []
         self._nursery: trio.Nursery | None = None
@@ -58,8 +58,8 @@ class RelayClient:
         await self._swarm.handle(
             STOP,
             self._on_offer,
-            max_streams=MAX_INBOUND_CIRCUITS,
-            max_per_peer=MAX_INBOUND_CIRCUITS_PER_RELAY,
+            max_streams=self._limits.inbound_circuits,
+            max_per_peer=self._limits.inbound_circuits_per_relay,
             relayed=False,
         )
         async with trio.open_nursery() as nursery:
@@ -85,7 +85,7 @@ class RelayClient:
         """Keeps a reservation at each relay from now on, trying again for ever; events tell how it goes.
 
         Several addresses with one peer id are one relay, reached at whichever answers.
-        Raises AddressError for an address that is no relay's, LimitExceeded beyond MAX_RELAYS.
+        Raises AddressError for an address that is no relay's, LimitExceeded beyond `limits.relays`.
         """
         for relay in map(_relay_part, relays):
             keeper = self._keeper_of(relay)
@@ -139,8 +139,8 @@ class RelayClient:
     def _start(self, relay: Multiaddr) -> Keeper:
         if self._nursery is None:
             raise SwarmStopped("the relay client is not running")
-        if len(self._live()) >= MAX_RELAYS:
-            raise LimitExceeded(f"{MAX_RELAYS} relays are kept already; release one first")
+        if len(self._live()) >= self._limits.relays:
+            raise LimitExceeded(f"{self._limits.relays} relays are kept already; release one first")
         keeper = Keeper(self._swarm, relay, self._held)
         self._keepers.append(keeper)
         self._nursery.start_soon(self._run_keeper, keeper)
@@ -177,7 +177,7 @@ class RelayClient:
             whose = "this node itself" if circuit.target == self._swarm.peer else "the relay itself"
             raise AddressError(f"the target of {addr} is {whose}; give the listener's id behind /p2p-circuit")
         relay = await self._relay_connection(circuit.relay, circuit.relay_peer)
-        stream, limit = await request_circuit(relay, circuit.target)
+        stream, limit = await request_circuit(relay, circuit.target, seconds=self._limits.circuit_timeout)
         base = with_peer(circuit.relay if endpoint_of(circuit.relay) is not None else relay.remote, relay.peer)
         link = Link(
             raw=stream,
@@ -207,7 +207,7 @@ class RelayClient:
     async def _on_offer(self, stream: Stream) -> None:
         """One STOP stream, until the connection that it carries has ended (R10, R11)."""
         relay = stream.connection
-        with trio.fail_after(STOP_TIMEOUT):
+        with trio.fail_after(self._limits.offer_timeout):
             request = await self._read_offer(stream)
             if request is None:
                 return

@@ -15,7 +15,6 @@ import trio
 from punchbridge.addresses import Multiaddr, is_public, is_relayed, is_spoken, peer_of, with_peer
 from punchbridge.errors import DialTimeout, NegotiationFailed, ProtocolViolation, RelayRefused
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.circuit import HOP_TIMEOUT, RESERVE_TIMEOUT
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.wire.circuit import (
@@ -59,9 +58,10 @@ class Reservation:
 
 
 async def request_reservation(
-    connection: Connection, me: PeerId, known: Sequence[Multiaddr], *, allow_private: bool
+    connection: Connection, me: PeerId, known: Sequence[Multiaddr], *, allow_private: bool, seconds: float
 ) -> Reservation:
-    """RESERVE on a direct connection to a relay. `known`: the relay's addresses that our user gave, announced first.
+    """RESERVE on a direct connection to a relay, which has `seconds` to answer. `known`: the relay's addresses that our
+    user gave, announced first.
 
     Raises RelayRefused, NegotiationFailed (not a relay), ProtocolViolation (bad answer or voucher), DialTimeout, or
     what the stream raises. A cancelled call resets the stream; the relay may then hold a reservation unknown to us.
@@ -73,7 +73,7 @@ async def request_reservation(
         await stream.aclose()
         return answer
 
-    answer = await _exchange(connection, ask, RESERVE_TIMEOUT, "RESERVE")
+    answer = await _exchange(connection, ask, seconds, "RESERVE")
     relay = connection.peer
     if answer.status != Status.OK:
         name = status_name(answer.status)
@@ -88,7 +88,9 @@ async def request_reservation(
     return Reservation(relay, addrs, grant.expire, answer.limit)
 
 
-async def request_circuit(connection: Connection, target: PeerId) -> tuple[Stream, CircuitLimit | None]:
+async def request_circuit(
+    connection: Connection, target: PeerId, *, seconds: float
+) -> tuple[Stream, CircuitLimit | None]:
     """CONNECT: the stream returned is the circuit; bytes that came behind the status are still in it (R11).
 
     Raises RelayRefused with the relay's status, and else as request_reservation does. Cancelled: the stream is reset.
@@ -105,7 +107,7 @@ async def request_circuit(connection: Connection, target: PeerId) -> tuple[Strea
             )
         return stream, answer.limit
 
-    return await _exchange(connection, ask, HOP_TIMEOUT, "CONNECT")
+    return await _exchange(connection, ask, seconds, "CONNECT")
 
 
 async def _exchange(connection: Connection, ask: Callable[[Stream], Awaitable[T]], seconds: float, what: str) -> T:

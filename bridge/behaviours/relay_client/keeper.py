@@ -18,7 +18,6 @@ from punchbridge.behaviours.relay_client.lease import Backoff, Grants, lease_sec
 from punchbridge.errors import BridgeError, ConnectionLost, DialTimeout, RelayRefused
 from punchbridge.events import ReservationAccepted, ReservationLost
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.circuit import RELAY_DIAL_TIMEOUT, RESERVE_REFUSED_WAIT, RESERVE_STABLE
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.transport.base import Connection
 
@@ -49,8 +48,9 @@ class Keeper:
         self._swarm = swarm
         self._held = held
         self._peer = peer_of(relay)
-        self._backoff = Backoff()
-        self._grants = Grants()
+        self._limits = swarm.config.limits.relay_client
+        self._backoff = Backoff(self._limits)
+        self._grants = Grants(self._limits)
 
     @property
     def peer(self) -> PeerId | None:
@@ -106,7 +106,7 @@ class Keeper:
                     break
         self._drop()
         self.settled = trio.Event()  # who asks now is told how the next try ends
-        if trio.current_time() - since >= RESERVE_STABLE:
+        if trio.current_time() - since >= self._limits.stable:
             self._backoff.reset()
             pause = self._wait_after(lost)
         self._report(lost, pause)
@@ -128,12 +128,12 @@ class Keeper:
         return None
 
     async def _connect(self) -> Connection:
-        """A direct connection to the relay; its addresses are tried in turn, within RELAY_DIAL_TIMEOUT each."""
+        """A direct connection to the relay; its addresses are tried in turn, within `limits.dial_timeout` each."""
         connection = self._alive()
         failure: BridgeError | None = None
         for addr in () if connection is not None else tuple(self.addrs):
             try:
-                with trio.move_on_after(RELAY_DIAL_TIMEOUT):
+                with trio.move_on_after(self._limits.dial_timeout):
                     return await self._swarm.dial(addr, expected=self._peer)
                 failure = failure or DialTimeout(f"the relay {addr} did not answer; check its address")
             except BridgeError as problem:
@@ -153,10 +153,14 @@ class Keeper:
     async def _ask(self, connection: Connection, *, renewed: bool) -> None:
         swarm = self._swarm
         reservation = await request_reservation(
-            connection, swarm.peer, self.addrs, allow_private=swarm.config.allow_private
+            connection,
+            swarm.peer,
+            self.addrs,
+            allow_private=swarm.config.allow_private,
+            seconds=self._limits.reserve_timeout,
         )
         now = trio.current_time()
-        self._grants.add(now + lease_seconds(reservation.expires, time.time()), now)
+        self._grants.add(now + lease_seconds(reservation.expires, time.time(), self._limits), now)
         self._peer = reservation.relay
         self._held[reservation.relay] = reservation
         swarm.set_circuit_addrs(reservation.relay, reservation.addrs)
@@ -175,13 +179,14 @@ class Keeper:
         self.settled.set()
 
     def _drop(self) -> None:
-        mine, self.reservation, self._grants = self.reservation, None, Grants()
+        mine, self.reservation, self._grants = self.reservation, None, Grants(self._limits)
         if mine is not None and self._held.get(mine.relay) is mine:  # else another keeper of this relay has renewed it
             del self._held[mine.relay]
             self._swarm.set_circuit_addrs(mine.relay, ())
 
     def _wait_after(self, problem: BridgeError) -> float:
-        return self._backoff.next(random.random(), RESERVE_REFUSED_WAIT if isinstance(problem, RelayRefused) else 0.0)
+        at_least = self._limits.refused_wait if isinstance(problem, RelayRefused) else 0.0
+        return self._backoff.next(random.random(), at_least)
 
     def _report(self, problem: BridgeError, wait: float) -> None:
         code = problem.status if isinstance(problem, RelayRefused) else problem.code

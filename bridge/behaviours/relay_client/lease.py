@@ -5,48 +5,46 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from punchbridge.config import RelayClientLimits
 from punchbridge.errors import ProtocolViolation
-from punchbridge.limits.circuit import (
-    MAX_LEASE,
-    MIN_LEASE,
-    RENEW_ENDS,
-    RENEW_PAST,
-    RESERVE_BACKOFF_FACTOR,
-    RESERVE_BACKOFF_FIRST,
-    RESERVE_BACKOFF_MAX,
-)
 from punchbridge.wire.voucher import CLOCK_SKEW
 
-EARLIEST, LATEST = 0.50, 0.75
-"""Share of the lease after which it is renewed: go checks with slack, rust renews at 0.75."""
+_GROWTH: Final = 1.6
+"""Each wait is so many times as long as the one before: what a relay was away for is overshot by little more than half
+of it."""
+_GROWTHS: Final = 64
+"""More growths of a wait than these are beyond its maximum anyway."""
 
 
-def lease_seconds(expire: int, wall: float) -> float:
+def lease_seconds(expire: int, wall: float, limits: RelayClientLimits) -> float:
     """Seconds that a reservation is good for. `expire`: UTC seconds as the relay wrote it, any u64.
 
-    Clocks differ, so an expiry slightly in the past still gives MIN_LEASE; far in the past it raises
-    ProtocolViolation. What is longer than MAX_LEASE is renewed as if it were MAX_LEASE.
+    Clocks differ, so an expiry slightly in the past still gives `limits.lease_least`; far in the past it raises
+    ProtocolViolation. What is longer than `limits.lease_most` is renewed as if it were that long.
     """
     if expire < wall - CLOCK_SKEW:
         raise ProtocolViolation("the reservation expired before it was given; check the clocks of both machines")
-    return min(max(float(min(expire, 2**53)) - wall, MIN_LEASE), MAX_LEASE)
+    return min(max(float(min(expire, 2**53)) - wall, limits.lease_least), limits.lease_most)
 
 
-def renew_after(lease: float, die: float) -> float:
+def renew_after(lease: float, die: float, limits: RelayClientLimits) -> float:
     """Seconds until the renewal; spread, so that the clients of a restarted relay do not come back all at once."""
-    return lease * (EARLIEST + (LATEST - EARLIEST) * die)
+    return lease * (limits.renew_earliest + (limits.renew_latest - limits.renew_earliest) * die)
 
 
 class Grants:
     """The grants of one reservation, each a renewal of the one before. `until`: the end of the last, on any clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: RelayClientLimits) -> None:
         self.until = 0.0
+        self._limits = limits
         self._earlier: list[float] = []
 
     def add(self, until: float, now: float) -> None:
         """The relay has granted it until then."""
-        self._earlier = [end for end in (*self._earlier, self.until) if end > now][-RENEW_ENDS:]
+        self._earlier = [end for end in (*self._earlier, self.until) if end > now][-self._limits.renew_ends :]
         self.until = until
 
     def renew_after(self, now: float, die: float) -> float:
@@ -55,14 +53,16 @@ class Grants:
         js-libp2p's relay (circuit-relay-v2 4.2.13) forgets the reservation there, however often it was renewed since:
         the timers of its renewals stay beside each other (retimeable-signal 1.0.1).
         """
-        past = (end + RENEW_PAST - now for end in self._earlier)
-        return max(0.0, min((renew_after(self.until - now, die), *past)))
+        past = (end + self._limits.renew_past - now for end in self._earlier)
+        return max(0.0, min((renew_after(self.until - now, die, self._limits), *past)))
 
 
 class Backoff:
     """Waiting times that grow to a bound. The first is short: a relay that restarts is back soon."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: RelayClientLimits) -> None:
+        self._first = limits.backoff_first
+        self._most = limits.backoff_most
         self._failures = 0
 
     def reset(self) -> None:
@@ -70,6 +70,6 @@ class Backoff:
 
     def next(self, die: float, at_least: float = 0.0) -> float:
         """Seconds to wait after one more failure: between half and all of the grown value, at least `at_least`."""
-        grown = min(RESERVE_BACKOFF_FIRST * RESERVE_BACKOFF_FACTOR ** min(self._failures, 64), RESERVE_BACKOFF_MAX)
+        grown = min(self._first * _GROWTH ** min(self._failures, _GROWTHS), self._most)
         self._failures += 1
-        return min(max(grown, at_least), RESERVE_BACKOFF_MAX) * (0.5 + 0.5 * die)
+        return min(max(grown, at_least), self._most) * (0.5 + 0.5 * die)

@@ -17,8 +17,8 @@ from typing import Generic, Literal, TypeVar
 import trio
 
 from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of
+from punchbridge.config import PunchLimits
 from punchbridge.errors import AddressError
-from punchbridge.limits.punch import DCUTR_LOSER_GRACE, MAX_PUNCH_DIALS, MAX_PUNCH_SOCKETS, REDIAL_MAX, REDIAL_MIN
 from punchbridge.reach.verdict import Evidence
 from punchbridge.transport.tcp.dial import Dial, KeptDials, TupleTaken
 from punchbridge.transport.tcp.sockets import TcpStream
@@ -43,9 +43,9 @@ class SimultaneousOpen(Generic[T]):
     """One attempt. `take` judges each socket that stands and owns it: it returns the prize, or None for another try.
 
     Takers run in `nursery`, so that they can outlast the attempt: with `keep_losers` those still running after the win
-    have DCUTR_LOSER_GRACE seconds more (the other side may have chosen one of them); without it they are cancelled.
-    `allowed` is asked before each dial; a no is asked again after REDIAL_MAX. Dials come from `kept` where it has them,
-    and those that are in the air at the end go there; its owner closes them. Nothing else outlives `run`.
+    have `limits.loser_grace` seconds more (the other side may have chosen one of them); without it they are cancelled.
+    `allowed` is asked before each dial; a no is asked again after `limits.redial_most`. Dials come from `kept` where it
+    has them, and those that are in the air at the end go there; its owner closes them. Nothing else outlives `run`.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class SimultaneousOpen(Generic[T]):
         nursery: trio.Nursery,
         keep_losers: bool,
         rng: random.Random,
+        limits: PunchLimits,
         allowed: Callable[[Endpoint], bool] = lambda _: True,
     ) -> None:
         self._candidates = tuple(_numeric(addr) for addr in candidates)
@@ -70,7 +71,8 @@ class SimultaneousOpen(Generic[T]):
         self._keep_losers = keep_losers
         self._rng = rng
         self._allowed = allowed
-        self._dials_left = MAX_PUNCH_DIALS
+        self._limits = limits
+        self._dials_left = limits.dials
         self._scopes: set[trio.CancelScope] = set()
         self._prize: T | None = None
         self._won = trio.Event()
@@ -105,14 +107,14 @@ class SimultaneousOpen(Generic[T]):
     def _end_takers(self) -> None:
         for scope in tuple(self._scopes):
             if self._won.is_set() and self._keep_losers:
-                scope.deadline = min(scope.deadline, trio.current_time() + DCUTR_LOSER_GRACE)
+                scope.deadline = min(scope.deadline, trio.current_time() + self._limits.loser_grace)
             else:
                 scope.cancel()
 
     async def _accept(self, accepted: trio.MemoryReceiveChannel[TcpStream]) -> None:
         async for stream in accepted:
             self._evidence.sockets += 1
-            if len(self._scopes) >= MAX_PUNCH_SOCKETS:
+            if len(self._scopes) >= self._limits.sockets:
                 stream.discard()
                 continue
             self._hand_over(stream, "accept")
@@ -132,7 +134,7 @@ class SimultaneousOpen(Generic[T]):
             try:
                 if dial is None:
                     if not self._allowed(endpoint):
-                        await trio.sleep(REDIAL_MAX)
+                        await trio.sleep(self._limits.redial_most)
                         continue
                     self._dials_left -= 1
                     dial = Dial(endpoint, source)
@@ -163,7 +165,7 @@ class SimultaneousOpen(Generic[T]):
         await self._hand_over(stream, "connect").wait()
 
     def _jitter(self) -> float:
-        return self._rng.uniform(REDIAL_MIN, REDIAL_MAX)
+        return self._rng.uniform(self._limits.redial_least, self._limits.redial_most)
 
     def _refused(self, problem: OSError) -> float:
         """Notes that a dial was answered by an error; returns how long after its start (s) the next may follow."""

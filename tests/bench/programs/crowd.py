@@ -13,6 +13,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 from control import Order, obey_stdin, pinned, ready  # noqa: E402
 
 from punchbridge.addresses import parse  # noqa: E402
+from punchbridge.config import Punch  # noqa: E402
 from punchbridge.errors import BridgeError  # noqa: E402
 from punchbridge.eventhub import EventHub  # noqa: E402
 from punchbridge.host.host import HostConfig, open_host  # noqa: E402
@@ -27,7 +28,7 @@ async def main() -> None:
 
     async def hold(relay: str, done: trio.MemorySendChannel[BridgeError | None]) -> None:
         nonlocal held
-        config = HostConfig(Identity.generate(), allow_private=True, punch=False, autonat=False)
+        config = HostConfig(Identity.generate(), allow_private=True, punch=Punch(enabled=False), autonat=False)
         async with done, open_host(config, EventHub()) as host:
             try:
                 async with slots:

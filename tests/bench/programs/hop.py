@@ -13,7 +13,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 from control import Order, obey_stdin, pinned, ready  # noqa: E402
 
 from punchbridge.addresses import parse, with_peer  # noqa: E402
-from punchbridge.config import Limits, SwarmLimits  # noqa: E402
+from punchbridge.config import Limits, Punch, SwarmLimits  # noqa: E402
 from punchbridge.eventhub import EventHub  # noqa: E402
 from punchbridge.host.host import HostConfig, open_host  # noqa: E402
 from punchbridge.identity import Identity, peer_text  # noqa: E402
@@ -40,7 +40,7 @@ async def main() -> None:
     config = HostConfig(
         Identity.generate(),
         allow_private=True,
-        punch=False,
+        punch=Punch(enabled=False),
         autonat=False,
         limits=Limits(swarm=SwarmLimits(connections=MANY, connections_per_address=MANY)),
     )

@@ -18,7 +18,7 @@ from control import Order, obey_stdin, pinned, ready  # noqa: E402
 from echo import SIZE, echo_times  # noqa: E402
 
 from punchbridge.addresses import parse, with_peer  # noqa: E402
-from punchbridge.config import Limits, SwarmLimits  # noqa: E402
+from punchbridge.config import Limits, Punch, SwarmLimits  # noqa: E402
 from punchbridge.eventhub import EventHub  # noqa: E402
 from punchbridge.events import Event, PunchFailed, PunchSucceeded  # noqa: E402
 from punchbridge.host.host import Host, HostConfig, open_host  # noqa: E402
@@ -135,7 +135,12 @@ async def main() -> None:
     hub.subscribe(lambda event: send.send_nowait(event) if isinstance(event, PunchSucceeded | PunchFailed) else None)
     many = Limits(swarm=SwarmLimits(connections=MANY, connections_per_address=MANY, connections_per_peer=MANY))
     config = HostConfig(
-        Identity.generate(), listen=listen, allow_private=True, punch=options.punch, autonat=False, limits=many
+        Identity.generate(),
+        listen=listen,
+        allow_private=True,
+        punch=Punch(enabled=options.punch),
+        autonat=False,
+        limits=many,
     )
     async with open_host(config, hub) as host, trio.open_nursery() as nursery:
         orders = Orders(host, receive)

@@ -10,7 +10,7 @@ import trio
 
 from punchbridge.addresses import Multiaddr, parse, with_peer
 from punchbridge.api.trio import open_trio
-from punchbridge.config import AutonatLimits, Limits
+from punchbridge.config import AutonatLimits, Limits, Punch
 from punchbridge.errors import NegotiationFailed, StreamReset
 from punchbridge.eventhub import EventHub
 from punchbridge.events import AutonatResult
@@ -41,7 +41,7 @@ async def open_one(
         Identity.generate(),
         (listen,),
         allow_private=allow_private,
-        punch=False,
+        punch=Punch(enabled=False),
         autonat=client,
         autonat_server=server,
         limits=Limits(autonat=AutonatLimits(**{"boot_delay": 0.05, **limits})),  # type: ignore[arg-type]

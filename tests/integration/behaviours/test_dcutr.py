@@ -11,10 +11,9 @@ import trio
 
 from punchbridge.addresses import decode, parse, with_peer
 from punchbridge.behaviours.dcutr import Dcutr
-from punchbridge.behaviours.dcutr import tcp as tcp_module
+from punchbridge.config import Limits, PunchLimits
 from punchbridge.errors import DirectRequired, NegotiationFailed, StreamReset
 from punchbridge.events import P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
-from punchbridge.limits.punch import DCUTR_EXCHANGES_PER_MINUTE
 from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.muxed.connection import Connection
@@ -110,7 +109,7 @@ async def test_a_peer_without_dcutr_is_named_so_and_tried_again_later() -> None:
     async with open_relay() as relay, open_peer() as listener, open_peer(None) as dialer:
         await over_relay(relay, dialer, listener)
         failed = await listener.record.wait(PunchFailed)
-        assert (failed.code, failed.final, failed.retry_in) == ("PEER_UNSUPPORTED", True, QUICK.retry_first)
+        assert (failed.code, failed.final, failed.retry_in) == ("PEER_UNSUPPORTED", True, QUICK.retry)
         assert (await listener.record.wait(P2pFallback)).code == "PEER_UNSUPPORTED"
         with trio.fail_after(5), pytest.raises(DirectRequired) as caught:
             await listener.puncher.wait_direct(dialer.peer)
@@ -135,18 +134,18 @@ async def test_a_peer_that_tells_of_dcutr_after_its_refusal_is_punched_at_once()
         info = encode_info(swarm.identity, agent="", protocols=protocols, listen=(), observed=None)
         await write_message(stream, info)
         await stream.aclose()
-        with trio.fail_after(10):  # retry_first is 30 s
+        with trio.fail_after(10):  # the pause is 30 s
             await listener.record.wait(PunchSucceeded)
         nursery.cancel_scope.cancel()
 
 
 async def test_the_next_run_follows_after_the_pause() -> None:
-    policy = replace(QUICK, retry_first=0.05, retry_max=0.2)
+    policy = replace(QUICK, retry=1.0, retry_most=1.5)
     async with open_relay() as relay, open_peer(policy) as listener, open_peer(None) as dialer:
         await over_relay(relay, dialer, listener)
-        await listener.record.wait(PunchFailed, 4)
+        await listener.record.wait(PunchFailed, 3)
         pauses = [failed.retry_in for failed in listener.record.of(PunchFailed)]
-        assert pauses[:4] == [0.05, 0.1, 0.2, 0.2]
+        assert pauses[:3] == [1.0, 1.5, 1.5]
 
 
 async def test_private_addresses_are_neither_offered_nor_dialled_without_leave() -> None:
@@ -339,11 +338,14 @@ async def test_the_third_exchange_with_a_go_peer_swaps_the_roles() -> None:
         assert theirs.role == "initiator"
 
 
-async def test_a_silent_socket_is_given_up_and_dialled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_socket_is_given_up_and_dialled_anew() -> None:
     """The first TCP connection stands and says nothing, as after a NAT lost track of it; the second one works."""
-    monkeypatch.setattr(tcp_module, "DCUTR_SOCKET_PATIENCE", 0.2)
-    policy = replace(QUICK, attempt_timeout=5.0)
-    async with open_relay() as relay, open_peer(policy) as listener, open_peer(policy) as dialer:
+    policy, limits = replace(QUICK, attempt_timeout=5.0), Limits(punch=PunchLimits(socket_patience=0.2))
+    async with (
+        open_relay() as relay,
+        open_peer(policy, limits=limits) as listener,
+        open_peer(policy, limits=limits) as dialer,
+    ):
         mute = listen_socket(parse("/ip4/127.0.0.1/tcp/0"))
         lie(listener, f"/ip4/127.0.0.1/tcp/{mute.getsockname()[1]}")
         lie(dialer, "/ip4/127.0.0.2/tcp/1")
@@ -396,9 +398,12 @@ async def test_a_handshake_with_nothing_behind_it_is_no_success(monkeypatch: pyt
         await (self.closed.wait() if self.punched else real(self, *handlers))
 
     monkeypatch.setattr(Connection, "run", run)
-    monkeypatch.setattr(tcp_module, "DCUTR_UPGRADE_GRACE", 0.2)
-    policy = replace(QUICK, attempts=1, attempt_timeout=0.5)
-    async with open_relay() as relay, open_peer(policy) as listener, open_peer(policy) as dialer:
+    policy, limits = replace(QUICK, attempts=1, attempt_timeout=0.5), Limits(punch=PunchLimits(upgrade_grace=0.2))
+    async with (
+        open_relay() as relay,
+        open_peer(policy, limits=limits) as listener,
+        open_peer(policy, limits=limits) as dialer,
+    ):
         await over_relay(relay, dialer, listener)
         for peer in (listener, dialer):
             await peer.record.wait(PunchFailed)
@@ -407,12 +412,13 @@ async def test_a_handshake_with_nothing_behind_it_is_no_success(monkeypatch: pyt
 
 async def test_a_peer_cannot_keep_our_dials_busy() -> None:
     """Exchanges beyond the limit of a minute are reset before any dial."""
-    async with open_relay() as relay, open_peer(None) as listener, open_peer() as dialer:
+    limits = Limits(punch=PunchLimits(exchanges_per_minute=4))
+    async with open_relay() as relay, open_peer(None) as listener, open_peer(limits=limits) as dialer:
         await over_relay(relay, dialer, listener)
         [theirs] = [c for c in listener.host.swarm.connections(dialer.peer) if c.path == "relay"]
         answers = 0
         with trio.fail_after(20):
-            for _ in range(DCUTR_EXCHANGES_PER_MINUTE + 3):
+            for _ in range(4 + 3):
                 try:
                     await say_connect(listener, theirs)
                     answers += 1
@@ -420,4 +426,4 @@ async def test_a_peer_cannot_keep_our_dials_busy() -> None:
                     pass
                 dialer.puncher.cancel(listener.peer)
                 await dialer.puncher.wait_idle(listener.peer)
-        assert answers == DCUTR_EXCHANGES_PER_MINUTE
+        assert answers == 4

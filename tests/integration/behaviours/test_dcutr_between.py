@@ -12,16 +12,15 @@ import trio
 import trio.testing
 
 from punchbridge.addresses import Endpoint, parse
-from punchbridge.behaviours.dcutr import kept as kept_module
+from punchbridge.config import Limits, PunchLimits
 from punchbridge.errors import StreamReset
 from punchbridge.events import PunchFailed
-from punchbridge.limits.punch import DCUTR_OUTLAST
 from punchbridge.limits.swarm import MAX_DIVERTERS
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.tcp.dial import Dial
 from punchbridge.wire.dcutr import PROTOCOL, encode_connect, encode_sync
-from tests.support.punch_lab import QUICK, Peer, lie, open_peer, open_relay, over_relay, say_connect
+from tests.support.punch_lab import LIMITS, QUICK, Peer, lie, open_peer, open_relay, over_relay, say_connect
 
 BRIEF = replace(QUICK, attempt_timeout=0.3)
 
@@ -104,7 +103,7 @@ async def test_dials_in_the_air_stay_from_attempt_to_attempt_and_then_for_the_ne
 
 
 async def test_dials_end_with_a_run_whose_successor_comes_after_their_mappings() -> None:
-    policy = replace(QUICK, retry_first=DCUTR_OUTLAST)
+    policy = replace(QUICK, retry=LIMITS.keep_for_run)
     async with open_relay() as relay, open_peer() as listener, open_peer(policy) as dialer:
         with deaf_port() as deaf, trio.fail_after(20):
             lie(listener, f"/ip4/127.0.0.1/tcp/{deaf.getsockname()[1]}")
@@ -117,9 +116,9 @@ async def test_dials_end_with_a_run_whose_successor_comes_after_their_mappings()
         assert dial.closed
 
 
-async def test_dials_of_runs_that_are_over_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_module, "DCUTR_MAX_KEPT", 1)
-    async with open_peer() as peer, open_peer(None) as one, open_peer(None) as two:
+async def test_dials_of_runs_that_are_over_make_room() -> None:
+    limits = Limits(punch=PunchLimits(kept_peers=1))
+    async with open_peer(limits=limits) as peer, open_peer(None) as one, open_peer(None) as two:
         kept = peer.puncher.kept
         with deaf_port() as deaf:
             endpoint = Endpoint("ip4", "127.0.0.1", deaf.getsockname()[1], "tcp")
@@ -164,9 +163,9 @@ async def test_too_many_punches_at_once_end_as_a_failure_with_its_reason() -> No
         assert f"{MAX_DIVERTERS} punches are in progress" in failed.message
 
 
-async def test_what_no_attempt_comes_back_for_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_module, "DCUTR_KEEP", 0.2)
-    async with open_relay() as relay, open_peer(None) as listener, open_peer(BRIEF) as dialer:
+async def test_what_no_attempt_comes_back_for_is_closed() -> None:
+    limits = Limits(punch=PunchLimits(keep_for_attempt=0.2))
+    async with open_relay() as relay, open_peer(None) as listener, open_peer(BRIEF, limits=limits) as dialer:
         await over_relay(relay, dialer, listener)
         with deaf_port() as deaf, trio.fail_after(10):
             await exchange(listener, relayed_from(listener, dialer), deaf)

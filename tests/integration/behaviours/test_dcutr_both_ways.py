@@ -35,7 +35,7 @@ async def test_a_run_between_two_attempts_answers_the_peer_s_exchange() -> None:
     async with (
         open_relay() as relay,
         open_peer(ONCE, identity=small) as smaller,
-        open_peer(replace(QUICK, backoff=(30.0, 30.0)), identity=large) as larger,
+        open_peer(replace(QUICK, pause_least=30.0, pause_most=30.0), identity=large) as larger,
     ):
         for peer in (smaller, larger):
             await peer.host.swarm.reserve(relay)

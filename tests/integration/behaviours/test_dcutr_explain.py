@@ -9,6 +9,7 @@ import trio
 from punchbridge.addresses import parse
 from punchbridge.behaviours.dcutr.explain import evidence_for, explain
 from punchbridge.behaviours.nat.observer import SecondObserver
+from punchbridge.config import NatLimits
 from punchbridge.events import ObservedAddress, PunchSucceeded
 from punchbridge.identity import Identity
 from punchbridge.reach.nat import Mapping
@@ -43,7 +44,7 @@ async def test_an_attempt_over_ipv6_is_not_explained_by_the_ipv4_nat() -> None:
 
 
 async def test_a_mapping_that_depends_explains_an_attempt_whatever_the_other_ip_version_s_is() -> None:
-    observed = ObservedAddresses()
+    observed = ObservedAddresses(NatLimits())
     behind_a_symmetric_ipv4_nat(observed)
     remote = (parse("/ip6/2607:f8b0::9/tcp/4001"), parse("/ip4/11.9.9.9/tcp/4001"))
     assert evidence_for(remote, observed).mapping is Mapping.ADDRESS_DEPENDENT

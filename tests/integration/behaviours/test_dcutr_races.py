@@ -12,8 +12,8 @@ import trio.testing
 from punchbridge.addresses import with_peer
 from punchbridge.behaviours.dcutr import answerer as answerer_module
 from punchbridge.behaviours.dcutr.tcp import TcpOpening
-from punchbridge.behaviours.nat import observer as observer_module
 from punchbridge.behaviours.nat.observer import SecondObserver
+from punchbridge.config import Limits, NatLimits, PunchLimits
 from punchbridge.events import P2pUpgrade, PunchFailed, PunchSucceeded
 from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.streams.stream import Stream
@@ -81,7 +81,6 @@ async def test_a_dial_before_the_punch_that_answers_nothing_leaves_no_connection
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Noise stood, then not a word: the exchange follows, and no half-dead connection passes for a direct one."""
-    monkeypatch.setattr("punchbridge.behaviours.dcutr.tcp.DCUTR_REVERSAL_TIMEOUT", 0.3)
     real = Connection.ping
 
     async def ping(self: Connection) -> float:
@@ -91,8 +90,8 @@ async def test_a_dial_before_the_punch_that_answers_nothing_leaves_no_connection
         return await real(self)
 
     asked: list[Connection] = []
-    policy = replace(QUICK, reversal=True)
-    async with open_relay() as relay, open_peer(policy) as listener, open_peer() as dialer:
+    punch, limits = replace(QUICK, reversal=True), Limits(punch=PunchLimits(reversal_timeout=0.3))
+    async with open_relay() as relay, open_peer(punch, limits=limits) as listener, open_peer() as dialer:
         monkeypatch.setattr(Connection, "ping", ping)
         await over_relay(relay, dialer, listener)
         assert (await listener.record.wait(PunchSucceeded)).attempt >= 1
@@ -128,12 +127,10 @@ async def test_a_circuit_that_comes_while_the_behaviour_ends_finds_it_gone(caplo
 
 
 @pytest.mark.parametrize("others", [True, False])
-async def test_a_second_observer_s_connection_is_given_up_only_beside_another(
-    monkeypatch: pytest.MonkeyPatch, others: bool
-) -> None:
+async def test_a_second_observer_s_connection_is_given_up_only_beside_another(others: bool) -> None:
     """A reservation may have moved to it meanwhile; that ends with the last direct connection, and shows no stream."""
-    monkeypatch.setattr(observer_module, "OBSERVER_HOLD", 0.0)
-    async with open_peer() as peer, open_peer(None) as server:
+    limits = Limits(nat=NatLimits(observer_hold=0.0))
+    async with open_peer(limits=limits) as peer, open_peer(None) as server:
         addr = with_peer(server.host.swarm.listen_addrs()[0], server.peer)
         held = await peer.host.swarm.dial(addr)
         if others:

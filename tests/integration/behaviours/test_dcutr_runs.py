@@ -52,7 +52,7 @@ async def test_the_run_under_way_answers_with_its_own_verdict_and_the_pause_afte
             with trio.fail_after(20), pytest.raises(DirectRequired) as caught:
                 await wait_direct(here.host, there.peer, 20.0)
             attempts = here.record.of(PunchFailed)
-            assert [failed.retry_in for failed in attempts] == [None, None, QUICK.retry_first]
+            assert [failed.retry_in for failed in attempts] == [None, None, QUICK.retry]
             assert {failed.run for failed in attempts} == {attempts[0].run}
             assert attempts[0].run > 0
             # One value, made where the failure was seen, reaches both events and the error.
@@ -62,7 +62,7 @@ async def test_the_run_under_way_answers_with_its_own_verdict_and_the_pause_afte
 
 
 async def test_between_two_runs_the_last_verdict_answers_only_who_cannot_await_the_next_run() -> None:
-    policy = replace(ONCE, retry_first=4.0)
+    policy = replace(ONCE, retry=4.0)
     async with open_relay() as relay, open_peer(policy) as listener, open_peer(policy) as dialer:
         both_refused(listener, dialer)
         await over_relay(relay, dialer, listener)
@@ -77,7 +77,7 @@ async def test_between_two_runs_the_last_verdict_answers_only_who_cannot_await_t
 
 
 async def test_runs_of_one_opener_are_counted_apart() -> None:
-    policy = replace(ONCE, retry_first=0.2)
+    policy = replace(ONCE, retry=1.0)
     async with open_relay() as relay, open_peer(policy) as listener, open_peer(policy) as dialer:
         both_refused(listener, dialer)
         await over_relay(relay, dialer, listener)

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from punchbridge.addresses import Multiaddr, parse, with_peer
-from punchbridge.config import IdentifyLimits, Limits, PingLimits
+from punchbridge.config import IdentifyLimits, Limits, PingLimits, Punch
 from punchbridge.errors import (
     AddressError,
     DialTimeout,
@@ -60,7 +60,7 @@ async def open_party(
         (LOOPBACK,),
         agent="party/1",
         allow_private=True,
-        punch=False,
+        punch=Punch(enabled=False),
         autonat=False,
         limits=Limits(identify=IdentifyLimits(push_delay=push_delay, timeout=answer), ping=PingLimits(timeout=echo)),
     )
@@ -371,7 +371,7 @@ async def test_a_host_leaves_no_task_and_no_descriptor() -> None:
 
 async def test_a_port_in_use_fails_the_host_with_its_own_error() -> None:
     async with open_party() as a:
-        config = HostConfig(Identity.generate(), a.host.swarm.listen_addrs(), punch=False, autonat=False)
+        config = HostConfig(Identity.generate(), a.host.swarm.listen_addrs(), punch=Punch(enabled=False), autonat=False)
         with pytest.raises(PortInUse):
             async with open_host(config, EventHub()):
                 pass

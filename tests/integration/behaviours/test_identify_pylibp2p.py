@@ -12,6 +12,7 @@ from libp2p.utils.varint import read_length_prefixed_protobuf
 from multiaddr import Multiaddr
 
 from punchbridge.addresses import with_peer
+from punchbridge.config import Punch
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionOpened, Identified
 from punchbridge.host.host import Host, HostConfig, open_host
@@ -24,7 +25,9 @@ from tests.support.swarms import LOOPBACK, Recorder
 
 
 def config() -> HostConfig:
-    return HostConfig(Identity.generate(), (LOOPBACK,), agent="party/1", allow_private=True, punch=False, autonat=False)
+    return HostConfig(
+        Identity.generate(), (LOOPBACK,), agent="party/1", allow_private=True, punch=Punch(enabled=False), autonat=False
+    )
 
 
 async def identified(connection: Connection) -> None:

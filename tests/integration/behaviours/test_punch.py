@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from punchbridge.addresses import Endpoint, Multiaddr, tcp_addr
-from punchbridge.limits.punch import REDIAL_MAX
+from punchbridge.config import PunchLimits
 from punchbridge.reach.host_budget import HostBudget
 from punchbridge.reach.verdict import Evidence, judge
 from punchbridge.transport.tcp.dial import Dial, KeptDials, TupleTaken
@@ -23,6 +23,7 @@ from punchbridge.transport.tcp.sockets import TcpStream, listen_socket
 from punchbridge.verdict import Code
 from tests.support.swarms import open_descriptors
 
+LIMITS = PunchLimits()
 Take = Callable[[TcpStream, How], Awaitable[str | None]]
 
 
@@ -84,6 +85,7 @@ class Side:
             nursery=nursery,
             keep_losers=self.keep_losers,
             rng=self.rng,
+            limits=LIMITS,
             allowed=self.allowed,
         )
         return await opening.run(self.accepted, self.start)
@@ -169,7 +171,7 @@ async def test_punches_that_name_one_victim_share_its_dials() -> None:
             side.allowed = lambda endpoint: budget.take(endpoint.host, trio.current_time())
             side.start.set()
             nursery.start_soon(side.run, nursery)
-        await trio.sleep(20 * REDIAL_MAX)
+        await trio.sleep(20 * LIMITS.redial_most)
         nursery.cancel_scope.cancel()
     assert sum(side.evidence.dials for side in sides) == 6
     for side in sides:

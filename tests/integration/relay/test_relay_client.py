@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from punchbridge.addresses import Multiaddr, is_relayed, parse, with_peer
+from punchbridge.config import Limits, RelayClientLimits
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ReservationAccepted, ReservationLost
 from punchbridge.identity import Identity, peer_text
@@ -141,26 +142,22 @@ async def test_the_reservation_comes_back_after_a_restart_of_the_relay() -> None
         await node.log.wait(ReservationAccepted, 2)
 
 
-async def test_renewal_comes_before_the_expiry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("punchbridge.behaviours.relay_client.lease.MIN_LEASE", 0.2)
+async def test_renewal_comes_before_the_expiry() -> None:
     async with network() as net:
         _, addr = await fake_relay(net, grant(0), grant(3600))
-        node = await net.node()
+        node = await net.node(limits=Limits(relay_client=RelayClientLimits(lease_least=0.2)))
         await node.relays.reserve(addr)
         renewed = await node.log.wait(ReservationAccepted, 2)
         assert renewed.renewed
         assert node.log.of(ReservationLost) == []
 
 
-async def test_a_renewal_that_fails_is_tried_again_and_lost_only_at_the_expiry(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("punchbridge.behaviours.relay_client.lease.MIN_LEASE", 1.0)
-    monkeypatch.setattr("punchbridge.behaviours.relay_client.keeper.RESERVE_REFUSED_WAIT", 0.1)
+async def test_a_renewal_that_fails_is_tried_again_and_lost_only_at_the_expiry() -> None:
+    limits = Limits(relay_client=RelayClientLimits(lease_least=1.0, refused_wait=0.1))
     async with network() as net:
         refusal = encode_hop_answer(Status.RESERVATION_REFUSED)
         _, addr = await fake_relay(net, grant(0), refusal)
-        node = await net.node()
+        node = await net.node(limits=limits)
         started = trio.current_time()
         await node.relays.reserve(addr)
         lost = await node.log.wait(ReservationLost)

@@ -8,6 +8,7 @@ import trio.testing
 
 from punchbridge.addresses import parse, with_peer
 from punchbridge.behaviours.relay_client import RelayClient
+from punchbridge.config import Limits, RelayClientLimits
 from punchbridge.errors import (
     AddressError,
     AuthenticationFailed,
@@ -20,7 +21,6 @@ from punchbridge.errors import (
 )
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity
-from punchbridge.limits.circuit import MAX_RELAYS
 from punchbridge.swarm.swarm import SwarmConfig, open_swarm
 from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.circuit import HOP, Grant, Status, encode_hop_answer, encode_stop_connect
@@ -120,10 +120,10 @@ async def test_relay_addresses_of_others_and_private_ones_are_not_announced() ->
         ]
 
 
-async def test_a_mute_relay_ends_in_a_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("punchbridge.behaviours.relay_client.exchange.RESERVE_TIMEOUT", 0.05)
+async def test_a_mute_relay_ends_in_a_time_out() -> None:
+    limits = Limits(relay_client=RelayClientLimits(reserve_timeout=0.05))
     async with network() as net:
-        mute, node = await net.node(client=False), await net.node()
+        mute, node = await net.node(client=False), await net.node(limits=limits)
         (addr,) = await mute.swarm.listen(parse("/ip4/127.0.0.1/tcp/0"))
 
         async def mute_hop(_: Stream) -> None:
@@ -136,9 +136,9 @@ async def test_a_mute_relay_ends_in_a_time_out(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_the_number_of_relays_is_bounded() -> None:
     async with network() as net:
-        node = await net.node()
-        node.relays.keep([parse(f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate()}") for _ in range(MAX_RELAYS)])
-        with pytest.raises(LimitExceeded):
+        node = await net.node(limits=Limits(relay_client=RelayClientLimits(relays=3)))
+        node.relays.keep([parse(f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate()}") for _ in range(3)])
+        with pytest.raises(LimitExceeded, match="3 relays are kept already"):
             await node.relays.reserve(parse(f"/ip4/127.0.0.1/tcp/1/p2p/{STRANGER}"))
 
 

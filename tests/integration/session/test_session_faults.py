@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from punchbridge.addresses import Multiaddr, is_relayed, with_peer
+from punchbridge.config import Punch
 from punchbridge.errors import LimitExceeded, NegotiationFailed, StreamReset
 from punchbridge.eventhub import EventHub
 from punchbridge.host.host import Host, HostConfig, open_host
@@ -46,7 +47,12 @@ async def relayed(*, capped: bool = False) -> AsyncIterator[tuple[Host, Host, Mu
         relay = await (net.relay() if capped else net.relay(circuit_seconds=0, circuit_bytes=0))
         listen = (Multiaddr("/ip4/127.0.0.1/tcp/0"),)
         kept = HostConfig(
-            Identity.generate(), listen=listen, relays=(relay.addr,), allow_private=True, autonat=False, punch=False
+            Identity.generate(),
+            listen=listen,
+            relays=(relay.addr,),
+            allow_private=True,
+            autonat=False,
+            punch=Punch(enabled=False),
         )
         async with open_host(config(), EventHub()) as dialler, open_host(kept, EventHub()) as acceptor:
             acceptor.sessions.serve(SERVICE, echo)

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from punchbridge.addresses import is_relayed, parse
+from punchbridge.config import Punch
 from punchbridge.errors import DirectRequired, LimitExceeded, NegotiationFailed, StreamReset
 from punchbridge.eventhub import EventHub
 from punchbridge.host.host import Host, HostConfig, open_host
@@ -256,7 +257,7 @@ async def test_peer_cannot_aim_our_dials_by_the_relays_it_names() -> None:
     """Without a carrier the keeper looks for the peer at the relays it told of: not on this machine or the LAN."""
     hub, dials = EventHub(), 0
     stranger = Identity.generate()
-    listen = HostConfig(Identity.generate(), listen=config().listen, autonat=False, punch=False)
+    listen = HostConfig(Identity.generate(), listen=config().listen, autonat=False, punch=Punch(enabled=False))
     with socket.create_server(("127.0.0.1", 0)) as trap:
         trap.settimeout(0.0)
         async with open_host(listen, hub) as dialler, open_host(config(), EventHub()) as acceptor:

@@ -13,6 +13,7 @@ import trio
 
 from contract.settings import Meeting, Settings, expected_side, log, meeting, own_ip, result, run
 from punchbridge.addresses import endpoint_of, parse, with_peer
+from punchbridge.config import Punch
 from punchbridge.errors import BridgeError
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Event
@@ -68,7 +69,9 @@ async def main(settings: Settings) -> None:
     hub = EventHub()
     hub.subscribe(on_event)
     # The suites' WAN is private address space.
-    config = HostConfig(Identity.generate(), allow_private=True, punch=settings.role != "relay", autonat=False)
+    config = HostConfig(
+        Identity.generate(), allow_private=True, punch=Punch(enabled=settings.role != "relay"), autonat=False
+    )
     play = {"relay": relay, "listener": listener, "dialer": dialer}[settings.role]
     async with meeting(settings) as place, open_host(config, hub) as host:
         await play(host, settings, place)

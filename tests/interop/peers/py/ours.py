@@ -14,6 +14,7 @@ from exercises import HANDLERS, Handler, SeenReset, exercise, many
 from wire import PROTOCOLS, Order, options, say, serve_orders
 
 from punchbridge.addresses import parse, with_peer
+from punchbridge.config import Punch
 from punchbridge.errors import StreamReset
 from punchbridge.eventhub import EventHub
 from punchbridge.events import (
@@ -173,7 +174,7 @@ async def main() -> None:
     config = HostConfig(
         Identity.generate(),
         allow_private=not (given.punch or given.autonat),
-        punch=given.punch,
+        punch=Punch(enabled=given.punch),
         autonat=given.autonat,
         autonat_server=given.autonat,
     )
