@@ -11,6 +11,7 @@ import binascii
 import hashlib
 from typing import Final
 
+from punchbridge.digits import BASE36, BASE58, from_digits, to_digits
 from punchbridge.errors import AddressError
 
 __all__ = ["PeerId", "parse_peer_id", "peer_id_forms", "peer_text"]
@@ -25,8 +26,6 @@ _CID_PREFIX: Final = b"\x01\x72"
 _MAX_TEXT: Final = 200
 """Characters. The longest form is base16 of a CID, 93; numbers in base 58 cost the square of their length."""
 
-_BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-_BASE36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _EXPECTED: Final = "expected 12D3KooW… or bafz…"
 
 
@@ -60,7 +59,7 @@ class PeerId:
         try:
             if len(text) > _MAX_TEXT:
                 raise ValueError(f"{len(text)} characters")
-            raw = _from_digits(text, _BASE58) if text.startswith(("1", "Qm")) else _from_cid(text)
+            raw = from_digits(text, BASE58) if text.startswith(("1", "Qm")) else _from_cid(text)
         except ValueError as problem:
             raise AddressError(f"not a peer id: {text[:_MAX_TEXT]!r} ({problem}); {_EXPECTED}") from None
         fault = _fault(raw)
@@ -75,7 +74,7 @@ class PeerId:
     def to_base58(self) -> str:
         """The form that is printed (specs/peer-ids: SHOULD)."""
         if self._text is None:
-            self._text = _to_digits(self._raw, _BASE58)
+            self._text = to_digits(self._raw, BASE58)
         return self._text
 
     def to_cid(self) -> str:
@@ -137,31 +136,10 @@ def _from_multibase(text: str) -> bytes:
     if prefix in ("f", "F"):
         return binascii.unhexlify(digits)
     if prefix == "z":
-        return _from_digits(digits, _BASE58)
+        return from_digits(digits, BASE58)
     if prefix in ("k", "K"):
-        return _from_digits(digits.lower(), _BASE36)
+        return from_digits(digits.lower(), BASE36)
     if prefix in ("m", "M", "u", "U"):
         padded = digits.rstrip("=") + "=" * (-len(digits.rstrip("=")) % 4)
         return base64.b64decode(padded, b"-_" if prefix in ("u", "U") else None, validate=True)
     raise ValueError("neither base58btc nor a multibase")
-
-
-def _from_digits(text: str, alphabet: str) -> bytes:
-    """One large number in base 58 or 36; each leading zero digit is a zero byte. Raises ValueError."""
-    number, base = 0, len(alphabet)
-    for char in text:
-        digit = alphabet.find(char)
-        if digit < 0:
-            raise ValueError(f"{char!r} is no digit of base {base}")
-        number = number * base + digit
-    zeros = len(text) - len(text.lstrip(alphabet[0]))
-    return bytes(zeros) + number.to_bytes((number.bit_length() + 7) // 8, "big")
-
-
-def _to_digits(raw: bytes, alphabet: str) -> str:
-    number, base, digits = int.from_bytes(raw, "big"), len(alphabet), []
-    while number:
-        number, digit = divmod(number, base)
-        digits.append(alphabet[digit])
-    zeros = len(raw) - len(raw.lstrip(b"\0"))
-    return alphabet[0] * zeros + "".join(reversed(digits))
