@@ -42,6 +42,18 @@ class AddressError(ConfigError):
     code = "BAD_ADDRESS"
 
 
+class TicketError(AddressError):
+    """A ticket cannot be read or made; the text says why, and never what the ticket holds."""
+
+    code = "BAD_TICKET"
+
+
+class AccessFileError(ConfigError):
+    """The file of those who may call cannot be read or written: malformed, not private, or locked."""
+
+    code = "BAD_ACCESS_FILE"
+
+
 class IdentityError(LocalError):
     """The identity key file cannot be used: unreadable, malformed, or open to other users."""
 
