@@ -20,6 +20,7 @@ from punchbridge._pb.punchbridge.wire.circuit_pb2 import (
 from punchbridge._pb.punchbridge.wire.dcutr_pb2 import HolePunch
 from punchbridge._pb.punchbridge.wire.envelope_pb2 import Envelope
 from punchbridge._pb.punchbridge.wire.identify_pb2 import Identify
+from punchbridge._pb.punchbridge.wire.invite_pb2 import InviteAnswer, InviteRequest
 from punchbridge._pb.punchbridge.wire.keys_pb2 import KeyType
 from punchbridge._pb.punchbridge.wire.keys_pb2 import PublicKey as PublicKeyMessage
 from punchbridge._pb.punchbridge.wire.noise_pb2 import NoiseExtensions, NoiseHandshakePayload
@@ -31,6 +32,8 @@ __all__ = [
     "HolePunch",
     "HopMessage",
     "Identify",
+    "InviteAnswer",
+    "InviteRequest",
     "KeyType",
     "Limit",
     "NoiseExtensions",
