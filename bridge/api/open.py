@@ -101,6 +101,7 @@ class Bridge:
         wait_direct: float = 0.0,
         options: Options = (),
         compression: grpc.Compression | None = None,
+        call_credentials: grpc.CallCredentials | None = None,
     ) -> ReasonedChannel:
         """A grpc channel to a peer: its id (when connected), or its direct or circuit multiaddr ending in /p2p/ID.
 
@@ -112,11 +113,12 @@ class Bridge:
         waits that many seconds for the punch before it starts on a relay. "direct" waits up to `direct_wait` seconds
         (by default `times.direct_wait`) for the punch, fails with its reason and never uses a relay; "relay" never goes
         direct. Channels to the same target with the same options share one stream, unless fresh=True. options: grpc
-        channel arguments, over ours. Raises AddressError, ConfigError, LimitExceeded.
+        channel arguments, over ours. call_credentials: go with each call of the channel, beside those that a call has
+        of its own; they end at the peer, see `punchbridge.peer`. Raises AddressError, ConfigError, LimitExceeded.
         """
         endpoint = self._endpoint(target, protocol, path, direct_wait, wait_direct)
         arguments = channel_options(_authority(endpoint), private=fresh, override=options)
-        return open_channel(endpoint, arguments, compression)
+        return open_channel(endpoint, arguments, compression, call_credentials)
 
     def aio_channel(
         self,
@@ -130,13 +132,14 @@ class Bridge:
         options: Options = (),
         compression: grpc.Compression | None = None,
         interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
+        call_credentials: grpc.CallCredentials | None = None,
     ) -> ReasonedAioChannel:
         """As `channel`, for asyncio: call it in the event loop that will use the channel."""
         from punchbridge.rpc.aio_channel import open_aio_channel
 
         endpoint = self._endpoint(target, protocol, path, direct_wait, wait_direct)
         arguments = channel_options(_authority(endpoint), private=fresh, override=options)
-        return open_aio_channel(endpoint, arguments, compression, interceptors)
+        return open_aio_channel(endpoint, arguments, compression, interceptors, call_credentials)
 
     def _endpoint(
         self, target: str | Multiaddr, protocol: str, path: str, direct_wait: float | None, wait_direct: float

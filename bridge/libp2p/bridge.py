@@ -69,7 +69,12 @@ class HostBridge:
         await self._gateway.unserve(protocol)
 
     def channel(
-        self, target: str | Multiaddr, *, protocol: str = GRPC_PROTOCOL, options: Options = ()
+        self,
+        target: str | Multiaddr,
+        *,
+        protocol: str = GRPC_PROTOCOL,
+        options: Options = (),
+        call_credentials: grpc.CallCredentials | None = None,
     ) -> ReasonedChannel:
         """A grpc channel to a peer: its id when the host is connected to it or knows its addresses, or its multiaddr
         ending in /p2p/ID. Its calls block, so they belong into a thread (`trio.to_thread.run_sync`).
@@ -79,7 +84,7 @@ class HostBridge:
         parsed = parse_target(target)
         key = EndpointKey(parsed, check_protocol(protocol), "any", self._host.times.direct_wait, 0.0)
         arguments = channel_options(peer_text(parsed.peer), override=options)
-        return open_channel(self._gateway.endpoint(key), arguments, None)
+        return open_channel(self._gateway.endpoint(key), arguments, call_credentials=call_credentials)
 
     def last_error(self, peer: str) -> BridgeError | None:
         """Why the last stream of a channel to this peer could not be opened; None when it could be."""

@@ -5,6 +5,7 @@ Only what raises is wrapped, and by plain delegation: an interceptor would copy 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from typing import Any, NoReturn, cast
@@ -13,6 +14,7 @@ import grpc
 import grpc.aio
 
 from punchbridge.local.peer import ConnectInfo
+from punchbridge.rpc.credentials import Channels, Method, channels
 from punchbridge.rpc.options import Options
 from punchbridge.rpc.reason import HasFailure, explained_by, explanation, trailing
 
@@ -134,20 +136,20 @@ class _Method(
     grpc.aio.StreamUnaryMultiCallable,  # type: ignore[type-arg]
     grpc.aio.StreamStreamMultiCallable,  # type: ignore[type-arg]
 ):
-    def __init__(self, inner: Any, endpoint: HasFailure, wrapper: type[_Call]) -> None:
-        self._inner = inner
+    def __init__(self, method: Method, endpoint: HasFailure, wrapper: type[_Call]) -> None:
+        self._method = method
         self._endpoint = endpoint
         self._wrapper = wrapper
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         began = time.monotonic()
-        return self._wrapper(self._inner(*args, **kwargs), self._endpoint, began)
+        return self._wrapper(self._method.of(args, kwargs)(*args, **kwargs), self._endpoint, began)
 
 
 class ReasonedAioChannel(grpc.aio.Channel):
-    """The inner channel with explained failures."""
+    """grpc's channel with explained failures. Its connectivity is that of calls without credentials."""
 
-    def __init__(self, inner: grpc.aio.Channel, endpoint: HasFailure) -> None:
+    def __init__(self, inner: Channels, endpoint: HasFailure) -> None:
         self._inner = inner
         self._endpoint = endpoint
 
@@ -157,35 +159,34 @@ class ReasonedAioChannel(grpc.aio.Channel):
         return self._endpoint.info
 
     async def __aenter__(self) -> ReasonedAioChannel:
-        await self._inner.__aenter__()
         return self
 
     async def __aexit__(self, *failure: Any) -> None:
-        await self._inner.__aexit__(*failure)  # noqa: ASYNC102 - asyncio has no cancel scopes
+        await self.close()  # noqa: ASYNC102 - asyncio has no cancel scopes
 
     async def close(self, grace: float | None = None) -> None:
-        await self._inner.close(grace)
+        await asyncio.gather(*(channel.close(grace) for channel in self._inner.close()))
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        return self._inner.get_state(try_to_connect)
+        return cast(grpc.ChannelConnectivity, self._inner.plain.get_state(try_to_connect))
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        await self._inner.wait_for_state_change(last_observed_state)
+        await self._inner.plain.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
-        await self._inner.channel_ready()
+        await self._inner.plain.channel_ready()
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return _Method(self._inner.unary_unary(*args, **kwargs), self._endpoint, _UnaryCall)
+        return _Method(Method(self._inner, "unary_unary", args, kwargs), self._endpoint, _UnaryCall)
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return _Method(self._inner.unary_stream(*args, **kwargs), self._endpoint, _StreamCall)
+        return _Method(Method(self._inner, "unary_stream", args, kwargs), self._endpoint, _StreamCall)
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return _Method(self._inner.stream_unary(*args, **kwargs), self._endpoint, _UnaryCall)
+        return _Method(Method(self._inner, "stream_unary", args, kwargs), self._endpoint, _UnaryCall)
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return _Method(self._inner.stream_stream(*args, **kwargs), self._endpoint, _StreamCall)
+        return _Method(Method(self._inner, "stream_stream", args, kwargs), self._endpoint, _StreamCall)
 
 
 def open_aio_channel(
@@ -193,9 +194,13 @@ def open_aio_channel(
     options: Options,
     compression: grpc.Compression | None,
     interceptors: Sequence[grpc.aio.ClientInterceptor] | None,
+    call_credentials: grpc.CallCredentials | None = None,
 ) -> ReasonedAioChannel:
     """As `channel.open_channel`, for the running event loop."""
-    inner = grpc.aio.insecure_channel(
-        f"unix:{endpoint.name}", options=options, compression=compression, interceptors=interceptors
+    target = f"unix:{endpoint.name}"
+    inner = channels(
+        lambda: grpc.aio.insecure_channel(target, options, compression, interceptors),
+        lambda credentials: grpc.aio.secure_channel(target, credentials, options, compression, interceptors),
+        call_credentials,
     )
     return ReasonedAioChannel(inner, endpoint)

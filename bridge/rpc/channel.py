@@ -14,6 +14,7 @@ import grpc
 
 from punchbridge.errors import BridgeError
 from punchbridge.local.peer import ConnectInfo
+from punchbridge.rpc.credentials import Channels, Method, channels
 from punchbridge.rpc.options import Options
 from punchbridge.rpc.reason import HasFailure, explained_by, explanation, trailing
 
@@ -174,43 +175,43 @@ class _ReasonedCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
 
 
 class _UnaryResponse(grpc.UnaryUnaryMultiCallable, grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
-    def __init__(self, inner: Any, endpoint: HasFailure) -> None:
-        self._inner = inner
+    def __init__(self, method: Method, endpoint: HasFailure) -> None:
+        self._method = method
         self._endpoint = endpoint
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         began = time.monotonic()
         try:
-            return self._inner(*args, **kwargs)
+            return self._method.of(args, kwargs)(*args, **kwargs)
         except grpc.RpcError as problem:
             _fail(problem, self._endpoint, began)
 
     def with_call(self, *args: Any, **kwargs: Any) -> Any:
         began = time.monotonic()
         try:
-            return self._inner.with_call(*args, **kwargs)
+            return self._method.of(args, kwargs).with_call(*args, **kwargs)
         except grpc.RpcError as problem:
             _fail(problem, self._endpoint, began)
 
     def future(self, *args: Any, **kwargs: Any) -> Any:
         began = time.monotonic()
-        return _ReasonedCall(self._inner.future(*args, **kwargs), self._endpoint, began)
+        return _ReasonedCall(self._method.of(args, kwargs).future(*args, **kwargs), self._endpoint, began)
 
 
 class _StreamResponse(grpc.UnaryStreamMultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[type-arg]
-    def __init__(self, inner: Any, endpoint: HasFailure) -> None:
-        self._inner = inner
+    def __init__(self, method: Method, endpoint: HasFailure) -> None:
+        self._method = method
         self._endpoint = endpoint
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         began = time.monotonic()
-        return _ReasonedCall(self._inner(*args, **kwargs), self._endpoint, began)
+        return _ReasonedCall(self._method.of(args, kwargs)(*args, **kwargs), self._endpoint, began)
 
 
 class ReasonedChannel(grpc.Channel):
-    """The inner channel with explained failures."""
+    """grpc's channel with explained failures. Its connectivity is that of calls without credentials."""
 
-    def __init__(self, inner: grpc.Channel, endpoint: HasFailure) -> None:
+    def __init__(self, inner: Channels, endpoint: HasFailure) -> None:
         self._inner = inner
         self._endpoint = endpoint
 
@@ -220,25 +221,26 @@ class ReasonedChannel(grpc.Channel):
         return self._endpoint.info
 
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:
-        self._inner.subscribe(callback, try_to_connect=try_to_connect)
+        self._inner.plain.subscribe(callback, try_to_connect=try_to_connect)
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
-        self._inner.unsubscribe(callback)
+        self._inner.plain.unsubscribe(callback)
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return _UnaryResponse(self._inner.unary_unary(*args, **kwargs), self._endpoint)
+        return _UnaryResponse(Method(self._inner, "unary_unary", args, kwargs), self._endpoint)
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return _StreamResponse(self._inner.unary_stream(*args, **kwargs), self._endpoint)
+        return _StreamResponse(Method(self._inner, "unary_stream", args, kwargs), self._endpoint)
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return _UnaryResponse(self._inner.stream_unary(*args, **kwargs), self._endpoint)
+        return _UnaryResponse(Method(self._inner, "stream_unary", args, kwargs), self._endpoint)
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return _StreamResponse(self._inner.stream_stream(*args, **kwargs), self._endpoint)
+        return _StreamResponse(Method(self._inner, "stream_stream", args, kwargs), self._endpoint)
 
     def close(self) -> None:
-        self._inner.close()
+        for channel in self._inner.close():
+            channel.close()
 
     def __enter__(self) -> ReasonedChannel:
         return self
@@ -247,7 +249,17 @@ class ReasonedChannel(grpc.Channel):
         self.close()
 
 
-def open_channel(endpoint: HasFailure, options: Options, compression: grpc.Compression | None) -> ReasonedChannel:
+def open_channel(
+    endpoint: HasFailure,
+    options: Options,
+    compression: grpc.Compression | None = None,
+    call_credentials: grpc.CallCredentials | None = None,
+) -> ReasonedChannel:
     """A channel to the endpoint's unix socket; nothing is dialled before its first RPC."""
-    inner = grpc.insecure_channel(f"unix:{endpoint.name}", options=options, compression=compression)
+    target = f"unix:{endpoint.name}"
+    inner = channels(
+        lambda: grpc.insecure_channel(target, options, compression),
+        lambda credentials: grpc.secure_channel(target, credentials, options, compression),
+        call_credentials,
+    )
     return ReasonedChannel(inner, endpoint)

@@ -10,7 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.cli.programs import LOCAL, Program, Run, Start
+import punchbridge
+from tests.cli.programs import LOCAL, LOOPBACK, Program, Run, Start
 
 METHOD = "/test.Echo/Shout"
 
@@ -23,8 +24,11 @@ def server() -> Iterator[str]:
         context.set_trailing_metadata((("said", str(len(request))),))
         return request.upper()
 
+    def token(request: bytes, context: grpc.ServicerContext) -> bytes:
+        return str(dict(context.invocation_metadata()).get("authorization")).encode()
+
     made = grpc.server(futures.ThreadPoolExecutor(2))
-    handlers = {"Shout": grpc.unary_unary_rpc_method_handler(shout)}
+    handlers = {name: grpc.unary_unary_rpc_method_handler(do) for name, do in (("Shout", shout), ("Token", token))}
     made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
     port = made.add_insecure_port("127.0.0.1:0")
     made.start()
@@ -60,6 +64,23 @@ def test_grpc_through_expose_and_forward(start: Start, relay: tuple[Program, str
     assert forwarded.stop()[0] == 0
     code, stdout, stderr = exposed.stop()
     assert (code, stdout) == (0, target), stderr
+
+
+def test_call_credentials_reach_an_exposed_server(
+    start: Start, relay: tuple[Program, str], server: str, tmp_path: Path
+) -> None:
+    """From a channel of the bridge, and from a client that counts its way to `forward` as private."""
+    target = start("expose", server, "--relay", relay[1], *LOCAL).line()
+    token = grpc.access_token_call_credentials("token")
+    with punchbridge.open(listen=(LOOPBACK,), allow_private=True) as b, b.channel(target) as channel:
+        assert channel.unary_unary("/test.Echo/Token")(b"", timeout=15, credentials=token) == b"Bearer token"
+    path = tmp_path / "here.sock"
+    start("forward", target, *LOCAL, "--bind", f"unix:{path}").line()
+    port = start("forward", target, *LOCAL).line()
+    for place, kind in ((f"unix:{path}", grpc.LocalConnectionType.UDS), (port, grpc.LocalConnectionType.LOCAL_TCP)):
+        local = grpc.local_channel_credentials(kind)
+        with grpc.secure_channel(place, local, options=[("grpc.enable_http_proxy", 0)]) as channel:
+            assert channel.unary_unary("/test.Echo/Token")(b"", timeout=15, credentials=token) == b"Bearer token"
 
 
 def test_server_that_is_down_is_an_error_of_the_call(start: Start, relay: tuple[Program, str]) -> None:

@@ -33,7 +33,8 @@ def method(channel: Any, name: str) -> Any:
 
 
 class Service(grpc.GenericRpcHandler):
-    """Echo, Who, Fail, Hang (until cancelled), Up (sum of sizes), Down (n messages), Chat (echo), Wait."""
+    """Echo, Who, Metadata (what the call carried), Fail, Hang (until cancelled), Up (sum of sizes), Down (n messages),
+    Chat (echo), Wait."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
@@ -58,6 +59,10 @@ class Service(grpc.GenericRpcHandler):
         info = punchbridge.peer(context)
         self.infos.append(info)
         return "\n".join((info.peer_id, info.path, info.multiaddr, info.protocol, str(info.address))).encode()
+
+    def metadata(self, request: bytes, context: Any) -> bytes:
+        told = sorted(f"{key}={value}" for key, value in context.invocation_metadata() if key != "user-agent")
+        return "\n".join(told).encode()
 
     def fail(self, request: bytes, context: Any) -> bytes:
         context.set_trailing_metadata((("x-why", "because"),))
@@ -99,6 +104,9 @@ class AioService(Service):
 
     async def who(self, request: bytes, context: Any) -> bytes:  # type: ignore[override]
         return super().who(request, context)
+
+    async def metadata(self, request: bytes, context: Any) -> bytes:  # type: ignore[override]
+        return super().metadata(request, context)
 
     async def fail(self, request: bytes, context: Any) -> bytes:  # type: ignore[override]
         context.set_trailing_metadata((("x-why", "because"),))

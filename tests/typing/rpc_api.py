@@ -21,6 +21,8 @@ def threads() -> None:
         assert_type(b.wait_reservation(), tuple[str, ...])
         channel: grpc.Channel = b.channel("/p2p/x", path="direct", options=[("grpc.enable_retries", 0)])
         channel.close()
+        token = grpc.access_token_call_credentials("token")
+        b.channel("/p2p/x", call_credentials=token).close()
         assert_type(b.last_error("x"), punchbridge.BridgeError | None)
         assert_type(b.wait_direct("x", 3.0), punchbridge.ConnectionInfo)
         assert_type(b.connections()[0].path, Literal["direct", "relay"])
