@@ -19,7 +19,6 @@ from punchbridge.config import Config, Fields
 from punchbridge.events import Event
 from punchbridge.host.host import Host, StreamHost
 from punchbridge.identity import peer_text
-from punchbridge.limits.rpc import MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER, PUMP_READ
 from punchbridge.local.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
 from punchbridge.local.peer import ConnectInfo
 from punchbridge.local.target import PathPolicy, check_policy, check_protocol, parse_target
@@ -37,8 +36,10 @@ _ACCEPT_QUEUE = 16
 class BridgeStream(trio.abc.HalfCloseableStream):
     """A stream to a peer; `info` tells which and on what path. Used and closed like any trio stream."""
 
-    def __init__(self, stream: Stream | SessionStream, protocol: str) -> None:
+    def __init__(self, stream: Stream | SessionStream, protocol: str, read: int) -> None:
+        """`read`: the most that `receive_some` returns when it is told no size."""
         self._stream = stream
+        self._read = read
         self._closed = trio.Event()
         self.info = ConnectInfo(peer_text(remote_peer(stream)), protocol, carrier_of(stream))
 
@@ -53,7 +54,7 @@ class BridgeStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """b"" is the peer's clean end; a reset raises StreamReset, a dead connection ConnectionLost."""
-        return await self._stream.receive_some(PUMP_READ if max_bytes is None else index(max_bytes))
+        return await self._stream.receive_some(self._read if max_bytes is None else index(max_bytes))
 
     def reset(self) -> None:
         """Ends both directions at once; the peer sees a reset, not an end."""
@@ -78,10 +79,17 @@ class Acceptor:
     resets the streams that nobody took. Iterating raises LocalError when the protocol is handled already.
     """
 
-    def __init__(self, host: StreamHost, protocol: str, max_streams: int, max_per_peer: int, path: PathPolicy) -> None:
+    def __init__(
+        self, host: StreamHost, protocol: str, max_streams: int | None, max_per_peer: int | None, path: PathPolicy
+    ) -> None:
         self._host = host
         self._protocol = protocol
-        self._limits = (max_streams, max_per_peer)
+        limits = host.swarm.config.limits.local
+        self._read = limits.read
+        self._limits = (
+            limits.served_streams if max_streams is None else max_streams,
+            limits.served_streams_per_peer if max_per_peer is None else max_per_peer,
+        )
         self._path = path
         self._send, self._receive = trio.open_memory_channel[BridgeStream](_ACCEPT_QUEUE)
         self._starting = trio.Lock()
@@ -128,7 +136,7 @@ class Acceptor:
             raise StopAsyncIteration from None
 
     async def _take(self, stream: Stream | SessionStream) -> None:
-        wrapped = BridgeStream(stream, self._protocol)
+        wrapped = BridgeStream(stream, self._protocol, self._read)
         try:
             await self._send.send(wrapped)
             await wrapped.wait_closed()
@@ -200,18 +208,19 @@ class TrioBridge:
             direct_wait=self.host.times.direct_wait if direct_wait is None else direct_wait,
             wait_direct=wait_direct,
         )
-        return BridgeStream(stream, protocol)
+        return BridgeStream(stream, protocol, self.host.swarm.config.limits.local.read)
 
     def accept_stream(
         self,
         protocol: str,
         *,
-        max_streams: int = MAX_SERVED_STREAMS,
-        max_per_peer: int = MAX_SERVED_STREAMS_PER_PEER,
+        max_streams: int | None = None,
+        max_per_peer: int | None = None,
         path: PathPolicy = "any",
     ) -> Acceptor:
         """Takes inbound streams of a protocol: `async for stream in b.accept_stream(id)`; those on `path` only.
 
+        max_streams, max_per_peer: at once, by default `limits.local.served_streams` and `served_streams_per_peer`.
         Whoever takes a stream closes it; until then it counts against the limits. See `Acceptor` for its end.
         """
         return Acceptor(self.host, check_protocol(protocol), max_streams, max_per_peer, check_policy(path))

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
+from punchbridge.config import Programs
 from punchbridge.events import Event
-from punchbridge.limits.programs import REPORT_FLUSH_TIMEOUT
-from punchbridge.limits.swarm import EVENT_QUEUE
 
 VERSION: Final = 1
 _FLOAT_DIGITS: Final = 3
@@ -50,7 +49,8 @@ class JsonLines:
     """An event subscriber that prints public events to a text stream.
 
     May be called from any thread and never blocks. `on_broken` is called once, from the writer, when the stream
-    cannot be written any more (its reader left, or the disk is full); later events are discarded.
+    cannot be written any more (its reader left, or the disk is full); later events are discarded. `programs`:
+    how many lines wait for the reader, and how long their end is awaited.
     """
 
     def __init__(
@@ -59,12 +59,13 @@ class JsonLines:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         on_broken: Callable[[OSError], None] = lambda problem: None,
-        limit: int = EVENT_QUEUE,
+        programs: Programs | None = None,
     ) -> None:
         self._stream = stream
         self._clock = clock
         self._on_broken = on_broken
-        self._lines: deque[str] = deque(maxlen=limit)
+        self._programs = programs or Programs()
+        self._lines: deque[str] = deque(maxlen=self._programs.events)
         self._changed = threading.Condition()
         self._seq = 0
         self._closing = False
@@ -85,12 +86,19 @@ class JsonLines:
             self._seq += 1
             self._changed.notify()
 
-    def close(self, timeout: float = REPORT_FLUSH_TIMEOUT) -> None:
-        """Writes what is queued, for at most `timeout` seconds, and ends the writer. Idempotent."""
+    def follow(self, programs: Programs) -> None:
+        """Takes other bounds; the oldest lines beyond the new one are dropped."""
+        with self._changed:
+            self._programs = programs
+            self.dropped += max(0, len(self._lines) - programs.events)
+            self._lines = deque(self._lines, maxlen=programs.events)
+
+    def close(self) -> None:
+        """Writes what is queued, for at most `report_flush` seconds, and ends the writer. Idempotent."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._writer.join(timeout)
+        self._writer.join(self._programs.report_flush)
 
     def _write(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from cyclopts import Group, Parameter
 from punchbridge.cli.lines import Lines, Tone, short
 from punchbridge.cli.options import ConfigFlag, Output, SetFlag, checked_listen, flag, setting, state_directory
 from punchbridge.cli.settings import FLAGS, read
-from punchbridge.config import Limits
+from punchbridge.config import Limits, Programs
 from punchbridge.config.load import PREFIX
 from punchbridge.config.values import Checked, Seconds
 from punchbridge.version import AGENT
@@ -72,6 +72,9 @@ class RelaySettings(Checked):
 
     limits: Limits = Limits()  # noqa: RUF009 - a frozen value
     """The bounds of the rooms below. Those of connections follow from `relay` as long as they are not changed."""
+
+    programs: Programs = Programs()  # noqa: RUF009 - a frozen value
+    """What only the programs of the command line need."""
 
 
 def limit(name: str, text: str) -> Parameter:
@@ -205,9 +208,11 @@ def relay(
     def program() -> int:
         import trio
 
-        config = _program(flags.settings(limits))
+        settings = flags.settings(limits)
+        report.follow(settings.programs)
+        config = _program(settings)
         _allow_files(config)
-        return trio.run(_serve, config, report)
+        return trio.run(_serve, config, report, settings.programs.drain)
 
     return run(program, report, verbose=bool(out.verbose))
 
@@ -274,7 +279,7 @@ def _allow_files(config: RelayConfig) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _serve(config: RelayConfig, report: Reporter) -> Exit:
+async def _serve(config: RelayConfig, report: Reporter, drain: float) -> Exit:
     import trio
 
     from punchbridge.cli.exits import Exit
@@ -294,4 +299,4 @@ async def _serve(config: RelayConfig, report: Reporter) -> Exit:
             await run(config, report.hub)
         return Exit.DONE
 
-    return await until_signal(work)
+    return await until_signal(work, drain)

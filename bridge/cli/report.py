@@ -19,6 +19,7 @@ from punchbridge.cli.events import Summary
 from punchbridge.cli.exits import ErrorTable, Exit, exit_code, leaves
 from punchbridge.cli.jsonl import JsonLines
 from punchbridge.cli.lines import LINES, Lines, Tone
+from punchbridge.config import Programs
 from punchbridge.errors import BridgeError, DirectRequired
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ErrorEvent, Event
@@ -61,6 +62,11 @@ class Reporter:
         elif not quiet:
             self.hub.subscribe(self._console)
         self._began = time.monotonic()
+
+    def follow(self, programs: Programs) -> None:
+        """Takes the bounds of a configuration, which is read only after the report began."""
+        if self._lines is not None:
+            self._lines.follow(programs)
 
     def emit(self, event: Event) -> None:
         self.hub.emit(event)

@@ -21,17 +21,16 @@ from punchbridge.cli.gate import Gate
 from punchbridge.cli.signals import until_signal
 from punchbridge.config import Config
 from punchbridge.events import Event, NodeStarted
-from punchbridge.limits.swarm import EVENT_QUEUE
 
 if TYPE_CHECKING:
     from punchbridge.cli.report import Reporter
 
 
 class TrioFeed:
-    """Events for one reader of the same trio run; a reader that is too slow loses the oldest."""
+    """Events for one reader of the same trio run. `most` of them wait; a reader that is too slow loses the oldest."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[Event] = deque(maxlen=EVENT_QUEUE)
+    def __init__(self, most: int) -> None:
+        self._waiting: deque[Event] = deque(maxlen=most)
         self._filled = trio.Event()
 
     def __call__(self, event: Event) -> None:
@@ -78,10 +77,12 @@ def started(bridge: Reachable) -> NodeStarted:
 
 def serve(report: Reporter, config: Config, work: Work) -> Exit:
     """Runs `work(bridge, feed)` in trio with an open bridge around it. As `service.serve`."""
-    gate = Gate(report.emit)
+    report.follow(config.programs)
+    most = config.programs.events
+    gate = Gate(report.emit, most)
 
     async def open_and_work(scope: trio.CancelScope) -> Exit:
-        feed = TrioFeed()
+        feed = TrioFeed(most)
         async with open_trio(config, events=gate) as bridge:
             with _subscribed(report, feed):
                 gate.open(started(bridge))
@@ -89,7 +90,7 @@ def serve(report: Reporter, config: Config, work: Work) -> Exit:
                     return await work(bridge, feed)
         return Exit.DONE
 
-    return trio.run(until_signal, open_and_work)
+    return trio.run(until_signal, open_and_work, config.programs.drain)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from typing import Final
 import trio
 
 from punchbridge.cli.exits import Exit
-from punchbridge.limits.programs import DRAIN_TIMEOUT
 
 SIGNALS: Final[Mapping[int, Exit]] = {
     signal.SIGTERM: Exit.DONE,
@@ -21,13 +20,13 @@ SIGNALS: Final[Mapping[int, Exit]] = {
 }
 
 
-async def until_signal(work: Callable[[trio.CancelScope], Awaitable[Exit]]) -> Exit:
+async def until_signal(work: Callable[[trio.CancelScope], Awaitable[Exit]], drain: float) -> Exit:
     """Runs `work(scope)` to its end. Call it in the main thread.
 
     The first signal cancels `scope`, which the work enters around what a signal may interrupt: what it opened outside
     of it is closed in good order. Returns the exit code of the signal or, without one, of the work. After a signal
-    SIGALRM ends the process when the drain takes longer than DRAIN_TIMEOUT: a stuck cancellation can be ended no other
-    way.
+    SIGALRM ends the process when what follows takes longer than `drain` seconds: a stuck cancellation can be ended no
+    other way.
     """
     status: Exit | None = None
 
@@ -40,7 +39,7 @@ async def until_signal(work: Callable[[trio.CancelScope], Awaitable[Exit]]) -> E
                 break
         for one in SIGNALS:
             signal.signal(one, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, DRAIN_TIMEOUT)
+        signal.setitimer(signal.ITIMER_REAL, drain)
         scope.cancel()
 
     scope = trio.CancelScope()

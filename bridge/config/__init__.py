@@ -10,7 +10,9 @@ from __future__ import annotations
 from punchbridge.config.config import Config, Fields
 from punchbridge.config.limits import Limits
 from punchbridge.config.load import load
+from punchbridge.config.local import LocalLimits
 from punchbridge.config.nat import NatLimits
+from punchbridge.config.programs import Programs
 from punchbridge.config.punch import Punch, PunchLimits
 from punchbridge.config.relay_client import RelayClientLimits
 from punchbridge.config.services import AutonatLimits, IdentifyLimits, PingLimits
@@ -27,9 +29,11 @@ __all__ = [
     "Fields",
     "IdentifyLimits",
     "Limits",
+    "LocalLimits",
     "MuxedLimits",
     "NatLimits",
     "PingLimits",
+    "Programs",
     "Punch",
     "PunchLimits",
     "RelayClientLimits",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from punchbridge.config.limits import Limits
+from punchbridge.config.programs import Programs
 from punchbridge.config.punch import Punch
 from punchbridge.config.times import Times
 from punchbridge.config.unknown import unknown
@@ -62,6 +63,9 @@ class Config(Checked):
     times: Times = Times()
     """How long calls wait."""
 
+    programs: Programs = Programs()
+    """What only the programs of the command line need."""
+
     def changed(self, given: Mapping[str, Any]) -> Config:
         """This value with other fields. `punch` may be a bool, which is its `enabled` alone.
 
@@ -89,3 +93,4 @@ class Fields(TypedDict, total=False):
     agent: str
     limits: Limits
     times: Times
+    programs: Programs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from punchbridge.config.local import LocalLimits
 from punchbridge.config.nat import NatLimits
 from punchbridge.config.punch import PunchLimits
 from punchbridge.config.relay_client import RelayClientLimits
@@ -45,3 +46,6 @@ class Limits(Checked):
 
     punch: PunchLimits = PunchLimits()
     """Hole punching."""
+
+    local: LocalLimits = LocalLimits()
+    """Sockets between programs of this machine and the streams of peers."""

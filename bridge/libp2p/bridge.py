@@ -10,12 +10,12 @@ import trio
 
 from punchbridge.addresses import Multiaddr
 from punchbridge.api.trio import Acceptor, BridgeStream
+from punchbridge.config import Limits
 from punchbridge.errors import BridgeError, ConfigError
 from punchbridge.eventhub import EventHub
 from punchbridge.host.host import StreamHost
 from punchbridge.identity import peer_text
 from punchbridge.libp2p.swarm import HostSwarm, Settings
-from punchbridge.limits.rpc import MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER
 from punchbridge.local.gateway import EndpointKey, Gateway, open_gateway
 from punchbridge.local.paths import open_on_path
 from punchbridge.local.sockets import ServerDoor
@@ -95,32 +95,40 @@ class HostBridge:
         stream = await open_on_path(
             self._host, parse_target(target), check_protocol(protocol), "any", direct_wait=self._host.times.direct_wait
         )
-        return BridgeStream(stream, protocol)
+        return BridgeStream(stream, protocol, self._host.swarm.config.limits.local.read)
 
     def accept_stream(
         self,
         protocol: str,
         *,
-        max_streams: int = MAX_SERVED_STREAMS,
-        max_per_peer: int = MAX_SERVED_STREAMS_PER_PEER,
+        max_streams: int | None = None,
+        max_per_peer: int | None = None,
     ) -> Acceptor:
-        """Takes inbound streams of a protocol: `async for stream in b.accept_stream(id)`."""
+        """Takes inbound streams of a protocol: `async for stream in b.accept_stream(id)`.
+
+        max_streams, max_per_peer: at once, by default `limits.local.served_streams` and `served_streams_per_peer`.
+        """
         return Acceptor(self._host, check_protocol(protocol), max_streams, max_per_peer, "any")
 
 
 @asynccontextmanager
 async def open_over(
-    host: IHost, *, allow_private: bool = False, events: Callable[[Event], None] | None = None
+    host: IHost,
+    *,
+    allow_private: bool = False,
+    limits: Limits | None = None,
+    events: Callable[[Event], None] | None = None,
 ) -> AsyncIterator[HostBridge]:
     """A bridge over a running py-libp2p host, for the length of the block and in the host's own trio run.
 
-    allow_private: sessions may take relays at private addresses that a peer names. events: called on each event; it
+    allow_private: sessions may take relays at private addresses that a peer names. limits: those of sessions and of
+    the local end apply. events: called on each event; it
     must return fast. At the end sessions are reset, handlers are removed, and the host is as it was.
     """
     hub = EventHub()
     if events is not None:
         hub.subscribe(events)
-    swarm = HostSwarm(host, hub, Settings(allow_private))
+    swarm = HostSwarm(host, hub, Settings(allow_private, limits or Limits()))
     async with trio.open_nursery() as nursery:
         await nursery.start(swarm.run)
         # The relays and the punches of the host are the host's own: sessions are given none.

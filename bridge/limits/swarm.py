@@ -1,4 +1,4 @@
-"""Bounds of the swarm: connections, dials, streams, commands, events, liveness."""
+"""Bounds of the swarm: connections, dials, streams, commands, liveness."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from punchbridge.limits import KIB
 
 NEGOTIATE_TIMEOUT: Final = 10.0
 """multistream-select on one stream; go and rust use 10 s."""
-
-EVENT_QUEUE: Final = 1024
-"""Events waiting for a slow subscriber; beyond it the oldest is dropped and counted."""
 
 MAX_STREAMS_PER_CONNECTION: Final = 1024
 ACCEPT_STREAMS_BACKLOG: Final = 256

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 
-from punchbridge.limits.rpc import COALESCE_MOST, COALESCE_PAUSE
+from punchbridge.config import LocalLimits
 
 __all__ = ["Coalescer"]
 
@@ -23,9 +23,13 @@ class Coalescer:
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.perf_counter, give_way: Callable[[], None] = os.sched_yield
+        self,
+        limits: LocalLimits,
+        clock: Callable[[], float] = time.perf_counter,
+        give_way: Callable[[], None] = os.sched_yield,
     ) -> None:
         self._clock, self._give_way = clock, give_way
+        self._most, self._pause = limits.coalesce_most, limits.coalesce_pause
         self._not_before = clock()
 
     def before_read(self) -> None:
@@ -36,4 +40,4 @@ class Coalescer:
         self._give_way()
         ended = self._clock()
         took = ended - began
-        self._not_before = ended + (took if took < COALESCE_MOST else COALESCE_PAUSE)
+        self._not_before = ended + (took if took < self._most else self._pause)

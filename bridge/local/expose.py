@@ -14,7 +14,6 @@ import trio
 
 from punchbridge.errors import ConfigError, ServerDown
 from punchbridge.events import ErrorEvent
-from punchbridge.limits.rpc import LOCAL_CONNECT_TIMEOUT, MAX_SERVED_STREAMS, MAX_SERVED_STREAMS_PER_PEER
 from punchbridge.local.gateway import connect_unix
 from punchbridge.local.paths import accept_streams, refuse_streams
 from punchbridge.local.places import Place, parse_place
@@ -36,12 +35,13 @@ async def run(
     place: str,
     *,
     protocol: str = GRPC_PROTOCOL,
-    max_streams: int = MAX_SERVED_STREAMS,
-    max_per_peer: int = MAX_SERVED_STREAMS_PER_PEER,
+    max_streams: int | None = None,
+    max_per_peer: int | None = None,
     task_status: trio.TaskStatus[Place] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Splices each inbound stream of `protocol` to a connection of its own to `place` (HOST:PORT or unix:PATH).
 
+    max_streams, max_per_peer: at once, by default `limits.local.served_streams` and `served_streams_per_peer`.
     Runs until cancelled; reports the place once streams are taken. While the server is down, streams are reset, each
     with an `error` event, and the next one tries again. Cancellation takes no more streams; those under way end with
     the host. Raises ConfigError for a malformed place, LocalError when the protocol is handled already.
@@ -50,43 +50,50 @@ async def run(
     if behind.path is None and behind.port == 0:
         raise ConfigError(f"{place!r} names no port to connect to")
     check_protocol(protocol)
+    limits = host.swarm.config.limits.local
 
     async def handler(stream: Stream | SessionStream) -> None:
         try:
-            local = await connect(behind)
+            local = await connect(behind, limits.connect_timeout)
         except OSError as problem:
             text = f"cannot reach the server at {behind}: {problem.strerror or problem}; does it run there?"
             log.info("%s", text)
             host.swarm.events.emit(ErrorEvent(code=ServerDown.code, message=text))
             stream.abort()
             return
-        await pump(local, stream)
+        await pump(local, stream, limits)
 
-    await accept_streams(host, protocol, handler, max_streams=max_streams, max_per_peer=max_per_peer)
+    await accept_streams(
+        host,
+        protocol,
+        handler,
+        max_streams=limits.served_streams if max_streams is None else max_streams,
+        max_per_peer=limits.served_streams_per_peer if max_per_peer is None else max_per_peer,
+    )
     try:
         task_status.started(behind)
         await trio.sleep_forever()
     finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + LOCAL_CONNECT_TIMEOUT):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + limits.connect_timeout):
             await refuse_streams(host, protocol)
 
 
-async def connect(place: Place) -> socket.socket:
-    """A connected, non-blocking socket to the place. Raises OSError; ETIMEDOUT after LOCAL_CONNECT_TIMEOUT."""
+async def connect(place: Place, seconds: float) -> socket.socket:
+    """A connected, non-blocking socket to the place. Raises OSError; TimeoutError or ETIMEDOUT after `seconds`."""
     if place.path is not None:
         path = place.path
         local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            await connect_unix(local, lambda: path)
+            await connect_unix(local, lambda: path, seconds)
         except BaseException:  # cancellation too: nobody else knows the socket
             local.close()
             raise
         return local
     try:
-        with trio.fail_after(LOCAL_CONNECT_TIMEOUT):
+        with trio.fail_after(seconds):
             stream = await trio.open_tcp_stream(place.host, place.port)
     except trio.TooSlowError:
-        raise TimeoutError(None, f"no answer within {LOCAL_CONNECT_TIMEOUT:g} s") from None
+        raise TimeoutError(None, f"no answer within {seconds:g} s") from None
     except OSError as problem:
         group = problem.__cause__
         # Several addresses (localhost has two): the last one's reason stands for all.

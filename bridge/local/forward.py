@@ -18,7 +18,6 @@ import trio
 
 from punchbridge.errors import BridgeError, ConfigError, ConnectionLost, DialTimeout, PortInUse, StreamReset
 from punchbridge.events import ErrorEvent
-from punchbridge.limits.rpc import ACCEPT_PAUSE, MAX_FORWARDED
 from punchbridge.local.paths import open_on_path
 from punchbridge.local.places import Place, parse_place
 from punchbridge.local.pump import pump
@@ -45,20 +44,22 @@ async def run(
     protocol: str = GRPC_PROTOCOL,
     path: PathPolicy = "any",
     direct_wait: float | None = None,
-    max_connections: int = MAX_FORWARDED,
+    max_connections: int | None = None,
     task_status: trio.TaskStatus[Place] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listens on `bind` (HOST:PORT, port 0 for any, or unix:PATH) and carries each connection to the target.
 
     Runs until cancelled; reports the bound place once it listens. A connection whose stream cannot be opened is closed
     with RST and an `error` event; the listener goes on. direct_wait: seconds that the path "direct" waits for the
-    punch, by default the host's. Beyond `max_connections` clients wait in the backlog.
+    punch, by default the host's. Beyond `max_connections`, by default `limits.local.forwarded`, clients wait in the
+    backlog.
     Cancellation closes the listener, resets the streams and removes the socket's file. Raises PortInUse and
     ConfigError when it cannot listen, AddressError for the target.
     """
     peer = parse_target(target)
     check_protocol(protocol)
-    slots = trio.CapacityLimiter(max_connections)
+    limits = host.swarm.config.limits.local
+    slots = trio.CapacityLimiter(limits.forwarded if max_connections is None else max_connections)
     with _listen(parse_place(bind)) as (listener, bound):
         async with trio.open_nursery() as nursery:
 
@@ -71,7 +72,7 @@ async def run(
                 except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as problem:
                     tell(ConnectionLost(f"the connection broke under an opening stream: {problem}"))
                     return
-                outcome = await pump(local, stream)
+                outcome = await pump(local, stream, limits)
                 if outcome.problem is not None and outcome.received == 0:
                     tell(outcome.problem, _AT_ONCE if outcome.problem.code == StreamReset.code else "")
 
@@ -91,7 +92,7 @@ async def run(
             while True:
                 slot = object()
                 await slots.acquire_on_behalf_of(slot)
-                local = await _accept(listener)
+                local = await _accept(listener, limits.accept_pause)
                 nursery.start_soon(carry_in_slot, local, slot)
 
 
@@ -107,14 +108,14 @@ async def _open(
         raise DialTimeout(f"no stream to {target.text} within {seconds:g} s") from None
 
 
-async def _accept(listener: trio.socket.SocketType) -> socket.socket:
+async def _accept(listener: trio.socket.SocketType, pause: float) -> socket.socket:
     while True:
         try:
             accepted, _ = await listener.accept()
         except OSError as problem:
             if problem.errno in (errno.EBADF, errno.EINVAL):
                 raise
-            await trio.sleep(ACCEPT_PAUSE)
+            await trio.sleep(pause)
             continue
         local = socket.socket(fileno=accepted.detach())
         local.setblocking(False)

@@ -25,15 +25,6 @@ import trio
 from punchbridge.errors import BridgeError, ConnectionLost, DialTimeout, LimitExceeded, ServerDown
 from punchbridge.events import ErrorEvent
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.rpc import (
-    ACCEPT_PAUSE,
-    LOCAL_CONNECT_TIMEOUT,
-    MAX_CHANNEL_ENDPOINTS,
-    MAX_ENDPOINT_STREAMS,
-    MAX_REMEMBERED_ERRORS,
-    MAX_SERVED_STREAMS,
-    MAX_SERVED_STREAMS_PER_PEER,
-)
 from punchbridge.local.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
 from punchbridge.local.peer import TABLE, ConnectInfo
 from punchbridge.local.pump import Pumped, pump
@@ -110,6 +101,7 @@ class Gateway:
     def __init__(self, host: StreamHost, directory: SocketDirectory, nursery: trio.Nursery) -> None:
         self.host = host
         self.directory = directory
+        self._limits = host.swarm.config.limits.local
         self._nursery = nursery
         self._endpoints: dict[EndpointKey, Endpoint] = {}
         self._errors: OrderedDict[str, BridgeError] = OrderedDict()
@@ -122,13 +114,13 @@ class Gateway:
     # --- channels -----------------------------------------------------------------------------------------
 
     def endpoint(self, key: EndpointKey) -> EndpointUse:
-        """The listener for a key, made at its first use. Raises LimitExceeded beyond MAX_CHANNEL_ENDPOINTS."""
+        """The listener for a key, made at its first use. Raises LimitExceeded beyond `limits.local.endpoints`."""
         known = self._endpoints.get(key)
         if known is not None:
             return EndpointUse(known)
         self._retire()
-        if len(self._endpoints) >= MAX_CHANNEL_ENDPOINTS:
-            raise LimitExceeded(f"channels to {MAX_CHANNEL_ENDPOINTS} different targets are open; close some")
+        if len(self._endpoints) >= self._limits.endpoints:
+            raise LimitExceeded(f"channels to {self._limits.endpoints} different targets are open; close some")
         listener, name = self.directory.listen()
         endpoint = self._endpoints[key] = Endpoint(key, name, listener)
         self._nursery.start_soon(self._accept, endpoint)
@@ -152,7 +144,7 @@ class Gateway:
                 except OSError as problem:
                     # Want of descriptors or memory passes; one bad listener must not take the others along.
                     log.warning("accepting for %s: %s", endpoint.key.target.text, problem.strerror)
-                    await trio.sleep(ACCEPT_PAUSE)
+                    await trio.sleep(self._limits.accept_pause)
                     continue
                 local = socket.socket(fileno=accepted.detach())
                 local.setblocking(False)
@@ -160,8 +152,8 @@ class Gateway:
                 if pid != os.getpid():
                     log.warning("refused process %d (uid %d) on the socket of a channel", pid, uid)
                     local.close()
-                elif endpoint.streams >= MAX_ENDPOINT_STREAMS:
-                    full = LimitExceeded(f"{MAX_ENDPOINT_STREAMS} connections to this target are open")
+                elif endpoint.streams >= self._limits.endpoint_streams:
+                    full = LimitExceeded(f"{self._limits.endpoint_streams} connections to this target are open")
                     endpoint.failure = OpenFailure(full, time.monotonic())
                     local.close()
                 else:
@@ -193,7 +185,7 @@ class Gateway:
                     self._remember(endpoint, outcome.problem)
 
             try:
-                await pump(local, stream, before_close=explain)
+                await pump(local, stream, self._limits, before_close=explain)
             finally:
                 del endpoint.infos[id(info)]
         finally:
@@ -224,7 +216,7 @@ class Gateway:
         if problem is not None:
             log.info("no stream of %s to %s: %s: %s", endpoint.key.protocol, peer, problem.code, problem)
             self._errors[peer] = problem
-            if len(self._errors) > MAX_REMEMBERED_ERRORS:
+            if len(self._errors) > self._limits.errors:
                 self._errors.popitem(last=False)
 
     # --- servers ------------------------------------------------------------------------------------------
@@ -244,8 +236,8 @@ class Gateway:
                 self.host,
                 protocol,
                 handler,
-                max_streams=MAX_SERVED_STREAMS,
-                max_per_peer=MAX_SERVED_STREAMS_PER_PEER,
+                max_streams=self._limits.served_streams,
+                max_per_peer=self._limits.served_streams_per_peer,
                 path=path,
             )
         except BaseException:  # refused or cancelled: the door is nobody's yet
@@ -272,8 +264,8 @@ class Gateway:
             return
         TABLE.add(name, info)
         try:
-            await connect_unix(local, lambda: door.address)
-            await pump(local, stream)
+            await connect_unix(local, lambda: door.address, self._limits.connect_timeout)
+            await pump(local, stream, self._limits)
         except OSError as problem:
             text = f"the server of {protocol} takes no connection: {problem.strerror}; was it started, and not stopped?"
             log.info("%s", text)
@@ -293,11 +285,11 @@ class Gateway:
         self._doors.clear()
 
 
-async def connect_unix(local: socket.socket, address: Callable[[], str]) -> None:
+async def connect_unix(local: socket.socket, address: Callable[[], str], seconds: float) -> None:
     """Connects a non-blocking unix socket; the address is asked for anew at each try. Raises OSError; ETIMEDOUT when
-    the server's queue stays full."""
+    the server's queue stays full for so many seconds."""
     pause = 0.001
-    with trio.move_on_after(LOCAL_CONNECT_TIMEOUT):
+    with trio.move_on_after(seconds):
         while True:
             try:
                 return local.connect(address())

@@ -13,12 +13,12 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
+from punchbridge.config import LocalLimits
 from punchbridge.errors import BridgeError
-from punchbridge.limits.rpc import PUMP_BULK, PUMP_LINGER, PUMP_PIECES, PUMP_READ, PUMP_TURNS
 from punchbridge.local.coalesce import Coalescer
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.signal import Signal
@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["PumpEnd", "Pumped", "pump"]
 
 
-_coalescer = Coalescer()
-"""All pumps run in the one network thread."""
+_PIECES: Final = 32
+"""Received pieces that go to the local socket as they are; IOV_MAX is 1024."""
+
+_COALESCER: Final = trio.lowlevel.RunVar[Coalescer]("coalescer")
+"""One for all pumps of a thread, made by the first of them with its bounds."""
 
 
 class PumpEnd(Enum):
@@ -56,7 +59,11 @@ class Pumped:
 
 
 async def pump(
-    local: socket.socket, stream: InboxStream, *, before_close: Callable[[Pumped], None] | None = None
+    local: socket.socket,
+    stream: InboxStream,
+    limits: LocalLimits,
+    *,
+    before_close: Callable[[Pumped], None] | None = None,
 ) -> Pumped:
     """Carries bytes between a connected, non-blocking socket and a stream until both directions have ended.
 
@@ -65,7 +72,7 @@ async def pump(
     `before_close` is told of them before the program behind the local socket can notice.
     """
     outcome = Pumped()
-    state = _State(local, stream, outcome)
+    state = _State(local, stream, limits, outcome)
     finished = False
     try:
         async with trio.open_nursery() as nursery:
@@ -74,7 +81,7 @@ async def pump(
             nursery.start_soon(state.inbound)
         finished = outcome.end is PumpEnd.CLOSED
         if finished:
-            with trio.move_on_after(PUMP_LINGER):
+            with trio.move_on_after(limits.linger):
                 await stream.aclose()
     except NETWORK_FAILURES as problem:
         outcome.detail = str(problem)
@@ -89,9 +96,11 @@ async def pump(
 class _State:
     """The two directions of one pump; each is a task, and the inbound one mostly sleeps."""
 
-    def __init__(self, local: socket.socket, stream: InboxStream, outcome: Pumped) -> None:
+    def __init__(self, local: socket.socket, stream: InboxStream, limits: LocalLimits, outcome: Pumped) -> None:
         self.local = local
         self.stream = stream
+        self._limits = limits
+        self._read, self._turns, self._linger = limits.read, limits.turns, limits.linger
         self.outcome = outcome
         self.scope = trio.CancelScope()
         self.inbound_ended = trio.Event()
@@ -108,19 +117,21 @@ class _State:
         self.scope.cancel()
 
     async def outbound(self) -> None:
-        """Local socket to stream. Reads until the socket is empty and yields only every PUMP_TURNS operations."""
+        """Local socket to stream. Reads until the socket is empty and yields only every `turns` operations."""
         local, stream, outcome = self.local, self.stream, self.outcome
-        view = memoryview(bytearray(PUMP_READ))
+        read, bulk_least, most = self._read, self._limits.bulk, self._turns
+        before_read = _coalescer(self._limits).before_read
+        view = memoryview(bytearray(read))
         turns = 0
         drained, bulk = True, False
         while True:
             if drained:
                 turns = 0
                 await trio.lowlevel.wait_readable(local)
-                _coalescer.before_read()
+                before_read()
             try:
                 # A stream that keeps what it is given copies it out of `view`; bulk is read into memory of its own.
-                data = memoryview(local.recv(PUMP_READ)) if bulk else view[: local.recv_into(view)]
+                data = memoryview(local.recv(read)) if bulk else view[: local.recv_into(view)]
             except BlockingIOError:
                 drained = True
                 continue
@@ -129,9 +140,9 @@ class _State:
             count = len(data)
             if count == 0:
                 break
-            bulk = stream.keeps and count >= PUMP_BULK
+            bulk = stream.keeps and count >= bulk_least
             # A short read emptied the socket: waiting first spares a system call that would fail.
-            drained = count < PUMP_READ
+            drained = count < read
             try:
                 taken = stream.send_nowait(data)
                 if taken < count:
@@ -141,7 +152,7 @@ class _State:
                 return self.fail(PumpEnd.REMOTE, str(problem), problem)
             outcome.sent += count
             turns += 1
-            if turns >= PUMP_TURNS:
+            if turns >= most:
                 turns = 0
                 await trio.lowlevel.checkpoint()
         try:
@@ -149,7 +160,7 @@ class _State:
         except NETWORK_FAILURES as problem:
             return self.fail(PumpEnd.REMOTE, str(problem), problem)
         if _hung_up(local):
-            with trio.move_on_after(PUMP_LINGER):
+            with trio.move_on_after(self._linger):
                 await self.inbound_ended.wait()
             if not self.inbound_ended.is_set():
                 self.fail(PumpEnd.LOCAL, "the local program is gone and the remote side did not end")
@@ -180,14 +191,14 @@ class _State:
             pass  # The program closed first; its own direction tells the rest.
 
     def _look_for_failure(self) -> None:
-        """A stream that broke while the local program does not read: it gets what came before for PUMP_LINGER more."""
+        """A stream that broke while the local program does not read: it gets what came before for `linger` more."""
         if self.stream.failure is not None:
-            self._resting.deadline = min(self._resting.deadline, trio.current_time() + PUMP_LINGER)
+            self._resting.deadline = min(self._resting.deadline, trio.current_time() + self._linger)
 
     def _deliver(self) -> None:
         """Writes what has arrived, in the task that brought it: a task switch costs more than the write.
 
-        Hands over to `inbound` when the socket is full, at the end, and after PUMP_TURNS writes.
+        Hands over to `inbound` when the socket is full, at the end, and after `turns` writes.
         """
         if self._rest:
             return self._look_for_failure()
@@ -196,8 +207,8 @@ class _State:
             return
         self._delivering = True
         try:
-            for _ in range(PUMP_TURNS):
-                pieces = self.stream.receive_parts(PUMP_READ)
+            for _ in range(self._turns):
+                pieces = self.stream.receive_parts(self._read)
                 if pieces is None:
                     return
                 if not pieces:
@@ -217,12 +228,21 @@ class _State:
             self._delivering = False
 
 
+def _coalescer(limits: LocalLimits) -> Coalescer:
+    try:
+        return _COALESCER.get()
+    except LookupError:
+        made = Coalescer(limits)
+        _COALESCER.set(made)
+        return made
+
+
 def _send(local: socket.socket, pieces: Sequence[Buffer]) -> int:
     try:
         if len(pieces) == 1:
             return local.send(pieces[0])
         # Many small ones are joined: the kernel takes IOV_MAX at most, and each costs more than it holds.
-        return local.sendmsg(pieces) if len(pieces) <= PUMP_PIECES else local.send(b"".join(pieces))
+        return local.sendmsg(pieces) if len(pieces) <= _PIECES else local.send(b"".join(pieces))
     except BlockingIOError:
         return 0
 

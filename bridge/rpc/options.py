@@ -6,13 +6,14 @@ Values only; nothing here opens anything.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from punchbridge.limits.rpc import MAX_GRPC_MESSAGE
+from typing import Any, Final
 
 __all__ = ["channel_options", "server_options"]
 
 Options = Sequence[tuple[str, Any]]
+
+_MESSAGE: Final = 1 << 30
+"""The largest message: Kaspa's own bound. gRPC's default of 4 MiB is below one full inventory of it."""
 
 
 def channel_options(authority: str, *, private: bool = False, override: Options = ()) -> list[tuple[str, Any]]:
@@ -27,8 +28,8 @@ def channel_options(authority: str, *, private: bool = False, override: Options 
         "grpc.initial_reconnect_backoff_ms": 100,
         "grpc.min_reconnect_backoff_ms": 20_000,
         "grpc.max_reconnect_backoff_ms": 2_000,
-        "grpc.max_receive_message_length": MAX_GRPC_MESSAGE,
-        "grpc.max_send_message_length": MAX_GRPC_MESSAGE,
+        "grpc.max_receive_message_length": _MESSAGE,
+        "grpc.max_send_message_length": _MESSAGE,
         # Larger reads ahead of the application; BDP probing stays on, without it the rate falls to a tenth.
         "grpc.http2.lookahead_bytes": 4 * 1024 * 1024,
         # Keepalive stays off (the connection below pings, and a default server answers gRPC's with GOAWAY); an
@@ -47,8 +48,8 @@ def server_options(override: Options = ()) -> list[tuple[str, Any]]:
     A server made without them works too; it then refuses messages above gRPC's default of 4 MiB.
     """
     ours: dict[str, Any] = {
-        "grpc.max_receive_message_length": MAX_GRPC_MESSAGE,
-        "grpc.max_send_message_length": MAX_GRPC_MESSAGE,
+        "grpc.max_receive_message_length": _MESSAGE,
+        "grpc.max_send_message_length": _MESSAGE,
         "grpc.http2.min_ping_interval_without_data_ms": 10_000,
         "grpc.http2.lookahead_bytes": 4 * 1024 * 1024,
     }

@@ -17,10 +17,8 @@ from punchbridge.cli.exits import Exit
 from punchbridge.cli.gate import Gate
 from punchbridge.cli.service import started
 from punchbridge.cli.signals import SIGNALS
-from punchbridge.config import Config
+from punchbridge.config import Config, Programs
 from punchbridge.events import Event
-from punchbridge.limits.programs import DRAIN_TIMEOUT
-from punchbridge.limits.swarm import EVENT_QUEUE
 
 if TYPE_CHECKING:
     from punchbridge import Bridge
@@ -30,11 +28,11 @@ Work = Callable[["Bridge", "Feed"], Awaitable[int]]
 
 
 class Feed:
-    """Events of other threads as an asyncio queue; a reader that is too slow loses the oldest."""
+    """Events of other threads as an asyncio queue. `most` of them wait; a reader that is too slow loses the oldest."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(EVENT_QUEUE)
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(most)
 
     def __call__(self, event: Event) -> None:
         # The loop may be closed already when the bridge tells its last events.
@@ -64,21 +62,22 @@ async def for_duration(seconds: float) -> AsyncIterator[None]:
 def serve(report: Reporter, config: Config, work: Work) -> Exit:
     """Runs `work(bridge, feed)` on asyncio between opening and closing the bridge. Returns the exit code.
 
-    SIGTERM and SIGHUP cancel the work, which gets DRAIN_TIMEOUT to end in good order, and give 0; SIGINT likewise
-    gives 130. A second signal ends the process at once. Raises what `punchbridge.open` and the work raise.
+    SIGTERM and SIGHUP cancel the work, which gets `programs.drain` seconds to end in good order, and give 0; SIGINT
+    likewise gives 130. A second signal ends the process at once. Raises what `punchbridge.open` and the work raise.
     """
     # Before interruptions can be raised: one inside an import is easily swallowed.
     from punchbridge import open as open_bridge
 
-    gate = Gate(report.emit)
+    report.follow(config.programs)
+    gate = Gate(report.emit, config.programs.events)
     with (
         _until_closed(),
         open_bridge(config, events=gate) as opened,
     ):
-        return asyncio.run(_supervise(report, opened, gate, work))
+        return asyncio.run(_supervise(report, opened, gate, config.programs, work))
 
 
-async def _supervise(report: Reporter, opened: Bridge, gate: Gate, work: Work) -> Exit:
+async def _supervise(report: Reporter, opened: Bridge, gate: Gate, programs: Programs, work: Work) -> Exit:
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[Exit] = loop.create_future()
 
@@ -93,7 +92,7 @@ async def _supervise(report: Reporter, opened: Bridge, gate: Gate, work: Work) -
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(request, Exit.ERROR)
 
-    feed = Feed()
+    feed = Feed(programs.events)
     unsubscribe = report.hub.subscribe(feed)
     report.on_broken = stdout_broke
     for number, status in SIGNALS.items():
@@ -106,7 +105,7 @@ async def _supervise(report: Reporter, opened: Bridge, gate: Gate, work: Work) -
             return Exit(task.result())
         report.progress(None)
         task.cancel("stopped by a signal")
-        await asyncio.wait((task,), timeout=DRAIN_TIMEOUT)
+        await asyncio.wait((task,), timeout=programs.drain)
         return stop.result()
     finally:
         unsubscribe()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +42,24 @@ def test_an_interrupt_inside_an_import(command: str, where: str, environment: di
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
     assert not list(tmp_path.glob("punchbridge-*"))
+
+
+# A program whose work does not end when it is told to.
+STUCK = """
+import signal, sys, trio
+from punchbridge.cli.signals import until_signal
+async def work(scope):
+    print("works", flush=True)
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+trio.run(until_signal, work, float(sys.argv[1]))
+"""
+
+
+def test_a_drain_that_does_not_end_is_ended(environment: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STUCK, "0.05"]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"works\n"
+        program.terminate()
+        assert program.wait(PATIENCE) == -signal.SIGALRM

@@ -7,13 +7,14 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from punchbridge.config import LocalLimits
 from punchbridge.errors import BridgeError, StreamReset
-from punchbridge.local import pump as pump_module
 from punchbridge.local.pump import Pumped, PumpEnd, pump
 from punchbridge.transport.raw import Buffer
 from punchbridge.transport.tcp.sockets import TcpStream
@@ -66,7 +67,10 @@ async def tcp_pair() -> tuple[Inbox, TcpStream]:
 class Rig:
     """program — local socket — pump — near … far."""
 
-    def __init__(self, program: trio.SocketStream, local: socket.socket, near: Inbox, far: TcpStream) -> None:
+    def __init__(
+        self, program: trio.SocketStream, local: socket.socket, near: Inbox, far: TcpStream, limits: LocalLimits
+    ) -> None:
+        self.limits = limits
         self.program = program
         self.local = local
         self.near = near
@@ -77,18 +81,18 @@ class Rig:
 
     async def run(self) -> None:
         with self.scope:
-            self.outcome = await pump(self.local, self.near)
+            self.outcome = await pump(self.local, self.near, self.limits)
         self.done.set()
 
 
 @asynccontextmanager
-async def rig() -> AsyncIterator[Rig]:
+async def rig(**limits: Any) -> AsyncIterator[Rig]:
     outer, local = socket.socketpair()
     outer.setblocking(False)
     local.setblocking(False)
     near, far = await tcp_pair()
     program = trio.SocketStream(trio.socket.from_stdlib_socket(outer))
-    made = Rig(program, local, near, far)
+    made = Rig(program, local, near, far, LocalLimits(**limits))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(near.watch)
         nursery.start_soon(made.run)
@@ -163,7 +167,7 @@ async def test_a_reset_stream_resets_a_tcp_socket() -> None:
     near, far = await tcp_pair()
     taken = socket.socket(fileno=local.socket.detach())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pump, taken, near)
+        nursery.start_soon(pump, taken, near, LocalLimits())
         reset(far)
         with pytest.raises(trio.BrokenResourceError):
             await program.receive_some()
@@ -174,8 +178,8 @@ async def test_a_program_that_goes_away_while_bytes_arrive_resets_the_stream() -
     async with rig() as r:
         await r.program.aclose()
         assert await r.far.receive_some() == b""
-        # Nobody reads these; the pump finds a broken pipe and ends long before PUMP_LINGER.
-        with trio.fail_after(pump_module.PUMP_LINGER / 2):
+        # Nobody reads these; the pump finds a broken pipe and ends long before `linger`.
+        with trio.fail_after(LocalLimits().linger / 2):
             try:
                 while not r.done.is_set():
                     await r.far.send_all(bytes(65536))
@@ -186,9 +190,8 @@ async def test_a_program_that_goes_away_while_bytes_arrive_resets_the_stream() -
         assert r.outcome.end is PumpEnd.LOCAL
 
 
-async def test_a_program_that_goes_away_is_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pump_module, "PUMP_LINGER", 0.05)
-    async with rig() as r:
+async def test_a_program_that_goes_away_is_not_awaited_for_ever() -> None:
+    async with rig(linger=0.05) as r:
         await r.program.aclose()
         with trio.fail_after(5):
             await r.done.wait()
@@ -196,9 +199,8 @@ async def test_a_program_that_goes_away_is_not_awaited_for_ever(monkeypatch: pyt
         assert r.outcome.end is PumpEnd.LOCAL
 
 
-async def test_half_closed_program_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pump_module, "PUMP_LINGER", 0.05)
-    async with rig() as r:
+async def test_half_closed_program_is_awaited() -> None:
+    async with rig(linger=0.05) as r:
         await r.program.send_eof()
         assert await r.far.receive_some() == b""
         await trio.sleep(0.2)  # Longer than the linger: the bound must not apply to a half-close.
@@ -247,11 +249,8 @@ def reset(stream: TcpStream) -> None:
     stream.abort()
 
 
-async def test_a_stream_that_breaks_while_the_program_does_not_read_ends_the_pump(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pump_module, "PUMP_LINGER", 0.2)
-    async with rig() as r:
+async def test_a_stream_that_breaks_while_the_program_does_not_read_ends_the_pump() -> None:
+    async with rig(linger=0.2) as r:
         async with trio.open_nursery() as nursery:
 
             async def fill() -> None:

@@ -171,7 +171,7 @@ async def test_a_door_that_closes_under_a_connect_leads_to_no_other_server(direc
 
             async def connect_late() -> None:
                 with pytest.raises(ConnectionRefusedError):
-                    await connect_unix(late, lambda: door.address)
+                    await connect_unix(late, lambda: door.address, 5.0)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connect_late)

@@ -19,6 +19,7 @@ from punchbridge.cli.jsonl import JsonLines, encode
 from punchbridge.cli.lines import LINES, short, spot
 from punchbridge.cli.reference import event_classes
 from punchbridge.cli.report import Reporter, describe, run
+from punchbridge.config import Programs
 from punchbridge.events import (
     ErrorEvent,
     Event,
@@ -76,7 +77,7 @@ class Stuck(io.StringIO):
 
 def test_a_slow_reader_loses_the_oldest_and_sees_the_gap() -> None:
     out = Stuck()
-    lines = JsonLines(out, clock=lambda: NOW, limit=4)
+    lines = JsonLines(out, clock=lambda: NOW, programs=Programs(events=4))
     lines(ErrorEvent(code="0", message=""))
     assert out.writing.wait(10)  # the first line is with the reader
     for number in range(1, 11):
@@ -85,6 +86,31 @@ def test_a_slow_reader_loses_the_oldest_and_sees_the_gap() -> None:
     lines.close()
     assert [json.loads(line)["seq"] for line in out.getvalue().splitlines()] == [0, 7, 8, 9, 10]
     assert lines.dropped == 6
+
+
+def test_other_bounds_hold_for_what_waits_already() -> None:
+    out = Stuck()
+    lines = JsonLines(out, clock=lambda: NOW)
+    lines(ErrorEvent(code="0", message=""))
+    assert out.writing.wait(10)
+    for number in range(1, 11):
+        lines(ErrorEvent(code=str(number), message=""))
+    lines.follow(Programs(events=2))
+    lines(ErrorEvent(code="11", message=""))
+    out.go.set()
+    lines.close()
+    assert [json.loads(line)["seq"] for line in out.getvalue().splitlines()] == [0, 10, 11]
+    assert lines.dropped == 9
+
+
+def test_a_reader_that_takes_nothing_is_not_awaited_for_ever() -> None:
+    out = Stuck()
+    lines = JsonLines(out, clock=lambda: NOW, programs=Programs(report_flush=0.0))
+    lines(ErrorEvent(code="0", message=""))
+    lines.close()
+    assert not out.go.is_set()
+    assert out.getvalue() == ""
+    out.go.set()
 
 
 class Broken(io.StringIO):

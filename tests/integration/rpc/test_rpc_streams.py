@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -18,6 +19,7 @@ import trio
 import trio.testing
 
 import punchbridge
+from punchbridge.config import Limits, LocalLimits
 from punchbridge.errors import ConfigError, PortInUse
 from punchbridge.local import expose, forward
 from punchbridge.local.gateway import EndpointKey, open_gateway
@@ -31,10 +33,11 @@ ECHO = "/test/echo/1"
 
 
 @asynccontextmanager
-async def trio_pair() -> AsyncIterator[tuple[punchbridge.TrioBridge, punchbridge.TrioBridge]]:
+async def trio_pair(**local: Any) -> AsyncIterator[tuple[punchbridge.TrioBridge, punchbridge.TrioBridge]]:
+    limits = Limits(local=LocalLimits(**local))
     async with (
-        punchbridge.open_trio(listen=LOOPBACK, allow_private=True) as server,
-        punchbridge.open_trio(listen=LOOPBACK, allow_private=True) as client,
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, limits=limits) as server,
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, limits=limits) as client,
     ):
         yield server, client
 
@@ -134,12 +137,14 @@ async def test_an_acceptor_that_was_left_takes_no_more() -> None:
             await (await client.dial_stream(server.addrs[0], ECHO)).aclose()
 
 
+@pytest.mark.parametrize("told", [2, None])
 @pytest.mark.parametrize("sessions", [True, False])
-async def test_an_acceptor_keeps_its_limits(sessions: bool) -> None:
+async def test_an_acceptor_keeps_its_limits(sessions: bool, told: int | None) -> None:
+    limits = Limits(local=LocalLimits(served_streams_per_peer=2 if told is None else 1))
     async with (
-        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, sessions=sessions) as server,
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, sessions=sessions, limits=limits) as server,
         punchbridge.open_trio(listen=LOOPBACK, allow_private=True) as client,
-        server.accept_stream(ECHO, max_per_peer=2) as incoming,
+        server.accept_stream(ECHO, max_per_peer=told) as incoming,
     ):
         first, _second = [await client.dial_stream(server.addrs[0], ECHO) for _ in range(2)]
         with pytest.raises((punchbridge.LimitExceeded, punchbridge.StreamReset)):
@@ -159,7 +164,7 @@ async def test_an_acceptor_keeps_its_limits(sessions: bool) -> None:
 async def test_a_crowd_behind_one_forward() -> None:
     """As many as one peer may have are carried; one more is told what to do, and the others go on."""
     told: list[punchbridge.events.ErrorEvent] = []
-    async with trio_pair() as (server, client), trio.open_nursery() as nursery:
+    async with trio_pair(served_streams_per_peer=16) as (server, client), trio.open_nursery() as nursery:
         client.host.swarm.events.subscribe(
             lambda event: told.append(event) if isinstance(event, punchbridge.events.ErrorEvent) else None
         )
@@ -170,8 +175,7 @@ async def test_a_crowd_behind_one_forward() -> None:
 
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, echo, [listener])
-        exposing = partial(expose.run, max_per_peer=16)
-        await nursery.start(exposing, server.host, f"127.0.0.1:{listener.socket.getsockname()[1]}")
+        await nursery.start(expose.run, server.host, f"127.0.0.1:{listener.socket.getsockname()[1]}")
         bound = await nursery.start(forward.run, client.host, server.addrs[0], "127.0.0.1:0")
         crowd = [await connected(bound) for _ in range(16)]
         for number, one in enumerate(crowd):
@@ -333,7 +337,7 @@ async def test_a_forward_to_a_peer_without_the_protocol_tells() -> None:
             told.append(event.code)
             heard.set()
 
-    async with trio_pair() as (server, client), trio.open_nursery() as nursery:
+    async with trio_pair(served_streams_per_peer=16) as (server, client), trio.open_nursery() as nursery:
         client.host.swarm.events.subscribe(note)
         bound = await nursery.start(forward.run, client.host, server.addrs[0], "127.0.0.1:0")
         connection = await trio.open_tcp_stream("127.0.0.1", bound.port)
@@ -370,9 +374,14 @@ async def test_forward_says_why_it_cannot_listen(tmp_path: Path) -> None:
         assert not live.exists()
 
 
-async def test_forward_bounds_its_connections() -> None:
-    async with trio_pair() as (server, client), server.accept_stream(ECHO) as incoming, trio.open_nursery() as nursery:
-        run = partial(forward.run, protocol=ECHO, max_connections=1)
+@pytest.mark.parametrize("told", [1, None])
+async def test_forward_bounds_its_connections(told: int | None) -> None:
+    async with (
+        trio_pair(forwarded=1 if told is None else 2) as (server, client),
+        server.accept_stream(ECHO) as incoming,
+        trio.open_nursery() as nursery,
+    ):
+        run = partial(forward.run, protocol=ECHO, max_connections=told)
         bound = await nursery.start(run, client.host, server.addrs[0], "127.0.0.1:0")
         first = await trio.open_tcp_stream("127.0.0.1", bound.port)
         second = await trio.open_tcp_stream("127.0.0.1", bound.port)

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 import punchbridge
-from punchbridge.limits.rpc import MAX_CHANNEL_ENDPOINTS
+from punchbridge.config import Limits, LocalLimits
 from punchbridge.local.peer import TABLE, synthesized_address
 from punchbridge_node._pb.protowire import p2p_pb2, p2p_pb2_grpc
 from tests.support.rpc_lab import BIG, LOOPBACK, Service, eventually, method, open_pair, serving
@@ -226,10 +226,11 @@ def open_files() -> set[str]:
 def test_channels_that_are_gone_leave_no_listener_behind() -> None:
     """A program that meets many peers in its life must not run out of places for channels."""
     peer = punchbridge.Identity.generate()
-    with punchbridge.open(listen=LOOPBACK, allow_private=True) as b:
+    few = Limits(local=LocalLimits(endpoints=30))
+    with punchbridge.open(listen=LOOPBACK, allow_private=True, limits=few) as b:
         sockets = Path(b._control.gateway.directory.path)
         kept = method(b.channel(f"/ip4/127.0.0.1/tcp/1/p2p/{peer}"), "Echo")
-        for number in range(MAX_CHANNEL_ENDPOINTS + 50):
+        for number in range(80):
             b.channel(f"/ip4/127.0.0.1/tcp/{2 + number}/p2p/{peer}").close()
         assert len(list(sockets.iterdir())) < 10
         with pytest.raises(grpc.RpcError, match="UNREACHABLE"):
@@ -237,3 +238,5 @@ def test_channels_that_are_gone_leave_no_listener_behind() -> None:
         held = [b.channel(f"/ip4/127.0.0.2/tcp/{2 + number}/p2p/{peer}") for number in range(20)]
         assert len(list(sockets.iterdir())) > 20
         assert len(held) == 20
+        with pytest.raises(punchbridge.LimitExceeded, match="30 different targets"):
+            held += [b.channel(f"/ip4/127.0.0.3/tcp/{2 + number}/p2p/{peer}") for number in range(30)]
