@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
-from . import limits, wire
+from . import fixed, wire
 
 
 @dataclass(frozen=True, order=True)
@@ -54,9 +54,9 @@ class NetworkAddress:
 
 
 class AddressBook:
-    """At most `limits.ADDRESS_BOOK` dialable addresses; a known one moves to the young end."""
+    """At most `capacity` dialable addresses; a known one moves to the young end."""
 
-    def __init__(self, capacity: int = limits.ADDRESS_BOOK) -> None:
+    def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._items: dict[NetworkAddress, None] = {}
 
@@ -78,6 +78,6 @@ class AddressBook:
                 del self._items[next(iter(self._items))]
         return fresh
 
-    def newest(self, count: int = limits.MAX_ADDRESSES_SENT) -> list[NetworkAddress]:
+    def newest(self, count: int = fixed.MAX_ADDRESSES_SENT) -> list[NetworkAddress]:
         """Up to `count` addresses, the youngest first."""
         return [item for item, _ in zip(reversed(self._items), range(count), strict=False)]

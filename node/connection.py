@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
-from . import limits, wire
+from . import fixed, wire
+from .config import NodeLimits
 from .errors import (
     AnswerTimeout,
     ConnectionOver,
@@ -61,9 +62,11 @@ class Inbox:
 class Connection:
     """A running message stream. Methods are called in the node's event loop only."""
 
-    def __init__(self, stream: Stream, *, capacity: int = limits.OUTGOING_CAPACITY) -> None:
+    def __init__(self, stream: Stream, limits: NodeLimits, *, capacity: int = fixed.OUTGOING_CAPACITY) -> None:
         self.outbound = stream.outbound
-        self.table = RouteTable()
+        self.table = RouteTable(limits.waiting)
+        self._limits = limits
+        self._high_water = limits.outgoing_high_water
         # Replaced by the peer record's counters as soon as it is known who this is.
         self.sent: Counter[str] = Counter()
         self.received: Counter[str] = Counter()
@@ -90,7 +93,7 @@ class Connection:
         if self.ending is not None:
             raise ConnectionOver(self.ending)
         data = msg.SerializeToString()
-        too_large = self._queue and self._queued_bytes + len(data) > 2 * limits.OUTGOING_HIGH_WATER_BYTES
+        too_large = self._queue and self._queued_bytes + len(data) > 2 * self._high_water
         if len(self._queue) >= self._capacity or too_large:
             self.end(Ending(DisconnectReason.OUTGOING_FULL, f"{len(self._queue)} messages wait to be sent"))
             assert self.ending is not None
@@ -100,19 +103,19 @@ class Connection:
     async def send(self, msg: pb.KaspadMessage) -> None:
         """Queue an answer, waiting while the queue is half full or heavy.
 
-        Raises ConnectionOver, also when the peer takes nothing for `limits.OUTGOING_STALL` seconds.
+        Raises ConnectionOver, also when the peer takes nothing for `outgoing_stall` seconds.
         """
         while self.ending is None and self._crowded():
             self._queue_drained.clear()
             try:
-                async with asyncio.timeout(limits.OUTGOING_STALL):
+                async with asyncio.timeout(self._limits.outgoing_stall):
                     await self._queue_drained.wait()
             except TimeoutError:
                 self.end(Ending(DisconnectReason.OUTGOING_FULL, "the peer takes no messages"))
         self.send_now(msg)
 
     def _crowded(self) -> bool:
-        return len(self._queue) >= self._capacity // 2 or self._queued_bytes > limits.OUTGOING_HIGH_WATER_BYTES
+        return len(self._queue) >= self._capacity // 2 or self._queued_bytes > self._high_water
 
     def _enqueue(self, msg: pb.KaspadMessage, data: bytes) -> None:
         self._queue.append((msg.WhichOneof("payload") or "", data))
@@ -121,7 +124,7 @@ class Connection:
 
     # --- routes ---
 
-    def subscribe(self, types: Iterable[wire.PayloadType], capacity: int = limits.ROUTE_CAPACITY) -> Inbox:
+    def subscribe(self, types: Iterable[wire.PayloadType], capacity: int = fixed.ROUTE_CAPACITY) -> Inbox:
         """A route for these payload types, and its reading end. See RouteTable.subscribe."""
         return Inbox(self.table.subscribe(types, capacity))
 
@@ -148,7 +151,7 @@ class Connection:
             return
         self.retiring = True
         self._successor, successor._predecessor = successor, self
-        wait = limits.RETIRE_TIMEOUT if self.outbound else 2 * limits.RETIRE_TIMEOUT
+        wait = self._limits.retire_timeout * (1 if self.outbound else 2)
         self._timers.append(asyncio.get_running_loop().call_later(wait, self.end, REPLACED))
         self.expect(0)
 
@@ -185,14 +188,14 @@ class Connection:
                 assert self.ending is not None
                 work.cancel()
                 if self.ending.reject is not None:
-                    reason = self.ending.reject[: limits.REJECT_REASON_CHARS]
+                    reason = self.ending.reject[: fixed.REJECT_REASON_CHARS]
                     reject = wire.message(wire.REJECT, pb.RejectMessage(reason=reason))
                     self._enqueue(reject, reject.SerializeToString())
                 self._finishing = True
                 self._queue_filled.set()
-                await asyncio.wait({writer}, timeout=limits.FLUSH_TIMEOUT)
+                await asyncio.wait({writer}, timeout=self._limits.flush_timeout)
                 if self.outbound and writer.done():
-                    await asyncio.wait({reader}, timeout=limits.CLOSE_TIMEOUT)
+                    await asyncio.wait({reader}, timeout=self._limits.close_timeout)
                 writer.cancel()
                 reader.cancel()
         finally:
@@ -248,7 +251,7 @@ class Connection:
                 # The peer's last words (a Reject) may still wait to be read: the reader finds the ending, or time does.
                 lost = Ending(DisconnectReason.TRANSPORT, describe(error))
                 loop = asyncio.get_running_loop()
-                self._timers.append(loop.call_later(limits.CLOSE_TIMEOUT, self.end, lost))
+                self._timers.append(loop.call_later(self._limits.close_timeout, self.end, lost))
                 return
             self._queue.popleft()
             self._queued_bytes -= len(data)
@@ -264,7 +267,7 @@ def ending_for(outcome: Outcome, msg: pb.KaspadMessage) -> Ending:
     """The ending that a rule of the router demands. Only an error inside a flow is told to the peer."""
     kind = msg.WhichOneof("payload")
     if outcome is Outcome.REJECTED:
-        return Ending(DisconnectReason.PEER_REJECTED, msg.reject.reason[: limits.REJECT_REASON_CHARS])
+        return Ending(DisconnectReason.PEER_REJECTED, msg.reject.reason[: fixed.REJECT_REASON_CHARS])
     if outcome is Outcome.FULL:
         return Ending(DisconnectReason.ROUTE_FULL, f"too many {kind} wait")
     if outcome is Outcome.EMPTY:

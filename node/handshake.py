@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
-from . import limits, wire
+from . import fixed, wire
 from .addressbook import NetworkAddress
 from .config import HandshakeTimes, NodeConfig
 from .errors import HandshakeFailure
@@ -157,7 +157,7 @@ def own_version(config: NodeConfig, now_ms: int) -> pb.VersionMessage:
         protocolVersion=config.protocol_version,
         timestamp=now_ms,
         id=config.node_id,
-        userAgent=wire.cut_utf8(config.user_agent, limits.USER_AGENT_BYTES),
+        userAgent=wire.cut_utf8(config.user_agent, fixed.USER_AGENT_BYTES),
         disableRelayTx=config.disable_relay_tx,
         network=config.network,
     )
@@ -178,8 +178,8 @@ def check_version(
     `duplicate` says whether a peer with this node id is connected (the caller knows the address or peer id);
     `policy` returns a reason to refuse, or None.
     """
-    if len(version.id) != limits.NODE_ID_BYTES:
-        reject = f"node id of {len(version.id)} bytes, want {limits.NODE_ID_BYTES}"
+    if len(version.id) != fixed.NODE_ID_BYTES:
+        reject = f"node id of {len(version.id)} bytes, want {fixed.NODE_ID_BYTES}"
         return Refusal(HandshakeFailure.BAD_NODE_ID, reject)
     if duplicate(version.id):
         return Refusal(HandshakeFailure.DUPLICATE, wire.REASON_DUPLICATE)
@@ -188,7 +188,7 @@ def check_version(
     if version.network != config.network:
         theirs = wire.cut_utf8(version.network, 64)
         return Refusal(HandshakeFailure.WRONG_NETWORK, f"wrong network: expected {config.network}, got {theirs}")
-    agent = wire.cut_utf8(version.userAgent, limits.USER_AGENT_BYTES)
+    agent = wire.cut_utf8(version.userAgent, fixed.USER_AGENT_BYTES)
     allow, deny = config.user_agent_allow, config.user_agent_deny
     if any(word in agent for word in deny) or (allow and not any(word in agent for word in allow)):
         return Refusal(HandshakeFailure.USER_AGENT, f"user agent not accepted: {agent}")

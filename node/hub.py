@@ -10,7 +10,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator
 
-from . import limits, wire
+from . import wire
+from .config import NodeLimits
 from .connection import Connection
 from .errors import HandshakeFailure
 from .handshake import Refusal
@@ -43,11 +44,11 @@ def judge(existing: Connection | None, *, same_process: bool, proven: bool, outb
 
 
 class Hub:
-    """Peers by key. At most `max_peers` connected, and `limits.DORMANT_PEERS` remembered without a connection."""
+    """Peers by key. At most `limits.peers` connected, and `limits.dormant_peers` remembered without a connection."""
 
-    def __init__(self, own_id: bytes, max_peers: int = limits.MAX_PEERS) -> None:
+    def __init__(self, own_id: bytes, limits: NodeLimits) -> None:
         self._own_id = own_id
-        self._max_peers = max_peers
+        self._limits = limits
         self._records: dict[str, PeerRecord] = {}
 
     def __iter__(self) -> Iterator[PeerRecord]:
@@ -77,12 +78,12 @@ class Hub:
         verdict = self.verdict(info, node_id, connection.outbound)
         if verdict is Verdict.DUPLICATE:
             return Refusal(HandshakeFailure.DUPLICATE, wire.REASON_DUPLICATE)
-        if verdict is Verdict.FREE and len(self.active()) >= self._max_peers:
-            return Refusal(HandshakeFailure.TOO_MANY_PEERS, f"too many peers, at most {self._max_peers}")
+        if verdict is Verdict.FREE and len(self.active()) >= self._limits.peers:
+            return Refusal(HandshakeFailure.TOO_MANY_PEERS, f"too many peers, at most {self._limits.peers}")
         if verdict is Verdict.FREE and self._crowded(info):
             return Refusal(HandshakeFailure.TOO_MANY_PEERS, "too many peers of one address")
         key = info.key_with(node_id)
-        record = self._records.pop(key, None) or PeerRecord(key, info, node_id)
+        record = self._records.pop(key, None) or PeerRecord(key, info, node_id, self._limits)
         self._records[key] = record  # youngest last
         predecessor = record.connection
         record.info, record.node_id = info, node_id
@@ -94,7 +95,7 @@ class Hub:
     def _crowded(self, info: PeerInfo) -> bool:
         """Node ids and peer ids cost nothing: one address gets three quarters of the places at most."""
         origin = info.origin
-        most = self._max_peers - self._max_peers // 4
+        most = self._limits.peers - self._limits.peers // 4
         return origin is not None and sum(record.info.origin == origin for record in self.active()) >= most
 
     def leave(self, record: PeerRecord, connection: Connection) -> None:
@@ -102,7 +103,7 @@ class Hub:
         if record.connection is connection:
             record.connection = None
         dormant = [item for item in self._records.values() if item.connection is None]
-        for item in dormant[: max(0, len(dormant) - limits.DORMANT_PEERS)]:
+        for item in dormant[: max(0, len(dormant) - self._limits.dormant_peers)]:
             del self._records[item.key]
 
     def each(self, act: Callable[[PeerRecord, Connection], None], *, but: PeerRecord | None = None) -> None:

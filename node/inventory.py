@@ -16,7 +16,8 @@ from google.protobuf.message import Message
 
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
-from . import ids, limits, wire
+from . import fixed, ids, wire
+from .config import NodeLimits
 from .connection import Connection
 from .errors import ConnectionOver
 from .hub import Hub
@@ -29,7 +30,7 @@ Body = TypeVar("Body", bound=Message)
 class BodyStore(Generic[Body]):
     """Bodies by id, bounded in number and bytes; the oldest goes first."""
 
-    def __init__(self, count: int, size: int = limits.STORED_BYTES) -> None:
+    def __init__(self, count: int, size: int) -> None:
         self._count, self._size = count, size
         self._items: dict[bytes, tuple[Body, int]] = {}
         self._bytes = 0
@@ -64,18 +65,19 @@ class BodyStore(Generic[Body]):
 class Inventory:
     """The node's items. One per node; every flow of every peer works on it, in one event loop."""
 
-    def __init__(self, hub: Hub, *, interval: float, clock: Callable[[], float]) -> None:
-        self.transactions: BodyStore[pb.TransactionMessage] = BodyStore(limits.STORED_TRANSACTIONS)
-        self.blocks: BodyStore[pb.BlockMessage] = BodyStore(limits.STORED_BLOCKS)
+    def __init__(self, hub: Hub, limits: NodeLimits, *, interval: float, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self.transactions: BodyStore[pb.TransactionMessage] = BodyStore(limits.stored_transactions, limits.stored)
+        self.blocks: BodyStore[pb.BlockMessage] = BodyStore(limits.stored_blocks, limits.stored)
         self._hub = hub
         self._interval = interval
         self._clock = clock
         # Longer than the stores: an item whose body is gone is not fetched again when it comes round.
-        self._seen = BoundedSet(limits.STORED_TRANSACTIONS + limits.STORED_BLOCKS + limits.MAX_INV_PER_MESSAGE)
+        self._seen = BoundedSet(limits.stored_transactions + limits.stored_blocks + fixed.MAX_INV_PER_MESSAGE)
         self._requested: dict[bytes, Connection] = {}
         self._to_announce: dict[bytes, None] = {}
         # (clock value, is a block, id) of what came in lately: a peer may be in its handshake while it is announced.
-        self._recent: deque[tuple[float, bool, bytes]] = deque(maxlen=limits.REANNOUNCE_IDS)
+        self._recent: deque[tuple[float, bool, bytes]] = deque(maxlen=limits.reannounce_ids)
         self._wake = asyncio.Event()
 
     # --- taking in ---
@@ -92,7 +94,7 @@ class Inventory:
                 continue
             self._requested[item] = connection
             wanted.append(item)
-            if len(self._requested) > limits.REQUESTED_IDS:
+            if len(self._requested) > self._limits.requested_ids:
                 del self._requested[next(iter(self._requested))]
         return wanted
 
@@ -110,7 +112,7 @@ class Inventory:
         if source is not None:
             source.known_transactions.add(item)
         self._to_announce[item] = None
-        if len(self._to_announce) > limits.MAX_INV_PER_MESSAGE:
+        if len(self._to_announce) > fixed.MAX_INV_PER_MESSAGE:
             del self._to_announce[next(iter(self._to_announce))]
         self._wake.set()
 
@@ -159,8 +161,8 @@ class Inventory:
         stream, what it was told lately: some of that may have been lost with the old one."""
         now = self._clock()
         known = {item for _, _, item in record.announced}
-        told = younger_than(limits.REANNOUNCE_AGE, now, record.announced)
-        fresh = younger_than(limits.REANNOUNCE_AGE, now, self._recent)
+        told = younger_than(self._limits.reannounce_age, now, record.announced)
+        fresh = younger_than(self._limits.reannounce_age, now, self._recent)
         record.announced.clear()
         for item in told[1]:
             record.known_blocks.discard(item)

@@ -54,7 +54,7 @@ class PeerLink:
 
         Raises HandshakeError and leaves the present stream as it was: also when another peer answered
         (failure POLICY). Cancellation likewise. The old channel is the caller's to close once
-        `limits.RETIRE_TIMEOUT` is over, or later.
+        `limits.retire_timeout` is over, or later.
         """
         async with self._changing:
             successor = await self._dial(channel, info)

@@ -18,7 +18,7 @@ import grpc
 from punchbridge.events import Event
 from punchbridge.tasks.supervise import guarded
 
-from . import gossip, limits, transport
+from . import gossip, transport
 from .addressbook import AddressBook, NetworkAddress
 from .config import NodeConfig
 from .connection import Connection
@@ -57,10 +57,10 @@ class Node:
         keeper: writes peers to disk, None for memory only.
         """
         self.config = config
-        self.hub = Hub(config.node_id, config.max_peers)
+        self.hub = Hub(config.node_id, config.limits)
         clock = time.monotonic
-        self.inventory = Inventory(self.hub, interval=config.transaction_broadcast_interval, clock=clock)
-        self.addresses = AddressBook()
+        self.inventory = Inventory(self.hub, config.limits, interval=config.transaction_broadcast_interval, clock=clock)
+        self.addresses = AddressBook(config.limits.address_book)
         self._emit = guarded("the callback for the node's events", emit)
         self._keeper = keeper
         self._shared = Shared(
@@ -107,10 +107,11 @@ class Node:
         No stream is taken afterwards. Calling it again does nothing.
         """
         self._closed = True
+        limits = self.config.limits
         for session in list(self._sessions):
             session.connection.end(Ending(DisconnectReason.LOCAL_CLOSE, "the node stops"))
         try:
-            async with asyncio.timeout(limits.FLUSH_TIMEOUT + limits.CLOSE_TIMEOUT + 1):
+            async with asyncio.timeout(limits.flush_timeout + limits.close_timeout + 1):
                 while self._sessions:
                     self._idle.clear()
                     await self._idle.wait()
@@ -118,7 +119,7 @@ class Node:
             log.warning("%d connections did not end in time", len(self._sessions))
         if self._keeper is not None:
             try:
-                async with asyncio.timeout(limits.STORE_FLUSH_TIMEOUT):
+                async with asyncio.timeout(limits.store.flush_timeout):
                     await self._keeper.flush()
             except TimeoutError:
                 log.warning("the peer store is stuck; what waited for it is lost")
@@ -160,7 +161,7 @@ class Node:
         await transport.channel_ready(channel, self.config.connect_timeout)
         if self._closed:
             raise NodeClosed("the node was closed while the channel connected")
-        session = Session(self._shared, Connection(ClientStream(channel)), info)
+        session = Session(self._shared, Connection(ClientStream(channel), self.config.limits), info)
         running = self._group.create_task(self._run(session))
         established = self._group.create_task(session.established.wait())
         try:
@@ -179,16 +180,16 @@ class Node:
     async def _serve(self, context: Any, identify: Identify) -> None:
         if self._closed or self._group is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is not running")
-        if self._handshakes >= self.config.max_handshakes:
+        if self._handshakes >= self.config.limits.handshakes:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many handshakes at once")
         try:
             info = identify(context)
         except NotIdentified as error:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
         begun = sum(one.record is None and one.info.peer_key == info.peer_key for one in self._sessions)
-        if begun >= limits.MAX_HANDSHAKES_PER_PEER:
+        if begun >= self.config.limits.handshakes_per_peer:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many handshakes of one peer at once")
-        await self._run(Session(self._shared, Connection(ServerStream(context)), info))
+        await self._run(Session(self._shared, Connection(ServerStream(context), self.config.limits), info))
 
     async def _run(self, session: Session) -> None:
         """A stream's whole life, with its entries in our tables."""

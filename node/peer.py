@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
-from . import limits
+from .config import NodeLimits
 from .connection import Connection
 from .transport import PeerInfo
 
@@ -52,6 +52,7 @@ class PeerRecord:
     key: str
     info: PeerInfo
     node_id: bytes
+    limits: InitVar[NodeLimits]
     user_agent: str = ""
     protocol_version: int = 0
     time_offset_ms: int = 0
@@ -62,10 +63,15 @@ class PeerRecord:
     stored_path: str | None = None  # the path when the peer store was last told
     sent: Counter[str] = field(default_factory=Counter)
     received: Counter[str] = field(default_factory=Counter)
-    known_transactions: BoundedSet = field(default_factory=lambda: BoundedSet(limits.KNOWN_TRANSACTIONS_PER_PEER))
-    known_blocks: BoundedSet = field(default_factory=lambda: BoundedSet(limits.KNOWN_BLOCKS_PER_PEER))
+    known_transactions: BoundedSet = field(init=False)
+    known_blocks: BoundedSet = field(init=False)
     # (clock value, is a block, id): what may not have arrived when a stream is replaced.
-    announced: deque[tuple[float, bool, bytes]] = field(default_factory=lambda: deque(maxlen=limits.REANNOUNCE_IDS))
+    announced: deque[tuple[float, bool, bytes]] = field(init=False)
+
+    def __post_init__(self, limits: NodeLimits) -> None:
+        self.known_transactions = BoundedSet(limits.known_transactions)
+        self.known_blocks = BoundedSet(limits.known_blocks)
+        self.announced = deque(maxlen=limits.reannounce_ids)
 
     @property
     def label(self) -> str:

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import limits
 from .addressbook import NetworkAddress
+from .config import StoreLimits
 from .errors import PeerStoreCorrupt, PeerStoreError, PeerStoreFull, PeerStoreUnavailable
 
 SCHEMA_VERSION = 1
@@ -76,15 +76,14 @@ class PeerStore:
     Every method raises PeerStoreFull, PeerStoreCorrupt or PeerStoreUnavailable; what was stored before stays.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limits: StoreLimits | None = None) -> None:
         """Open or make the file, mode 0600, in a directory that exists."""
         self.path = path
+        self.limits = limits = limits or StoreLimits()
         self._lock = threading.Lock()
         _make_private(path)
         with typed_errors(path):
-            self._db = sqlite3.connect(
-                path, timeout=limits.STORE_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-            )
+            self._db = sqlite3.connect(path, timeout=limits.busy_timeout, isolation_level=None, check_same_thread=False)
         try:
             with typed_errors(path):
                 self._prepare()
@@ -114,15 +113,16 @@ class PeerStore:
             except sqlite3.Error:
                 return  # the WAL stays beside the file and is read at the next opening
 
-    def record_peer(self, peer: StoredPeer, now: float, expiry: float = limits.STORE_EXPIRY) -> None:
+    def record_peer(self, peer: StoredPeer, now: float) -> None:
         """Enter or refresh a peer and its addresses; drop what is expired or beyond the bounds.
 
-        Raises ValueError for a text above `limits.STORE_TEXT_BYTES`.
+        Raises ValueError for a text above `text_bytes`.
         """
+        limits = self.limits
         for text in (peer.key, peer.peer_id or "", peer.user_agent, *peer.multiaddrs, *peer.observed):
-            if len(text.encode()) > limits.STORE_TEXT_BYTES:
-                raise ValueError(f"text above {limits.STORE_TEXT_BYTES} bytes for the peer store")
-        expires = now + expiry
+            if len(text.encode()) > limits.text_bytes:
+                raise ValueError(f"text above {limits.text_bytes} bytes for the peer store")
+        expires = now + limits.expiry
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO peer VALUES (?,?,?,?,?,?) ON CONFLICT (key) DO UPDATE SET peer_id=excluded.peer_id,"
@@ -140,28 +140,27 @@ class PeerStore:
             db.execute(
                 "DELETE FROM peer_address WHERE expires < ? OR (key = ? AND (kind, address) NOT IN (SELECT kind,"
                 " address FROM peer_address WHERE key = ? ORDER BY last_seen DESC, address LIMIT ?))",
-                (now, peer.key, peer.key, limits.STORE_ADDRESSES_PER_PEER),
+                (now, peer.key, peer.key, limits.addresses_per_peer),
             )
             db.execute(
                 "DELETE FROM peer WHERE expires < ? OR key NOT IN (SELECT key FROM peer ORDER BY last_seen DESC, key"
                 " LIMIT ?)",
-                (now, limits.STORE_PEERS),
+                (now, limits.peers),
             )
 
-    def record_addresses(
-        self, addresses: Iterable[NetworkAddress], now: float, expiry: float = limits.STORE_EXPIRY
-    ) -> None:
+    def record_addresses(self, addresses: Iterable[NetworkAddress], now: float) -> None:
         """Enter or refresh addresses of the network; drop what is expired or beyond the bound."""
+        expires = now + self.limits.expiry
         with self._transaction() as db:
             db.executemany(
                 "INSERT INTO network_address VALUES (?,?,?,?) ON CONFLICT (ip, port)"
                 " DO UPDATE SET last_seen=excluded.last_seen, expires=excluded.expires",
-                [(item.ip, item.port, now, now + expiry) for item in addresses],
+                [(item.ip, item.port, now, expires) for item in addresses],
             )
             db.execute(
                 "DELETE FROM network_address WHERE expires < ? OR (ip, port) NOT IN (SELECT ip, port FROM"
                 " network_address ORDER BY last_seen DESC, ip, port LIMIT ?)",
-                (now, limits.STORE_NETWORK_ADDRESSES),
+                (now, self.limits.network_addresses),
             )
 
     def peers(self, now: float) -> list[StoredPeer]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
-from . import limits, wire
+from . import fixed, wire
 
 DROPPED_WHEN_FULL = frozenset({wire.INV_TRANSACTIONS, wire.INV_RELAY_BLOCK})
 
@@ -70,13 +70,14 @@ class Route:
 
 
 class RouteTable:
-    """The routes of one connection."""
+    """The routes of one connection. most: bytes that wait in all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._by_type: dict[wire.PayloadType, Route] = {}
         self._by_id: dict[int, Route] = {}
 
-    def subscribe(self, types: Iterable[wire.PayloadType], capacity: int = limits.ROUTE_CAPACITY) -> Route:
+    def subscribe(self, types: Iterable[wire.PayloadType], capacity: int = fixed.ROUTE_CAPACITY) -> Route:
         """A route for these payload types (none: by id only).
 
         Raises ValueError for an unknown type, for Reject, and for a type that has a route: each is our own mistake.
@@ -103,7 +104,7 @@ class RouteTable:
 
     def route(self, msg: pb.KaspadMessage, size: int = 0) -> Outcome:
         """Put one incoming message of `size` bytes where it belongs. In all routes together at most
-        `limits.WAITING_BYTES` wait, or one message."""
+        `most` bytes wait, or one message."""
         payload = wire.payload_type(msg)
         if payload is None:
             return Outcome.EMPTY
@@ -113,7 +114,7 @@ class RouteTable:
         if route is None:
             return Outcome.NO_ROUTE
         waiting = sum(one.waiting for one in self._by_id.values())
-        if route.full or (waiting and waiting + size > limits.WAITING_BYTES):
+        if route.full or (waiting and waiting + size > self._most):
             return Outcome.DROPPED if payload in DROPPED_WHEN_FULL else Outcome.FULL
         route.put(msg, size)
         return Outcome.DELIVERED

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
-from . import flows, limits, wire
+from . import fixed, flows, wire
 from .addressbook import AddressBook, NetworkAddress
 from .config import NodeConfig
 from .connection import Connection, Inbox
@@ -138,7 +138,7 @@ class Session:
         self.connection.end(Ending(DisconnectReason.HANDSHAKE, reject, reject=reject, failure=failure))
 
     def _describe(self, record: PeerRecord, version: pb.VersionMessage) -> None:
-        record.user_agent = wire.cut_utf8(version.userAgent, limits.USER_AGENT_BYTES)
+        record.user_agent = wire.cut_utf8(version.userAgent, fixed.USER_AGENT_BYTES)
         record.protocol_version = version.protocolVersion
         record.relay_transactions = not version.disableRelayTx
         record.time_offset_ms = time.time_ns() // 1_000_000 - version.timestamp

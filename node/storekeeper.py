@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 from punchbridge.events import ErrorEvent, Event
 
-from . import limits
 from .addressbook import NetworkAddress
 from .errors import PeerStoreError
 from .peer import PeerRecord
@@ -28,7 +27,7 @@ class StoreKeeper:
     def __init__(self, store: PeerStore, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
-        self._queue: deque[Write] = deque(maxlen=limits.STORE_QUEUE)
+        self._queue: deque[Write] = deque(maxlen=store.limits.queue)
         self._filled = asyncio.Event()
         self._emit: Callable[[Event], None] = lambda _event: None
         self._told: set[type[PeerStoreError]] = set()

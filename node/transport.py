@@ -20,12 +20,12 @@ import grpc.aio
 from punchbridge.addresses import address_group, endpoint_of, parse
 from punchbridge.errors import NotBridged
 
-from . import limits, wire
+from . import fixed, wire
 from .errors import HandshakeError, HandshakeFailure
 
 # Both ends: the wire's largest message in, anything out. Give these to `grpc.aio.server` and the channel.
 MESSAGE_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", limits.MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", fixed.MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),
 )
 SERVER_OPTIONS = MESSAGE_OPTIONS

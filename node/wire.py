@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
-from . import limits
+from . import fixed
 
 PayloadType = NewType("PayloadType", str)
 
@@ -111,7 +111,7 @@ def hash_bytes(value: pb.Hash | pb.TransactionId) -> bytes:
 
 
 def inv_transactions(ids: Iterable[bytes]) -> pb.KaspadMessage:
-    """InvTransactions of these ids, at most `limits.MAX_INV_PER_MESSAGE`; the caller splits."""
+    """InvTransactions of these ids, at most `fixed.MAX_INV_PER_MESSAGE`; the caller splits."""
     body = pb.InvTransactionsMessage(ids=(pb.TransactionId(bytes=item) for item in ids))
     return message(INV_TRANSACTIONS, body)
 
@@ -124,11 +124,11 @@ def inv_block(block_hash: bytes) -> pb.KaspadMessage:
 def transaction_ids(msg: pb.KaspadMessage) -> list[bytes]:
     """The ids of an InvTransactions or RequestTransactions.
 
-    Raises MalformedMessage for more than `limits.MAX_INV_PER_MESSAGE` ids or one that is not 32 bytes.
+    Raises MalformedMessage for more than `fixed.MAX_INV_PER_MESSAGE` ids or one that is not 32 bytes.
     """
     ids = getattr(msg, msg.WhichOneof("payload") or "").ids
-    if len(ids) > limits.MAX_INV_PER_MESSAGE:
-        raise MalformedMessage(f"{len(ids)} transaction ids, at most {limits.MAX_INV_PER_MESSAGE} allowed")
+    if len(ids) > fixed.MAX_INV_PER_MESSAGE:
+        raise MalformedMessage(f"{len(ids)} transaction ids, at most {fixed.MAX_INV_PER_MESSAGE} allowed")
     return [hash_bytes(item) for item in ids]
 
 
@@ -137,7 +137,7 @@ def cut_utf8(text: str, size: int) -> str:
     return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
 
 
-def batches(ids: Iterable[bytes], size: int = limits.MAX_INV_PER_MESSAGE) -> Iterable[list[bytes]]:
+def batches(ids: Iterable[bytes], size: int = fixed.MAX_INV_PER_MESSAGE) -> Iterable[list[bytes]]:
     """Split `ids` into lists of at most `size`, in order."""
     rest = iter(ids)
     while batch := list(itertools.islice(rest, size)):

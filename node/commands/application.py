@@ -58,7 +58,9 @@ async def open_node(flags: NodeFlags, emit: Callable[[Event], None]) -> AsyncIte
     with contextlib.ExitStack() as stack:
         keeper = None
         if flags.peer_store is not None:
-            keeper = StoreKeeper(stack.enter_context(contextlib.closing(PeerStore(flags.peer_store))))
+            keeper = StoreKeeper(
+                stack.enter_context(contextlib.closing(PeerStore(flags.peer_store, config.limits.store)))
+            )
         async with Node(config, emit=emit, policy=policy, keeper=keeper) as node:
             yield node
 

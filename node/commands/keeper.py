@@ -39,7 +39,6 @@ from punchbridge_node.commands.flags import NodeFlags
 from punchbridge_node.commands.paths import Paths
 from punchbridge_node.commands.service import for_duration
 from punchbridge_node.errors import Ending, HandshakeError, HandshakeFailure
-from punchbridge_node.limits import RETIRE_TIMEOUT
 from punchbridge_node.link import PeerLink
 from punchbridge_node.node import Node
 from punchbridge_node.transport import CHANNEL_OPTIONS, PeerInfo
@@ -261,7 +260,7 @@ class Keeper:
         if path == "direct":
             self.report.progress(None)
         if before is not None:
-            task = asyncio.create_task(_close_later(before))
+            task = asyncio.create_task(_close_later(before, self.node.config.limits.retire_timeout))
             self._retired.add(task)
             task.add_done_callback(self._retired.discard)
 
@@ -319,10 +318,10 @@ class Keeper:
             self._wake.set()
 
 
-async def _close_later(channel: Any) -> None:
-    """Closes a channel once the node has served what was under way on it."""
+async def _close_later(channel: Any, seconds: float) -> None:
+    """Closes a channel once the node has had the time to serve what was under way on it."""
     try:
-        await asyncio.sleep(RETIRE_TIMEOUT)
+        await asyncio.sleep(seconds)
     finally:
         await channel.close(None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
-from .. import limits, wire
+from .. import fixed, wire
 from ..addressbook import NetworkAddress
 from ..config import NodeConfig
 from ..connection import Connection
@@ -25,8 +25,8 @@ class AskAddresses(Flow):
         await self._connection.send(wire.message(wire.REQUEST_ADDRESSES, request))
         answer = await self._answers.answer(self._config.answer_timeout, "addresses")
         items = answer.addresses.addressList
-        if len(items) > limits.MAX_ADDRESSES_RECEIVED:
-            raise ProtocolViolation(f"{len(items)} addresses, at most {limits.MAX_ADDRESSES_RECEIVED} allowed")
+        if len(items) > fixed.MAX_ADDRESSES_RECEIVED:
+            raise ProtocolViolation(f"{len(items)} addresses, at most {fixed.MAX_ADDRESSES_RECEIVED} allowed")
         context.learned(context.addresses.add([NetworkAddress.from_wire(item) for item in items]))
         await self._answers.get()
         raise ProtocolViolation("addresses nobody asked for")
@@ -43,6 +43,6 @@ class AnswerAddresses(Flow):
         """See Flow."""
         while True:
             await self._requests.get()
-            newest = context.addresses.newest(limits.MAX_ADDRESSES_SENT)
+            newest = context.addresses.newest(fixed.MAX_ADDRESSES_SENT)
             body = pb.AddressesMessage(addressList=(item.to_wire() for item in newest))
             await self._connection.send(wire.message(wire.ADDRESSES, body))

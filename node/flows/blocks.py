@@ -9,7 +9,7 @@ import asyncio
 
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
-from .. import ids, limits, wire
+from .. import fixed, ids, wire
 from ..config import NodeConfig
 from ..connection import Connection, Inbox
 from ..errors import ProtocolViolation
@@ -21,7 +21,7 @@ class RelayBlocks(Flow):
 
     def __init__(self, connection: Connection, config: NodeConfig) -> None:
         self._connection, self._config = connection, config
-        capacity = config.blocks_per_second * limits.INV_RELAY_BLOCK_CAPACITY_PER_BPS
+        capacity = config.blocks_per_second * fixed.INV_RELAY_BLOCK_CAPACITY_PER_BPS
         self._invs = connection.subscribe([wire.INV_RELAY_BLOCK], capacity)
         # By id only: a Block without the right response id has no route, as with kaspad.
         self._answers = [connection.subscribe([]) for _ in range(max(1, config.blocks_per_second // 2))]
@@ -59,14 +59,15 @@ class AnswerBlocks(Flow):
     def __init__(self, connection: Connection, config: NodeConfig) -> None:
         self._connection = connection
         self._requests = connection.subscribe([wire.REQUEST_RELAY_BLOCKS])
+        self._most = config.limits.blocks_per_request
 
     async def run(self, context: FlowContext) -> None:
         """See Flow."""
         while True:
             request = await self._requests.get()
             hashes = request.requestRelayBlocks.hashes
-            if len(hashes) > limits.MAX_BLOCKS_PER_REQUEST:
-                raise ProtocolViolation(f"{len(hashes)} blocks, at most {limits.MAX_BLOCKS_PER_REQUEST} per request")
+            if len(hashes) > self._most:
+                raise ProtocolViolation(f"{len(hashes)} blocks, at most {self._most} per request")
             for item in map(wire.hash_bytes, hashes):
                 block = context.inventory.blocks.get(item)
                 if block is None:  # the wire has no "block not found"; silence would cost the peer its time-out

@@ -9,7 +9,7 @@ import asyncio
 
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
-from .. import ids, limits, wire
+from .. import fixed, ids, wire
 from ..config import NodeConfig
 from ..connection import Connection
 from ..errors import ProtocolViolation
@@ -21,10 +21,8 @@ class RelayTransactions(Flow):
 
     def __init__(self, connection: Connection, config: NodeConfig) -> None:
         self._connection, self._config = connection, config
-        self._invs = connection.subscribe([wire.INV_TRANSACTIONS], limits.INV_TRANSACTIONS_CAPACITY)
-        self._answers = connection.subscribe(
-            [wire.TRANSACTION, wire.TRANSACTION_NOT_FOUND], limits.TRANSACTION_CAPACITY
-        )
+        self._invs = connection.subscribe([wire.INV_TRANSACTIONS], fixed.INV_TRANSACTIONS_CAPACITY)
+        self._answers = connection.subscribe([wire.TRANSACTION, wire.TRANSACTION_NOT_FOUND], fixed.TRANSACTION_CAPACITY)
 
     async def run(self, context: FlowContext) -> None:
         """See Flow."""
@@ -61,12 +59,13 @@ class AnswerTransactions(Flow):
     def __init__(self, connection: Connection, config: NodeConfig) -> None:
         self._connection = connection
         self._requests = connection.subscribe([wire.REQUEST_TRANSACTIONS])
+        self._turn = config.limits.answers_per_turn
 
     async def run(self, context: FlowContext) -> None:
         """See Flow."""
         while True:
             for number, item in enumerate(wire.transaction_ids(await self._requests.get()), 1):
-                if number % limits.ANSWERS_PER_TURN == 0:
+                if number % self._turn == 0:
                     await asyncio.sleep(0)  # one full request would hold up every other peer for seconds
                 tx = context.inventory.transactions.get(item)
                 if tx is None:

@@ -115,6 +115,6 @@ def test_any_message_comes_off_the_wire_as_it_went_and_has_one_outcome(data: st.
     kind = data.draw(st.sampled_from(sorted(wire.PAYLOAD_TYPES)))
     body = data.draw(filled(wire.PAYLOAD_FIELDS[kind].message_type, 2))
     msg = wire.parse(wire.message(kind, body).SerializeToString())
-    table = RouteTable()
+    table = RouteTable(1 << 20)
     table.subscribe(sorted(wire.PAYLOAD_TYPES - {wire.REJECT}))
     assert table.route(msg, len(msg.SerializeToString())) in (Outcome.DELIVERED, Outcome.REJECTED)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from punchbridge.identity import Identity, peer_text
-from punchbridge_node import gossip, ids, limits, wire
+from punchbridge_node import fixed, gossip, ids, wire
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.addressbook import AddressBook
-from punchbridge_node.config import NodeConfig
+from punchbridge_node.config import NodeConfig, NodeLimits
 from punchbridge_node.connection import Connection
 from punchbridge_node.errors import ConnectionOver, DisconnectReason, Ending, HandshakeFailure
 from punchbridge_node.flows.base import FlowContext
@@ -48,8 +49,11 @@ class Nowhere:
         raise AssertionError
 
 
-def connection(outbound: bool = True, capacity: int = limits.OUTGOING_CAPACITY) -> Connection:
-    return Connection(Nowhere(outbound), capacity=capacity)
+LIMITS = NodeLimits(dormant_peers=20, reannounce_age=30.0, answers_per_turn=16)
+
+
+def connection(outbound: bool = True, capacity: int = fixed.OUTGOING_CAPACITY, **limits: Any) -> Connection:
+    return Connection(Nowhere(outbound), NodeLimits(**limits), capacity=capacity)
 
 
 def sent(it: Connection) -> list[pb.KaspadMessage]:
@@ -118,7 +122,7 @@ def test_a_reopened_stream_a_restarted_peer_and_a_dead_stream_are_succeeded():
 
 def test_a_successor_takes_over_record_and_counters_and_retires_the_old_stream():
     def work() -> None:
-        hub = Hub(bytes(16))
+        hub = Hub(bytes(16), LIMITS)
         old, young = connection(), connection()
         young._confirm()
         info = PeerInfo("1.1.1.1", peer_id="P", path_of=lambda: "relay")
@@ -164,7 +168,7 @@ def test_a_retired_stream_waits_for_its_successor_to_be_admitted_and_for_what_it
 
 
 def test_the_table_is_bounded():
-    hub = Hub(bytes(16), max_peers=2)
+    hub = Hub(bytes(16), NodeLimits(peers=2))
     for index in range(2):
         assert isinstance(hub.admit(PeerInfo(f"1.1.1.{index}"), bytes([index]) * 16, connection()), PeerRecord)
     refused = hub.admit(PeerInfo("9.9.9.9"), b"z" * 16, connection())
@@ -175,13 +179,13 @@ def test_the_table_is_bounded():
     assert duplicate.reject == "DUPLICATE_CONNECTION"
     assert hub.verdict(PeerInfo("2.2.2.2"), bytes([1]) * 16, True) is Verdict.FREE  # same id, another IP
 
-    hub = Hub(bytes(16), max_peers=1)
-    for index in range(limits.DORMANT_PEERS + 10):
+    hub = Hub(bytes(16), NodeLimits(peers=1, dormant_peers=20))
+    for index in range(LIMITS.dormant_peers + 10):
         it = connection()
         record = hub.admit(PeerInfo("1.1.1.1"), index.to_bytes(16, "big"), it)
         assert isinstance(record, PeerRecord)
         hub.leave(record, it)
-    assert len(list(hub)) == limits.DORMANT_PEERS
+    assert len(list(hub)) == LIMITS.dormant_peers
 
 
 # --- outgoing queue ---
@@ -196,7 +200,7 @@ def test_one_address_with_many_ids_does_not_take_all_places(bridged: bool):
             return PeerInfo("fd00::1", peer_id=peer, path_of=lambda: "direct", multiaddr=multiaddr)
         return PeerInfo(host, number)
 
-    hub = Hub(bytes(16), max_peers=8)
+    hub = Hub(bytes(16), NodeLimits(peers=8))
     crowd = [hub.admit(info("192.0.2.1", number), bytes([number]) * 16, connection()) for number in range(1, 8)]
     assert [isinstance(one, PeerRecord) for one in crowd] == [True] * 6 + [False]
     assert isinstance(hub.admit(info("192.0.2.2", 20), bytes([20]) * 16, connection()), PeerRecord)
@@ -216,20 +220,18 @@ def test_a_full_outgoing_queue_ends_the_connection():
     assert len(it._queue) == 2
 
 
-def test_too_many_bytes_end_it_as_well_but_one_large_message_passes(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(limits, "OUTGOING_HIGH_WATER_BYTES", 1000)
-    it = connection()
+def test_too_many_bytes_end_it_as_well_but_one_large_message_passes():
+    it = connection(outgoing_high_water=1000)
     large = wire.message(wire.TRANSACTION, pb.TransactionMessage(payload=bytes(5000)))
     it.send_now(large)
     with pytest.raises(ConnectionOver):
         it.send_now(large)
 
 
-def test_an_answer_waits_for_room_and_gives_up_in_time(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(limits, "OUTGOING_STALL", 0.05)
+def test_an_answer_waits_for_room_and_gives_up_in_time():
 
     async def main() -> None:
-        it = connection(capacity=4)
+        it = connection(capacity=4, outgoing_stall=0.05)
         ping = wire.message(wire.PING, pb.PingMessage(nonce=1))
         await it.send(ping)
         await it.send(ping)
@@ -251,14 +253,14 @@ class Clock:
         return self.now
 
 
-def stage(count: int) -> tuple[Inventory, Hub, list[PeerRecord], Clock]:
-    hub, clock = Hub(bytes(16)), Clock()
+def stage(count: int, limits: NodeLimits = LIMITS) -> tuple[Inventory, Hub, list[PeerRecord], Clock]:
+    hub, clock = Hub(bytes(16), LIMITS), Clock()
     records = []
     for index in range(count):
         record = hub.admit(PeerInfo(f"1.1.1.{index}", peer_id=f"P{index}"), bytes([index + 1]) * 16, connection())
         assert isinstance(record, PeerRecord)
         records.append(record)
-    return Inventory(hub, interval=0.01, clock=clock), hub, records, clock
+    return Inventory(hub, limits, interval=0.01, clock=clock), hub, records, clock
 
 
 def link(record: PeerRecord) -> Connection:
@@ -280,11 +282,8 @@ def test_an_item_is_wanted_from_one_peer_only_and_never_again_once_had():
     assert inventory.want([item], link(a)) == []
 
 
-def test_open_requests_are_bounded_and_a_peer_that_never_answers_keeps_nobody_from_asking(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setattr(limits, "REQUESTED_IDS", 3)
-    inventory, _, (silent, honest), _ = stage(2)
+def test_open_requests_are_bounded_and_a_peer_that_never_answers_keeps_nobody_from_asking():
+    inventory, _, (silent, honest), _ = stage(2, NodeLimits(requested_ids=3))
     announced = [os.urandom(32) for _ in range(9)]
     assert inventory.want(announced, link(silent)) == announced
     assert len(inventory._requested) == 3
@@ -328,7 +327,7 @@ def test_on_a_reopened_stream_only_what_is_recent_is_announced_again():
     def work() -> None:
         inventory, hub, (record,), clock = stage(1)
         old = inventory.publish_block(gossip.block(None, 10))
-        clock.now += limits.REANNOUNCE_AGE + 1
+        clock.now += LIMITS.reannounce_age + 1
         young = inventory.publish_block(gossip.block(old, 10))
         second = connection()
         hub.admit(record.info, record.node_id, second)
@@ -341,7 +340,7 @@ def test_on_a_reopened_stream_only_what_is_recent_is_announced_again():
 def test_what_came_in_during_a_handshake_is_announced_after_it_but_not_to_who_wants_none():
     inventory, hub, _, clock = stage(0)
     stale = inventory.publish_transaction(gossip.transaction(10))
-    clock.now += limits.REANNOUNCE_AGE + 1
+    clock.now += LIMITS.reannounce_age + 1
     items = [inventory.publish_transaction(gossip.transaction(10)) for _ in range(2)]
     blocks = [inventory.publish_block(gossip.block(None, 10)) for _ in range(2)]
     for name, wants in (("LATE", True), ("BLOCKS-ONLY", False)):
@@ -429,14 +428,14 @@ def test_a_bounded_set_keeps_the_youngest(items: list[int]):
 
 def test_a_full_request_lets_other_tasks_run_in_between() -> None:
     async def main() -> None:
-        it, count, turns = connection(), 200 * limits.ANSWERS_PER_TURN, 0
-        hub = Hub(os.urandom(16))
-        inventory = Inventory(hub, interval=0.5, clock=lambda: 0.0)
-        flow = AnswerTransactions(it, NodeConfig())
+        it, count, turns = connection(), 200 * LIMITS.answers_per_turn, 0
+        hub = Hub(os.urandom(16), LIMITS)
+        inventory = Inventory(hub, LIMITS, interval=0.5, clock=lambda: 0.0)
+        flow = AnswerTransactions(it, NodeConfig(limits=LIMITS))
         body = pb.RequestTransactionsMessage(ids=(pb.TransactionId(bytes=os.urandom(32)) for _ in range(count)))
         it.table.route(wire.message(wire.REQUEST_TRANSACTIONS, body))
-        record = PeerRecord("key", PeerInfo(), os.urandom(16))
-        context = FlowContext(record, inventory, AddressBook(), lambda: 0.0, lambda _: None)
+        record = PeerRecord("key", PeerInfo(), os.urandom(16), LIMITS)
+        context = FlowContext(record, inventory, AddressBook(9), lambda: 0.0, lambda _: None)
         answering = asyncio.create_task(flow.run(context))
         while len(it._queue) < count:
             await asyncio.sleep(0)

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from punchbridge.events import ErrorEvent, Event
-from punchbridge_node import limits
 from punchbridge_node.addressbook import NetworkAddress
+from punchbridge_node.config import NodeLimits, StoreLimits
 from punchbridge_node.errors import PeerStoreCorrupt, PeerStoreError, PeerStoreFull, PeerStoreUnavailable
 from punchbridge_node.peer import PeerRecord
 from punchbridge_node.peerstore import SCHEMA, PeerStore, StoredPeer
@@ -70,30 +70,31 @@ def test_a_peer_seen_again_is_refreshed_and_keeps_its_former_addresses(store: Pe
     assert (found.user_agent, found.last_seen) == ("/b/", 200.0)
 
 
-def test_what_expired_is_not_given_and_goes_with_the_next_write(store: PeerStore):
-    store.record_peer(peer("old"), now=100, expiry=10)
-    store.record_addresses([NetworkAddress("11.0.0.9", 1)], now=100, expiry=10)
+def test_what_expired_is_not_given_and_goes_with_the_next_write(tmp_path: Path):
+    store = PeerStore(tmp_path / "peers.db", StoreLimits(expiry=10.0))
+    store.record_peer(peer("old"), now=100)
+    store.record_addresses([NetworkAddress("11.0.0.9", 1)], now=100)
     assert store.peers(now=111) == []
     assert store.addresses(now=111) == []
     store.record_peer(peer("young"), now=111)
     store.record_addresses([], now=111)
     rows = [store._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES]
     assert rows == [1, 2, 0]
+    store.close()
 
 
 TABLES = ("peer", "peer_address", "network_address")
 
 
-def test_every_table_is_bounded(store: PeerStore, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(limits, "STORE_PEERS", 3)
-    monkeypatch.setattr(limits, "STORE_ADDRESSES_PER_PEER", 2)
-    monkeypatch.setattr(limits, "STORE_NETWORK_ADDRESSES", 4)
+def test_every_table_is_bounded(tmp_path: Path):
+    store = PeerStore(tmp_path / "few.db", StoreLimits(peers=3, addresses_per_peer=2, network_addresses=4))
     for now in range(6):
         store.record_peer(peer(str(now), multiaddrs=tuple(f"/ip4/11.0.0.{n}/tcp/1" for n in range(9))), now=now)
         store.record_addresses([NetworkAddress(f"11.0.{now}.{n}", 1) for n in range(3)], now=now)
     assert [item.key for item in store.peers(now=6)] == ["5", "4", "3"]
     assert all(len(item.multiaddrs) + len(item.observed) == 2 for item in store.peers(now=6))
     assert len(store.addresses(now=6)) == 4
+    store.close()
 
 
 def test_a_text_of_the_network_that_is_too_long_is_refused(store: PeerStore):
@@ -155,15 +156,16 @@ def test_what_cannot_be_opened_is_unavailable(tmp_path: Path, make: str):
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_store_locked_by_another_process_is_unavailable(store: PeerStore, monkeypatch: pytest.MonkeyPatch):
+def test_a_store_locked_by_another_process_is_unavailable(tmp_path: Path):
+    store = PeerStore(tmp_path / "peers.db", StoreLimits(busy_timeout=0.05))
     other = sqlite3.connect(store.path, isolation_level=None)
-    store._db.execute("PRAGMA busy_timeout = 50")
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(PeerStoreUnavailable, match="locked"):
         store.record_peer(peer(), now=1)
     other.execute("ROLLBACK")
     other.close()
     store.record_peer(peer(), now=1)
+    store.close()
 
 
 # --- a kill at any moment ---
@@ -263,14 +265,14 @@ class Failing(PeerStore):
 
     full = True
 
-    def record_peer(self, peer: StoredPeer, now: float, expiry: float = limits.STORE_EXPIRY) -> None:
+    def record_peer(self, peer: StoredPeer, now: float) -> None:
         if self.full:
             raise PeerStoreFull("no room")
-        super().record_peer(peer, now, expiry)
+        super().record_peer(peer, now)
 
 
 def record(key: str, **info: object) -> PeerRecord:
-    return PeerRecord(key, PeerInfo(**info), bytes(16))  # type: ignore[arg-type]
+    return PeerRecord(key, PeerInfo(**info), bytes(16), NodeLimits())  # type: ignore[arg-type]
 
 
 def test_the_keeper_tells_a_failure_once_and_writes_again_when_it_can(tmp_path: Path):
@@ -301,13 +303,13 @@ def test_the_keeper_tells_a_failure_once_and_writes_again_when_it_can(tmp_path: 
 
 def test_the_keeper_drops_the_oldest_when_the_disk_is_slower_than_the_network(tmp_path: Path):
     async def main() -> None:
-        store = PeerStore(tmp_path / "peers.db")
+        store = PeerStore(tmp_path / "peers.db", StoreLimits(queue=20))
         keeper = StoreKeeper(store, clock=lambda: 5.0)
-        for index in range(limits.STORE_QUEUE + 5):
+        for index in range(25):
             keeper.learned([NetworkAddress("11.0.0.1", index + 1)])
         await keeper.flush()
         ports = sorted(item.port for item in store.addresses(now=5))
-        assert ports == list(range(6, limits.STORE_QUEUE + 6))
+        assert ports == list(range(6, 26))
         store.close()
 
     asyncio.run(main())

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from punchbridge_node import limits, wire
+from punchbridge_node import wire
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.connection import ending_for
 from punchbridge_node.errors import DisconnectReason
@@ -15,6 +15,7 @@ from punchbridge_node.router import DROPPED_WHEN_FULL, Outcome, Route, RouteTabl
 
 PING = wire.message(wire.PING, pb.PingMessage(nonce=7))
 INV = wire.inv_transactions([bytes(32)])
+MOST = 1 << 20
 TYPES = sorted(wire.PAYLOAD_TYPES - {wire.REJECT})
 
 
@@ -25,9 +26,9 @@ def empty_of(kind: wire.PayloadType, response_id: int = 0) -> pb.KaspadMessage:
 
 
 def test_what_waits_is_bounded_in_bytes_over_all_routes():
-    table = RouteTable()
+    table = RouteTable(MOST)
     invs, txs = table.subscribe([wire.INV_TRANSACTIONS], 4096), table.subscribe([wire.TRANSACTION], 4096)
-    most, tx = limits.WAITING_BYTES, empty_of(wire.TRANSACTION)
+    most, tx = MOST, empty_of(wire.TRANSACTION)
     assert table.route(INV, most // 2) is Outcome.DELIVERED
     assert table.route(tx, most // 2) is Outcome.DELIVERED
     assert table.route(INV, most // 2) is Outcome.DROPPED
@@ -40,7 +41,7 @@ def test_what_waits_is_bounded_in_bytes_over_all_routes():
 
 
 def test_a_message_goes_by_type_and_wakes_the_reader():
-    table = RouteTable()
+    table = RouteTable(MOST)
     route = table.subscribe([wire.PING, wire.PONG])
     woken: list[bool] = []
     route.on_message = lambda: woken.append(True)
@@ -50,7 +51,7 @@ def test_a_message_goes_by_type_and_wakes_the_reader():
 
 
 def test_a_response_id_routes_by_id_whatever_the_type():
-    table = RouteTable()
+    table = RouteTable(MOST)
     by_type, by_id = table.subscribe([wire.BLOCK]), table.subscribe([])
     assert table.route(empty_of(wire.BLOCK, by_id.id)) is Outcome.DELIVERED
     assert (len(by_type.queue), len(by_id.queue)) == (0, 1)
@@ -58,14 +59,14 @@ def test_a_response_id_routes_by_id_whatever_the_type():
 
 
 def test_a_block_without_its_id_has_no_route():
-    table = RouteTable()
+    table = RouteTable(MOST)
     table.subscribe([])
     assert table.route(empty_of(wire.BLOCK)) is Outcome.NO_ROUTE
 
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_a_full_route_drops_inventories_and_nothing_else(kind: wire.PayloadType):
-    table = RouteTable()
+    table = RouteTable(MOST)
     route = table.subscribe([kind], capacity=2)
     outcomes = [table.route(empty_of(kind)) for _ in range(3)]
     last = Outcome.DROPPED if kind in (wire.INV_TRANSACTIONS, wire.INV_RELAY_BLOCK) else Outcome.FULL
@@ -74,7 +75,7 @@ def test_a_full_route_drops_inventories_and_nothing_else(kind: wire.PayloadType)
 
 
 def test_a_reject_is_never_routed_and_an_unknown_payload_is_empty():
-    table = RouteTable()
+    table = RouteTable(MOST)
     assert table.route(wire.message(wire.REJECT, pb.RejectMessage(reason="x"))) is Outcome.REJECTED
     assert table.route(pb.KaspadMessage()) is Outcome.EMPTY
     # Field 99 of the oneof, length-delimited: a payload of a later protocol.
@@ -82,7 +83,7 @@ def test_a_reject_is_never_routed_and_an_unknown_payload_is_empty():
 
 
 def test_our_own_mistakes_raise():
-    table = RouteTable()
+    table = RouteTable(MOST)
     table.subscribe([wire.PING])
     for types in ([wire.PING], [wire.REJECT], [wire.PayloadType("nonsense")], [wire.PONG, wire.PONG]):
         with pytest.raises(ValueError, match=r"route|twice"):
@@ -93,7 +94,7 @@ def test_our_own_mistakes_raise():
 
 
 def test_after_unsubscribe_there_is_no_route_and_the_queue_stays_readable():
-    table = RouteTable()
+    table = RouteTable(MOST)
     route = table.subscribe([wire.PING])
     table.route(PING)
     table.unsubscribe(route)
@@ -125,7 +126,7 @@ class Routing(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.table = RouteTable()
+        self.table = RouteTable(MOST)
         self.model: dict[int, tuple[Route, set[str], list[pb.KaspadMessage]]] = {}
 
     @rule(target=routes, types=st.sets(st.sampled_from(TYPES), max_size=3), capacity=st.integers(1, 3))
@@ -175,7 +176,7 @@ TestRouting = Routing.TestCase
 
 @given(st.binary(max_size=200))
 def test_parse_gives_a_message_or_the_one_typed_error(data: bytes):
-    table = RouteTable()
+    table = RouteTable(MOST)
     table.subscribe(TYPES)
     try:
         msg = wire.parse(data)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchbridge_node import ids, limits, wire
+from punchbridge_node import fixed, ids, wire
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.addressbook import AddressBook, NetworkAddress
 from punchbridge_node.config import NodeConfig, default_port
@@ -177,9 +177,9 @@ def test_run_length_coded_parents_expand_and_are_bounded():
 
 
 def test_a_full_inventory_parses_and_one_more_id_does_not():
-    full = wire.inv_transactions(bytes(32) for _ in range(limits.MAX_INV_PER_MESSAGE))
+    full = wire.inv_transactions(bytes(32) for _ in range(fixed.MAX_INV_PER_MESSAGE))
     assert full.ByteSize() > 4 << 20  # more than grpcio takes by default
-    assert len(wire.transaction_ids(full)) == limits.MAX_INV_PER_MESSAGE
+    assert len(wire.transaction_ids(full)) == fixed.MAX_INV_PER_MESSAGE
     full.invTransactions.ids.add(bytes=bytes(32))
     with pytest.raises(wire.MalformedMessage):
         wire.transaction_ids(full)
@@ -249,7 +249,7 @@ def test_configs_refuse_what_cannot_work():
         {"node_id": b"short"},
         {"min_protocol_version": 11},
         {"ping_interval": 0},
-        {"max_peers": 0},
+        {"blocks_per_second": 0},
     ):
         with pytest.raises(ValueError, match=r"must|hold"):
             NodeConfig(**changes)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from punchbridge_node import gossip, limits, wire
+from punchbridge_node import fixed, gossip, wire
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.addressbook import NetworkAddress
 from punchbridge_node.config import NodeConfig
@@ -61,7 +61,7 @@ def test_addresses_are_asked_for_at_once_and_answered():
             await peer.expect(wire.REQUEST_ADDRESSES)
             await peer.send(wire.REQUEST_ADDRESSES, pb.RequestAddressesMessage())
             answer = (await peer.expect(wire.ADDRESSES)).addresses.addressList
-            assert len(answer) == limits.MAX_ADDRESSES_SENT
+            assert len(answer) == fixed.MAX_ADDRESSES_SENT
             assert NetworkAddress.from_wire(answer[0]) == known[-1]
             ours = [NetworkAddress(f"12.0.{n // 250}.{n % 250 + 1}", 1) for n in range(2500)]
             await peer.send(wire.ADDRESSES, pb.AddressesMessage(addressList=[item.to_wire() for item in ours]))

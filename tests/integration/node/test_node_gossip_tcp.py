@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from punchbridge_node import gossip, ids, limits, wire
+from punchbridge_node import fixed, gossip, ids, wire
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.config import GossipSource, NodeConfig
 from punchbridge_node.events import FlowStats, HandshakeCompleted, PeerDisconnected
@@ -113,7 +113,7 @@ def test_a_full_inventory_is_requested_whole():
     async def main() -> None:
         async with pair() as (_, _, port, there, _), raw_to(port) as peer:
             await peer.shake_hands()
-            items = [n.to_bytes(32, "big") for n in range(limits.MAX_INV_PER_MESSAGE)]
+            items = [n.to_bytes(32, "big") for n in range(fixed.MAX_INV_PER_MESSAGE)]
             inventory = wire.inv_transactions(items)
             assert inventory.ByteSize() == 4_718_597  # above grpcio's default limit, and it is gzipped on its way
             await peer.call.write(inventory)
@@ -132,7 +132,7 @@ def test_one_id_too_many_disconnects():
     async def main() -> None:
         async with pair() as (_, _, port, _, _), raw_to(port) as peer:
             await peer.shake_hands()
-            await peer.call.write(wire.inv_transactions([bytes(32)] * (limits.MAX_INV_PER_MESSAGE + 1)))
+            await peer.call.write(wire.inv_transactions([bytes(32)] * (fixed.MAX_INV_PER_MESSAGE + 1)))
             assert "at most 131072" in (await peer.expect(wire.REJECT)).reject.reason
 
     run(main)

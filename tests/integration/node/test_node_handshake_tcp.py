@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
-from punchbridge_node import limits, wire
+from punchbridge_node import wire
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
-from punchbridge_node.config import HandshakeTimes, NodeConfig
+from punchbridge_node.config import HandshakeTimes, NodeConfig, NodeLimits
 from punchbridge_node.errors import HandshakeError, HandshakeFailure
 from punchbridge_node.events import FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
 from punchbridge_node.node import Node
@@ -278,7 +278,10 @@ def test_bytes_that_are_no_message_are_answered_with_a_reject():
 
 def test_too_many_handshakes_at_once_are_turned_away():
     async def main() -> None:
-        async with pair(NodeConfig(max_handshakes=2)) as (server, _, port, _, _), AsyncExitStack() as stack:
+        async with (
+            pair(NodeConfig(limits=NodeLimits(handshakes=2))) as (server, _, port, _, _),
+            AsyncExitStack() as stack,
+        ):
             peers = [await stack.enter_async_context(raw_to(port)) for _ in range(6)]
             results = await asyncio.gather(*(peer.expect(wire.VERSION) for peer in peers), return_exceptions=True)
             refused = [result.code() for result in results if isinstance(result, grpc.aio.AioRpcError)]
@@ -290,8 +293,9 @@ def test_too_many_handshakes_at_once_are_turned_away():
 
 def test_one_peer_leaves_handshakes_to_others():
     async def main() -> None:
-        async with pair() as (server, _, port, there, _), AsyncExitStack() as stack:
-            peers = [await stack.enter_async_context(raw_to(port)) for _ in range(limits.MAX_HANDSHAKES_PER_PEER + 2)]
+        few = NodeConfig(limits=NodeLimits(handshakes_per_peer=3))
+        async with pair(few) as (server, _, port, there, _), AsyncExitStack() as stack:
+            peers = [await stack.enter_async_context(raw_to(port)) for _ in range(5)]
             results = await asyncio.gather(*(peer.expect(wire.VERSION) for peer in peers), return_exceptions=True)
             refused = [result.code() for result in results if isinstance(result, grpc.aio.AioRpcError)]
             assert refused == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
@@ -307,7 +311,11 @@ def test_one_peer_leaves_handshakes_to_others():
 
 def test_too_many_peers_are_turned_away_with_a_reason():
     async def main() -> None:
-        async with pair(NodeConfig(max_peers=1)) as parts, raw_to(parts[2]) as first, raw_to(parts[2]) as second:
+        async with (
+            pair(NodeConfig(limits=NodeLimits(peers=1))) as parts,
+            raw_to(parts[2]) as first,
+            raw_to(parts[2]) as second,
+        ):
             await first.shake_hands()
             await parts[3].until(HandshakeCompleted)
             await second.shake_hands()

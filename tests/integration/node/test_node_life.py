@@ -13,9 +13,8 @@ import grpc
 import pytest
 
 from punchbridge.events import Event
-from punchbridge_node import limits
 from punchbridge_node.addressbook import NetworkAddress
-from punchbridge_node.config import NodeConfig
+from punchbridge_node.config import NodeConfig, NodeLimits, StoreLimits
 from punchbridge_node.errors import NodeClosed
 from punchbridge_node.events import HandshakeCompleted, PeerDisconnected
 from punchbridge_node.node import Node
@@ -84,13 +83,14 @@ def test_an_event_callback_that_raises_ends_nothing() -> None:
 
 def test_a_stuck_disk_does_not_hold_up_the_close(tmp_path: Path) -> None:
     path = tmp_path / "peers.db"
+    few = StoreLimits(busy_timeout=0.4, flush_timeout=0.8)
 
     async def main() -> float:
-        with closing(PeerStore(path)) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        with closing(PeerStore(path, few)) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
             keeper = StoreKeeper(store)
-            async with Node(NodeConfig(), keeper=keeper) as node:
+            async with Node(NodeConfig(limits=NodeLimits(store=few)), keeper=keeper) as node:
                 other.execute("BEGIN IMMEDIATE")
-                for number in range(1, 11):
+                for number in range(1, 61):
                     keeper.learned([NetworkAddress("192.0.2.1", number)])
                 began = time.monotonic()
                 await node.close()
@@ -98,4 +98,4 @@ def test_a_stuck_disk_does_not_hold_up_the_close(tmp_path: Path) -> None:
                 other.execute("ROLLBACK")
             return took
 
-    assert run(main) < 5 * limits.STORE_BUSY_TIMEOUT
+    assert run(main) < 25 * few.busy_timeout
