@@ -24,6 +24,7 @@ from punchbridge.errors import AddressError, BridgeError, ConnectionLost, Negoti
 from punchbridge.events import Path, Role
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.libp2p.stream import FAILURES, HostStream
+from punchbridge.libp2p.writes import Writes, for_the_bridge
 from punchbridge.transport.base import TransportName
 from punchbridge.transport.delimited import read_message
 from punchbridge.transport.raw import BrokenConnection
@@ -71,6 +72,7 @@ class HostConnection:
         self.relay = _relay(self.remote)
         self.path: Path = "direct" if self.relay is None else "relay"
         self.transport: TransportName = "libp2p"
+        self.writes = Writes(raw.muxed_conn)
         self._spawn = spawn
 
     def __repr__(self) -> str:
@@ -97,6 +99,10 @@ class HostConnection:
         `lazy` changes nothing: py-libp2p always waits for the peer's answer. Raises NegotiationFailed, ConnectionLost.
         Cancelling resets the stream.
         """
+        with for_the_bridge():
+            return await self._open_stream(protocols)
+
+    async def _open_stream(self, protocols: Sequence[str]) -> HostStream:
         self.check_alive()
         net: Any = None
         try:

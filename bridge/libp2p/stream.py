@@ -18,6 +18,7 @@ from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamError
 
 from punchbridge.errors import BridgeError
+from punchbridge.libp2p.writes import for_the_bridge
 from punchbridge.tasks.supervise import report
 from punchbridge.transport.raw import BrokenStream, Buffer
 
@@ -79,6 +80,10 @@ class HostStream(trio.abc.HalfCloseableStream):
 
     async def run(self) -> None:
         """Carries bytes both ways until both have ended, or the stream was reset or broke. Cancelling resets it."""
+        with for_the_bridge():
+            await self._run()
+
+    async def _run(self) -> None:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:

@@ -80,20 +80,29 @@ class HostSwarm:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled; then the streams that it carried are reset, and the host's connections stay."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            self._network.register_notifee(self._watch)
-            try:
-                for raw in self._network.get_connections():
-                    self.seen(raw)
-                task_status.started()
-                await trio.sleep_forever()
-            finally:
-                self._network.remove_notifee(self._watch)
-                for protocol in self._registry.supported(relayed=False):
-                    self._host.remove_stream_handler(TProtocol(protocol))
-                self._nursery = None
-                nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._network.register_notifee(self._watch)
+                try:
+                    for raw in self._network.get_connections():
+                        self.seen(raw)
+                    task_status.started()
+                    await trio.sleep_forever()
+                finally:
+                    self._leave()
+                    nursery.cancel_scope.cancel()
+        finally:
+            for connection in self._connections.values():
+                connection.writes.leave()
+
+    def _leave(self) -> None:
+        self._network.remove_notifee(self._watch)
+        for protocol in self._registry.supported(relayed=False):
+            self._host.remove_stream_handler(TProtocol(protocol))
+        for connection in self._connections.values():
+            connection.writes.hurry()
+        self._nursery = None
 
     def _spawn(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         if self._nursery is not None:

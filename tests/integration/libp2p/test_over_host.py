@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 import trio
+from libp2p.peer.peerinfo import PeerInfo
 
 import punchbridge
 from punchbridge.addresses import parse, with_peer
@@ -183,3 +184,41 @@ def test_without_py_libp2p_the_import_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=False)
     assert done.returncode == 1
     assert "pip install 'punchbridge[libp2p]'" in done.stderr
+
+
+async def drain(stream: Any) -> None:
+    async with stream:
+        try:
+            async for _ in stream:
+                pass
+        except trio.BrokenResourceError:
+            pass
+
+
+async def drain_all(streams: Any) -> None:
+    async with trio.open_nursery() as nursery:
+        async for stream in streams:
+            nursery.start_soon(drain, stream)
+
+
+async def test_a_stream_reset_in_the_middle_of_a_write_leaves_the_connection_whole() -> None:
+    sink = "/test/sink/1.0.0"
+    async with (
+        over_host() as (host, server),
+        over_host() as (client_host, client),
+        server.accept_stream(sink) as streams,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(drain_all, streams)
+        await client_host.host.connect(PeerInfo(host.host.get_id(), [host.addr]))
+        (connection,) = client._host.swarm.connections(host.peer)
+        with trio.fail_after(50):
+            for steps in range(40):
+                stream = await connection.open_stream([sink])
+                assert stream.send_nowait(bytes(1000))
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                stream.abort()
+                await connection.ping()
+        assert not connection.closing
+        nursery.cancel_scope.cancel()
