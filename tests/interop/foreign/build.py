@@ -154,7 +154,14 @@ RECIPES = {
     "h2load": Recipe("h2load", "apt-get", [[sys.executable, "fetch.py"]], "root/usr/bin/h2load", _program),
     "ghz": Recipe("ghz", "go", [["sh", "-c", f'GOBIN="$PWD" go install -trimpath {GHZ}']], "ghz", _program),
 }
-PYTHON = {"ours": "ours.py", "py": "stock.py", "rpc": "rpc.py", "node": "kaspanode.py", "grpcio": "plain.py"}
+PYTHON = {
+    "ours": "ours.py",
+    "py": "stock.py",
+    "rpc": "rpc.py",
+    "host": "host.py",
+    "node": "kaspanode.py",
+    "grpcio": "plain.py",
+}
 SECOND = {
     "grpcjs": ("js", "grpc.js"),
     "kaspa_p2p_server": ("kaspa", "bin/kaspa_p2p_server"),

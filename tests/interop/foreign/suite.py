@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from foreign import base, contract, grpcjs, hops, kaspas, load, nats, official, punches, relays, rpcs
+from foreign import base, contract, grpcjs, hops, hosts, kaspas, load, nats, official, punches, relays, rpcs
 from foreign.cases import Case, NotOffered
 from foreign.peer import PeerFailed, Pool
 
@@ -22,6 +22,7 @@ def cases() -> Iterator[Case]:
     yield from nats.cases()
     yield from contract.cases()
     yield from rpcs.cases()
+    yield from hosts.cases()
     yield from grpcjs.cases()
     yield from kaspas.cases()
     yield from official.cases()

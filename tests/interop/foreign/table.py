@@ -29,6 +29,10 @@ client asks of one relay: each refusal is judged by the status that the client r
 word and by a dial through the relay after the reservation's first end (90 s). go's reservations are AutoRelay's there.
 The tables without ours tell which failures are between the others alone.
 
+"Grpc over a py-libp2p host" is `punchbridge.libp2p`: an application with a stock py-libp2p host of its own, whose
+streams carry its gRPC. Where both ends know sessions, one session carries a channel, and outlives the connection when
+the application closes it. With the others gRPC runs on a plain stream.
+
 "Official grpc" is gRPC's own Python interop client and server, from the sources of Debian's package `grpc`,
 unmodified: every case of the client that needs no credentials of a cloud, through the programs `forward` and `expose`;
 relayed ones over a relay of stock limits (128 KiB a circuit). In "carriers switched" each case is run once, and again
