@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -97,14 +98,9 @@ def test_package_holds_exactly_three_top_level_names() -> None:
     """What is installed begins with `punchbridge`; a short name such as `node` would collide with others' packages."""
     import tomllib
 
-    from setuptools import find_packages
-
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
-    found = {
-        name.partition(".")[0]
-        for where in settings["where"]
-        for name in find_packages(where, include=settings["include"])
-    }
+    folders = [path.parent.name for where in settings["where"] for path in (ROOT / where).glob("*/__init__.py")]
+    found = {name for name in folders if any(fnmatchcase(name, pattern) for pattern in settings["include"])}
     assert found == {"punchbridge", "punchbridge_node", "punchbridge_relay"}
 
 
