@@ -38,7 +38,8 @@ async def answer(parts: Parts, stream: Stream, exchange: Exchange, active: Activ
     except Failed as failure:
         stream.reset()
         attempt.detail = failure.detail
-        final = exchange.attempt >= parts.punch.attempts or failure.code in (Code.NO_CANDIDATES, Code.RELAY_LOST)
+        # The opener goes on, also when we had nothing to offer: our address may be known by its next attempt.
+        final = exchange.attempt >= parts.punch.attempts or failure.code is Code.RELAY_LOST
         follows = final and not circuit.closed.is_set() and _opens_again(circuit)
         retry_in = exchange.pause if follows else None
         return failed(parts.swarm, attempt, failure.code, final=final, retry_in=retry_in)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from punchbridge.addresses import decode, parse, with_peer
 from punchbridge.behaviours.dcutr import Dcutr
 from punchbridge.config import Limits, PunchLimits
 from punchbridge.errors import DirectRequired, NegotiationFailed, StreamReset
-from punchbridge.events import P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
+from punchbridge.events import Event, P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
 from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.muxed.connection import Connection
@@ -168,8 +169,37 @@ async def test_a_peer_with_nothing_to_offer_ends_each_attempt_by_name() -> None:
         assert [failed.code for failed in failures] == ["NO_REMOTE_CANDIDATES"] * 3
         assert [failed.attempt for failed in failures] == [1, 2, 3]
         assert [failed.final for failed in failures] == [False, False, True]
-        theirs = await dialer.record.wait(PunchFailed)
-        assert (theirs.code, theirs.side) == ("NO_CANDIDATES", "responder")
+        await dialer.record.wait(PunchFailed, 3)
+        theirs = dialer.record.of(PunchFailed)
+        assert {(failed.code, failed.side) for failed in theirs} == {("NO_CANDIDATES", "responder")}
+        assert [failed.final for failed in theirs] == [False, False, True]
+        assert [failed.retry_in for failed in theirs] == [None, None, QUICK.retry]
+
+
+async def test_an_address_that_is_known_by_the_next_attempt_is_still_in_time() -> None:
+    """Who waits for a direct connection is not answered by the attempt that had nothing to offer."""
+    async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
+
+        def learn(event: Event) -> None:
+            if isinstance(event, PunchFailed):
+                tell_the_truth(dialer)
+
+        lie(dialer)
+        dialer.host.swarm.events.subscribe(learn)
+        direct: list[str] = []
+
+        async def wait() -> None:
+            direct.append((await dialer.puncher.wait_direct(listener.peer)).path)
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                await trio.testing.wait_all_tasks_blocked()
+                await over_relay(relay, dialer, listener)
+        assert direct == ["direct"]
+        [failed] = dialer.record.of(PunchFailed)
+        assert (failed.code, failed.attempt, failed.final) == ("NO_CANDIDATES", 1, False)
+        assert (await dialer.record.wait(PunchSucceeded)).attempt == 2
 
 
 async def test_a_peer_with_nothing_to_offer_is_asked_to_dial_us_where_we_can_be_reached() -> None:
