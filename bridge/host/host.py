@@ -88,12 +88,15 @@ class Host(StreamHost):
     def network_changed(self) -> None:
         """The addresses of this machine, or its way out, are others now: what was learned about them is forgotten.
 
-        Observed addresses, AutoNAT's findings and the external addresses that were announced go; peers are told what is
-        announced now, and AutoNAT servers are asked anew. Connections stay: those that still work need not break, and
-        the others end by themselves. Nothing here watches the network: whoever does calls this, in the trio thread.
+        Observed addresses, AutoNAT's findings, the external addresses that were announced and the dials that wait for
+        the next attempt of a punch go. Peers are told what is announced now, AutoNAT servers are asked anew, and where
+        punches had failed the next run begins at once. Connections stay: those that still work need not break, and the
+        others end by themselves. Nothing here watches the network: whoever does calls this, in the trio thread.
         """
         self.swarm.observed.clear()
         self.swarm.announcements.network_changed()
+        if self.dcutr is not None:
+            self.dcutr.network_changed()
         if self.autonat is not None:
             self.autonat.network_changed()
 

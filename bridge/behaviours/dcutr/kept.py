@@ -26,9 +26,11 @@ class PeerSockets:
     """The sockets of one peer's punches. Those that are accepted from where the punch expects them wait in
     `accepted`."""
 
-    def __init__(self, swarm: Swarm, peer: PeerId) -> None:
-        """Raises LimitExceeded when too many punches wait for sockets."""
+    def __init__(self, swarm: Swarm, peer: PeerId, network: int) -> None:
+        """Raises LimitExceeded when too many punches wait for sockets. `network`: counts the networks that this machine
+        has been in; the dials left from an address of that one."""
         self.peer = peer
+        self.network = network
         self.dials = KeptDials()
         self.expiry = trio.CancelScope()
         self._endpoints: frozenset[Endpoint] = frozenset()
@@ -83,6 +85,7 @@ class KeptSockets:
         self._swarm = swarm
         self._limits = swarm.config.limits.punch
         self._kept: list[PeerSockets] = []
+        self._network = 0
         self._stopped = False
 
     @property
@@ -98,7 +101,7 @@ class KeptSockets:
         """What was kept for the peer, or fresh sockets. Raises LimitExceeded when too many punches wait for some."""
         sockets = self.of(peer)
         if sockets is None:
-            return PeerSockets(self._swarm, peer)
+            return PeerSockets(self._swarm, peer, self._network)
         self._remove(sockets)
         try:
             sockets.divert()
@@ -108,10 +111,12 @@ class KeptSockets:
         return sockets
 
     def keep(self, sockets: PeerSockets) -> None:
-        """Keeps them for the peer's next attempt, but not for long, unless there are too many."""
+        """Keeps them for the peer's next attempt, but not for long, unless there are too many or they are of another
+        network."""
         if len(self._kept) >= self._limits.kept_peers:
             self._close(next((one for one in self._kept if not one.diverts), None))
-        if self._stopped or self.of(sockets.peer) is not None or len(self._kept) >= self._limits.kept_peers:
+        full = len(self._kept) >= self._limits.kept_peers
+        if self._stopped or full or sockets.network != self._network or self.of(sockets.peer) is not None:
             sockets.close()
             return
         sockets.expect_endpoints_only()
@@ -134,9 +139,18 @@ class KeptSockets:
         """No attempt with the peer follows."""
         self._close(self.of(peer))
 
+    def network_changed(self) -> None:
+        """Closes all that are kept, and those that an attempt has taken as soon as it gives them back: their dials have
+        left from an address that is ours no more."""
+        self._network += 1
+        self._close_all()
+
     def stop(self) -> None:
         """Closes all that are kept, and from now on those that are given back."""
         self._stopped = True
+        self._close_all()
+
+    def _close_all(self) -> None:
         for sockets in tuple(self._kept):
             self._close(sockets)
 

@@ -108,6 +108,14 @@ class Dcutr:
             record.punching.release()
             record.changed.notify()
 
+    def network_changed(self) -> None:
+        """The addresses of this machine are others: closes the dials that wait for a next attempt, and ends the pauses
+        after failed runs, whose verdicts were about another place. An attempt under way goes on; the next one offers
+        the new addresses."""
+        self.kept.network_changed()
+        self._addresses = frozenset()
+        self._release_all()
+
     def cancel(self, peer: PeerId) -> None:
         """Cancels the punch with the peer that is under way, if there is one. It ends as CANCELLED, or as a success
         when its connection stands already."""
@@ -200,10 +208,13 @@ class Dcutr:
         """An address of ours that nobody had seen before makes another run worth while with every peer."""
         addresses = frozenset(self._swarm.observed.addresses(chosen=True))
         if addresses - self._addresses:
-            for record in self._records:
-                record.punching.release()
-                record.changed.notify()
+            self._release_all()
         self._addresses = addresses
+
+    def _release_all(self) -> None:
+        for record in self._records:
+            record.punching.release()
+            record.changed.notify()
 
     def _direct_opened(self, record: PeerPunch, connection: Connection) -> None:
         """A direct connection that no punch of ours has made."""

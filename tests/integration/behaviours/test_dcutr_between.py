@@ -116,6 +116,38 @@ async def test_dials_end_with_a_run_whose_successor_comes_after_their_mappings()
         assert dial.closed
 
 
+async def test_another_network_ends_the_dials_that_wait_and_the_pause() -> None:
+    """The dials left from an address that the machine may have lost; the verdict was about another place."""
+    once = replace(QUICK, attempts=1)
+    async with open_relay() as relay, open_peer(once) as listener, open_peer(once) as dialer:
+        with deaf_port() as deaf, trio.fail_after(30):
+            lie(listener, f"/ip4/127.0.0.1/tcp/{deaf.getsockname()[1]}")
+            lie(dialer, "/ip4/127.0.0.2/tcp/1")
+            await over_relay(relay, dialer, listener)
+            await dialer.record.wait(PunchFailed)
+            await listener.record.wait(PunchFailed)
+            [dial] = dials_kept_for(dialer, listener)
+            dialer.host.network_changed()
+            assert dial.closed
+            assert dialer.puncher.kept.peers == ()
+            listener.host.network_changed()  # the next run would be half a minute away
+            await listener.record.wait(PunchFailed, 2)
+
+
+async def test_sockets_of_an_attempt_during_which_the_network_changed_are_not_kept() -> None:
+    async with open_peer() as peer, open_peer(None) as other:
+        kept = peer.puncher.kept
+        with deaf_port() as deaf:
+            taken = kept.take(other.peer)
+            taken.dials.keep(Dial(Endpoint("ip4", "127.0.0.1", deaf.getsockname()[1], "tcp"), None))
+            [dial] = taken.dials
+            peer.host.network_changed()
+            assert not dial.closed  # the attempt goes on
+            kept.keep(taken)
+            assert dial.closed
+            assert kept.peers == ()
+
+
 async def test_dials_of_runs_that_are_over_make_room() -> None:
     limits = Limits(punch=PunchLimits(kept_peers=1))
     async with open_peer(limits=limits) as peer, open_peer(None) as one, open_peer(None) as two:
