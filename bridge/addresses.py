@@ -1,14 +1,13 @@
-"""Multiaddrs: parsing, questions by protocol code, and what kind of IP address stands in one.
+"""Multiaddrs: parsing, and questions by protocol code.
 
 Addresses stay `Multiaddr` until printed. They are taken apart by their protocol codes, never as text. An address whose
-transport is not known here has no endpoint, so that nobody takes it for plain TCP. Nothing here resolves names or opens
-sockets.
+transport is not known here has no endpoint, so that nobody takes it for plain TCP. What kind of IP stands in one says
+`punchbridge.iana`. Nothing here resolves names or opens sockets.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Literal
 
@@ -16,6 +15,7 @@ from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
 from punchbridge.errors import AddressError
+from punchbridge.iana import kind_of, source_of, unmapped
 from punchbridge.identity import PeerId, parse_peer_id, peer_text
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "circuit_of",
     "decode",
     "endpoint_of",
-    "host_kind",
     "is_public",
     "is_relayed",
     "is_spoken",
@@ -83,6 +82,11 @@ class Endpoint:
         if self.kind not in ("ip4", "ip6"):
             raise AddressError(f"{self.host} is a name, not an IP address")
         return ip_address(self.host)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether it is an IP of this machine's loopback; a name is not asked."""
+        return self.kind in ("ip4", "ip6") and kind_of(self.ip) == "loopback"
 
 
 @dataclass(frozen=True)
@@ -225,9 +229,7 @@ def with_host(addr: Multiaddr, host: str) -> Multiaddr:
 
 
 def _host_addr(host: str) -> str:
-    ip = ip_address(host.partition("%")[0])
-    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
+    ip = unmapped(ip_address(host.partition("%")[0]))
     return f"/ip{ip.version}/{ip}"
 
 
@@ -241,39 +243,18 @@ def without_peer(addr: Multiaddr) -> Multiaddr:
     return addr if peer_of(addr) is None else Multiaddr.join(*addr.split()[:-1])
 
 
-@cache
-def _is_global(host: str) -> bool:
-    ip = ip_address(host)
-    return ip.is_global and not ip.is_multicast
-
-
 def is_public(addr: Multiaddr) -> bool:
-    """True for a direct address with a globally routable unicast IP (names count as public)."""
+    """True for a direct address with a public IP (see `punchbridge.iana`) and a port; names count as public."""
     endpoint = endpoint_of(addr)
     if endpoint is None or is_relayed(addr) or endpoint.port == 0:
         return False
-    return endpoint.kind.startswith("dns") or _is_global(endpoint.host)
-
-
-def host_kind(ip: IPv4Address | IPv6Address) -> str:
-    """One of public, private, shared (100.64/10), loopback, link-local, multicast, unspecified, reserved."""
-    checks = (
-        ("unspecified", ip.is_unspecified),
-        ("loopback", ip.is_loopback),
-        ("link-local", ip.is_link_local),
-        ("multicast", ip.is_multicast),
-        ("shared", ip.version == 4 and int(ip) >> 22 == 0x64400000 >> 22),
-        ("public", ip.is_global),
-        ("private", ip.is_private and not ip.is_reserved),
-    )
-    return next((name for name, holds in checks if holds), "reserved")
+    return endpoint.kind.startswith("dns") or kind_of(endpoint.ip) == "public"
 
 
 def address_group(host: str) -> str:
-    """What counts as one address: an IPv4 address, or an IPv6 /64 (the smallest net a provider hands out)."""
-    ip = ip_address(host.partition("%")[0])
-    if isinstance(ip, IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
-        return f"{IPv6Address(int(ip) >> 64 << 64)}/64"
-    return str(ip)
+    """What counts as one address: an IPv4 address, or an IPv6 /64 (the smallest net a provider hands out).
+
+    An IPv4 host that a translator or a tunnel shows as an IPv6 one counts as the IPv4 host that it is.
+    """
+    ip = source_of(ip_address(host.partition("%")[0]))
+    return f"{IPv6Address(int(ip) >> 64 << 64)}/64" if ip.version == 6 else str(ip)

@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from punchbridge.iana import kind_of, unmapped
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from . import fixed, wire
@@ -25,9 +26,7 @@ class NetworkAddress:
     @staticmethod
     def parse(ip: str, port: int) -> NetworkAddress:
         """Raises ValueError when either is out of range. An IPv4-mapped IPv6 address becomes IPv4."""
-        address = ipaddress.ip_address(ip)
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
+        address = unmapped(ipaddress.ip_address(ip))
         if not 0 <= port <= 0xFFFF:
             raise ValueError(f"port out of range: {port}")
         return NetworkAddress(str(address), port)
@@ -47,10 +46,12 @@ class NetworkAddress:
 
     @property
     def dialable(self) -> bool:
-        """Whether another host could reach it: not port 0, unspecified, loopback, link-local or multicast."""
-        address = ipaddress.ip_address(self.ip)
-        local = address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
-        return self.port != 0 and not local
+        """Whether every other host could reach it: a public address (see `punchbridge.iana`) and not port 0.
+
+        A private or broadcast address means another host to whoever hears of it, or none; passing it on would aim
+        other nodes at their own networks.
+        """
+        return self.port != 0 and kind_of(ipaddress.ip_address(self.ip)) == "public"
 
 
 class AddressBook:

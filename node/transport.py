@@ -19,6 +19,7 @@ import grpc.aio
 
 from punchbridge.addresses import address_group, endpoint_of, parse
 from punchbridge.errors import NotBridged
+from punchbridge.iana import unmapped
 
 from . import fixed, wire
 from .errors import HandshakeError, HandshakeFailure
@@ -169,12 +170,9 @@ def parse_grpc_peer(text: str) -> PeerInfo:
 def tcp_peer(host: str, port: int) -> PeerInfo:
     """A peer over plain TCP. A mapped IPv4 address counts as IPv4; a name stays a name."""
     try:
-        address = ipaddress.ip_address(host)
+        return PeerInfo(address=str(unmapped(ipaddress.ip_address(host))), port=port)
     except ValueError:
         return PeerInfo(address=host, port=port)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return PeerInfo(address=str(address), port=port)
 
 
 class Stream(Protocol):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, TypeAlias
 
 from punchbridge.config.access import AccessLimits
 from punchbridge.errors import AddressError, ConfigError
+from punchbridge.iana import IP, source_of
 from punchbridge.identity import PeerId, parse_peer_id
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
     "parse_who",
 ]
 
-Address: TypeAlias = IPv4Address | IPv6Address
+Address: TypeAlias = IP
 Network: TypeAlias = IPv4Network | IPv6Network
 Who: TypeAlias = PeerId | Network
 """What one line names: a peer, or all peers that are seen at the addresses of a network."""
@@ -95,11 +96,14 @@ class Rules:
         """Whether a network of the list has the address."""
         if ip is None or not self._networks:
             return False
-        # An IPv4 peer on a dual-stack socket may be seen as an IPv4-mapped IPv6 address; the rule means the same peer.
-        if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        version, number = ip.version, int(ip)
-        return any(number >> behind in prefixes for (of, behind), prefixes in self._networks.items() if of == version)
+        # A dual-stack socket, a translator or a tunnel may show an IPv4 peer as an IPv6 address; a rule means both.
+        seen = {(one.version, int(one)) for one in (ip, source_of(ip))}
+        return any(
+            number >> behind in prefixes
+            for (of, behind), prefixes in self._networks.items()
+            for version, number in seen
+            if of == version
+        )
 
 
 NO_RULES: Final = Rules()

@@ -135,7 +135,7 @@ class Autonat:
                 await self._news.beyond(seen)
 
     def _scope(self, loopback: bool) -> Scope:
-        return Scope(self._swarm.config.allow_private, self._swarm.config.allow_private and loopback)
+        return Scope.chosen(self._swarm.config.allow_private, on_machine=loopback)
 
     async def _round(self) -> None:
         """Asks each server about each address, unless it was asked lately; forgets what is no address of ours now."""
@@ -160,7 +160,7 @@ class Autonat:
 
     def _addresses(self, server: Connection) -> tuple[Multiaddr, ...]:
         remote = endpoint_of(server.remote)
-        local_server = remote is not None and remote.kind in ("ip4", "ip6") and remote.ip.is_loopback
+        local_server = remote is not None and remote.on_loopback
         listen = [addr for addr in self._swarm.listen_addrs() if not is_relayed(addr)]
         observed = self._swarm.observed.addresses(trio.current_time())
         most = self._swarm.config.limits.punch.candidates
@@ -276,7 +276,7 @@ class Autonat:
         if client is None or client.kind not in ("ip4", "ip6"):
             return Answer("E_REQUEST_REJECTED")
         listening = [endpoint for endpoint in map(endpoint_of, self._swarm.listen_addrs()) if endpoint is not None]
-        loopback = client.ip.is_loopback
+        loopback = client.on_loopback
         choice = choose(
             request,
             client_ip=client.host,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from punchbridge.addresses import (
@@ -17,20 +16,16 @@ from punchbridge.addresses import (
     Multiaddr,
     addr_of,
     decode,
-    endpoint_of,
-    host_kind,
     is_relayed,
     peer_of,
     transport_of,
 )
 from punchbridge.config import PunchLimits
-from punchbridge.errors import AddressError
+from punchbridge.iana import IP, kind_of
 from punchbridge.identity import PeerId
 from punchbridge.reach.nat import endpoint_key
 
 __all__ = ["RULES", "Refusal", "RemoteCandidates", "Rule", "Scope", "filter_remote", "own_candidates"]
-
-_NAT64 = IPv6Address("64:ff9b::")
 
 
 @dataclass(frozen=True)
@@ -51,15 +46,22 @@ neither offered nor dialled."""
 
 @dataclass(frozen=True)
 class Scope:
-    """Which kinds of IP a punch may use beyond public ones. Both need the operator's `allow_private`."""
+    """Which kinds of IP may be used beyond public ones, of those that others name. Both need the operator's
+    `allow_private`."""
 
     private: bool = False
     """RFC 1918, 100.64/10 and fc00::/7."""
     loopback: bool = False
     """Only when the relay itself is reached over loopback: then a peer on this machine is plausible."""
 
-    def allows(self, ip: IPv4Address | IPv6Address) -> bool:
-        kind = candidate_kind(ip)
+    @classmethod
+    def chosen(cls, allow_private: bool, *, on_machine: bool) -> Scope:
+        """What the operator allows; `on_machine`: whoever names the addresses is reached over loopback."""
+        return cls(allow_private, allow_private and on_machine)
+
+    def allows(self, ip: IP) -> bool:
+        """Whether an address of this kind may be used."""
+        kind = kind_of(ip)
         if kind in ("private", "shared"):
             return self.private
         return kind == "public" or (kind == "loopback" and self.loopback)
@@ -88,19 +90,6 @@ class RemoteCandidates:
 
     accepted: tuple[Multiaddr, ...]
     refused: tuple[tuple[str, Refusal], ...] = ()
-
-
-def candidate_kind(ip: IPv4Address | IPv6Address) -> str:
-    """As `host_kind`; an IPv6 address that embeds an IPv4 one (mapped, 6to4, NAT64, Teredo) has that one's kind."""
-    if isinstance(ip, IPv6Address):
-        inner: IPv4Address | None = ip.ipv4_mapped or ip.sixtofour
-        if ip.teredo is not None:
-            return "reserved"
-        if int(ip) >> 32 == int(_NAT64) >> 32:
-            inner = IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return host_kind(inner)
-    return host_kind(ip)
 
 
 def own_candidates(
@@ -157,7 +146,7 @@ def _judge(
         return Refusal.NAME
     if endpoint.port == 0:
         return Refusal.PORT_ZERO
-    if not scope.allows(ip_address(endpoint.host)) or not scope.allows(_raw_ip(addr)):
+    if not scope.allows(endpoint.ip):
         return Refusal.KIND
     if endpoint in ours:
         return Refusal.OWN
@@ -165,13 +154,6 @@ def _judge(
     if refusal is None and len(accepted) >= limits.candidates:
         refusal = Refusal.COUNT
     return refusal or endpoint
-
-
-def _raw_ip(addr: Multiaddr) -> IPv4Address | IPv6Address:
-    endpoint = endpoint_of(addr)
-    if endpoint is None:
-        raise AddressError(f"{addr} has no endpoint")
-    return endpoint.ip
 
 
 def _shape(addr: Multiaddr, peer: PeerId | None) -> Refusal | None:

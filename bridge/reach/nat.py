@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import ip_address
 
 from punchbridge.addresses import Endpoint, Multiaddr, Proto, endpoint_of
+from punchbridge.iana import unmapped
 from punchbridge.identity import PeerId
 
 __all__ = ["Mapping", "MappingReport", "Observation", "classify"]
@@ -98,7 +98,5 @@ def endpoint_key(addr: Multiaddr) -> Endpoint | None:
     endpoint = endpoint_of(addr)
     if endpoint is None or endpoint.kind not in ("ip4", "ip6"):
         return None
-    ip = ip_address(endpoint.host)
-    mapped = ip.ipv4_mapped if ip.version == 6 else None
-    plain = mapped or ip
+    plain = unmapped(endpoint.ip)
     return Endpoint(f"ip{plain.version}", str(plain), endpoint.port, endpoint.proto)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from punchbridge.addresses import Endpoint, Multiaddr, Proto, addr_of, host_kind, is_relayed
+from punchbridge.addresses import Endpoint, Multiaddr, Proto, addr_of, is_relayed
 from punchbridge.config import NatLimits
+from punchbridge.iana import kind_of
 from punchbridge.identity import PeerId
 from punchbridge.reach.nat import MappingReport, Observation, classify, endpoint_key
 
@@ -46,7 +47,7 @@ class ObservedAddresses:
         here, seen = endpoint_key(local), endpoint_key(observed)
         if here is None or seen is None or is_relayed(observed) or seen.port == 0:
             return None
-        if host_kind(seen.ip) in ("unspecified", "multicast", "link-local", "reserved"):
+        if kind_of(seen.ip) in ("unspecified", "multicast", "link-local", "reserved"):
             return None
         if (seen.kind, seen.proto) != (here.kind, here.proto):
             return None

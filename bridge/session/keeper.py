@@ -78,8 +78,8 @@ def _told(host: Around, route: Route, listen: tuple[Multiaddr, ...]) -> list[Mul
     circuits = {addr: circuit for addr in listen if (circuit := _circuit(addr)) is not None and circuit.relay_peer}
     raw = tuple(circuit.relay.to_bytes() for circuit in circuits.values())
     first = None if route.addr is None else endpoint_of(route.addr)
-    here = first is not None and first.kind in ("ip4", "ip6") and first.ip.is_loopback
-    scope = Scope(swarm.config.allow_private, swarm.config.allow_private and here)
+    here = first is not None and first.on_loopback
+    scope = Scope.chosen(swarm.config.allow_private, on_machine=here)
     limits = swarm.config.limits.punch
     allowed = filter_remote(raw, peer=None, own=swarm.listen_addrs(), scope=scope, limits=limits).accepted
     return [

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, peer_of, spoken_endpoint, without_peer
 from punchbridge.errors import AddressError, BridgeError, DialTimeout, Unreachable
+from punchbridge.iana import is_broadcast, kind_of
 from punchbridge.identity import PeerId, peer_text
 
 __all__ = ["DialPlan", "dial_endpoint", "expected_peer", "failure"]
@@ -73,7 +74,7 @@ def dial_endpoint(addr: Multiaddr) -> Endpoint:
         raise AddressError(f"{addr} has port 0; name the port the peer listens on")
     if endpoint.kind in ("ip4", "ip6"):
         ip = endpoint.ip
-        if ip.is_unspecified or ip.is_multicast or str(ip) == "255.255.255.255":
+        if kind_of(ip) in ("unspecified", "multicast") or is_broadcast(ip):
             raise AddressError(f"{addr}: {ip} is no host's address; use the peer's own")
     return endpoint
 

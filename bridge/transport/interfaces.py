@@ -6,17 +6,19 @@ It reads them afresh at each call, since interfaces come and go. It knows nothin
 from __future__ import annotations
 
 import logging
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 
 import ifaddr
+
+from punchbridge.iana import IP, kind_of
 
 __all__ = ["expand", "interface_addresses", "is_local"]
 
 _log = logging.getLogger(__name__)
-_last: tuple[IPv4Address | IPv6Address, ...] = ()
+_last: tuple[IP, ...] = ()
 
 
-def interface_addresses(version: int | None = None) -> tuple[IPv4Address | IPv6Address, ...]:
+def interface_addresses(version: int | None = None) -> tuple[IP, ...]:
     """All unicast addresses of the interfaces that are up, loopback last, link-local ones left out (no zone ids).
 
     `version`: 4, 6 or None for both. Asking takes a descriptor: when none is left, what was read last is told again.
@@ -27,22 +29,22 @@ def interface_addresses(version: int | None = None) -> tuple[IPv4Address | IPv6A
     except OSError:
         _log.debug("the interfaces cannot be read; going on with what was read last", exc_info=True)
     else:
-        found: dict[IPv4Address | IPv6Address, None] = {}
+        found: dict[IP, None] = {}
         for adapter in adapters:
             for entry in adapter.ips:
                 host = entry.ip if isinstance(entry.ip, str) else entry.ip[0]
                 ip = ip_address(host.partition("%")[0])
-                if not ip.is_link_local:
+                if kind_of(ip) != "link-local":
                     found[ip] = None
-        _last = tuple(sorted(found, key=lambda ip: (ip.is_loopback, ip.version)))
+        _last = tuple(sorted(found, key=lambda ip: (kind_of(ip) == "loopback", ip.version)))
     return tuple(ip for ip in _last if version in (None, ip.version))
 
 
-def expand(ip: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:
+def expand(ip: IP) -> tuple[IP, ...]:
     """The interface addresses that a listener bound to `ip` answers on: all of its version for 0.0.0.0 and ::."""
-    return interface_addresses(ip.version) if ip.is_unspecified else (ip,)
+    return interface_addresses(ip.version) if kind_of(ip) == "unspecified" else (ip,)
 
 
-def is_local(ip: IPv4Address | IPv6Address) -> bool:
+def is_local(ip: IP) -> bool:
     """True when a packet to `ip` does not leave this machine."""
-    return ip.is_loopback or ip in interface_addresses(ip.version)
+    return kind_of(ip) == "loopback" or ip in interface_addresses(ip.version)

@@ -57,6 +57,18 @@ def judge(text: str, scope: Scope = STRICT, own: tuple[str, ...] = ()) -> Refusa
         ("/ip6/::ffff:10.0.0.1/tcp/80", Refusal.KIND),
         ("/ip6/64:ff9b::7f00:1/tcp/80", Refusal.KIND),
         ("/ip6/2002:7f00:1::1/tcp/80", Refusal.KIND),
+        ("/ip6/64:ff9b:1::7f00:1/tcp/80", Refusal.KIND),
+        ("/ip6/64:ff9b:1::a00:1/tcp/80", Refusal.KIND),
+        ("/ip6/fec0::2/tcp/80", Refusal.KIND),
+        ("/ip6/::127.0.0.1/tcp/80", Refusal.KIND),
+        ("/ip6/::ffff:0:127.0.0.1/tcp/80", Refusal.KIND),
+        ("/ip6/2600::5efe:a00:1/tcp/80", Refusal.KIND),
+        ("/ip6/200::1/tcp/80", Refusal.KIND),
+        ("/ip6/3fff::1/tcp/80", Refusal.KIND),
+        ("/ip6/5f00::1/tcp/80", Refusal.KIND),
+        ("/ip6/4000::1/tcp/80", Refusal.KIND),
+        ("/ip6/e000::1/tcp/80", Refusal.KIND),
+        ("/ip4/192.0.0.8/tcp/80", Refusal.KIND),
         ("/ip4/11.1.0.2/tcp/0", Refusal.PORT_ZERO),
         ("/ip4/11.1.0.2/udp/4001", Refusal.TRANSPORT),
         ("/ip4/11.1.0.2/tcp/4001/ws", Refusal.TRANSPORT),
@@ -78,6 +90,14 @@ def test_private_only_when_allowed_and_loopback_only_for_a_relay_on_this_machine
     assert judge("/ip4/127.0.0.1/tcp/4001", MACHINE) is None
     for text in ("/ip4/169.254.1.1/tcp/80", "/ip4/0.0.0.0/tcp/80", "/ip4/224.0.0.1/tcp/80"):
         assert judge(text, MACHINE) is Refusal.KIND
+
+
+@pytest.mark.parametrize(
+    "host", ["0.1.2.3", "192.0.0.1", "192.0.2.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "240.0.0.1"]
+)
+def test_no_lan_has_addresses_that_are_for_something_else(host: str) -> None:
+    assert judge(f"/ip4/{host}/tcp/80", MACHINE) is Refusal.KIND
+    assert own_candidates([], [parse(f"/ip4/{host}/tcp/80")], MACHINE, 16) == ()
 
 
 def test_our_own_addresses_are_never_dialled() -> None:

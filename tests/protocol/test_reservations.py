@@ -318,6 +318,8 @@ def test_deny_wins_and_an_allow_list_excludes_the_rest() -> None:
     assert access.permits(A, ip_address("8.8.8.8"))
     assert access.permits(C, ip_address("11.1.2.3"))
     assert access.permits(C, ip_address("::ffff:11.1.2.3"))
+    assert access.permits(C, ip_address("64:ff9b::11.1.2.3"))
+    assert not access.permits(A, ip_address("64:ff9b::11.0.0.66"))
     assert not access.permits(C, ip_address("12.0.0.1"))
     assert not access.permits(C, None)
     assert not access.permits(A, ip_address("11.0.0.66"))

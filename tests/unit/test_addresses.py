@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -151,30 +149,6 @@ def test_socket_names_become_addresses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "kind"),
-    [
-        ("11.0.0.1", "public"),
-        ("2600::1", "public"),
-        ("10.0.0.1", "private"),
-        ("fc00::1", "private"),
-        ("100.64.0.1", "shared"),
-        ("127.0.0.1", "loopback"),
-        ("::1", "loopback"),
-        ("169.254.0.1", "link-local"),
-        ("fe80::1", "link-local"),
-        ("224.0.0.1", "multicast"),
-        ("ff02::1", "multicast"),
-        ("0.0.0.0", "unspecified"),
-        ("::", "unspecified"),
-        ("240.0.0.1", "reserved"),
-        ("255.255.255.255", "reserved"),
-    ],
-)
-def test_kinds_of_hosts(host: str, kind: str) -> None:
-    assert addresses.host_kind(ip_address(host)) == kind
-
-
-@pytest.mark.parametrize(
     ("text", "public"),
     [
         ("/ip4/11.0.0.1/tcp/1", True),
@@ -182,8 +156,51 @@ def test_kinds_of_hosts(host: str, kind: str) -> None:
         ("/ip4/10.0.0.1/tcp/1", False),
         ("/dns4/relay.example/tcp/1", True),
         ("/ip4/11.0.0.1/udp/1", False),
+        ("/ip4/192.0.0.8/tcp/1", False),
+        ("/ip6/2600::1/tcp/1", True),
+        ("/ip6/::ffff:11.0.0.1/tcp/1", True),
+        ("/ip6/::ffff:10.0.0.1/tcp/1", False),
+        ("/ip6/64:ff9b::7f00:1/tcp/1", False),
+        ("/ip6/2002:7f00:1::/tcp/1", False),
+        ("/ip6/2600::5efe:7f00:1/tcp/1", False),
+        ("/ip6/200::1/tcp/1", False),
+        ("/ip6/4000::1/tcp/1", False),
         (CIRCUIT, False),
     ],
 )
 def test_public_addresses(text: str, public: bool) -> None:
     assert addresses.is_public(addresses.parse(text)) is public
+
+
+@pytest.mark.parametrize(
+    ("text", "loopback"),
+    [
+        ("/ip4/127.9.9.9/tcp/1", True),
+        ("/ip6/::1/tcp/1", True),
+        ("/ip6/::ffff:127.0.0.1/tcp/1", True),
+        ("/ip4/10.0.0.1/tcp/1", False),
+        ("/dns4/localhost/tcp/1", False),
+    ],
+)
+def test_endpoints_on_loopback(text: str, loopback: bool) -> None:
+    endpoint = addresses.endpoint_of(addresses.parse(text))
+    assert endpoint is not None
+    assert endpoint.on_loopback is loopback
+
+
+@pytest.mark.parametrize(
+    ("host", "group"),
+    [
+        ("11.0.0.1", "11.0.0.1"),
+        ("::ffff:11.0.0.1", "11.0.0.1"),
+        ("64:ff9b::b00:1", "11.0.0.1"),
+        ("2002:b00:1:7::9", "11.0.0.1"),
+        ("2001:0:1::f4ff:fffe", "11.0.0.1"),
+        ("2600:1:2:3:4:5:6:7", "2600:1:2:3::/64"),
+        ("2600:1:2:3:0:5efe:b00:1", "2600:1:2:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_what_counts_as_one_address(host: str, group: str) -> None:
+    """An owner of a /64 picks the interface identifier, so an ISATAP address is no other host."""
+    assert addresses.address_group(host) == group

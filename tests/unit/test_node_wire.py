@@ -219,6 +219,7 @@ def test_the_address_book_is_bounded_and_gives_the_youngest_first():
     assert book.add([items[2]]) == []
     assert book.newest(1) == [items[2]]
     useless = ["127.0.0.1", "0.0.0.0", "169.254.1.1", "224.0.0.1", "::1", "fe80::1", "::"]
+    useless += ["10.0.0.1", "192.168.1.1", "100.64.0.1", "255.255.255.255", "192.0.2.1", "fd00::1", "64:ff9b::a00:1"]
     assert book.add([NetworkAddress(ip, 1) for ip in useless] + [NetworkAddress("11.0.0.9", 0)]) == []
     assert len(book) == 3
 

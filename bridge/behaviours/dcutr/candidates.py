@@ -33,14 +33,12 @@ class Candidates:
 
     def scope_for(self, circuit: Connection) -> Scope:
         """Private addresses when the operator allows them; loopback only when the relay is on this machine."""
-        if not self._swarm.config.allow_private:
-            return Scope()
         hops = [circuit.remote]
         if circuit.relay is not None:
             hops += [other.remote for other in self._swarm.connections(circuit.relay) if other.path == "direct"]
         endpoints = [endpoint_of(addr) for addr in hops]
-        on_machine = any(e is not None and e.kind in ("ip4", "ip6") and e.ip.is_loopback for e in endpoints)
-        return Scope(private=True, loopback=on_machine)
+        on_machine = any(e is not None and e.on_loopback for e in endpoints)
+        return Scope.chosen(self._swarm.config.allow_private, on_machine=on_machine)
 
     def own(self, scope: Scope) -> tuple[Multiaddr, ...]:
         """Our candidates; read at the moment CONNECT is sent (D16)."""

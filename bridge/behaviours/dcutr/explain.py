@@ -14,6 +14,7 @@ import trio
 
 from punchbridge.addresses import Endpoint, Multiaddr, Proto, endpoint_of
 from punchbridge.behaviours.nat.observer import SecondObserver
+from punchbridge.iana import kind_of
 from punchbridge.reach.nat import Mapping
 from punchbridge.reach.observed import ObservedAddresses
 from punchbridge.reach.verdict import Evidence, judge
@@ -27,7 +28,7 @@ _REFUSED_OUTSIDE: Final = frozenset({Code.SYN_FILTERED, Code.RESET_BY_NAT, Code.
 
 def evidence_for(remote: Sequence[Multiaddr], observed: ObservedAddresses) -> Evidence:
     """Fresh evidence for an attempt at these addresses, with what is known of both NATs' mappings."""
-    ports = Counter(endpoint.place for endpoint in _endpoints(remote) if endpoint.ip.is_global)
+    ports = Counter(endpoint.place for endpoint in _endpoints(remote) if kind_of(endpoint.ip) == "public")
     evidence = Evidence(remote_dependent=any(count > 1 for count in ports.values()))
     for version, proto in _kinds(remote):
         _add_mapping(evidence, observed.report(version, proto).mapping)

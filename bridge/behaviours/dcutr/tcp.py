@@ -21,6 +21,7 @@ from punchbridge.behaviours.dcutr.kept import KeptSockets, PeerSockets
 from punchbridge.config import Punch
 from punchbridge.errors import BridgeError, DialTimeout, LimitExceeded
 from punchbridge.events import Role
+from punchbridge.iana import kind_of
 from punchbridge.identity import PeerId
 from punchbridge.reach.host_budget import HostBudget
 from punchbridge.swarm.swarm import Swarm
@@ -81,7 +82,7 @@ class TcpOpener:
         if bound is None:
             return None
         here = Endpoint(endpoint.kind, *bound, endpoint.proto)
-        usable = here.ip.is_unspecified or here.ip.is_loopback == endpoint.ip.is_loopback
+        usable = kind_of(here.ip) == "unspecified" or here.on_loopback == endpoint.on_loopback
         return bound if usable else None
 
     def hosts_of_others(self, peer: PeerId) -> set[tuple[Proto, str]]:

@@ -12,9 +12,10 @@ from typing import TypeVar
 
 import trio
 
-from punchbridge.addresses import Multiaddr, is_public, is_relayed, is_spoken, peer_of, with_peer
+from punchbridge.addresses import Multiaddr, endpoint_of, is_public, is_relayed, is_spoken, peer_of, with_peer
 from punchbridge.errors import DialTimeout, NegotiationFailed, ProtocolViolation, RelayRefused
 from punchbridge.identity import PeerId, peer_text
+from punchbridge.reach.candidates import Scope
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.wire.circuit import (
@@ -84,7 +85,9 @@ async def request_reservation(
     grant = answer.grant
     if grant.voucher:  # rust-libp2p gives none
         open_voucher(grant.voucher, relay=relay, peer=me, now=time.time())
-    addrs = circuit_addrs(grant, relay, me, known, allow_private=allow_private)
+    here = endpoint_of(connection.remote)
+    scope = Scope.chosen(allow_private, on_machine=here is not None and here.on_loopback)
+    addrs = circuit_addrs(grant, relay, me, known, scope)
     return Reservation(relay, addrs, grant.expire, answer.limit)
 
 
@@ -135,16 +138,22 @@ def _abort(stream: Stream | None) -> None:
 
 
 def circuit_addrs(
-    grant: Grant, relay: PeerId, me: PeerId, known: Sequence[Multiaddr], *, allow_private: bool
+    grant: Grant, relay: PeerId, me: PeerId, known: Sequence[Multiaddr], scope: Scope
 ) -> tuple[Multiaddr, ...]:
     """Our circuit addresses: through the addresses that we know, then through those that the relay names (R2).
 
-    A relay may name anything, so only direct addresses of its own id are kept, private ones when allowed.
+    A relay may name anything, so only direct addresses of its own id are kept that are public or in the scope.
     """
     bases: dict[Multiaddr, None] = {with_peer(addr, relay): None for addr in known}
     for addr in grant.addrs:
         if is_relayed(addr) or not is_spoken(addr) or peer_of(addr) not in (None, relay):
             continue
-        if allow_private or is_public(addr):
+        if is_public(addr) or _allowed(addr, scope):
             bases[with_peer(addr, relay)] = None
     return tuple(base.encapsulate(f"/p2p-circuit/p2p/{peer_text(me)}") for base in bases)
+
+
+def _allowed(addr: Multiaddr, scope: Scope) -> bool:
+    endpoint = endpoint_of(addr)
+    numeric = endpoint is not None and endpoint.kind in ("ip4", "ip6")
+    return endpoint is not None and numeric and endpoint.port != 0 and scope.allows(endpoint.ip)

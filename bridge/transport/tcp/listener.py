@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 
 import trio
 
@@ -18,6 +18,7 @@ from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, 
 from punchbridge.errors import AddressError, BridgeError, LimitExceeded
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ErrorEvent
+from punchbridge.iana import IP, kind_of
 from punchbridge.limits.swarm import ACCEPT_BACKOFF, DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
 from punchbridge.transport.interfaces import expand, is_local
 from punchbridge.transport.tcp.sockets import TcpStream, listen_socket
@@ -25,8 +26,6 @@ from punchbridge.transport.tcp.sockets import TcpStream, listen_socket
 __all__ = ["Listeners"]
 
 _log = logging.getLogger(__name__)
-
-IP = IPv4Address | IPv6Address
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _CLOSED = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}
@@ -138,7 +137,8 @@ class Listeners:
     def source_for(self, ip: IP) -> tuple[str, int] | None:
         """The (ip, port) to dial `ip` from; None (any port) when no listener can send there."""
         for listener in sorted((x for x in self._listeners if x.ip.version == ip.version), key=_preference):
-            if listener.ip.is_unspecified or listener.ip.is_loopback == ip.is_loopback:
+            bound, there = kind_of(listener.ip), kind_of(ip)
+            if bound == "unspecified" or (bound == "loopback") == (there == "loopback"):
                 return str(listener.ip), listener.port
         return None
 
@@ -148,7 +148,7 @@ class Listeners:
             return False
         ip = endpoint.ip
         mine = {x.ip for x in self._listeners if x.port == endpoint.port and x.ip.version == ip.version}
-        return ip in mine or (any(own.is_unspecified for own in mine) and is_local(ip))
+        return ip in mine or (any(kind_of(own) == "unspecified" for own in mine) and is_local(ip))
 
     @contextmanager
     def divert(self, matches: Callable[[Multiaddr], bool]) -> Iterator[trio.MemoryReceiveChannel[TcpStream]]:
@@ -184,18 +184,19 @@ def _drain(receive: trio.MemoryReceiveChannel[TcpStream]) -> None:
 
 
 def _preference(listener: _Listener) -> tuple[bool, bool]:
-    return not listener.ip.is_unspecified, listener.ip.is_loopback
+    kind = kind_of(listener.ip)
+    return kind != "unspecified", kind == "loopback"
 
 
 def _is_loopback(addr: Multiaddr) -> bool:
     endpoint = endpoint_of(addr)
-    return endpoint is not None and endpoint.ip.is_loopback
+    return endpoint is not None and endpoint.on_loopback
 
 
 def _listenable(addr: Multiaddr) -> Endpoint:
     endpoint = spoken_endpoint(addr)
     if endpoint.kind not in ("ip4", "ip6") or is_relayed(addr) or peer_of(addr) is not None:
         raise AddressError(f"cannot listen on {addr}; an address to listen on looks like /ip4/0.0.0.0/tcp/4001")
-    if endpoint.ip.is_multicast:
+    if kind_of(endpoint.ip) == "multicast":
         raise AddressError(f"cannot listen on {addr}: it is a multicast address")
     return endpoint
