@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from punchbridge.api.snapshots import ConnectionInfo, Status
     from punchbridge.api.trio import BridgeStream, TrioBridge, open_trio
     from punchbridge.config import Config, Limits, Punch, Times
+    from punchbridge.config.access import ANYONE
     from punchbridge.errors import (
         AddressError,
         AuthenticationFailed,
@@ -53,11 +54,13 @@ if TYPE_CHECKING:
     from punchbridge.identity import Identity
     from punchbridge.local.peer import ConnectInfo, peer
     from punchbridge.local.target import GRPC_PROTOCOL
+    from punchbridge.rpc.authorize import authorize
     from punchbridge.rpc.guard import aio_guard, guard
     from punchbridge.rpc.options import channel_options, server_options
     from punchbridge.version import __version__
 
 __all__ = [
+    "ANYONE",
     "GRPC_PROTOCOL",
     "AddressError",
     "AuthenticationFailed",
@@ -93,6 +96,7 @@ __all__ = [
     "WrongPeer",
     "__version__",
     "aio_guard",
+    "authorize",
     "channel_options",
     "config",
     "errors",
@@ -106,6 +110,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ANYONE": "punchbridge.config.access",
     "Config": "punchbridge.config",
     "Limits": "punchbridge.config",
     "Punch": "punchbridge.config",
@@ -115,6 +120,7 @@ _HOMES = {
     "open": "punchbridge.api.open:open_bridge",
     "ConnectionInfo": "punchbridge.api.snapshots",
     "Status": "punchbridge.api.snapshots",
+    "authorize": "punchbridge.rpc.authorize",
     "aio_guard": "punchbridge.rpc.guard",
     "guard": "punchbridge.rpc.guard",
     "channel_options": "punchbridge.rpc.options",

@@ -6,20 +6,21 @@ that is allowed to trace this one. It knows the table of pumps and nothing else.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from punchbridge.local.peer import TABLE
+from punchbridge.rpc.checked import Check, Refusal, aio_checked, checked
 
-__all__ = ["aio_guard", "guard"]
+__all__ = ["UNBRIDGED", "Allow", "aio_guard", "guard"]
 
 Allow = Callable[[str], bool]
-_TEXT = "this server is reached through its bridge only"
-_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+"""Asked with `context.peer()` of a call that no peer stands behind; True lets it through."""
+
+UNBRIDGED = Refusal(grpc.StatusCode.UNAUTHENTICATED, "this server is reached through its bridge only")
 
 
 def guard(allow: Allow | None = None) -> grpc.ServerInterceptor:  # type: ignore[type-arg]
@@ -35,70 +36,27 @@ def aio_guard(allow: Allow | None = None) -> grpc.aio.ServerInterceptor:  # type
     return _AioGuard(allow)
 
 
-def _known(context: Any, allow: Allow | None) -> bool:
-    name = context.peer()
-    return TABLE.find(name) is not None or (allow is not None and allow(name))
+def _check(allow: Allow | None) -> Check:
+    def check(context: Any) -> Refusal | None:
+        name = context.peer()
+        return None if TABLE.find(name) is not None or (allow is not None and allow(name)) else UNBRIDGED
 
-
-def _wrapped(handler: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:
-    """The method handler with its one behaviour wrapped."""
-    for kind in _KINDS:
-        behaviour = getattr(handler, kind)
-        if behaviour is not None:
-            make = getattr(grpc, f"{kind}_rpc_method_handler")
-            return make(
-                wrap(behaviour),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
-            )
-    return handler
+    return check
 
 
 class _Guard(grpc.ServerInterceptor):  # type: ignore[type-arg]
     def __init__(self, allow: Allow | None) -> None:
-        self._allow = allow
+        self._check = _check(allow)
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         handler = continuation(handler_call_details)
-        return None if handler is None else _wrapped(handler, self._checked)
-
-    def _checked(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        def checked(request: Any, context: Any) -> Any:
-            if not _known(context, self._allow):
-                context.abort(grpc.StatusCode.UNAUTHENTICATED, _TEXT)
-            return behaviour(request, context)
-
-        return checked
+        return None if handler is None else checked(handler, self._check)
 
 
 class _AioGuard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def __init__(self, allow: Allow | None) -> None:
-        self._allow = allow
+        self._check = _check(allow)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
-        return None if handler is None else _wrapped(handler, self._checked)
-
-    def _checked(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        # grpc.aio looks at the kind of function to decide how to run it: the wrapper must be of the same kind.
-        allow = self._allow
-
-        async def responses(request: Any, context: Any) -> AsyncIterator[Any]:
-            if not _known(context, allow):
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, _TEXT)
-            async for response in behaviour(request, context):
-                yield response
-
-        async def response(request: Any, context: Any) -> Any:
-            if not _known(context, allow):
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, _TEXT)
-            return await behaviour(request, context)
-
-        def blocking(request: Any, context: Any) -> Any:
-            if not _known(context, allow):
-                context.abort(grpc.StatusCode.UNAUTHENTICATED, _TEXT)
-            return behaviour(request, context)
-
-        if inspect.isasyncgenfunction(behaviour):
-            return responses
-        return response if inspect.iscoroutinefunction(behaviour) else blocking
+        return None if handler is None else aio_checked(handler, self._check)

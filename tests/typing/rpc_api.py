@@ -15,6 +15,10 @@ def threads() -> None:
     server = grpc.server(
         ThreadPoolExecutor(2), options=punchbridge.server_options(), interceptors=[punchbridge.guard()]
     )
+    labels = {"12D3": ["staff"]}
+    authorizer = punchbridge.authorize({"a.B/*": ["staff"], "c.*": punchbridge.ANYONE, "*": "x"}, labels=labels)
+    assert_type(authorizer.refused(), dict[str, int])
+    grpc.server(ThreadPoolExecutor(2), interceptors=[authorizer])
     with punchbridge.open(key="k", relays=["/ip4/192.0.2.1/tcp/1/p2p/x"], events=print) as b:
         assert_type(b, punchbridge.Bridge)
         b.serve(server, protocol="/app/1")
@@ -39,6 +43,7 @@ def handler(request: bytes, context: grpc.ServicerContext) -> bytes:
 
 
 async def asynchronous(b: punchbridge.Bridge, server: grpc.aio.Server) -> None:
+    grpc.aio.server(interceptors=[punchbridge.authorize({}, labels=lambda peer: (peer,))])
     b.serve(server)
     channel = b.aio_channel("/p2p/x", fresh=True)
     base: grpc.aio.Channel = channel

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -107,14 +108,36 @@ async def guarded_aio(listener: punchbridge.Bridge, dialer: punchbridge.Bridge) 
     await server.stop(None)
 
 
+def test_the_guard_of_an_asyncio_server_refuses_calls_of_blocking_handlers() -> None:
+    """grpc.aio calls a blocking handler that answers with a stream in its event loop, which must not stop."""
+
+    async def main() -> None:
+        guards = [punchbridge.aio_guard()]
+        server = grpc.aio.server(ThreadPoolExecutor(2), handlers=(Service(),), interceptors=guards)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for _ in range(2):
+                for call in (
+                    method(channel, "Down")(b"2", timeout=10),
+                    method(channel, "Chat")(iter([b"a"]), timeout=10),
+                ):
+                    with pytest.raises(grpc.aio.AioRpcError) as caught:
+                        [part async for part in call]
+                    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+                with pytest.raises(grpc.aio.AioRpcError, match="reached through its bridge only"):
+                    await method(channel, "Echo")(b"x", timeout=10)
+        await server.stop(None)
+
+    asyncio.run(main())
+
+
 def test_the_guard_lets_named_others_in(pair: tuple[punchbridge.Bridge, punchbridge.Bridge]) -> None:
     listener, _ = pair
     guard = punchbridge.guard(allow=lambda peer: peer.startswith("ipv4:127.0.0.1"))
     with serving(listener, Service(), interceptors=[guard]) as server:
         assert rogue(proc_path(listener)).startswith("UNAUTHENTICATED")
     # A server with a TCP port of its own beside the bridge.
-    from concurrent.futures import ThreadPoolExecutor
-
     server = grpc.server(ThreadPoolExecutor(2), handlers=(Service(),), interceptors=[guard])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
