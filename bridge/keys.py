@@ -26,12 +26,17 @@ from cryptography.hazmat.primitives.serialization import (
 from google.protobuf.message import DecodeError
 
 from punchbridge._pb.punchbridge.wire import keys_pb2 as pb
-from punchbridge.limits.wire import MAX_IDENTITY_KEY, MAX_RSA_BITS
 from punchbridge.peer_id import PeerId
 
-__all__ = ["InvalidSignature", "KeyKind", "KeyRefused", "PrivateKey", "PublicKey"]
+__all__ = ["MAX_IDENTITY_KEY", "InvalidSignature", "KeyKind", "KeyRefused", "PrivateKey", "PublicKey"]
 
 _SECP256K1_ORDER: Final = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
+
+MAX_RSA_BITS: Final = 8192
+"""Larger keys cost the verifier too much (CVE-2023-39533)."""
+
+MAX_IDENTITY_KEY: Final = 2048
+"""A serialized public key; an RSA key of 8192 bits takes about 1100 bytes."""
 
 # What `cryptography` raises for bytes that are no key, or for curves that its OpenSSL was built without.
 _FAULTS: Final = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm)

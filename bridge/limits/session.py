@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from punchbridge.limits import KIB, MIB
-from punchbridge.limits.wire import MAX_FRAME_PAYLOAD
 
 SESSION_REPLAY_MIN: Final = 512 * KIB
 SESSION_REPLAY_MAX: Final = 16 * MIB
@@ -67,10 +66,10 @@ SESSION_TRIP_LEAST: Final = 0.005
 """Windows are sized for no shorter a round trip: on a busy machine the two ends answer each other no faster, and each
 acknowledgement costs as much as 64 KiB of data."""
 
-CARRIER_READ: Final = 4 * MAX_FRAME_PAYLOAD
+CARRIER_READ: Final = 4 * 65507
 CARRIER_BURST: Final = 256 * KIB
 """One read, and one batch of frames: several Noise messages, so that the per-call cost is shared. A read of whole
-frames of the largest size leaves no half one behind, which would have to be copied."""
+frames of the largest size (yamux.frames.MAX_FRAME_PAYLOAD) leaves no half one behind, which would have to be copied."""
 
 CARRIER_CAP_USE: Final = 0.12
 """A carrier over a relay sends nothing more when less than this share of the cap is left: the rest is for what is in

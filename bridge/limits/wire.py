@@ -6,33 +6,6 @@ from typing import Final
 
 from punchbridge.limits import KIB, MIB
 
-MAX_MESSAGE: Final = 4096
-"""circuit, DCUtR (MUST), identify (rust's limit): length prefix not counted."""
-
-MAX_MULTISTREAM_LINE: Final = 1024
-"""A protocol id. rust reads at most 16383."""
-
-MAX_NOISE_MESSAGE: Final = 65535
-"""Noise spec, section 3; on the wire behind a length of two bytes."""
-
-MAX_NOISE_PLAINTEXT: Final = MAX_NOISE_MESSAGE - 16
-"""The authentication tag of ChaCha20-Poly1305 takes 16 bytes."""
-
-MAX_FRAME_PAYLOAD: Final = MAX_NOISE_PLAINTEXT - 12
-"""65507: with the Yamux header one frame fills one Noise message, which is one send."""
-
-MAX_RSA_BITS: Final = 8192
-"""Larger keys cost the verifier too much (CVE-2023-39533)."""
-
-MAX_IDENTITY_KEY: Final = 2 * KIB
-"""A serialized public key; an RSA key of 8192 bits takes about 1100 bytes."""
-
-MAX_EARLY_MUXERS: Final = 100
-"""Longer lists in the Noise extensions are ignored, as go does."""
-
-MAX_PROPOSALS: Final = 64
-"""Protocols refused on one stream before the proposer is cut off."""
-
 SEND_QUEUE: Final = 256 * KIB
 """Bytes of frames waiting for a socket that would block; senders wait beyond it. What waits here delays the small
 frames of other streams, and the kernel has a buffer of its own."""
@@ -42,9 +15,6 @@ SEND_QUEUE_HARD: Final = 2 * MIB
 
 SEND_BURST: Final = 256 * KIB
 """Bytes one call sends before the other tasks get their turn."""
-
-INITIAL_WINDOW: Final = 256 * KIB
-"""Yamux spec: the window of each stream and direction at the start."""
 
 MAX_WINDOW: Final = 16 * MIB
 """A stream's receive window never grows beyond (go: 16 MiB): 160 MB/s at 100 ms."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 from punchbridge.addresses import Multiaddr, is_public, peer_of, without_peer
 from punchbridge.identity import PeerId
-from punchbridge.limits.identify import MAX_IDENTIFY_ADDRS
 from punchbridge.tasks.signal import Signal
+from punchbridge.wire.identify import MAX_IDENTIFY_ADDRS
 
 __all__ = ["Announcements"]
 

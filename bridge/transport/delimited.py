@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from punchbridge.errors import ProtocolViolation
-from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.wire import varint
+from punchbridge.wire.messages import MAX_MESSAGE
 
 _READ = 4096
 

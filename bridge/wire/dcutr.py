@@ -19,8 +19,7 @@ from google.protobuf.message import DecodeError
 from punchbridge.addresses import Multiaddr
 from punchbridge.errors import ProtocolViolation
 from punchbridge.events import Role
-from punchbridge.limits.wire import MAX_MESSAGE
-from punchbridge.wire.messages import HolePunch
+from punchbridge.wire.messages import MAX_MESSAGE, HolePunch
 
 __all__ = ["PROTOCOL", "Answerer", "Opener", "Schedule", "State", "decode_connect", "encode_connect", "role_of"]
 

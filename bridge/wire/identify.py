@@ -13,16 +13,31 @@ from typing import Final
 from punchbridge.addresses import Multiaddr, decode
 from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import Identity, PeerId
-from punchbridge.limits.identify import MAX_IDENTIFY_ADDRS, MAX_IDENTIFY_PROTOCOLS
-from punchbridge.limits.wire import MAX_MESSAGE, MAX_MULTISTREAM_LINE
-from punchbridge.wire.messages import DecodeError, Identify
+from punchbridge.wire.messages import MAX_MESSAGE, DecodeError, Identify
+from punchbridge.wire.multistream import MAX_MULTISTREAM_LINE
 
-__all__ = ["IDENTIFY", "PROTOCOL_VERSION", "PUSH", "IdentifyInfo", "IdentifyUpdate", "decode_update", "encode_info"]
+__all__ = [
+    "IDENTIFY",
+    "MAX_IDENTIFY_ADDRS",
+    "MAX_IDENTIFY_PROTOCOLS",
+    "PROTOCOL_VERSION",
+    "PUSH",
+    "IdentifyInfo",
+    "IdentifyUpdate",
+    "decode_update",
+    "encode_info",
+]
 
 IDENTIFY: Final = "/ipfs/id/1.0.0"
 PUSH: Final = "/ipfs/id/push/1.0.0"
 PROTOCOL_VERSION: Final = "ipfs/0.1.0"
 _MAX_AGENT: Final = 256
+
+MAX_IDENTIFY_ADDRS: Final = 64
+"""Addresses that are told, and taken from one message; reading so many takes 4 ms."""
+
+MAX_IDENTIFY_PROTOCOLS: Final = 256
+"""Protocol ids that are taken from one message."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ encodes, decodes or decides; that is the work of each protocol's codec.
 
 from __future__ import annotations
 
+from typing import Final
+
 from google.protobuf.message import DecodeError
 
 from punchbridge._pb.punchbridge.wire.circuit_pb2 import (
@@ -27,6 +29,7 @@ from punchbridge._pb.punchbridge.wire.noise_pb2 import NoiseExtensions, NoiseHan
 from punchbridge._pb.punchbridge.wire.peer_record_pb2 import PeerRecord
 
 __all__ = [
+    "MAX_MESSAGE",
     "DecodeError",
     "Envelope",
     "HolePunch",
@@ -46,3 +49,6 @@ __all__ = [
     "StopMessage",
     "Voucher",
 ]
+
+MAX_MESSAGE: Final = 4096
+"""circuit, DCUtR (MUST), identify (rust's limit): length prefix not counted."""

@@ -7,13 +7,19 @@ stream it runs on nor what the protocols mean. Spec: libp2p/specs connections, a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Final
 
 from punchbridge.errors import NegotiationFailed, ProtocolViolation
-from punchbridge.limits.wire import MAX_MULTISTREAM_LINE, MAX_PROPOSALS
 from punchbridge.wire import varint
 
 MULTISTREAM = "/multistream/1.0.0"
 NOT_AVAILABLE = "na"
+
+MAX_MULTISTREAM_LINE: Final = 1024
+"""A protocol id. rust reads at most 16383."""
+
+MAX_PROPOSALS: Final = 64
+"""Protocols refused on one stream before the proposer is cut off."""
 
 
 def line(text: str) -> bytes:

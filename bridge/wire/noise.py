@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -19,7 +19,6 @@ from noise.exceptions import NoiseHandshakeError, NoiseInvalidMessage, NoiseValu
 
 from punchbridge.errors import AuthenticationFailed, NegotiationFailed, ProtocolViolation, WrongPeer
 from punchbridge.identity import Identity, PeerId, peer_text
-from punchbridge.limits.wire import MAX_EARLY_MUXERS, MAX_NOISE_MESSAGE, MAX_NOISE_PLAINTEXT
 from punchbridge.wire.identity_key import verify_identity
 from punchbridge.wire.messages import DecodeError, NoiseExtensions, NoiseHandshakePayload
 
@@ -28,6 +27,16 @@ _NAME = b"Noise_XX_25519_ChaChaPoly_SHA256"
 _SIGNED = b"noise-libp2p-static-key:"
 _TAG = 16
 _MAX_NONCE = 2**64 - 1
+
+MAX_NOISE_MESSAGE: Final = 65535
+"""Noise spec, section 3; on the wire behind a length of two bytes."""
+
+MAX_NOISE_PLAINTEXT: Final = MAX_NOISE_MESSAGE - _TAG
+"""The authentication tag of ChaCha20-Poly1305 takes 16 bytes."""
+
+MAX_EARLY_MUXERS: Final = 100
+"""Longer lists in the Noise extensions are ignored, as go does."""
+
 _nonce = struct.Struct("<4xQ").pack
 _length = struct.Struct(">H").pack
 

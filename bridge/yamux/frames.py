@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from typing import Final
 
 YAMUX = "/yamux/1.0.0"
 
@@ -18,6 +19,12 @@ SYN, ACK, FIN, RST = 1, 2, 4, 8
 
 MAX_ID = 2**32 - 1
 MAX_CREDIT = 2**32 - 1
+
+INITIAL_WINDOW: Final = 256 * 1024
+"""Yamux spec: the window of each stream and direction at the start."""
+
+MAX_FRAME_PAYLOAD: Final = 65519 - HEADER_SIZE
+"""65507: with its header one frame fills one Noise message of 65519 bytes, which is one send."""
 
 
 class GoAwayCode(IntEnum):

@@ -8,7 +8,7 @@ clock. Spec: libp2p/specs yamux; the rules Y1 to Y10 stand in docs/wire-rules.md
 from __future__ import annotations
 
 from punchbridge.errors import ConnectionLost, ProtocolViolation
-from punchbridge.limits.wire import DISCARD_AFTER_CLOSE, INITIAL_WINDOW, MAX_REFUSALS, MAX_WINDOW
+from punchbridge.limits.wire import DISCARD_AFTER_CLOSE, MAX_REFUSALS, MAX_WINDOW
 from punchbridge.yamux.events import Dead, Event, GoneAway, Opened, Pong, Readable, Reset, Writable
 from punchbridge.yamux.frames import (
     ACK,
@@ -17,6 +17,7 @@ from punchbridge.yamux.frames import (
     GO_AWAY,
     HEADER,
     HEADER_SIZE,
+    INITIAL_WINDOW,
     MAX_CREDIT,
     MAX_ID,
     PING,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from punchbridge.limits.wire import INITIAL_WINDOW, RTT_LEAST, WINDOW_SPAN
+from punchbridge.limits.wire import RTT_LEAST, WINDOW_SPAN
+from punchbridge.yamux.frames import INITIAL_WINDOW
 
 _SMALL = 1024
 _TAIL = 32 * 1024

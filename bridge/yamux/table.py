@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from punchbridge.errors import LimitExceeded
 from punchbridge.limits.swarm import ACCEPT_STREAMS_BACKLOG, MAX_STREAMS_PER_CONNECTION
-from punchbridge.limits.wire import INITIAL_WINDOW, LINGER, MAX_UNACKED_STREAMS, MAX_WINDOW, WINDOW_BUDGET
-from punchbridge.yamux.frames import ACK, MAX_ID, SYN
+from punchbridge.limits.wire import LINGER, MAX_UNACKED_STREAMS, MAX_WINDOW, WINDOW_BUDGET
+from punchbridge.yamux.frames import ACK, INITIAL_WINDOW, MAX_ID, SYN
 from punchbridge.yamux.stream import StreamState
 
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from punchbridge.addresses import parse, tcp_addr
 from punchbridge.errors import ProtocolViolation
-from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.wire.dcutr import (
     Answerer,
     Opener,
@@ -19,7 +18,7 @@ from punchbridge.wire.dcutr import (
     encode_sync,
     role_of,
 )
-from punchbridge.wire.messages import HolePunch
+from punchbridge.wire.messages import MAX_MESSAGE, HolePunch
 
 ADDRS = (parse("/ip4/11.1.0.2/tcp/4001"), parse("/ip6/2600::1/tcp/4001"))
 RAW = tuple(addr.to_bytes() for addr in ADDRS)

@@ -11,10 +11,15 @@ from hypothesis import strategies as st
 from punchbridge.addresses import Multiaddr, parse
 from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import Identity, peer_text
-from punchbridge.limits.identify import MAX_IDENTIFY_ADDRS, MAX_IDENTIFY_PROTOCOLS
-from punchbridge.limits.wire import MAX_MESSAGE
-from punchbridge.wire.identify import IdentifyInfo, IdentifyUpdate, decode_update, encode_info
-from punchbridge.wire.messages import Identify
+from punchbridge.wire.identify import (
+    MAX_IDENTIFY_ADDRS,
+    MAX_IDENTIFY_PROTOCOLS,
+    IdentifyInfo,
+    IdentifyUpdate,
+    decode_update,
+    encode_info,
+)
+from punchbridge.wire.messages import MAX_MESSAGE, Identify
 from punchbridge.wire.ping import PING_SIZE, PingExchange
 
 ME, OTHER = Identity.generate(), Identity.generate()

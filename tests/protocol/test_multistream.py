@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchbridge.errors import NegotiationFailed, ProtocolViolation
-from punchbridge.limits.wire import MAX_MULTISTREAM_LINE, MAX_PROPOSALS
 from punchbridge.wire import varint
-from punchbridge.wire.multistream import HEADER, Initiator, Responder, line
+from punchbridge.wire.multistream import HEADER, MAX_MULTISTREAM_LINE, MAX_PROPOSALS, Initiator, Responder, line
 
 
 def test_the_bytes_on_the_wire() -> None:

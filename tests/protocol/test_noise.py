@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from punchbridge.errors import AuthenticationFailed, NegotiationFailed, ProtocolViolation, WrongPeer
 from punchbridge.identity import Identity, PeerId
-from punchbridge.limits.wire import MAX_NOISE_PLAINTEXT
 from punchbridge.wire.identity_key import verify_identity
 from punchbridge.wire.messages import KeyType, NoiseExtensions, NoiseHandshakePayload, PublicKeyMessage
-from punchbridge.wire.noise import Handshake, Opener, Sealer, Secured
+from punchbridge.wire.noise import MAX_NOISE_PLAINTEXT, Handshake, Opener, Sealer, Secured
+from punchbridge.yamux.frames import HEADER_SIZE, MAX_FRAME_PAYLOAD
 
 YAMUX = ("/yamux/1.0.0",)
 ALICE, BOB, EVE = Identity.generate(), Identity.generate(), Identity.generate()
@@ -311,3 +311,7 @@ def test_nonces_are_never_used_twice() -> None:
     assert opener.receive(raw) == [b"last"]
     with pytest.raises(ProtocolViolation, match="used up"):
         opener.receive(raw)
+
+
+def test_a_yamux_frame_of_the_largest_size_fills_one_message() -> None:
+    assert HEADER_SIZE + MAX_FRAME_PAYLOAD == MAX_NOISE_PLAINTEXT

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import Identity
-from punchbridge.keys import KeyKind
-from punchbridge.limits.wire import MAX_IDENTITY_KEY
+from punchbridge.keys import MAX_IDENTITY_KEY, KeyKind
 from punchbridge.wire import messages as pb
 from punchbridge.wire.circuit import U64_MAX
 from punchbridge.wire.envelope import seal, unseal

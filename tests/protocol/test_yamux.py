@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from punchbridge.errors import LimitExceeded, ProtocolViolation
 from punchbridge.limits.swarm import ACCEPT_STREAMS_BACKLOG, MAX_STREAMS_PER_CONNECTION
-from punchbridge.limits.wire import DISCARD_AFTER_CLOSE, INITIAL_WINDOW, LINGER, MAX_REFUSALS, MAX_UNACKED_STREAMS
+from punchbridge.limits.wire import DISCARD_AFTER_CLOSE, LINGER, MAX_REFUSALS, MAX_UNACKED_STREAMS
 from punchbridge.yamux import GoAwayCode, Opened, Readable, Reset, StreamState, Yamux
-from punchbridge.yamux.frames import ACK, DATA, FIN, GO_AWAY, MAX_CREDIT, PING, RST, SYN, WINDOW_UPDATE
+from punchbridge.yamux.frames import ACK, DATA, FIN, GO_AWAY, INITIAL_WINDOW, MAX_CREDIT, PING, RST, SYN, WINDOW_UPDATE
 from tests.support.yamux_frames import client, data, frame, frames, opened, server, violates
 
 # --- Y1: ids ------------------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from punchbridge.limits.wire import INITIAL_WINDOW, MAX_WINDOW, WINDOW_BUDGET
+from punchbridge.limits.wire import MAX_WINDOW, WINDOW_BUDGET
 from punchbridge.yamux import GoAwayCode, StreamState, Writable, Yamux
-from punchbridge.yamux.frames import ACK, DATA, FIN, MAX_CREDIT, SYN, WINDOW_UPDATE
+from punchbridge.yamux.frames import ACK, DATA, FIN, INITIAL_WINDOW, MAX_CREDIT, SYN, WINDOW_UPDATE
 from tests.support.yamux_frames import data, frame, frames, opened, server, violates
 
 

@@ -6,9 +6,9 @@ import pytest
 import trio
 
 from punchbridge.errors import ProtocolViolation, StreamReset
-from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.wire import varint
+from punchbridge.wire.messages import MAX_MESSAGE
 from tests.support.pairs import connection_pair
 
 PROTOCOL = "/test/1.0.0"

@@ -8,9 +8,9 @@ import trio.testing
 
 from punchbridge.errors import NegotiationFailed, ProtocolViolation
 from punchbridge.limits.swarm import NEGOTIATE_TIMEOUT
-from punchbridge.limits.wire import INITIAL_WINDOW, MAX_UNACKED_STREAMS
+from punchbridge.limits.wire import MAX_UNACKED_STREAMS
 from punchbridge.wire.multistream import HEADER, line
-from punchbridge.yamux.frames import ACK, DATA, RST, SYN, WINDOW_UPDATE, header
+from punchbridge.yamux.frames import ACK, DATA, INITIAL_WINDOW, RST, SYN, WINDOW_UPDATE, header
 from tests.support.pairs import connection_pair
 from tests.support.scripted import PROTOCOL, scripted
 

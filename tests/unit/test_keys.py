@@ -10,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchbridge.identity import load
-from punchbridge.keys import _SECP256K1_ORDER, InvalidSignature, KeyKind, KeyRefused, PrivateKey, PublicKey
-from punchbridge.limits.wire import MAX_IDENTITY_KEY
+from punchbridge.keys import (
+    _SECP256K1_ORDER,
+    MAX_IDENTITY_KEY,
+    InvalidSignature,
+    KeyKind,
+    KeyRefused,
+    PrivateKey,
+    PublicKey,
+)
 from tests.support.identities import KINDS, identity_of
 
 VECTORS = {

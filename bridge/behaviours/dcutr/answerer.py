@@ -12,13 +12,13 @@ from punchbridge.behaviours.dcutr.exchange import Failed, Parts, judge_candidate
 from punchbridge.behaviours.dcutr.explain import explain
 from punchbridge.behaviours.dcutr.record import Active
 from punchbridge.errors import BridgeError
-from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.reach.punching import Exchange, PunchOutcome
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.verdict import Code
 from punchbridge.wire.dcutr import Answerer, Schedule
+from punchbridge.wire.messages import MAX_MESSAGE
 
 __all__ = ["answer"]
 

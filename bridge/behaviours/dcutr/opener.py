@@ -16,13 +16,13 @@ from punchbridge.behaviours.dcutr.explain import explain
 from punchbridge.behaviours.dcutr.record import PeerPunch
 from punchbridge.behaviours.dcutr.tcp import TcpOpener
 from punchbridge.errors import BridgeError
-from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.reach.punching import PunchOutcome
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.verdict import Code
 from punchbridge.wire.dcutr import PROTOCOL, Opener, Schedule
+from punchbridge.wire.messages import MAX_MESSAGE
 
 __all__ = ["OpenerRun"]
 

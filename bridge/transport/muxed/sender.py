@@ -12,10 +12,10 @@ from collections.abc import Callable
 import trio
 
 from punchbridge.errors import LimitExceeded
-from punchbridge.limits.wire import MAX_NOISE_PLAINTEXT, SEND_QUEUE, SEND_QUEUE_HARD
+from punchbridge.limits.wire import SEND_QUEUE, SEND_QUEUE_HARD
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.transport.raw import RawStream
-from punchbridge.wire.noise import Sealer
+from punchbridge.wire.noise import MAX_NOISE_PLAINTEXT, Sealer
 
 
 class Sender:

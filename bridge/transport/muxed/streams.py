@@ -27,6 +27,7 @@ from punchbridge.yamux import (
     Writable,
     Yamux,
 )
+from punchbridge.yamux.frames import MAX_FRAME_PAYLOAD
 
 __all__ = ["YamuxStreams"]
 
@@ -35,6 +36,7 @@ class YamuxStreams:
     """See `streams.engine.Streams`."""
 
     events: StreamEvents
+    frame = MAX_FRAME_PAYLOAD
 
     def __init__(self, sender: Sender, *, client: bool) -> None:
         self.session = Yamux(client=client, now=trio.current_time())

@@ -100,6 +100,8 @@ class Streams(Protocol[S]):
 
     events: StreamEvents
     queue: Queue
+    frame: int
+    """The most bytes that `data` takes at once."""
 
     @property
     def can_open(self) -> bool:
@@ -115,7 +117,7 @@ class Streams(Protocol[S]):
         ...
 
     def data(self, state: S, *parts: Buffer) -> None:
-        """Sends bytes in parts, together at most the stream's window and MAX_FRAME_PAYLOAD."""
+        """Sends bytes in parts, together at most the stream's window and `frame`."""
         ...
 
     def consumed(self, state: S) -> None:

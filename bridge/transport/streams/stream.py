@@ -14,7 +14,7 @@ import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from punchbridge.errors import BridgeError, NegotiationFailed, ProtocolViolation
-from punchbridge.limits.wire import MAX_FRAME_PAYLOAD, SEND_BURST, SEND_QUEUE
+from punchbridge.limits.wire import SEND_BURST, SEND_QUEUE
 from punchbridge.tasks.supervise import report
 from punchbridge.transport.base import Connection
 from punchbridge.transport.raw import BrokenConnection, BrokenStream, Buffer
@@ -46,6 +46,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self.state = state
         self.negotiation: Initiator | Responder | None = negotiation
         self._mux, self._engine, self._queue = mux, mux.engine, mux.engine.queue
+        self._frame = mux.engine.frame
         self._closed = False
         self._failure: BridgeError | None = None
         self._sending = Turn("another task is sending on this stream")
@@ -122,11 +123,11 @@ class Stream(trio.abc.HalfCloseableStream):
     def send_nowait(self, data: Buffer) -> int:
         """Sends what the window and the queue take now, at most 1 MiB; 0 means it would block. Raises as `send_all`."""
         self._check_writable()
-        engine, queue, state = self._engine, self._queue, self.state
+        engine, queue, state, frame = self._engine, self._queue, self.state, self._frame
         view = memoryview(data)
         end, sent = min(len(view), SEND_BURST), 0
         while sent < end and queue.queued < SEND_QUEUE:
-            size = min(end - sent, state.send_window, MAX_FRAME_PAYLOAD)
+            size = min(end - sent, state.send_window, frame)
             if size <= 0:
                 break
             engine.data(state, view[sent : sent + size])
@@ -134,8 +135,8 @@ class Stream(trio.abc.HalfCloseableStream):
         return sent
 
     def send_parts(self, parts: Sequence[Buffer], size: int) -> int:
-        """As `send_nowait`, for `size` bytes in parts; up to MAX_FRAME_PAYLOAD share a frame, and are joined there."""
-        if size > min(self.state.send_window, MAX_FRAME_PAYLOAD) or self._queue.queued >= SEND_QUEUE:
+        """As `send_nowait`, for `size` bytes in parts; what fits one frame is joined there."""
+        if size > min(self.state.send_window, self._frame) or self._queue.queued >= SEND_QUEUE:
             return self.send_nowait(b"".join(parts))
         self._check_writable()
         self._engine.data(self.state, *parts)

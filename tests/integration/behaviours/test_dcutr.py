@@ -15,13 +15,13 @@ from punchbridge.behaviours.dcutr import Dcutr
 from punchbridge.config import Limits, PunchLimits
 from punchbridge.errors import DirectRequired, NegotiationFailed, StreamReset
 from punchbridge.events import Event, P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
-from punchbridge.limits.wire import MAX_MESSAGE
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp.sockets import listen_socket
 from punchbridge.wire.dcutr import PROTOCOL, Answerer, Schedule
 from punchbridge.wire.identify import PUSH, encode_info
+from punchbridge.wire.messages import MAX_MESSAGE
 from tests.support.punch_lab import QUICK, lie, open_peer, open_relay, over_relay, say_connect, tell_the_truth
 from tests.support.swarms import open_descriptors
 

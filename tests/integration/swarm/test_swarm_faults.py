@@ -17,7 +17,6 @@ from punchbridge.addresses import Multiaddr, parse
 from punchbridge.errors import BridgeError, ConnectionLost, SwarmStopped, Unreachable
 from punchbridge.events import ConnectionClosed, ConnectionOpened
 from punchbridge.identity import Identity, PeerId
-from punchbridge.limits.wire import INITIAL_WINDOW
 from punchbridge.transport.base import Accept
 from punchbridge.transport.interfaces import interface_addresses
 from punchbridge.transport.link import Link
@@ -25,6 +24,7 @@ from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.muxed.upgrade import upgrade
 from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp.sockets import TcpStream
+from punchbridge.yamux.frames import INITIAL_WINDOW
 from tests.support.pairs import tcp_pair
 from tests.support.steps import Steps, cut_after
 from tests.support.swarms import ECHO, Node, adopt, open_node
