@@ -70,7 +70,7 @@ class RelaySettings(Checked):
     relay: RelayLimits = _DEFAULTS
     """What the relay grants."""
 
-    limits: Limits = Limits()  # noqa: RUF009 - a frozen value
+    limits: Limits = Limits()
     """The bounds of the rooms below. Those of connections follow from `relay` as long as they are not changed."""
 
     programs: Programs = Programs()  # noqa: RUF009 - a frozen value

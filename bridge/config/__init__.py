@@ -20,6 +20,7 @@ from punchbridge.config.swarm import SwarmLimits
 from punchbridge.config.times import Times
 from punchbridge.config.transport import MuxedLimits, TcpLimits
 from punchbridge.config.values import KIB, MIB
+from punchbridge.config.yamux import YamuxLimits
 
 __all__ = [
     "KIB",
@@ -40,5 +41,6 @@ __all__ = [
     "SwarmLimits",
     "TcpLimits",
     "Times",
+    "YamuxLimits",
     "load",
 ]

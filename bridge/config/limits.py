@@ -12,6 +12,7 @@ from punchbridge.config.services import AutonatLimits, IdentifyLimits, PingLimit
 from punchbridge.config.swarm import SwarmLimits
 from punchbridge.config.transport import MuxedLimits, TcpLimits
 from punchbridge.config.values import Checked
+from punchbridge.config.yamux import YamuxLimits
 
 __all__ = ["Limits"]
 
@@ -28,6 +29,9 @@ class Limits(Checked):
 
     muxed: MuxedLimits = MuxedLimits()
     """Secured and muxed connections."""
+
+    yamux: YamuxLimits = YamuxLimits()
+    """The streams of each of these."""
 
     identify: IdentifyLimits = IdentifyLimits()
     """What peers tell each other."""

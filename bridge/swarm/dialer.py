@@ -73,7 +73,7 @@ class Dialer:
     """Makes connections for a pool by the first of the transports that handles an address."""
 
     def __init__(self, limits: Limits, pool: Pool, transports: Sequence[Transport]) -> None:
-        self._limits = limits.swarm
+        self._limits, self._tcp = limits.swarm, limits.tcp
         self._seconds = limits.swarm.transport_dial_timeout + limits.muxed.upgrade_timeout
         self._pool = pool
         self._transports = transports
@@ -203,7 +203,7 @@ class Dialer:
         return None
 
     async def _resolve(self, addr: Multiaddr, endpoint: Endpoint, race: _Race) -> None:
-        found = await resolve(addr)
+        found = await resolve(addr, self._tcp)
         if not found:
             raise Unreachable(f"the name {endpoint.host} has no address; check its spelling and the resolver")
         race.add(found)

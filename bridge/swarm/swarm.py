@@ -82,8 +82,8 @@ class Swarm:
         """The parts of this node that are told of connections with the connection itself."""
         self.refused = self._pool.table.refused
         """How many sockets and connections each limit has turned away since the start."""
-        self.upgrader: Upgrader = MuxedUpgrader(config.identity, limits.muxed)
-        self._tcp = TcpTransport(self.upgrader, Listeners(changed, events), limits.tcp)
+        self.upgrader: Upgrader = MuxedUpgrader(config.identity, limits.muxed, limits.yamux)
+        self._tcp = TcpTransport(self.upgrader, Listeners(changed, events, limits.tcp), limits.tcp)
         self._transports: list[Transport] = [self._tcp]
         self._dialer = Dialer(limits, self._pool, self._transports)
         self.actor = Actor(limits.swarm, self._pool, self._dialer, self._transports, (self._tcp,))
@@ -202,5 +202,5 @@ class Swarm:
         self, matches: Callable[[Multiaddr], bool]
     ) -> AbstractContextManager[trio.MemoryReceiveChannel[TcpStream]]:
         """While open, accepted sockets whose remote address matches come out of the channel, untouched; the taker
-        owns them. At most DIVERT_QUEUE wait; those left at the end are cut."""
+        owns them. At most `diverted` wait; those left at the end are cut."""
         return self._tcp.divert(matches)

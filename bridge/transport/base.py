@@ -182,7 +182,7 @@ class Connection(Protocol):
 
         With `lazy`, and one protocol only, returns at once: data may follow the proposal without waiting, and a refusal
         surfaces as NegotiationFailed on the next read or write. Waits while too many own streams await their
-        acceptance. Raises NegotiationFailed (none supported, or no answer in NEGOTIATE_TIMEOUT), ConnectionLost,
+        acceptance. Raises NegotiationFailed (none supported, or no answer in `negotiate_timeout`), ConnectionLost,
         StreamReset. Cancelling resets the stream.
         """
         ...
@@ -202,7 +202,7 @@ class Connection(Protocol):
         ...
 
     async def aclose(self, reason: str = "NORMAL") -> None:
-        """Says goodbye, lets what is queued leave, and closes: CLOSE_FLUSH seconds at most.
+        """Says goodbye, lets what is queued leave, and closes, all within `close_timeout`.
 
         Streams still open end with ConnectionLost. Cancelling closes at once, for every task that is closing it.
         """

@@ -52,7 +52,7 @@ class GoneAway:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """Nothing arrived for KEEPALIVE_TIMEOUT after a ping."""
+    """Nothing arrived for `keepalive_timeout` after a ping."""
 
 
 Event = Opened | Readable | Writable | Reset | Pong | GoneAway | Dead

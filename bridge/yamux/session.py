@@ -7,8 +7,8 @@ clock. Spec: libp2p/specs yamux; the rules Y1 to Y10 stand in docs/wire-rules.md
 
 from __future__ import annotations
 
+from punchbridge.config import YamuxLimits
 from punchbridge.errors import ConnectionLost, ProtocolViolation
-from punchbridge.limits.wire import DISCARD_AFTER_CLOSE, MAX_REFUSALS, MAX_WINDOW
 from punchbridge.yamux.events import Dead, Event, GoneAway, Opened, Pong, Readable, Reset, Writable
 from punchbridge.yamux.frames import (
     ACK,
@@ -36,14 +36,16 @@ from punchbridge.yamux.table import StreamTable
 class Yamux:
     """The session. `client` is the logical dialer after any role override: it uses odd ids (Y1)."""
 
-    def __init__(self, *, client: bool, now: float) -> None:
-        self._table = StreamTable(client=client)
+    def __init__(self, limits: YamuxLimits = YamuxLimits(), *, client: bool, now: float) -> None:
+        self._table = StreamTable(limits, client=client)
         self.streams = self._table.live
-        self.liveness = Liveness(now)
+        self.liveness = Liveness(limits, now)
         self.remote_gone = False
         self.local_gone = False
         self._faulted = False
         self._client = client
+        self._largest_window = max(INITIAL_WINDOW, limits.window_most)
+        self._discarded_most, self._refusals_most = limits.discarded, limits.refusals
         self._refusals = 0
         self._outgoing = bytearray()
         self._events: list[Event] = []
@@ -121,7 +123,7 @@ class Yamux:
         if stream is None:
             # Late data of a stream that ended here, or of one just refused: no window to count against (Y2), but
             # nobody was ever granted more than the largest window.
-            if length > (INITIAL_WINDOW if flags & SYN else MAX_WINDOW):
+            if length > (INITIAL_WINDOW if flags & SYN else self._largest_window):
                 raise ProtocolViolation(f"a frame of {length} bytes on stream {stream_id}")
             return
         if length > stream.receive_window:
@@ -137,7 +139,7 @@ class Yamux:
             return
         if stream.closed:
             stream.discarded += len(payload)
-            if stream.discarded > DISCARD_AFTER_CLOSE:
+            if stream.discarded > self._discarded_most:
                 self._outgoing += self.reset(stream)
             return
         stream.put(payload, whole)
@@ -187,7 +189,7 @@ class Yamux:
             raise ProtocolViolation(f"stream {stream_id} was opened twice")
         if self.local_gone or not self._table.can_accept:
             self._refusals += 1
-            if self._refusals > MAX_REFUSALS:
+            if self._refusals > self._refusals_most:
                 raise ProtocolViolation("the peer opens streams faster than it reads their refusals")
             self._outgoing += header(WINDOW_UPDATE, RST, stream_id, 0)
             return None
@@ -239,7 +241,7 @@ class Yamux:
 
     @property
     def can_open(self) -> bool:
-        """False while 256 own streams wait for their ACK (Y7), or the table is full."""
+        """False while as many own streams as may wait for their ACK (Y7), or the table is full."""
         return self._table.can_open
 
     def _make_room(self) -> None:
@@ -274,7 +276,7 @@ class Yamux:
     def consumed(self, stream: StreamState, now: float) -> bytes:
         """Called after bytes left the inbox: the credit to send, once half a window has been read.
 
-        The window doubles when the stream outgrows it, up to 16 MiB and the budget of the connection.
+        The window doubles when the stream outgrows it, up to `window_most` and the budget of the connection.
         """
         credit = stream.max_window - stream.buffered - stream.receive_window
         if credit * 2 < stream.max_window or stream.fin_received or stream.reset or stream.closed:
@@ -301,7 +303,7 @@ class Yamux:
         return out + header(DATA, flags, stream.id, 0)
 
     def close(self, stream: StreamState, now: float) -> bytes:
-        """Both halves end here: FIN now; what the peer still sends is dropped, up to a bound and LINGER seconds.
+        """Both halves end here: FIN now. What the peer still sends is dropped, up to `discarded` bytes, for `linger`.
 
         More unread than that bound is a reset at once: the peer may be waiting for a window that will never come.
         """
@@ -310,7 +312,7 @@ class Yamux:
         stream.closed = True
         stream.discarded = stream.buffered
         self.take(stream)
-        if stream.discarded > DISCARD_AFTER_CLOSE and not stream.fin_received:
+        if stream.discarded > self._discarded_most and not stream.fin_received:
             return self.reset(stream)
         out = self.finish(stream)
         stream.drop()

@@ -6,12 +6,20 @@ Plain bookkeeping for the session; sends nothing itself and knows no other strea
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
-from punchbridge.limits.wire import RTT_LEAST, WINDOW_SPAN
 from punchbridge.yamux.frames import INITIAL_WINDOW
 
 _SMALL = 1024
 _TAIL = 32 * 1024
+
+_WINDOW_SPAN: Final = 0.02
+"""Seconds over which the rate of a stream is taken, at least: a reader that had to wait for its turn on the processor
+then reads a whole window at once, which says nothing about the path."""
+
+_RTT_LEAST: Final = 0.002
+"""Shorter round trips count as this for the window growth: below it the two processes' turns on the processor decide,
+and a stream whose window follows a loopback's 60 µs stands still whenever the reader has to wait for its turn."""
 
 
 class StreamState:
@@ -69,10 +77,10 @@ class StreamState:
         """
         self.read += credit
         span = now - self.epoch
-        if rtt is None or span < WINDOW_SPAN:
+        if rtt is None or span < _WINDOW_SPAN:
             return False
         read, self.read, self.epoch = self.read, 0, now
-        return read * 4 * max(rtt, RTT_LEAST) > self.max_window * span
+        return read * 4 * max(rtt, _RTT_LEAST) > self.max_window * span
 
     def put(self, payload: memoryview, whole: int) -> None:
         """Keeps a payload cut out of a buffer of `whole` bytes.

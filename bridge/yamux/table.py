@@ -5,9 +5,8 @@ Counts and bounds only; builds no frame, reads none, and knows no peer.
 
 from __future__ import annotations
 
+from punchbridge.config import YamuxLimits
 from punchbridge.errors import LimitExceeded
-from punchbridge.limits.swarm import ACCEPT_STREAMS_BACKLOG, MAX_STREAMS_PER_CONNECTION
-from punchbridge.limits.wire import LINGER, MAX_UNACKED_STREAMS, MAX_WINDOW, WINDOW_BUDGET
 from punchbridge.yamux.frames import ACK, INITIAL_WINDOW, MAX_ID, SYN
 from punchbridge.yamux.stream import StreamState
 
@@ -15,30 +14,32 @@ from punchbridge.yamux.stream import StreamState
 class StreamTable:
     """`live`: the streams that have not ended on both sides, by id. `client`: our ids are the odd ones (Y1)."""
 
-    def __init__(self, *, client: bool) -> None:
+    def __init__(self, limits: YamuxLimits, *, client: bool) -> None:
         self.live: dict[int, StreamState] = {}
         self._next_id = 1 if client else 2
         self._unacked = self._backlog = self._granted = 0
         self._lingering: dict[int, float] = {}
+        self._most, self._unacked_most, self._backlog_most = limits.streams, limits.unacked, limits.backlog
+        self._window_most, self._budget, self._linger = limits.window_most, limits.window_budget, limits.linger
 
     @property
     def can_open(self) -> bool:
-        """False while 256 own streams wait for their ACK (Y7), or the table is full."""
-        return self._unacked < MAX_UNACKED_STREAMS and not self._full
+        """False while as many own streams as may wait for their ACK (Y7), or the table is full."""
+        return self._unacked < self._unacked_most and not self._full
 
     @property
     def can_accept(self) -> bool:
         """False while as many inbound streams as may wait for the shell, or the table is full."""
-        return self._backlog < ACCEPT_STREAMS_BACKLOG and not self._full
+        return self._backlog < self._backlog_most and not self._full
 
     @property
     def _full(self) -> bool:
-        return len(self.live) - len(self._lingering) >= MAX_STREAMS_PER_CONNECTION
+        return len(self.live) - len(self._lingering) >= self._most
 
     @property
     def in_the_way(self) -> StreamState | None:
         """The stream to be reset before one more comes in: the oldest that only lingers, when there is no room."""
-        if len(self.live) < MAX_STREAMS_PER_CONNECTION or not self._lingering:
+        if len(self.live) < self._most or not self._lingering:
             return None
         return self.live[next(iter(self._lingering))]
 
@@ -74,16 +75,16 @@ class StreamTable:
             self._backlog -= 1
 
     def grow(self, stream: StreamState) -> int:
-        """Doubles the stream's window, up to 16 MiB and the budget of the connection; the bytes added."""
-        growth = max(0, min(stream.max_window, MAX_WINDOW - stream.max_window, WINDOW_BUDGET - self._granted))
+        """Doubles the stream's window, up to the largest and the budget of the connection; the bytes added."""
+        growth = max(0, min(stream.max_window, self._window_most - stream.max_window, self._budget - self._granted))
         stream.max_window += growth
         self._granted += growth
         return growth
 
     def linger(self, stream: StreamState, now: float) -> None:
-        """Ended here, and the peer has LINGER seconds to end it too; nothing when it has."""
+        """Ended here, and the peer has `linger` seconds to end it too; nothing when it has."""
         if stream.id in self.live:
-            self._lingering[stream.id] = now + LINGER
+            self._lingering[stream.id] = now + self._linger
 
     def next_timer(self) -> float | None:
         """When the first lingering stream is `overdue`; None while none lingers."""

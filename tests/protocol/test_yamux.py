@@ -7,8 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchbridge.errors import LimitExceeded, ProtocolViolation
-from punchbridge.limits.swarm import ACCEPT_STREAMS_BACKLOG, MAX_STREAMS_PER_CONNECTION
-from punchbridge.limits.wire import DISCARD_AFTER_CLOSE, LINGER, MAX_REFUSALS, MAX_UNACKED_STREAMS
 from punchbridge.yamux import GoAwayCode, Opened, Readable, Reset, StreamState, Yamux
 from punchbridge.yamux.frames import ACK, DATA, FIN, GO_AWAY, INITIAL_WINDOW, MAX_CREDIT, PING, RST, SYN, WINDOW_UPDATE
 from tests.support.yamux_frames import client, data, frame, frames, opened, server, violates
@@ -185,9 +183,10 @@ def test_frames_of_ended_streams_are_tolerated_and_count_no_window() -> None:
 # --- Y7, Y8: bounds on streams ------------------------------------------------------------------------------
 
 
-def test_at_most_256_own_streams_wait_for_their_ack() -> None:
-    session = client()
-    streams = [session.open(0.0) for _ in range(MAX_UNACKED_STREAMS)]
+@pytest.mark.parametrize(("limits", "most"), [({}, 256), ({"unacked": 8}, 8)])
+def test_so_many_own_streams_wait_for_their_ack(limits: dict[str, int], most: int) -> None:
+    session = client(**limits)
+    streams = [session.open(0.0) for _ in range(most)]
     assert not session.can_open
     with pytest.raises(LimitExceeded):
         session.open(0.0)
@@ -198,26 +197,28 @@ def test_at_most_256_own_streams_wait_for_their_ack() -> None:
     assert session.can_open
 
 
-def test_streams_beyond_the_backlog_are_reset_and_the_reader_goes_on() -> None:
-    session = server()
-    streams = [opened(session, 1 + 2 * index) for index in range(ACCEPT_STREAMS_BACKLOG)]
-    beyond = 1 + 2 * ACCEPT_STREAMS_BACKLOG
+@pytest.mark.parametrize(("limits", "most"), [({}, 256), ({"backlog": 5}, 5)])
+def test_streams_beyond_the_backlog_are_reset_and_the_reader_goes_on(limits: dict[str, int], most: int) -> None:
+    session = server(**limits)
+    streams = [opened(session, 1 + 2 * index) for index in range(most)]
+    beyond = 1 + 2 * most
     assert session.receive(data(SYN, beyond, b"early"), 0.0) == []
     assert frames(session.take_outgoing()) == [(WINDOW_UPDATE, RST, beyond, 0)]
     session.take(streams[3])
     assert isinstance(session.receive(data(SYN, beyond + 2, b""), 0.0)[0], Opened)
 
 
-def test_streams_beyond_the_table_are_reset() -> None:
-    session = server()
-    for index in range(MAX_STREAMS_PER_CONNECTION):
+@pytest.mark.parametrize(("limits", "most"), [({}, 1024), ({"streams": 9}, 9)])
+def test_streams_beyond_the_table_are_reset(limits: dict[str, int], most: int) -> None:
+    session = server(**limits)
+    for index in range(most):
         session.take(opened(session, 1 + 2 * index))
-    assert session.receive(data(SYN, 1 + 2 * MAX_STREAMS_PER_CONNECTION, b""), 0.0) == []
+    assert session.receive(data(SYN, 1 + 2 * most, b""), 0.0) == []
 
 
 def test_streams_that_only_linger_make_room() -> None:
-    session = server()
-    for index in range(MAX_STREAMS_PER_CONNECTION):
+    session = server(streams=20)
+    for index in range(20):
         stream = opened(session, 1 + 2 * index)
         session.take(stream)
         if index in (5, 6):
@@ -231,9 +232,11 @@ def test_streams_that_only_linger_make_room() -> None:
 
 
 def test_a_peer_that_never_reads_its_refusals_is_cut_off() -> None:
-    session = server()
+    session = server(refusals=7)
     session.go_away(GoAwayCode.NORMAL)
-    raw = b"".join(data(SYN, 1 + 2 * index, b"") for index in range(MAX_REFUSALS + 1))
+    raw = b"".join(data(SYN, 1 + 2 * index, b"") for index in range(7))
+    assert session.receive(raw, 0.0) == []
+    raw = data(SYN, 1 + 2 * 7, b"")
     violates(session, raw, "refusals")
 
 
@@ -252,10 +255,10 @@ def test_an_unknown_type_is_a_violation() -> None:
 
 
 def test_after_a_close_late_data_is_dropped_then_reset() -> None:
-    session = server()
+    session = server(discarded=1000)
     stream = opened(session)
     assert frames(session.close(stream, 0.0)) == [(WINDOW_UPDATE, ACK, 1, 0), (DATA, FIN, 1, 0)]
-    assert session.receive(data(0, 1, bytes(DISCARD_AFTER_CLOSE)), 0.0) == []
+    assert session.receive(data(0, 1, bytes(1000)), 0.0) == []
     assert session.take_outgoing() == b""
     session.receive(data(0, 1, b"x"), 0.0)
     assert frames(session.take_outgoing()) == [(WINDOW_UPDATE, RST, 1, 0)]
@@ -263,21 +266,21 @@ def test_after_a_close_late_data_is_dropped_then_reset() -> None:
 
 
 def test_a_close_with_much_unread_data_resets_at_once() -> None:
-    session = server()
-    stream = opened(session, 1, bytes(DISCARD_AFTER_CLOSE + 1))
+    session = server(discarded=1000)
+    stream = opened(session, 1, bytes(1001))
     assert frames(session.close(stream, 0.0)) == [(WINDOW_UPDATE, RST, 1, 0)]
 
 
 def test_a_closed_stream_lingers_a_bounded_time() -> None:
-    session = server()
+    session = server(linger=8.0)
     session.close(opened(session), 1.0)
     assert session.streams
-    session.receive(frame(PING, ACK, 0, 99), 1.0 + LINGER - 0.1)
-    assert session.on_timer(1.0 + LINGER - 0.1) == []
+    session.receive(frame(PING, ACK, 0, 99), 8.9)
+    assert session.on_timer(8.9) == []
     assert session.streams
-    assert session.next_timer() == 1.0 + LINGER
+    assert session.next_timer() == 9.0
     session.take_outgoing()
-    session.on_timer(1.0 + LINGER)
+    session.on_timer(9.0)
     assert (WINDOW_UPDATE, RST, 1, 0) in frames(session.take_outgoing())
     assert session.streams == {}
 

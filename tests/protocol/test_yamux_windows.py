@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from punchbridge.limits.wire import MAX_WINDOW, WINDOW_BUDGET
+from punchbridge.config import MIB
 from punchbridge.yamux import GoAwayCode, StreamState, Writable, Yamux
 from punchbridge.yamux.frames import ACK, DATA, FIN, INITIAL_WINDOW, MAX_CREDIT, SYN, WINDOW_UPDATE
 from tests.support.yamux_frames import data, frame, frames, opened, server, violates
@@ -26,8 +26,11 @@ def test_syn_with_an_oversized_first_frame_is_a_violation(refused: bool) -> None
     violates(session, frame(DATA, SYN, 1, INITIAL_WINDOW + 1), "262145 bytes")
 
 
-def test_a_huge_frame_on_an_unknown_stream_is_a_violation() -> None:
-    violates(server(), frame(DATA, 0, 7, MAX_WINDOW + 1), "on stream 7")
+@pytest.mark.parametrize(("window_most", "granted"), [(16 * MIB, 16 * MIB), (MIB, MIB), (1, INITIAL_WINDOW)])
+def test_a_huge_frame_on_an_unknown_stream_is_a_violation(window_most: int, granted: int) -> None:
+    session = server(window_most=window_most)
+    assert session.receive(frame(DATA, 0, 7, granted, bytes(granted)), 0.0) == []
+    violates(session, frame(DATA, 0, 7, granted + 1), "on stream 7")
 
 
 def test_data_beyond_the_window_is_never_buffered() -> None:
@@ -77,15 +80,16 @@ def fill(session: Yamux, stream: StreamState, now: float) -> bytes:
     return session.consumed(stream, now)
 
 
-def test_the_window_doubles_within_two_round_trips_up_to_16_mib() -> None:
-    session = server()
+@pytest.mark.parametrize(("limits", "most"), [({}, 16 * MIB), ({"window_most": 3 * MIB}, 3 * MIB)])
+def test_the_window_doubles_within_two_round_trips_up_to_the_largest(limits: dict[str, int], most: int) -> None:
+    session = server(**limits)
     stream = opened(session)
     session.liveness.floor = 0.1
     now = 0.0
     for _ in range(10):
         now += 0.19
         fill(session, stream, now)
-    assert stream.max_window == stream.receive_window == MAX_WINDOW
+    assert stream.max_window == stream.receive_window == most
 
 
 def test_the_window_stays_for_a_slow_reader() -> None:
@@ -113,17 +117,17 @@ def test_the_window_follows_a_steady_reader_on_a_short_path() -> None:
     session.liveness.floor = 0.0001
     for turn in range(1, 500):
         fill(session, stream, turn * 0.001)
-    assert stream.max_window == MAX_WINDOW
+    assert stream.max_window == 16 * MIB
 
 
 def test_all_windows_of_a_connection_stay_in_the_budget() -> None:
-    session = server()
+    session = server(window_budget=5 * MIB)
     session.liveness.floor = 1.0
     streams = [opened(session, stream_id) for stream_id in range(1, 21, 2)]
     for turn in range(10):
         for stream in streams:
             fill(session, stream, turn * 0.1)
-    assert sum(stream.max_window - INITIAL_WINDOW for stream in streams) == WINDOW_BUDGET
+    assert sum(stream.max_window - INITIAL_WINDOW for stream in streams) == 5 * MIB
     for stream in streams:
         session.reset(stream)
     assert session._table._granted == 0

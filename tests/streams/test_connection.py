@@ -9,9 +9,8 @@ import pytest
 import trio
 import trio.testing
 
+from punchbridge.config import KIB, MuxedLimits, YamuxLimits
 from punchbridge.errors import ConnectionLost
-from punchbridge.limits.swarm import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, TURN_FRAMES
-from punchbridge.limits.wire import RTT_SAMPLES, SEND_QUEUE
 from punchbridge.wire.multistream import HEADER, line
 from punchbridge.yamux.frames import ACK, DATA, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, header
 from tests.support.pairs import connection_pair
@@ -167,17 +166,24 @@ async def test_goaway_with_a_fault_closes() -> None:
 
 
 async def test_a_silent_peer_is_found(autojump_clock: trio.testing.MockClock) -> None:
-    async with scripted() as (side, _):
+    async with scripted(yamux=YamuxLimits(keepalive_interval=4.0, keepalive_timeout=3.0)) as (side, _):
         start = trio.current_time()
         await side.connection.closed.wait()
         assert side.connection.close_reason == "KEEPALIVE_TIMEOUT"
-        assert trio.current_time() - start == pytest.approx(KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT)
+        assert trio.current_time() - start == pytest.approx(7.0)
+
+
+async def test_closing_waits_for_a_peer_that_does_not_close(autojump_clock: trio.testing.MockClock) -> None:
+    async with scripted(MuxedLimits(close_timeout=5.0)) as (side, _):
+        start = trio.current_time()
+        await side.connection.aclose()
+        assert trio.current_time() - start == pytest.approx(5.0)
 
 
 async def test_ping_measures_the_round_trip() -> None:
     async with connection_pair() as (first, second):
         for side in (first, second):
-            for _ in range(RTT_SAMPLES):  # the connection's own measurements are over then
+            for _ in range(YamuxLimits().rtt_samples):  # the connection's own measurements are over then
                 await side.connection.ping()
             rtt = await side.connection.ping()
             assert 0 < rtt < 5
@@ -196,8 +202,9 @@ async def test_cancelling_run_aborts_the_connection() -> None:
 # --- queues -------------------------------------------------------------------------------------------------
 
 
-async def test_senders_wait_when_the_peer_does_not_read() -> None:
-    async with scripted() as (side, peer):
+@pytest.mark.parametrize("queue", [128 * KIB, 512 * KIB])
+async def test_senders_wait_when_the_peer_does_not_read(queue: int) -> None:
+    async with scripted(MuxedLimits(send_queue=queue)) as (side, peer):
         connection = side.connection
         stream = await connection.open_stream([PROTOCOL], lazy=True)
         await peer.say(header(WINDOW_UPDATE, ACK, 1, 1 << 28))
@@ -205,7 +212,7 @@ async def test_senders_wait_when_the_peer_does_not_read() -> None:
         with trio.move_on_after(0.5):
             while True:
                 await stream.send_all(bytes(1 << 20))
-        assert SEND_QUEUE <= connection._sender.queued < 2 * SEND_QUEUE
+        assert queue <= connection._sender.queued < 2 * queue
         assert not connection.closed.is_set()
 
 
@@ -218,13 +225,20 @@ async def test_a_peer_that_only_asks_is_cut_off_or_left_unanswered() -> None:
         for _ in range(200):
             await peer.say(header(PING, SYN, 0, 7) * 1000)
         await trio.testing.wait_all_tasks_blocked(0.01)
-        assert side.connection._sender.queued < 2 * SEND_QUEUE
+        assert side.connection._sender.queued < 2 * MuxedLimits().send_queue
+
+
+async def test_one_call_sends_a_burst_at_most() -> None:
+    async with scripted(MuxedLimits(send_burst=10_000)) as (side, peer):
+        stream = await side.connection.open_stream([PROTOCOL], lazy=True)
+        assert stream.send_nowait(bytes(25_000)) == 10_000
+        assert await peer.hear(DATA, 0) == (1, 10_000)
 
 
 async def test_inbound_streams_beyond_the_backlog_are_reset() -> None:
-    async with scripted() as (side, peer):
-        await peer.say(*[header(DATA, SYN, 2 * index, 0) for index in range(1, 300)])
-        assert await peer.hear(WINDOW_UPDATE, RST) == (2 * 257, 0)
+    async with scripted(yamux=YamuxLimits(backlog=8)) as (side, peer):
+        await peer.say(*[header(DATA, SYN, 2 * index, 0) for index in range(1, 12)])
+        assert await peer.hear(WINDOW_UPDATE, RST) == (2 * 9, 0)
         await peer.say(header(DATA, 0, 2, len(HEADER + line(PROTOCOL))), HEADER, line(PROTOCOL))
         assert (await side.accept()).id == 2
 
@@ -235,7 +249,7 @@ async def test_inbound_streams_beyond_the_backlog_are_reset() -> None:
 @pytest.mark.parametrize("messages", [1, 50])
 async def test_a_read_full_of_small_frames_leaves_the_others_their_turn(messages: int) -> None:
     """A thousand streams come with one read, each costs work: other tasks run in between."""
-    async with scripted() as (side, peer):
+    async with scripted(MuxedLimits(turn_frames=64)) as (side, peer):
         hello = HEADER + line(PROTOCOL)
         frames = [header(DATA, SYN, 2 * number, len(hello)) + hello for number in range(1, 1001)]
         size = len(frames) // messages
@@ -252,4 +266,4 @@ async def test_a_read_full_of_small_frames_leaves_the_others_their_turn(messages
                 await peer.raw.send_all(b"".join(sealed))
                 nursery.start_soon(others)
         steps = [after - before for before, after in pairwise(turns)]
-        assert max(steps) <= 2 * TURN_FRAMES  # the order of two tasks changes from step to step
+        assert max(steps) <= 2 * 64  # the order of two tasks changes from step to step

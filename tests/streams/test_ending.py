@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 
+from punchbridge.config import MIB
 from punchbridge.errors import ConnectionLost, StreamReset
-from punchbridge.limits import MIB
 from punchbridge.transport.link import Link
 from punchbridge.wire.multistream import HEADER, line
 from punchbridge.yamux.frames import ACK, DATA, RST, SYN, WINDOW_UPDATE, header

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from punchbridge.limits.wire import MIB, SEND_QUEUE
+from punchbridge.config import MIB
 from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.multistream import HEADER, line
 from punchbridge.yamux.frames import ACK, DATA, SYN, WINDOW_UPDATE, header
@@ -20,7 +20,7 @@ async def fill(side: Side, peer: Script) -> Stream:
     assert await peer.hear(DATA, SYN) == (1, len(PROPOSAL))
     await peer.say(header(WINDOW_UPDATE, ACK, 1, WINDOW), header(DATA, 0, 1, len(PROPOSAL)), PROPOSAL)
     await bulk.wait_send_all_might_not_block()
-    while side.connection._sender.queued < SEND_QUEUE:
+    while side.connection._sender.queued < side.connection._sender.full:
         await bulk.wait_send_all_might_not_block()
         bulk.send_nowait(bytes(65536))
     return bulk

@@ -6,9 +6,8 @@ import pytest
 import trio
 import trio.testing
 
+from punchbridge.config import MuxedLimits, YamuxLimits
 from punchbridge.errors import NegotiationFailed, ProtocolViolation
-from punchbridge.limits.swarm import NEGOTIATE_TIMEOUT
-from punchbridge.limits.wire import MAX_UNACKED_STREAMS
 from punchbridge.wire.multistream import HEADER, line
 from punchbridge.yamux.frames import ACK, DATA, INITIAL_WINDOW, RST, SYN, WINDOW_UPDATE, header
 from tests.support.pairs import connection_pair
@@ -56,11 +55,11 @@ async def test_a_cancelled_open_leaves_no_stream_behind() -> None:
 
 
 async def test_nobody_answers_a_proposal(autojump_clock: trio.testing.MockClock) -> None:
-    async with scripted() as (side, _):
+    async with scripted(MuxedLimits(negotiate_timeout=3.0)) as (side, _):
         start = trio.current_time()
-        with pytest.raises(NegotiationFailed, match="within"):
+        with pytest.raises(NegotiationFailed, match="within 3 s"):
             await side.connection.open_stream([PROTOCOL])
-        assert trio.current_time() - start == pytest.approx(NEGOTIATE_TIMEOUT)
+        assert trio.current_time() - start == pytest.approx(3.0)
         assert side.connection.streams == 0
 
 
@@ -110,9 +109,9 @@ async def test_early_data_behind_the_answer_stays_within_the_window() -> None:
         assert state.buffered + state.receive_window <= INITIAL_WINDOW
 
 
-async def test_opening_waits_while_256_streams_are_unacknowledged() -> None:
-    async with scripted() as (side, peer), trio.open_nursery() as nursery:
-        streams = [await side.connection.open_stream([PROTOCOL], lazy=True) for _ in range(MAX_UNACKED_STREAMS)]
+async def test_opening_waits_while_many_streams_are_unacknowledged() -> None:
+    async with scripted(yamux=YamuxLimits(unacked=8)) as (side, peer), trio.open_nursery() as nursery:
+        streams = [await side.connection.open_stream([PROTOCOL], lazy=True) for _ in range(8)]
         opened = trio.Event()
 
         async def one_more() -> None:
@@ -122,5 +121,5 @@ async def test_opening_waits_while_256_streams_are_unacknowledged() -> None:
         nursery.start_soon(one_more)
         await trio.testing.wait_all_tasks_blocked()
         assert not opened.is_set()
-        await peer.say(header(WINDOW_UPDATE, ACK, streams[9].id, 0))
+        await peer.say(header(WINDOW_UPDATE, ACK, streams[3].id, 0))
         await opened.wait()

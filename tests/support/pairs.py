@@ -23,7 +23,7 @@ async def tcp_pair() -> AsyncIterator[tuple[TcpStream, TcpStream]]:
     """(dialled, accepted): a TCP connection over loopback."""
     with listen_socket(parse("/ip4/127.0.0.1/tcp/0")) as listener:
         port = listener.getsockname()[1]
-        dialled = await connect(parse(f"/ip4/127.0.0.1/tcp/{port}"), timeout=5)
+        dialled = await connect(parse(f"/ip4/127.0.0.1/tcp/{port}"))
         accepted, _ = await listener.accept()
     inbound = TcpStream(accepted)
     try:

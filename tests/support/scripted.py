@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from punchbridge.config import MuxedLimits, YamuxLimits
 from punchbridge.identity import Identity
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import Connection
@@ -62,8 +63,10 @@ class Script:
 
 
 @asynccontextmanager
-async def scripted() -> AsyncIterator[tuple[Side, Script]]:
-    """A running connection (initiator) and the script that plays its peer."""
+async def scripted(
+    limits: MuxedLimits = MuxedLimits(), yamux: YamuxLimits = YamuxLimits()
+) -> AsyncIterator[tuple[Side, Script]]:
+    """A running connection (initiator) with these limits, and the script that plays its peer."""
     async with tcp_pair() as (dialled, accepted):
         made: list[Connection] = []
 
@@ -75,7 +78,9 @@ async def scripted() -> AsyncIterator[tuple[Side, Script]]:
             nursery.start_soon(respond)
             link = Link(dialled, dialled.local, dialled.remote, "direct", False)
             identity = Identity.generate()
-            connection = await upgrade(link, role="initiator", identity=identity, expected=None)
+            connection = await upgrade(
+                link, role="initiator", identity=identity, expected=None, limits=limits, yamux=yamux
+            )
         side = Side(connection, identity, {PROTOCOL})
         async with trio.open_nursery() as nursery:
             await nursery.start(connection.run, side.on_stream, side.supported)

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from punchbridge.config import YamuxLimits
 from punchbridge.errors import ProtocolViolation
 from punchbridge.yamux import GoAwayCode, Opened, StreamState, Yamux
 from punchbridge.yamux.frames import ACK, DATA, GO_AWAY, SYN, WINDOW_UPDATE
@@ -30,12 +31,14 @@ def frames(raw: bytes) -> list[tuple[int, int, int, int]]:
     return out
 
 
-def server() -> Yamux:
-    return Yamux(client=False, now=0.0)
+def server(**limits: float) -> Yamux:
+    """`limits`: fields of its YamuxLimits."""
+    return Yamux(YamuxLimits(**limits), client=False, now=0.0)  # type: ignore[arg-type]
 
 
-def client() -> Yamux:
-    return Yamux(client=True, now=0.0)
+def client(**limits: float) -> Yamux:
+    """`limits`: fields of its YamuxLimits."""
+    return Yamux(YamuxLimits(**limits), client=True, now=0.0)  # type: ignore[arg-type]
 
 
 def opened(session: Yamux, stream_id: int = 1, payload: bytes = b"") -> StreamState:

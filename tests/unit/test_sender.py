@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from punchbridge.config import MuxedLimits
 from punchbridge.transport.muxed.sender import Sender
 from punchbridge.wire.noise import Sealer
 
@@ -29,7 +30,7 @@ class FullSocket:
 async def test_stopped_between_waking_and_running_ends_quietly() -> None:
     lost: list[BaseException] = []
     socket = FullSocket()
-    sender = Sender(socket, Sealer(bytes(32)), lost=lost.append, room=lambda: None)  # type: ignore[arg-type]
+    sender = Sender(socket, Sealer(bytes(32)), MuxedLimits(), lost=lost.append, room=lambda: None)  # type: ignore[arg-type]
     with trio.fail_after(2):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sender.run)
@@ -44,7 +45,7 @@ async def test_stopped_between_waking_and_running_ends_quietly() -> None:
 @pytest.mark.parametrize("turn", range(20))  # trio runs what is due in random order
 async def test_flush_ends_only_when_nothing_is_being_sent(turn: int) -> None:
     socket = FullSocket()
-    sender = Sender(socket, Sealer(bytes(32)), lost=pytest.fail, room=lambda: None)  # type: ignore[arg-type]
+    sender = Sender(socket, Sealer(bytes(32)), MuxedLimits(), lost=pytest.fail, room=lambda: None)  # type: ignore[arg-type]
     flushed = trio.Event()
 
     async def flush() -> None:
@@ -82,7 +83,7 @@ async def test_stopped_by_its_own_send_nothing_is_waited_for() -> None:
             sender.stop()
             return 1
 
-    sender = Sender(DyingSocket(), Sealer(bytes(32)), lost=pytest.fail, room=lambda: None)  # type: ignore[arg-type]
+    sender = Sender(DyingSocket(), Sealer(bytes(32)), MuxedLimits(), lost=pytest.fail, room=lambda: None)  # type: ignore[arg-type]
     sender.send(b"a frame")
     with trio.fail_after(2):
         await sender.flush()

@@ -132,7 +132,7 @@ class TcpOpener:
             return
         try:
             sockets.dials.drop(endpoint)
-            dial = Dial(endpoint, self.source(endpoint))
+            dial = Dial(endpoint, self.source(endpoint), self.swarm.config.limits.tcp)
             try:
                 stream = await dial.wait()
             except trio.Cancelled:
@@ -188,6 +188,7 @@ class TcpOpening:
             keep_losers=self._role == "responder",
             rng=opener.rng,
             limits=opener.limits,
+            tcp=opener.swarm.config.limits.tcp,
             allowed=opener.may_dial,
         )
         try:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import trio
 
+from punchbridge.config import MuxedLimits, YamuxLimits
 from punchbridge.errors import ConnectionLost, LimitExceeded, RemoteError
 from punchbridge.events import Path, Role
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.swarm import CLOSE_FLUSH, RECEIVE_SIZE
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.transport.base import OnStream, Supported, TransportName
 from punchbridge.transport.link import Link
@@ -46,6 +46,8 @@ class Connection:
         role: Role,
         sealer: Sealer,
         opener: Opener,
+        limits: MuxedLimits,
+        yamux: YamuxLimits,
         early: bytes = b"",
         rtt: float | None = None,
     ) -> None:
@@ -65,9 +67,10 @@ class Connection:
         self.bytes_received = 0
         self._raw = link.raw
         self._opener, self._early = opener, early
-        self._sender = Sender(self._raw, sealer, lost=self._lost, room=self._room)
-        self._streams = YamuxStreams(self._sender, client=role == "initiator")
-        self._mux = Mux(self, self._streams)
+        self._sender = Sender(self._raw, sealer, limits, lost=self._lost, room=self._room)
+        self._streams = YamuxStreams(self._sender, limits, yamux, client=role == "initiator")
+        self._mux = Mux(self, self._streams, limits)
+        self._read, self._close_timeout = limits.read, limits.close_timeout
         self._handshake_rtt = rtt
         self._closing_reason: str | None = None
         self._taking = False
@@ -134,9 +137,9 @@ class Connection:
         """Opens a stream and agrees on the first of `protocols` that the peer supports, in one round trip.
 
         With `lazy`, and one protocol only, returns at once: data may follow the proposal without waiting, and a refusal
-        surfaces as NegotiationFailed on the next read or write. Waits while 256 own streams await their ACK. Raises
-        NegotiationFailed (none supported, or no answer in NEGOTIATE_TIMEOUT), ConnectionLost, StreamReset. Cancelling
-        resets the stream.
+        surfaces as NegotiationFailed on the next read or write. Waits while too many own streams await their ACK.
+        Raises NegotiationFailed (none supported, or no answer in `negotiate_timeout`), ConnectionLost, StreamReset.
+        Cancelling resets the stream.
         """
         if lazy and len(protocols) != 1:
             raise ValueError("a stream can be opened lazily with one protocol only")
@@ -151,7 +154,7 @@ class Connection:
         return rtt
 
     async def aclose(self, reason: str = "NORMAL") -> None:
-        """GoAway(0), what is queued leaves, the peer closes, then the stream below is closed: CLOSE_FLUSH at most.
+        """GoAway(0), what is queued leaves, the peer closes, then the stream below is closed, within `close_timeout`.
 
         Streams still open end with ConnectionLost. Cancelling closes at once, for every task that is closing it.
         """
@@ -162,10 +165,10 @@ class Connection:
         self._closing_reason = self._closing_reason or reason
         try:
             if not first:
-                await self.closed.wait()  # another task is at it, and ends within CLOSE_FLUSH
+                await self.closed.wait()  # another task is at it, and ends within `close_timeout`
                 return
             self._streams.go_away()
-            with trio.move_on_after(CLOSE_FLUSH):
+            with trio.move_on_after(self._close_timeout):
                 if self._scope is not None:
                     await self._sender.flush()
                     if self.closed.is_set():
@@ -239,7 +242,7 @@ class Connection:
                 self._arrived()
                 await self.closed.wait()
             while not self.closed.is_set():
-                self._take(await self._raw.receive_some(RECEIVE_SIZE) or None)
+                self._take(await self._raw.receive_some(self._read) or None)
                 while self._behind():
                     await trio.lowlevel.checkpoint()
                     self._streams.feed((), trio.current_time())
@@ -254,7 +257,7 @@ class Connection:
             return
         self._taking = True
         try:
-            while not self.closed.is_set() and (data := self._raw.receive_nowait(RECEIVE_SIZE)) is not None:
+            while not self.closed.is_set() and (data := self._raw.receive_nowait(self._read)) is not None:
                 self._take(data or None)
                 while self._behind():
                     self._streams.feed((), trio.current_time())

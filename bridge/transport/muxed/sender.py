@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import trio
 
+from punchbridge.config import MuxedLimits
 from punchbridge.errors import LimitExceeded
-from punchbridge.limits.wire import SEND_QUEUE, SEND_QUEUE_HARD
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.transport.raw import RawStream
 from punchbridge.wire.noise import MAX_NOISE_PLAINTEXT, Sealer
@@ -22,8 +22,16 @@ class Sender:
     """`lost` is called when the stream below fails, `room` when the queue has drained to half."""
 
     def __init__(
-        self, raw: RawStream, sealer: Sealer, *, lost: Callable[[BaseException], None], room: Callable[[], None]
+        self,
+        raw: RawStream,
+        sealer: Sealer,
+        limits: MuxedLimits,
+        *,
+        lost: Callable[[BaseException], None],
+        room: Callable[[], None],
     ) -> None:
+        self.full = limits.send_queue
+        self._most, self._room_below = limits.send_queue_most, limits.send_queue // 2
         self.queued = 0
         self.bytes_sent = 0
         self._send_nowait, self._send_all, self._seal = raw.send_nowait, raw.send_all, sealer.seal
@@ -42,7 +50,7 @@ class Sender:
             self._queue.append(frames)
             self._waiting += len(frames)
             self.queued += len(frames)
-            if self.queued > SEND_QUEUE_HARD:
+            if self.queued > self._most:
                 self._lost(LimitExceeded("the peer does not read what it asked for"))
             return
         try:
@@ -95,7 +103,7 @@ class Sender:
     def _sent(self, count: int) -> None:
         self.bytes_sent += count
         self.queued = self._waiting + len(self._unsent)
-        if self.queued <= SEND_QUEUE // 2:
+        if self.queued <= self._room_below:
             self._room()
 
     def _gather(self) -> bytes:

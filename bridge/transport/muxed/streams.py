@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import trio
 
-from punchbridge.limits.swarm import TURN_FRAMES
+from punchbridge.config import MuxedLimits, YamuxLimits
 from punchbridge.transport.muxed.sender import Sender
 from punchbridge.transport.raw import BrokenConnection, Buffer
 from punchbridge.transport.streams.engine import Queue, StreamEvents
@@ -38,8 +38,9 @@ class YamuxStreams:
     events: StreamEvents
     frame = MAX_FRAME_PAYLOAD
 
-    def __init__(self, sender: Sender, *, client: bool) -> None:
-        self.session = Yamux(client=client, now=trio.current_time())
+    def __init__(self, sender: Sender, limits: MuxedLimits, yamux: YamuxLimits, *, client: bool) -> None:
+        self.session = Yamux(yamux, client=client, now=trio.current_time())
+        self._turn = limits.turn_frames
         self.queue: Queue = sender
         self._send = sender.send
 
@@ -48,12 +49,12 @@ class YamuxStreams:
     def feed(self, plaintexts: Sequence[bytes], now: float) -> None:
         """Takes decrypted bytes and tells what they did. Raises ProtocolViolation, BrokenConnection.
 
-        After TURN_FRAMES frames the session is `behind`: call again, without bytes, before giving it more.
+        After `turn_frames` frames the session is `behind`: call again, without bytes, before giving it more.
         """
         session = self.session
         if session.behind:
             plaintexts = (b"", *plaintexts)
-        session.turn = TURN_FRAMES
+        session.turn = self._turn
         for number, plaintext in enumerate(plaintexts):
             over = not session.turn
             for event in session.receive(b"".join(plaintexts[number:]) if over else plaintext, now):

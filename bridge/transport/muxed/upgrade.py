@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import trio
 
-from punchbridge.config import MuxedLimits
+from punchbridge.config import MuxedLimits, YamuxLimits
 from punchbridge.errors import AuthenticationFailed, ConnectionLost, DialTimeout, ProtocolViolation
 from punchbridge.events import Role
 from punchbridge.identity import Identity, PeerId
@@ -28,15 +28,22 @@ _READ = 65536
 class MuxedUpgrader:
     """See `base.Upgrader`: multistream-select, Noise and Yamux, for one identity."""
 
-    def __init__(self, identity: Identity, limits: MuxedLimits) -> None:
-        self._limits = limits
+    def __init__(self, identity: Identity, limits: MuxedLimits, yamux: YamuxLimits) -> None:
+        self._limits, self._yamux = limits, yamux
         self._identity = identity
 
     async def upgrade(self, link: Link, *, role: Role, expected: PeerId | None) -> base.Connection:
         """See `base.Upgrader`."""
         try:
             with trio.move_on_after(self._limits.upgrade_timeout):
-                return await upgrade(link, role=role, identity=self._identity, expected=expected)
+                return await upgrade(
+                    link,
+                    role=role,
+                    identity=self._identity,
+                    expected=expected,
+                    limits=self._limits,
+                    yamux=self._yamux,
+                )
         except NETWORK_FAILURES:
             raise
         except Exception as problem:  # the named supervisor: a stranger's bytes end one link, not us
@@ -52,6 +59,8 @@ async def upgrade(
     role: Role,
     identity: Identity,
     expected: PeerId | None,
+    limits: MuxedLimits = MuxedLimits(),
+    yamux: YamuxLimits = YamuxLimits(),
 ) -> Connection:
     """Secures and muxes a link, without a deadline. `expected` is the peer that must be there; None accepts any.
 
@@ -66,7 +75,15 @@ async def upgrade(
         if secured.muxer is None:
             early = await _agree_on_yamux(link.raw, role, secured)
         return Connection(
-            link, peer=secured.peer, role=role, sealer=secured.sealer, opener=secured.opener, early=early, rtt=rtt
+            link,
+            peer=secured.peer,
+            role=role,
+            sealer=secured.sealer,
+            opener=secured.opener,
+            limits=limits,
+            yamux=yamux,
+            early=early,
+            rtt=rtt,
         )
     except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as problem:
         link.raw.abort()

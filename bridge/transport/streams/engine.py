@@ -52,7 +52,9 @@ class Queue(Protocol):
     """What waits to leave for all streams together."""
 
     queued: int
-    """Bytes; beyond SEND_QUEUE writers wait."""
+    """Bytes."""
+    full: int
+    """So many bytes, and writers wait."""
 
 
 class StreamEvents(Protocol):

@@ -12,8 +12,8 @@ from typing import Any
 
 import trio
 
+from punchbridge.config import MuxedLimits
 from punchbridge.errors import BridgeError, LimitExceeded, NegotiationFailed
-from punchbridge.limits.swarm import NEGOTIATE_TIMEOUT
 from punchbridge.transport.base import Connection, OnStream, Supported
 from punchbridge.transport.raw import BrokenConnection, BrokenStream
 from punchbridge.transport.streams.engine import Streams, StreamState
@@ -30,14 +30,16 @@ class _PingWait:
 class Mux:
     """The stream side of a connection. `blocked` holds the streams whose writer waits, in the order they began to."""
 
-    def __init__(self, connection: Connection, streams: Streams[Any]) -> None:
+    def __init__(self, connection: Connection, streams: Streams[Any], limits: MuxedLimits) -> None:
         streams.events = self
         self.engine: Streams[Any] = streams
+        self.burst: int = limits.send_burst
         self.blocked: dict[int, Stream] = {}
         self.on_stream: OnStream | None = None
         self.supported: Supported = tuple
         self.timer = trio.CancelScope()
         self._connection = connection
+        self._timeout = limits.negotiate_timeout
         self._streams: dict[int, Stream] = {}
         self._negotiating: dict[Stream, float] = {}
         self._answers: dict[Stream, trio.Event] = {}
@@ -182,7 +184,7 @@ class Mux:
 
     def _adopt(self, stream: Stream) -> None:
         self._streams[stream.id] = stream
-        self._negotiating[stream] = trio.current_time() + NEGOTIATE_TIMEOUT
+        self._negotiating[stream] = trio.current_time() + self._timeout
         self._rearm()
 
     def _negotiate(self, stream: Stream) -> None:
@@ -223,7 +225,7 @@ class Mux:
     def _say(self, stream: Stream, words: bytes) -> None:
         """Negotiation goes behind a full queue too: bulk of other streams must not keep this one from being opened.
 
-        SEND_QUEUE_HARD bounds what a peer that does not read can make us queue.
+        `send_queue_most` bounds what a peer that does not read can make us queue.
         """
         sent = stream.send_nowait(words)
         if sent < len(words):
@@ -255,5 +257,5 @@ class Mux:
     def on_timer(self, now: float) -> None:
         """Keepalive, lingering streams, and negotiations that nobody answered."""
         for stream in [one for one, until in self._negotiating.items() if until <= now]:
-            self._refuse(stream, NegotiationFailed(f"no protocol was agreed within {NEGOTIATE_TIMEOUT:g} s"))
+            self._refuse(stream, NegotiationFailed(f"no protocol was agreed within {self._timeout:g} s"))
         self.engine.on_timer(now)

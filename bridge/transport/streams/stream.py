@@ -14,7 +14,6 @@ import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from punchbridge.errors import BridgeError, NegotiationFailed, ProtocolViolation
-from punchbridge.limits.wire import SEND_BURST, SEND_QUEUE
 from punchbridge.tasks.supervise import report
 from punchbridge.transport.base import Connection
 from punchbridge.transport.raw import BrokenConnection, BrokenStream, Buffer
@@ -46,7 +45,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self.state = state
         self.negotiation: Initiator | Responder | None = negotiation
         self._mux, self._engine, self._queue = mux, mux.engine, mux.engine.queue
-        self._frame = mux.engine.frame
+        self._frame, self._burst, self._full = mux.engine.frame, mux.burst, mux.engine.queue.full
         self._closed = False
         self._failure: BridgeError | None = None
         self._sending = Turn("another task is sending on this stream")
@@ -121,12 +120,12 @@ class Stream(trio.abc.HalfCloseableStream):
     # --- writing ----------------------------------------------------------------------------------------
 
     def send_nowait(self, data: Buffer) -> int:
-        """Sends what the window and the queue take now, at most 1 MiB; 0 means it would block. Raises as `send_all`."""
+        """Sends what window and queue take now, at most `send_burst`; 0: it would block. Raises as `send_all`."""
         self._check_writable()
-        engine, queue, state, frame = self._engine, self._queue, self.state, self._frame
+        engine, queue, state, frame, full = self._engine, self._queue, self.state, self._frame, self._full
         view = memoryview(data)
-        end, sent = min(len(view), SEND_BURST), 0
-        while sent < end and queue.queued < SEND_QUEUE:
+        end, sent = min(len(view), self._burst), 0
+        while sent < end and queue.queued < full:
             size = min(end - sent, state.send_window, frame)
             if size <= 0:
                 break
@@ -136,7 +135,7 @@ class Stream(trio.abc.HalfCloseableStream):
 
     def send_parts(self, parts: Sequence[Buffer], size: int) -> int:
         """As `send_nowait`, for `size` bytes in parts; what fits one frame is joined there."""
-        if size > min(self.state.send_window, self._frame) or self._queue.queued >= SEND_QUEUE:
+        if size > min(self.state.send_window, self._frame) or self._queue.queued >= self._full:
             return self.send_nowait(b"".join(parts))
         self._check_writable()
         self._engine.data(self.state, *parts)
@@ -188,7 +187,7 @@ class Stream(trio.abc.HalfCloseableStream):
             raise self.fresh_failure()
 
     def _would_block(self) -> bool:
-        return self._failure is None and (self.state.send_window <= 0 or self._queue.queued >= SEND_QUEUE)
+        return self._failure is None and (self.state.send_window <= 0 or self._queue.queued >= self._full)
 
     async def _wait_writable(self) -> None:
         self._writer = current_task()

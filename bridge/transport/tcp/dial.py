@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import trio
 
 from punchbridge.addresses import Endpoint
+from punchbridge.config import TcpLimits
 from punchbridge.transport.tcp.sockets import TcpStream, bound_socket
 
 __all__ = ["Dial", "KeptDials", "TupleTaken"]
@@ -34,10 +35,11 @@ class TupleTaken(OSError):
 class Dial:
     """An outstanding connection request. Owns its socket until `wait` returns the stream or raises OSError."""
 
-    def __init__(self, endpoint: Endpoint, source: tuple[str, int] | None) -> None:
+    def __init__(self, endpoint: Endpoint, source: tuple[str, int] | None, limits: TcpLimits = TcpLimits()) -> None:
         """Sends the SYN. Raises OSError when the request could not leave, TupleTaken when that was the reason."""
         self.endpoint = endpoint
         self.source = source
+        self._limits = limits
         family = socket.AF_INET if endpoint.kind == "ip4" else socket.AF_INET6
         bound = bound_socket(family, *(source or (("0.0.0.0", "::")[endpoint.kind == "ip6"], 0)))
         self._socket = socket.socket(fileno=bound.detach())
@@ -80,7 +82,7 @@ class Dial:
             raise OSError(code, os.strerror(code))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
         try:
-            return TcpStream(trio.socket.from_stdlib_socket(self._socket))
+            return TcpStream(trio.socket.from_stdlib_socket(self._socket), self._limits)
         except trio.BrokenResourceError as problem:  # reset since
             raise OSError(errno.ECONNRESET, str(problem)) from None
 

@@ -15,11 +15,11 @@ from ipaddress import ip_address
 import trio
 
 from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, peer_of, spoken_endpoint, tcp_addr
+from punchbridge.config import TcpLimits
 from punchbridge.errors import AddressError, BridgeError, LimitExceeded
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ErrorEvent
 from punchbridge.iana import IP, kind_of
-from punchbridge.limits.swarm import ACCEPT_BACKOFF, DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
 from punchbridge.transport.interfaces import expand, is_local
 from punchbridge.transport.tcp.sockets import TcpStream, listen_socket
 
@@ -49,9 +49,10 @@ class _Diverter:
 class Listeners:
     """All listening sockets of a transport. `changed` is called when their addresses have changed."""
 
-    def __init__(self, changed: Callable[[], None], events: EventHub) -> None:
+    def __init__(self, changed: Callable[[], None], events: EventHub, limits: TcpLimits) -> None:
         self._changed = changed
         self._events = events
+        self._limits = limits
         self._listeners: list[_Listener] = []
         self._diverters: list[_Diverter] = []
 
@@ -65,9 +66,10 @@ class Listeners:
         Raises AddressError when the address is not an IP and TCP alone, PortInUse, LimitExceeded.
         """
         endpoint = _listenable(addr)
-        if len(self._listeners) >= MAX_LISTENERS:
-            raise LimitExceeded(f"at most {MAX_LISTENERS} listening addresses; name fewer")
-        sock = listen_socket(tcp_addr(endpoint.host, endpoint.port))
+        most = self._limits.listeners
+        if len(self._listeners) >= most:
+            raise LimitExceeded(f"at most {most} listening addresses; name fewer")
+        sock = listen_socket(tcp_addr(endpoint.host, endpoint.port), self._limits)
         name = sock.getsockname()
         listener = _Listener(sock, ip_address(name[0].partition("%")[0]), int(name[1]), accepted)
         self._listeners.append(listener)
@@ -89,7 +91,7 @@ class Listeners:
                             if not exhausted:
                                 self._report(problem)
                             exhausted = True
-                            await trio.sleep(ACCEPT_BACKOFF)
+                            await trio.sleep(self._limits.accept_pause)
                         continue  # anything else belongs to one socket that died in the queue: accept(2)
                     exhausted = False
                     self._hand_on(sock, listener.accepted)
@@ -101,7 +103,7 @@ class Listeners:
 
     def _hand_on(self, sock: trio.socket.SocketType, accepted: Callable[[TcpStream], None]) -> None:
         try:
-            stream = TcpStream(sock)
+            stream = TcpStream(sock, self._limits)
         except (OSError, BridgeError) as problem:  # the peer reset it already: ENOTCONN
             _log.debug("an accepted socket was dead: %s", problem)
             sock.close()
@@ -156,9 +158,9 @@ class Listeners:
 
         At the end the channel closes and sockets left in it are cut. Raises LimitExceeded.
         """
-        if len(self._diverters) >= MAX_DIVERTERS:
-            raise LimitExceeded(f"{MAX_DIVERTERS} punches are in progress; try later")
-        send, receive = trio.open_memory_channel[TcpStream](DIVERT_QUEUE)
+        if len(self._diverters) >= self._limits.diverters:
+            raise LimitExceeded(f"{self._limits.diverters} punches are in progress; try later")
+        send, receive = trio.open_memory_channel[TcpStream](self._limits.diverted)
         diverter = _Diverter(matches, send)
         self._diverters.append(diverter)
         try:

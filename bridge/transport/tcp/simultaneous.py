@@ -17,7 +17,7 @@ from typing import Generic, Literal, TypeVar
 import trio
 
 from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of
-from punchbridge.config import PunchLimits
+from punchbridge.config import PunchLimits, TcpLimits
 from punchbridge.errors import AddressError
 from punchbridge.reach.verdict import Evidence
 from punchbridge.transport.tcp.dial import Dial, KeptDials, TupleTaken
@@ -60,6 +60,7 @@ class SimultaneousOpen(Generic[T]):
         keep_losers: bool,
         rng: random.Random,
         limits: PunchLimits,
+        tcp: TcpLimits = TcpLimits(),
         allowed: Callable[[Endpoint], bool] = lambda _: True,
     ) -> None:
         self._candidates = tuple(_numeric(addr) for addr in candidates)
@@ -70,6 +71,7 @@ class SimultaneousOpen(Generic[T]):
         self._nursery = nursery
         self._keep_losers = keep_losers
         self._rng = rng
+        self._tcp = tcp
         self._allowed = allowed
         self._limits = limits
         self._dials_left = limits.dials
@@ -137,7 +139,7 @@ class SimultaneousOpen(Generic[T]):
                         await trio.sleep(self._limits.redial_most)
                         continue
                     self._dials_left -= 1
-                    dial = Dial(endpoint, source)
+                    dial = Dial(endpoint, source, self._tcp)
                 await self._see_through(dial)
             except OSError as problem:
                 # At once if it was a while under way: after an ICMP error the mapping stays open, and while no dial

@@ -17,13 +17,8 @@ from operator import index
 import trio
 
 from punchbridge.addresses import Endpoint, Multiaddr, spoken_endpoint, tcp_addr
+from punchbridge.config import TcpLimits
 from punchbridge.errors import AddressError, DialTimeout, PortInUse, Unreachable
-from punchbridge.limits.net import (
-    ACCEPT_BACKLOG,
-    SEND_UNSENT,
-    SYN_ACK_RETRIES,
-    TCP_USER_TIMEOUT_MS,
-)
 from punchbridge.transport.raw import BrokenConnection, BrokenStream, Buffer
 from punchbridge.transport.turn import Turn
 
@@ -60,7 +55,7 @@ def _shared_socket(family: int, host: str, port: int) -> trio.socket.SocketType:
         raise
 
 
-def listen_socket(addr: Multiaddr) -> trio.socket.SocketType:
+def listen_socket(addr: Multiaddr, limits: TcpLimits = TcpLimits()) -> trio.socket.SocketType:
     """A listening socket on an ip4 or ip6 TCP address; port 0 picks one.
 
     IPv6 sockets take no IPv4. Raises PortInUse when another user's program holds the port, AddressError for an address
@@ -80,8 +75,8 @@ def listen_socket(addr: Multiaddr) -> trio.socket.SocketType:
     except OSError as problem:
         raise _bind_error(addr, problem) from None
     try:
-        sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_SYNCNT, SYN_ACK_RETRIES)
-        sock.listen(ACCEPT_BACKLOG)
+        sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_SYNCNT, limits.syn_ack_retries)
+        sock.listen(limits.backlog)
     except OSError as problem:
         sock.close()
         raise _bind_error(addr, problem) from None
@@ -106,14 +101,11 @@ class CannotBind(OSError):
 
 
 async def connect(
-    endpoint_addr: Multiaddr,
-    *,
-    source: tuple[str, int] | None = None,
-    timeout: float,  # noqa: ASYNC109 - a bound of the socket call, reported as DialTimeout
+    endpoint_addr: Multiaddr, limits: TcpLimits = TcpLimits(), *, source: tuple[str, int] | None = None
 ) -> TcpStream:
     """As `open_stream`, for an address. Raises Unreachable with the system's reason, DialTimeout, or AddressError."""
     try:
-        return await open_stream(numeric(endpoint_addr), source=source, timeout=timeout)
+        return await open_stream(numeric(endpoint_addr), limits, source=source)
     except OSError as problem:
         raise unreachable(endpoint_addr, problem) from None
 
@@ -126,12 +118,9 @@ def unreachable(addr: Multiaddr, problem: OSError) -> Unreachable:
 
 
 async def open_stream(
-    endpoint: Endpoint,
-    *,
-    source: tuple[str, int] | None,
-    timeout: float,  # noqa: ASYNC109 - a bound of the socket call, reported as DialTimeout
+    endpoint: Endpoint, limits: TcpLimits = TcpLimits(), *, source: tuple[str, int] | None
 ) -> TcpStream:
-    """One TCP connection to a numeric endpoint within `timeout` seconds, from `source` (IP, port) when given.
+    """One TCP connection to a numeric endpoint within `connect_timeout`, from `source` (IP, port) when given.
 
     Raises OSError as the system does (CannotBind before anything was sent), or DialTimeout. Cancelling leaves no socket
     behind.
@@ -143,12 +132,12 @@ async def open_stream(
         raise CannotBind(problem.errno, f"cannot dial from port {source}: {problem.strerror}") from None
     with _closing_on_failure(sock):
         try:
-            with trio.fail_after(timeout):
+            with trio.fail_after(limits.connect_timeout):
                 await sock.connect((endpoint.host, endpoint.port))
-            return TcpStream(sock)
+            return TcpStream(sock, limits)
         except trio.TooSlowError:
             addr = tcp_addr(endpoint.host, endpoint.port)
-            raise DialTimeout(f"{addr}: no answer within {timeout:g} s") from None
+            raise DialTimeout(f"{addr}: no answer within {limits.connect_timeout:g} s") from None
 
 
 @contextlib.contextmanager
@@ -160,15 +149,15 @@ def _closing_on_failure(sock: trio.socket.SocketType) -> Iterator[None]:
         raise
 
 
-def tune(sock: trio.socket.SocketType) -> None:
+def tune(sock: trio.socket.SocketType, limits: TcpLimits) -> None:
     """NODELAY, keepalive, an end for data nobody acknowledges (RFC 5482), and little in the kernel that waits."""
     sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY, 1)
-    sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NOTSENT_LOWAT, SEND_UNSENT)
+    sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NOTSENT_LOWAT, limits.unsent)
     sock.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE, 1)
     sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
     sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)
     sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPCNT, _KEEPALIVE_COUNT)
-    sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
+    sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_USER_TIMEOUT, round(limits.user_timeout * 1000))
 
 
 class TcpStream(trio.abc.HalfCloseableStream):
@@ -180,11 +169,11 @@ class TcpStream(trio.abc.HalfCloseableStream):
 
     reads_to_end = True
 
-    def __init__(self, sock: trio.socket.SocketType) -> None:
+    def __init__(self, sock: trio.socket.SocketType, limits: TcpLimits = TcpLimits()) -> None:
         try:
             self.local = tcp_addr(*sock.getsockname()[:2])
             self.remote = tcp_addr(*sock.getpeername()[:2])
-            tune(sock)
+            tune(sock, limits)
         except OSError as problem:
             sock.close()
             raise _broken(problem) from None

@@ -88,7 +88,7 @@ class TcpTransport:
             if local is None or not self._listeners.is_own(local):
                 raise
         _log.debug("%s: handshake clash from the listening port, then from another port", addr)
-        stream = await connect(target, source=None, timeout=self._limits.connect_timeout)
+        stream = await connect(target, self._limits)
         return await self._secure(stream, "initiator", expected)
 
     async def _secure(self, stream: TcpStream, role: Role, expected: PeerId | None) -> Connection:
@@ -97,7 +97,7 @@ class TcpTransport:
     async def _connect(self, target: Multiaddr, endpoint: Endpoint) -> TcpStream:
         source = self._listeners.source_for(endpoint.ip)
         try:
-            return await open_stream(endpoint, source=source, timeout=self._limits.connect_timeout)
+            return await open_stream(endpoint, self._limits, source=source)
         except OSError as problem:
             busy = problem.errno
             if source is None or busy not in _NOT_FROM_THERE:
@@ -105,7 +105,7 @@ class TcpTransport:
         note = f"{errno.errorcode[busy]} from the listening port {source[1]}, then from another port"
         _log.debug("%s: %s", target, note)
         try:
-            return await connect(target, source=None, timeout=self._limits.connect_timeout)
+            return await connect(target, self._limits)
         except Unreachable as problem:
             raise type(problem)(f"{note}: {problem}", problem.attempts) from problem
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ import trio.testing
 
 from punchbridge.addresses import decode, parse, with_peer
 from punchbridge.behaviours.dcutr import Dcutr
-from punchbridge.config import Limits, PunchLimits
+from punchbridge.config import Limits, PunchLimits, TcpLimits
 from punchbridge.errors import DirectRequired, NegotiationFailed, StreamReset
 from punchbridge.events import Event, P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
 from punchbridge.transport.delimited import read_message, write_message
@@ -43,6 +44,22 @@ async def test_two_hosts_become_direct_over_a_relay() -> None:
         assert (await listener.record.wait(P2pUpgrade)).peer == dialer.peer.to_base58()
         assert (await dialer.record.wait(P2pUpgrade)).local == done_here.local
         assert not relayed.closed.is_set()
+
+
+@pytest.mark.parametrize("reversal", [False, True])
+async def test_a_socket_of_a_punch_has_the_options_of_its_node(reversal: bool) -> None:
+    policy, bounds = replace(QUICK, reversal=reversal), Limits(tcp=TcpLimits(user_timeout=7.0))
+    async with (
+        open_relay() as relay,
+        open_peer(policy, limits=bounds) as listener,
+        open_peer(policy, limits=bounds) as dialer,
+    ):
+        await over_relay(relay, dialer, listener)
+        with trio.fail_after(10):
+            both = await listener.puncher.wait_direct(dialer.peer), await dialer.puncher.wait_direct(listener.peer)
+        for connection in both:
+            raw = connection._raw  # type: ignore[attr-defined]
+            assert raw.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7000
 
 
 async def test_the_peer_s_announced_address_is_dialled_before_any_exchange() -> None:

@@ -15,7 +15,6 @@ from punchbridge.addresses import Endpoint, parse
 from punchbridge.config import Limits, PunchLimits
 from punchbridge.errors import StreamReset
 from punchbridge.events import PunchFailed
-from punchbridge.limits.swarm import MAX_DIVERTERS
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.tcp.dial import Dial
@@ -186,13 +185,14 @@ async def test_a_socket_accepted_between_two_attempts_is_the_next_ones() -> None
 async def test_too_many_punches_at_once_end_as_a_failure_with_its_reason() -> None:
     policy = replace(QUICK, reversal=True)
     async with open_relay() as relay, open_peer(policy) as listener, open_peer() as dialer:
+        most = listener.host.swarm.config.limits.tcp.diverters
         with ExitStack() as others, trio.fail_after(10):
-            for _ in range(MAX_DIVERTERS):
+            for _ in range(most):
                 others.enter_context(listener.host.swarm.divert(lambda _: False))
             await over_relay(relay, dialer, listener)
             failed = await listener.record.wait(PunchFailed)
         assert failed.code == "UNKNOWN"
-        assert f"{MAX_DIVERTERS} punches are in progress" in failed.message
+        assert f"{most} punches are in progress" in failed.message
 
 
 async def test_what_no_attempt_comes_back_for_is_closed() -> None:

@@ -23,7 +23,7 @@ from tests.support.stock_host import ECHO, ONE_WAY, RESET, Stock, make_host, rea
 
 @asynccontextmanager
 async def dialled(stock: Stock) -> AsyncIterator[Connection]:
-    tcp = await connect(stock.addr, timeout=5)
+    tcp = await connect(stock.addr)
     link = Link(tcp, tcp.local, tcp.remote, "direct", False)
     connection = await upgrade(link, role="initiator", identity=Identity.generate(), expected=stock.peer)
     async with trio.open_nursery() as nursery:
@@ -85,7 +85,7 @@ async def test_refused_protocol() -> None:
 
 async def test_wrong_peer_is_refused() -> None:
     async with stock_host() as stock:
-        tcp = await connect(stock.addr, timeout=5)
+        tcp = await connect(stock.addr)
         link = Link(tcp, tcp.local, tcp.remote, "direct", False)
         other = Identity.generate().peer_id
         with pytest.raises(WrongPeer):

@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from punchbridge.addresses import Multiaddr, parse
+from punchbridge.config import TcpLimits
 from punchbridge.errors import AddressError, DialTimeout, PortInUse, StreamReset, Unreachable
-from punchbridge.limits.net import TCP_USER_TIMEOUT_MS
 from punchbridge.transport.resolve import resolve
 from punchbridge.transport.tcp.sockets import TcpStream, bound_socket, connect, listen_socket
 from tests.support.pairs import free_port, tcp_pair
@@ -26,12 +26,12 @@ def port_of(sock: trio.socket.SocketType) -> int:
 async def test_a_dial_leaves_from_the_listening_port() -> None:
     with listen_socket(LOCAL) as ours, listen_socket(LOCAL) as theirs:
         target = parse(f"/ip4/127.0.0.1/tcp/{port_of(theirs)}")
-        stream = await connect(target, source=("127.0.0.1", port_of(ours)), timeout=5)
+        stream = await connect(target, source=("127.0.0.1", port_of(ours)))
         accepted = TcpStream((await theirs.accept())[0])
         assert str(stream.local) == str(accepted.remote) == f"/ip4/127.0.0.1/tcp/{port_of(ours)}"
         assert str(stream.remote) == str(accepted.local) == str(target)
         # The listening socket still accepts, from the very port that was dialled from.
-        back = await connect(parse(f"/ip4/127.0.0.1/tcp/{port_of(ours)}"), timeout=5)
+        back = await connect(parse(f"/ip4/127.0.0.1/tcp/{port_of(ours)}"))
         third = TcpStream((await ours.accept())[0])
         for one in (stream, accepted, back, third):
             await one.aclose()
@@ -41,9 +41,9 @@ async def test_the_same_connection_twice_says_why() -> None:
     with listen_socket(LOCAL) as ours, listen_socket(LOCAL) as theirs:
         target = parse(f"/ip4/127.0.0.1/tcp/{port_of(theirs)}")
         source = ("127.0.0.1", port_of(ours))
-        stream = await connect(target, source=source, timeout=5)
+        stream = await connect(target, source=source)
         with pytest.raises(Unreachable, match="assign requested address"):
-            await connect(target, source=source, timeout=5)
+            await connect(target, source=source)
         stream.abort()
 
 
@@ -53,12 +53,12 @@ async def test_options() -> None:
             sock = stream.socket
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == TCP_USER_TIMEOUT_MS
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
 async def test_ipv6_takes_no_ipv4() -> None:
     with listen_socket(parse("/ip6/::1/tcp/0")) as six:
-        stream = await connect(parse(f"/ip6/::1/tcp/{port_of(six)}"), timeout=5)
+        stream = await connect(parse(f"/ip6/::1/tcp/{port_of(six)}"))
         accepted = TcpStream((await six.accept())[0])
         assert str(accepted.local) == f"/ip6/::1/tcp/{port_of(six)}"
         stream.abort()
@@ -91,7 +91,7 @@ async def test_an_address_nobody_can_listen_on(addr: str) -> None:
 
 async def test_nobody_listens() -> None:
     with pytest.raises(Unreachable, match="refused") as caught:
-        await connect(parse(f"/ip4/127.0.0.1/tcp/{free_port()}"), timeout=5)
+        await connect(parse(f"/ip4/127.0.0.1/tcp/{free_port()}"))
     assert type(caught.value) is Unreachable
 
 
@@ -104,7 +104,7 @@ async def test_a_full_backlog_times_out() -> None:
 
         async def dial_on() -> None:
             for _ in range(5):
-                streams.append(await connect(addr, timeout=0.3))
+                streams.append(await connect(addr, TcpLimits(connect_timeout=0.3)))
 
         with pytest.raises(DialTimeout, match=r"0\.3 s"):
             await dial_on()
@@ -118,7 +118,7 @@ async def test_the_sources_port_is_taken_by_a_stranger() -> None:
         other.listen()
         source = other.getsockname()
         with pytest.raises(Unreachable, match="cannot dial from"):
-            await connect(parse("/ip4/127.0.0.1/tcp/9"), source=source, timeout=5)
+            await connect(parse("/ip4/127.0.0.1/tcp/9"), source=source)
 
 
 async def test_a_bound_socket_shares_the_listening_port() -> None:

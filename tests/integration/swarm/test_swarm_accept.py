@@ -14,11 +14,11 @@ import pytest
 import trio
 
 from punchbridge.addresses import Multiaddr, endpoint_of, parse
-from punchbridge.config import Limits, MuxedLimits
+from punchbridge.config import Limits, MuxedLimits, TcpLimits
 from punchbridge.errors import AddressError, LimitExceeded, PortInUse, StreamReset
 from punchbridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent
 from punchbridge.identity import PeerId
-from punchbridge.limits.swarm import DIVERT_QUEUE, MAX_DIVERTERS, MAX_LISTENERS
+from punchbridge.transport.base import Connection
 from punchbridge.transport.interfaces import interface_addresses
 from punchbridge.transport.streams.stream import Stream
 from tests.support.swarms import LOOPBACK, Node, open_descriptors, open_node
@@ -112,8 +112,8 @@ async def test_a_port_can_be_taken_again_at_once_after_a_stop() -> None:
 
 
 async def test_the_number_of_listeners_is_bounded() -> None:
-    async with open_node(*[LOOPBACK] * MAX_LISTENERS) as a:
-        with pytest.raises(LimitExceeded):
+    async with open_node(*[LOOPBACK] * 3, limits=Limits(tcp=TcpLimits(listeners=3))) as a:
+        with pytest.raises(LimitExceeded, match="at most 3 "):
             await a.swarm.listen(LOOPBACK)
 
 
@@ -216,19 +216,40 @@ async def test_a_diverter_gets_matching_sockets_untouched_and_gives_up_what_it_l
 
 
 async def test_sockets_that_no_puncher_takes_are_bounded() -> None:
-    async with open_node() as a, AsyncExitStack() as stack:
+    bounds = Limits(tcp=TcpLimits(diverted=3, diverters=4))
+    async with open_node(limits=bounds) as a, AsyncExitStack() as stack:
         with a.swarm.divert(lambda _: True) as sockets:
-            streams = [await stack.enter_async_context(await knock(a)) for _ in range(DIVERT_QUEUE + 2)]
+            streams = [await stack.enter_async_context(await knock(a)) for _ in range(5)]
             assert await is_closed(streams[-1])
             assert await is_closed(streams[-2])
-            assert sockets.statistics().current_buffer_used == DIVERT_QUEUE
+            assert sockets.statistics().current_buffer_used == 3
         for stream in streams:
             assert await is_closed(stream)
         with ExitStack() as diverters:
-            for _ in range(MAX_DIVERTERS):
+            for _ in range(4):
                 diverters.enter_context(a.swarm.divert(lambda _: True))
             with pytest.raises(LimitExceeded), a.swarm.divert(lambda _: True):
                 pass
+
+
+async def test_sockets_dialled_and_accepted_have_the_options_of_their_node() -> None:
+    async with (
+        open_node(limits=Limits(tcp=TcpLimits(user_timeout=7.0, syn_ack_retries=3))) as a,
+        open_node(limits=Limits(tcp=TcpLimits(user_timeout=8.5, unsent=5000))) as b,
+    ):
+        for dialled in (await a.swarm.dial(b.addr), await a.swarm.dial(b.addr, fresh=True)):
+            assert option(dialled, socket.TCP_USER_TIMEOUT) == 7000
+        for accepted in b.swarm.connections(a.peer):
+            assert option(accepted, socket.TCP_USER_TIMEOUT) == 8500
+            assert option(accepted, socket.TCP_NOTSENT_LOWAT) == 5000
+        (listener,) = a.swarm._tcp._listeners._listeners
+        assert listener.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT) == 3
+
+
+def option(connection: Connection, name: int) -> int:
+    """A TCP option of a connection's socket."""
+    raw = connection._raw  # type: ignore[attr-defined]
+    return int(raw.socket.getsockopt(socket.IPPROTO_TCP, name))
 
 
 async def test_accepting_and_failing_leaves_no_descriptor() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 import pytest
 import trio
 
 from punchbridge.addresses import Multiaddr, endpoint_of, parse, with_peer
-from punchbridge.config import Limits, MuxedLimits
+from punchbridge.config import Limits, MuxedLimits, TcpLimits
 from punchbridge.errors import (
     AddressError,
     AuthenticationFailed,
@@ -195,6 +196,37 @@ async def test_a_mute_peer_is_given_up_at_the_upgrade_deadline() -> None:
             with pytest.raises(DialTimeout):
                 await a.swarm.dial(addr)
             assert a.swarm.connections() == ()
+
+
+class Names(trio.abc.HostnameResolver):
+    """A resolver that knows six addresses of every name, all of this machine, and may never answer."""
+
+    def __init__(self, *, mute: bool = False) -> None:
+        self.mute = mute
+
+    async def getaddrinfo(self, host: object, port: object, *rest: int) -> list[Any]:
+        if self.mute:
+            await trio.sleep_forever()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{last}", port)) for last in range(2, 8)]
+
+    async def getnameinfo(self, sockaddr: object, flags: int) -> tuple[str, str]:
+        raise OSError(flags, str(sockaddr))
+
+
+async def test_a_name_counts_as_so_many_of_its_addresses() -> None:
+    trio.socket.set_custom_hostname_resolver(Names())
+    addr = parse(str(closed_port()).replace("/ip4/127.0.0.1", "/dns4/many.example"))
+    async with open_node(limits=Limits(tcp=TcpLimits(resolved=2))) as a:
+        with pytest.raises(Unreachable) as caught:
+            await a.swarm.dial(addr)
+    assert [f"127.0.0.{last}" in line for last, line in enumerate(caught.value.attempts, 2)] == [True, True]
+
+
+async def test_a_resolver_that_does_not_answer_is_given_up() -> None:
+    trio.socket.set_custom_hostname_resolver(Names(mute=True))
+    async with open_node(limits=Limits(tcp=TcpLimits(resolve_timeout=0.1))) as a:
+        with pytest.raises(Unreachable, match=r"longer than 0\.1 s"):
+            await a.swarm.dial(parse("/dns4/mute.example/tcp/1"))
 
 
 async def test_a_race_is_won_past_a_mute_address_and_a_dead_one() -> None:

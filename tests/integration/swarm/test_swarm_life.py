@@ -28,7 +28,6 @@ from punchbridge.errors import (
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionClosed, ConnectionOpened, Event
 from punchbridge.identity import Identity, PeerId, peer_text
-from punchbridge.limits.swarm import CLOSE_FLUSH
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed import upgrade as muxed
@@ -353,7 +352,7 @@ async def test_a_stop_says_goodbye_and_is_quick() -> None:
         async with open_node() as b:
             await a.swarm.dial(b.addr)
             started = trio.current_time()
-        assert trio.current_time() - started < CLOSE_FLUSH  # nothing was waited for
+        assert trio.current_time() - started < a.swarm.config.limits.muxed.close_timeout  # nothing was waited for
         closed = await a.record.wait(ConnectionClosed)
         assert closed.reason in ("CLOSED_BY_PEER", "NORMAL")
 

@@ -17,6 +17,7 @@ import trio
 import trio.testing
 
 from punchbridge.addresses import Multiaddr, parse
+from punchbridge.config import TcpLimits
 from punchbridge.errors import BridgeError
 from punchbridge.events import ConnectionClosed, ConnectionOpened
 from punchbridge.identity import peer_text
@@ -227,7 +228,7 @@ async def survive(act: Callable[[Node, Node], Awaitable[object]], me: Node, othe
         pass
 
 
-def narrow(sock: trio.socket.SocketType) -> None:
+def narrow(sock: trio.socket.SocketType, _limits: TcpLimits) -> None:
     """In the place of `tune`: bulk meets a full socket, and messages leave it in pieces."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
