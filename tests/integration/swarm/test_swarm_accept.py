@@ -14,14 +14,14 @@ import pytest
 import trio
 
 from punchbridge.addresses import Multiaddr, endpoint_of, parse
-from punchbridge.config import Limits, MuxedLimits, TcpLimits
+from punchbridge.config import Limits, MuxedLimits, TcpLimits, YamuxLimits
 from punchbridge.errors import AddressError, LimitExceeded, PortInUse, StreamReset
 from punchbridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent
 from punchbridge.identity import PeerId
 from punchbridge.transport.base import Connection
 from punchbridge.transport.interfaces import interface_addresses
 from punchbridge.transport.streams.stream import Stream
-from tests.support.swarms import LOOPBACK, Node, open_descriptors, open_node
+from tests.support.swarms import ECHO, LOOPBACK, Node, open_descriptors, open_node
 
 
 def place(addr: Multiaddr) -> tuple[str, int]:
@@ -244,6 +244,20 @@ async def test_sockets_dialled_and_accepted_have_the_options_of_their_node() -> 
             assert option(accepted, socket.TCP_NOTSENT_LOWAT) == 5000
         (listener,) = a.swarm._tcp._listeners._listeners
         assert listener.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT) == 3
+
+
+async def test_connections_dialled_and_accepted_have_the_bounds_of_their_node() -> None:
+    bounds = Limits(muxed=MuxedLimits(send_burst=1000), yamux=YamuxLimits(streams=3))
+    async with open_node(limits=bounds) as a, open_node() as b, open_node() as c:
+        await a.swarm.dial(b.addr)
+        await c.swarm.dial(a.addr)
+        for far in (b, c):
+            ours = await a.swarm.open_stream(far.peer, [ECHO])
+            assert ours.send_nowait(bytes(2500)) == 1000
+            for _ in range(2):
+                await far.swarm.open_stream(a.peer, [ECHO])
+            with pytest.raises(StreamReset):
+                await far.swarm.open_stream(a.peer, [ECHO])
 
 
 def option(connection: Connection, name: int) -> int:
