@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-from punchbridge.access.invitations import Outcome
+from punchbridge.access.invitations import Invitation, Outcome
 from punchbridge.access.records import Records, decode_records, encode_records
 from punchbridge.access.secret import Secret
 from punchbridge.config.access import AccessLimits
@@ -47,20 +47,20 @@ class AccessFile:
     def __init__(self, path: Path, limits: AccessLimits) -> None:
         # A symbolic link is followed once, here: replacing would otherwise put a file in the place of the link.
         self.path = Path(os.path.realpath(path))
-        self._limits = limits
+        self.limits = limits
 
     def read(self, *, absent: bool = True) -> Records:
         """What the file holds now. absent: that there is none means nobody; else it is an error."""
         try:
             fault = folder_fault(self.path.parent)
-            data, found = read_private(self.path, self._limits.file, secret=True)
+            data, found = read_private(self.path, self.limits.file, secret=True)
         except OSError as problem:
             if absent and isinstance(problem, FileNotFoundError):
                 return Records()
             raise self._failed("read", problem) from None
         if fault is not None or found is not None:
             raise self._refused(fault or found or "")
-        return decode_records(data, str(self.path), self._limits)
+        return decode_records(data, str(self.path), self.limits)
 
     def edit(self, change: Callable[[Records], tuple[T, Records]]) -> T:
         """Replaces the records by what `change` makes of them, and returns the first part of its answer.
@@ -78,12 +78,32 @@ class AccessFile:
                 answer, after = change(before)
                 if after != before:
                     data = encode_records(after)
-                    if len(data) > self._limits.file:
-                        raise self._refused(f"it would have more than {self._limits.file} bytes; take some entries off")
+                    if len(data) > self.limits.file:
+                        raise self._refused(f"it would have more than {self.limits.file} bytes; take some entries off")
                     replace_file(self.path, data)
                 return answer
         except OSError as problem:
             raise self._failed("write", problem) from None
+
+    def invite(
+        self,
+        secret: Secret,
+        *,
+        now: float,
+        expires: float | None,
+        uses: int = 1,
+        label: str = "",
+        newest: int | None = None,
+    ) -> Invitation:
+        """Keeps one more invitation, as `Records.inviting`, on disk when this returns. Raises ConfigError too."""
+
+        def change(records: Records) -> tuple[Invitation, Records]:
+            after = records.inviting(
+                secret, now=now, expires=expires, uses=uses, label=label, limits=self.limits, newest=newest
+            )
+            return after.invitations[-1], after
+
+        return self.edit(change)
 
     def redeem(self, secret: Secret, peer: PeerId, now: float) -> Outcome:
         """What a peer that shows a secret is answered; GRANTED is on disk when this returns. `now`: UTC seconds.
@@ -97,7 +117,7 @@ class AccessFile:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Holds the lock of the file that has the name now; an empty one is made for it when there is none."""
-        until = time.monotonic() + self._limits.lock
+        until = time.monotonic() + self.limits.lock
         while True:
             descriptor = os.open(self.path, _OPEN, 0o600)
             try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from punchbridge.access.policy import NOBODY, Access, Decision
+from punchbridge.access.records import Records
 from punchbridge.access.sources import Sources, read_list
 from punchbridge.access.store import AccessFile
 from punchbridge.config.access import AccessLimits
@@ -63,17 +64,17 @@ def test_all_of_them_are_followed(paths: tuple[Path, Path, AccessFile]) -> None:
 
 def test_edits_in_quick_succession_are_all_seen(paths: tuple[Path, Path, AccessFile]) -> None:
     """Time stamps are coarse and inodes come back: each state is seen all the same."""
-    file = paths[2]
-    sources = Sources(LIMITS, file=file)
-    for number in range(60):
-        peer, other = PEERS[number % 2], PEERS[1 - number % 2]
-
-        def swap(records: object, peer: PeerId = peer, other: PeerId = other) -> object:
-            return None, file.read().allowing(peer, "", LIMITS).denying(other, "", LIMITS)
-
-        file.edit(swap)  # type: ignore[arg-type]
+    path, _, file = paths
+    sources = Sources(LIMITS, allow_files=[path], file=file)
+    for number in range(200):  # several within one tick of the kernel's clock, each of the same size in the same inode
+        write(path, PEERS[number % 2])
         sources.poll()
-        assert allowed(sources) == {peer}
+        assert allowed(sources) == {PEERS[number % 2]}
+    for number in range(20):
+        peer = PEERS[2 + number % 2]
+        file.edit(lambda records, peer=peer: (None, Records().allowing(peer, "", LIMITS)))  # type: ignore[misc]
+        sources.poll()
+        assert allowed(sources) == {PEERS[1], peer}
 
 
 def test_what_has_not_changed_for_long_is_not_read_again(
@@ -97,6 +98,10 @@ def test_what_has_not_changed_for_long_is_not_read_again(
     assert opened == [path]
     sources.poll()
     assert opened == [path]
+    write(path, A)  # just now: within the same tick it may change again
+    for _ in range(3):
+        sources.poll()
+    assert opened == [path] * 4
     monkeypatch.undo()
     os.rename(path, path.with_suffix(".old"))
     write(path, B, old=True)

@@ -152,7 +152,7 @@ def test_threads_exclude_each_other_too(file: AccessFile) -> None:
 
 
 def test_a_use_is_given_once_however_many_ask_at_once(file: AccessFile) -> None:
-    file.edit(lambda records: (None, records.inviting(SECRET, now=1, expires=None, uses=3, label="", limits=LIMITS)))
+    assert file.invite(SECRET, now=1.5, expires=None, uses=3, label="three") == file.read().invitations[0]
     peers = [Identity.generate().peer_id for _ in range(8)]
     answers: list[Outcome] = []
     gate = threading.Barrier(len(peers))
@@ -173,7 +173,7 @@ def test_a_use_is_given_once_however_many_ask_at_once(file: AccessFile) -> None:
 def test_a_secret_that_lets_nobody_in_writes_nothing(file: AccessFile) -> None:
     assert file.redeem(SECRET, ALICE, 1) is Outcome.UNKNOWN
     assert not file.path.exists()
-    file.edit(lambda records: (None, records.inviting(SECRET, now=1, expires=9, uses=1, label="", limits=LIMITS)))
+    file.invite(SECRET, now=1, expires=9)
     assert file.redeem(SECRET, ALICE, 2) is Outcome.GRANTED
     before = file.path.stat()
     with file.path.open() as held:
