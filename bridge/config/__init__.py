@@ -16,6 +16,7 @@ from punchbridge.config.programs import Programs
 from punchbridge.config.punch import Punch, PunchLimits
 from punchbridge.config.relay_client import RelayClientLimits
 from punchbridge.config.services import AutonatLimits, IdentifyLimits, PingLimits
+from punchbridge.config.sessions import PathLimits, SessionLimits
 from punchbridge.config.swarm import SwarmLimits
 from punchbridge.config.times import Times
 from punchbridge.config.transport import MuxedLimits, TcpLimits
@@ -33,11 +34,13 @@ __all__ = [
     "LocalLimits",
     "MuxedLimits",
     "NatLimits",
+    "PathLimits",
     "PingLimits",
     "Programs",
     "Punch",
     "PunchLimits",
     "RelayClientLimits",
+    "SessionLimits",
     "SwarmLimits",
     "TcpLimits",
     "Times",

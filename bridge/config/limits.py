@@ -9,6 +9,7 @@ from punchbridge.config.nat import NatLimits
 from punchbridge.config.punch import PunchLimits
 from punchbridge.config.relay_client import RelayClientLimits
 from punchbridge.config.services import AutonatLimits, IdentifyLimits, PingLimits
+from punchbridge.config.sessions import PathLimits, SessionLimits
 from punchbridge.config.swarm import SwarmLimits
 from punchbridge.config.transport import MuxedLimits, TcpLimits
 from punchbridge.config.values import Checked
@@ -50,6 +51,12 @@ class Limits(Checked):
 
     punch: PunchLimits = PunchLimits()
     """Hole punching."""
+
+    sessions: SessionLimits = SessionLimits()
+    """Streams that outlive the connections below them."""
+
+    paths: PathLimits = PathLimits()
+    """The connections that sessions run on."""
 
     local: LocalLimits = LocalLimits()
     """Sockets between programs of this machine and the streams of peers."""

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 import trio
 
 from punchbridge.errors import BridgeError
-from punchbridge.limits.session import CARRIER_BURST, CARRIER_CAP_USE, CARRIER_READ
-from punchbridge.sessions import Session, SessionEvent, Write
+from punchbridge.sessions import MAX_FRAME, Session, SessionEvent, Write
 from punchbridge.transport.raw import Buffer
 
 if TYPE_CHECKING:
     from punchbridge.transport.base import Connection, Stream
 
-__all__ = ["BROKEN", "Carrier", "cap_left"]
+__all__ = ["BROKEN", "READ", "Carrier", "cap_left"]
+
+READ: Final = 4 * MAX_FRAME
+"""Bytes of one read: several Noise messages, so that the cost of a call is shared. A read of whole frames of the
+largest size leaves no half one behind, which would have to be copied."""
+
+BURST: Final = 256 * 1024
+"""Bytes of one batch of frames, for the same reason."""
 
 BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, BridgeError)
 
@@ -50,14 +56,15 @@ def cap_left(connection: Connection, now: float) -> float:
     return max(0.0, left)
 
 
-def _room(connection: Connection, now: float) -> int | None:
-    """Bytes of data a session may still hand to the connection; None without a cap."""
+def _room(connection: Connection, reserve: float, now: float) -> int | None:
+    """Bytes of data a session may still hand to the connection; None without a cap. `reserve`: the share of the cap
+    that is left alone."""
     limit = connection.limit
     if limit is None or not (limit.bytes or limit.seconds):
         return None
-    if cap_left(connection, now) < CARRIER_CAP_USE:
+    if cap_left(connection, now) < reserve:
         return 0
-    return int(limit.bytes * (1 - CARRIER_CAP_USE)) - _used(connection) if limit.bytes else CARRIER_BURST
+    return int(limit.bytes * (1 - reserve)) - _used(connection) if limit.bytes else BURST
 
 
 class Carrier:
@@ -90,8 +97,8 @@ class Carrier:
         capped, handed = connection.limit is not None, False
         try:
             while True:
-                room = _room(connection, now) if capped else None
-                writes = self._machine.output(self.generation, CARRIER_BURST, now, room=room)
+                room = _room(connection, self._machine.limits.cap_reserve, now) if capped else None
+                writes = self._machine.output(self.generation, BURST, now, room=room)
                 if not writes:
                     break
                 handed, size = True, sum(sum(map(len, parts)) for parts in writes)
@@ -101,7 +108,7 @@ class Carrier:
                 if not self._push():
                     self._wake.set()
                     return
-                if size < CARRIER_BURST:
+                if size < BURST:
                     break
         except BROKEN as problem:
             self._broken(problem)
@@ -152,7 +159,7 @@ class Carrier:
         """Takes all that has arrived, in the task that received it."""
         try:
             while not self._closing:
-                pieces = self.stream.receive_parts(CARRIER_READ)
+                pieces = self.stream.receive_parts(READ)
                 if pieces is None:
                     return
                 if not pieces:

@@ -23,18 +23,6 @@ from punchbridge.addresses import (
 from punchbridge.errors import AddressError, BridgeError, DirectRequired
 from punchbridge.events import ConnectionClosed, ConnectionOpened, Event, SessionKept
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.session import (
-    CARRIER_CAP_POLL,
-    RELEASE_GRACE,
-    SESSION_DIAL,
-    SESSION_MEASURE,
-    SESSION_MEASURES,
-    SESSION_RETRY_FIRST,
-    SESSION_RETRY_MAX,
-    SESSION_SILENCE,
-    SPARE_BELOW,
-    SPARE_CIRCUITS,
-)
 from punchbridge.reach.candidates import Scope, filter_remote
 from punchbridge.reach.path import CAP_LEFT, Candidate, Decision, PathKeeper, PathPolicy
 from punchbridge.session.around import Around
@@ -109,6 +97,7 @@ class Keeper:
         nursery: trio.Nursery,
     ) -> None:
         self._host = host
+        self._limits = host.swarm.config.limits.paths
         self._session = session
         self._route = route
         self._attach = attach
@@ -118,7 +107,7 @@ class Keeper:
         self._failed: dict[int, float] = {}
         self._renewing = False
         self._releasing: set[int] = set()
-        self._pause = SESSION_RETRY_FIRST
+        self._pause = self._limits.retry
         self._fruitless = 0
         """Carriers in a row that were lost soon and had brought nothing."""
         self._moved = (0.0, 0)
@@ -181,7 +170,7 @@ class Keeper:
                 self._let_go(connection)
         if active.left < 1.0 and active.path == "relay":
             self._keep_spare(decision, usable, active)
-            return CARRIER_CAP_POLL
+            return self._limits.cap_poll
         retries = [at - now for one in live if (at := self._failed.get(one, 0.0)) > now]
         return min(60.0, decision.again or 60.0, *retries)
 
@@ -213,7 +202,9 @@ class Keeper:
         before = self._session.active
         moved = False
         # Without a carrier every second counts: a connection that does not answer now is as dead as the last one.
-        patience = SESSION_DIAL if before is not None else max(SESSION_SILENCE, 3 * (connection.rtt or 0.0))
+        patience = self._limits.dial_timeout
+        if before is None:
+            patience = max(self._session.machine.limits.silence, 3 * (connection.rtt or 0.0))
         with trio.move_on_after(patience):
             moved = await self._attach(self._session, connection, reason)
         if not moved:
@@ -222,7 +213,7 @@ class Keeper:
             return
         self._failed.clear()
         if not self._fruitless:
-            self._pause = SESSION_RETRY_FIRST
+            self._pause = self._limits.retry
         self._moved = (trio.current_time(), self._carried())
         if before is not None and before.connection is not connection:
             self._let_go(before.connection)
@@ -236,8 +227,8 @@ class Keeper:
         """Whether this is at least the second carrier in a row that was taken and soon dropped: such a peer is not
         attached to at the rate of the round trip."""
         at, carried = self._moved
-        if now - at >= SESSION_RETRY_MAX or self._carried() > carried:
-            self._fruitless, self._pause = 0, SESSION_RETRY_FIRST
+        if now - at >= self._limits.retry_most or self._carried() > carried:
+            self._fruitless, self._pause = 0, self._limits.retry
             return False
         self._fruitless += 1
         return self._fruitless > 1
@@ -249,7 +240,7 @@ class Keeper:
             session.starved = trio.Event()  # of a loss that is mended
         with trio.move_on_after(self._pause):
             await (session.over if session.active is None else session.starved).wait()
-        self._pause = min(2 * self._pause, SESSION_RETRY_MAX)
+        self._pause = min(2 * self._pause, self._limits.retry_most)
 
     async def _measure(self, connections: list[Connection]) -> None:
         """The shortest of a few round trips of each, all at the same time: what burdens one burdens the others."""
@@ -259,16 +250,16 @@ class Keeper:
 
     async def _ping(self, connection: Connection) -> None:
         trips: list[float] = []
-        with trio.move_on_after(SESSION_MEASURE):
+        with trio.move_on_after(self._limits.measure_timeout):
             try:
-                while len(trips) < SESSION_MEASURES:
+                while len(trips) < self._limits.measures:
                     trips.append(await connection.ping())
             except BROKEN:
                 pass
         if trips:
             self._trips[connection.id] = min(trips)
         else:
-            self._failed[connection.id] = trio.current_time() + SESSION_RETRY_MAX
+            self._failed[connection.id] = trio.current_time() + self._limits.retry_most
 
     async def _find(self) -> None:
         """No connection carries: dials what is known. Failing is no error here; the session's own time-out is."""
@@ -279,7 +270,7 @@ class Keeper:
             self._session.problem = self._no_direct()
         # A direct path may need a circuit first, to punch over; one that stands is enough.
         path = "any" if policy == "direct" and swarm.best(peer) is None else policy
-        with trio.move_on_after(SESSION_DIAL):
+        with trio.move_on_after(self._limits.dial_timeout):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._until_usable, nursery.cancel_scope)
                 try:
@@ -314,7 +305,8 @@ class Keeper:
     def _keep_spare(self, decision: Decision, usable: list[Candidate], active: Candidate) -> None:
         """A capped circuit in use gets a successor in time, so that the move costs one round trip."""
         spares = sum(one.path == "relay" and one.id != active.id and one.left > 0.9 for one in usable)
-        if self._renewing or spares >= SPARE_CIRCUITS or not (decision.fresh_circuit or active.left < SPARE_BELOW):
+        wanted = decision.fresh_circuit or active.left < self._limits.spare_below
+        if self._renewing or spares >= self._limits.spares or not wanted:
             return
         self._renewing = True
         self._nursery.start_soon(self._renew)
@@ -324,7 +316,7 @@ class Keeper:
             for addr in routes(self._host, self._route, self._session.last):
                 if not is_relayed(addr) or self._session.over.is_set():
                     continue
-                with trio.move_on_after(SESSION_DIAL):
+                with trio.move_on_after(self._limits.dial_timeout):
                     try:
                         await self._host.swarm.dial(addr, expected=self._route.peer, fresh=True)
                         self._changed.set()
@@ -344,7 +336,7 @@ class Keeper:
     async def _release(self, connection: Connection) -> None:
         """A relayed connection that nobody uses any more gives its place at the relay back."""
         spent = cap_left(connection, trio.current_time()) < CAP_LEFT
-        grace = CARRIER_CAP_POLL if spent else RELEASE_GRACE
+        grace = self._limits.cap_poll if spent else self._limits.release_after
         try:
             while not connection.closed.is_set() and not self._session.over.is_set():
                 with trio.move_on_after(grace):

@@ -15,9 +15,8 @@ import trio
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Moved, P2pFallback, P2pUpgrade, SessionSwitched
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.session import SESSION_ACK_DELAY, SESSION_LINGER, SESSION_PROBE
 from punchbridge.session.carrier import Carrier
-from punchbridge.session.silence import SilenceCheck, verify
+from punchbridge.session.silence import SilenceCheck
 from punchbridge.sessions import Attached, Ended, Refused, Released, Session, SessionEvent, Starved, Switched
 from punchbridge.verdict import Code, Verdict
 
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from punchbridge.transport.base import Connection, Stream
 
 __all__ = ["LiveSession"]
-
-_TIMER_SLACK = SESSION_ACK_DELAY
-"""The timer is not re-armed for less than this: under traffic it runs anyway."""
 
 
 class LiveSession:
@@ -66,6 +62,9 @@ class LiveSession:
         self._events = events
         self._nursery = nursery
         self._silence = silence
+        self._probe = machine.limits.probe
+        self._timer_slack = machine.limits.ack_delay
+        """The timer is not re-armed for less than this: under traffic it runs anyway."""
         self._timer_wake = trio.Event()
         self._armed = 0.0
         self._reason = "MOVED_BY_PEER"
@@ -163,7 +162,7 @@ class LiveSession:
             self._nursery.start_soon(self._silence.ask, self.peer)
         elif event.reason == "REPLACED":
             # The peer gave the connection up. If it is dead, it is closed now and not at the keepalive's leisure.
-            self._nursery.start_soon(verify, connection)
+            self._nursery.start_soon(self._silence.verify, connection)
 
     def _refused(self, event: Refused) -> None:
         # Not left to the peer, which may never end the stream: an attach is being waited for.
@@ -172,7 +171,7 @@ class LiveSession:
             carrier.drop()
 
     async def _leave(self, carrier: Carrier) -> None:
-        with trio.move_on_after(SESSION_LINGER):
+        with trio.move_on_after(self.machine.limits.linger):
             await carrier.leave()
         carrier.drop()
 
@@ -204,12 +203,12 @@ class LiveSession:
             if wants(generation, now):
                 carrier.flush(now)
         ahead = self._armed - now
-        if ahead > _TIMER_SLACK:
+        if ahead > self._timer_slack:
             # All of the machine's times while there is little traffic; an acknowledgement is what is due soonest.
-            at = self._next(now) if ahead > SESSION_PROBE else self.machine.incoming.ack_due
+            at = self._next(now) if ahead > self._probe else self.machine.incoming.ack_due
             if at is not None and at <= now and self._blocked:
                 at = None  # the carrier could not send it just now, and sends it once it takes bytes again
-            if at is not None and at < self._armed - _TIMER_SLACK:
+            if at is not None and at < self._armed - self._timer_slack:
                 self._timer_wake.set()
 
     def _wake(self) -> None:
@@ -242,7 +241,7 @@ class LiveSession:
             with trio.move_on_at(self._armed):
                 await self._timer_wake.wait()
             self._timer_wake = trio.Event()
-            if trio.current_time() > self._armed + _TIMER_SLACK:
+            if trio.current_time() > self._armed + self._timer_slack:
                 # Held up: what has come meanwhile is read first, and not taken for silence.
                 for _ in range(2):
                     await trio.lowlevel.checkpoint()

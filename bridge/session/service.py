@@ -18,17 +18,9 @@ import trio
 from punchbridge.addresses import address_group, endpoint_of
 from punchbridge.errors import BridgeError, DirectRequired, LimitExceeded, NegotiationFailed, ProtocolViolation
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.session import (
-    CARRIER_READ,
-    SESSION_FIRST_FRAME,
-    SESSION_GOODBYE,
-    SESSIONS,
-    SESSIONS_PER_ADDRESS,
-    SESSIONS_PER_PEER,
-)
 from punchbridge.reach.path import PathPolicy
 from punchbridge.session.around import Around
-from punchbridge.session.carrier import Carrier
+from punchbridge.session.carrier import READ, Carrier
 from punchbridge.session.keeper import Keeper, Route
 from punchbridge.session.live import LiveSession
 from punchbridge.session.silence import SilenceCheck
@@ -73,18 +65,19 @@ class SessionService:
     def __init__(self, host: Around, *, enabled: bool = True) -> None:
         self._host = host
         self.enabled = enabled
-        self._silence = SilenceCheck(host.swarm)
+        self._limits = host.swarm.config.limits.sessions
+        self._silence = SilenceCheck(host.swarm, host.swarm.config.limits)
         self._services: dict[str, _Service] = {}
         self._accepted: dict[tuple[PeerId, bytes], LiveSession] = {}
         self._per_peer: Counter[PeerId] = Counter()
         self._per_origin: Counter[str] = Counter()
         self._opened: set[LiveSession] = set()
-        self.budget = Budget()
+        self.budget = Budget(self._limits.budget)
         """What the buffers of all sessions may still grow by."""
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serves until cancelled; then every session is reset, and its peer told within SESSION_GOODBYE."""
+        """Serves until cancelled; then every session is reset, and its peer told within `goodbye_timeout`."""
         if not self.enabled:
             task_status.started()
             await trio.sleep_forever()
@@ -105,11 +98,14 @@ class SessionService:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 await self._host.swarm.handle(
-                    SESSION_PROTOCOL, self._carrier_came, max_streams=2 * SESSIONS, max_per_peer=4 * SESSIONS_PER_PEER
+                    SESSION_PROTOCOL,
+                    self._carrier_came,
+                    max_streams=2 * self._limits.total,
+                    max_per_peer=4 * self._limits.per_peer,
                 )
                 task_status.started()
                 await stopping.wait()
-                with trio.move_on_after(SESSION_GOODBYE):
+                with trio.move_on_after(self._limits.goodbye_timeout):
                     async with trio.open_nursery() as goodbyes:
                         for session in (*self._accepted.values(), *self._opened):
                             SessionStream(session).abort()
@@ -139,15 +135,18 @@ class SessionService:
         handler: Handler,
         path: PathPolicy = "any",
         *,
-        max_sessions: int = SESSIONS,
-        max_per_peer: int = SESSIONS_PER_PEER,
+        max_sessions: int | None = None,
+        max_per_peer: int | None = None,
     ) -> None:
         """`handler` gets each session that a peer opens for `service`; the session ends when it returns.
 
         path: carriers on another path are refused, the first one and all later ones. Beyond the two limits sessions are
-        refused with TOO_MANY, and beyond SESSIONS_PER_PEER and SESSIONS whatever the limits say.
+        refused with TOO_MANY, and beyond what the host accepts in all and of one peer whatever these two say, or when
+        they are None.
         """
-        self._services[service] = _Service(handler, path, max_sessions, max_per_peer)
+        total = self._limits.total if max_sessions is None else max_sessions
+        per_peer = self._limits.per_peer if max_per_peer is None else max_per_peer
+        self._services[service] = _Service(handler, path, total, per_peer)
 
     def unserve(self, service: str) -> None:
         """Sessions that run go on. Idempotent."""
@@ -157,13 +156,13 @@ class SessionService:
 
     async def _carrier_came(self, stream: Stream) -> None:
         try:
-            with trio.fail_after(SESSION_FIRST_FRAME):
+            with trio.fail_after(self._limits.first_frame_timeout):
                 attach, rest = await _first_frame(stream)
         except trio.TooSlowError:
             stream.abort()
             return
         except UnknownVersion:
-            await _refuse(stream, Refusal.BAD_VERSION)
+            await self._refuse(stream, Refusal.BAD_VERSION)
             return
         if self._nursery is None:  # stopped, and the swarm still takes streams
             stream.abort()
@@ -173,21 +172,30 @@ class SessionService:
         if known is None:
             refusal = self._may_open(peer, attach, stream.connection)
             if refusal is not None:
-                await _refuse(stream, refusal)
+                await self._refuse(stream, refusal)
                 return
         elif known.allowed not in ("any", stream.connection.path):
-            await _refuse(stream, Refusal.PATH_NOT_ALLOWED)
+            await self._refuse(stream, Refusal.PATH_NOT_ALLOWED)
             return
         session = known or self._make(peer, attach)
         refused, events = session.machine.attached_by(attach, trio.current_time())
         if refused is not None:
-            await _refuse(stream, refused)
+            await self._refuse(stream, refused)
             return
         if known is None:
             self._begin(session, _origin(stream.connection))
         carrier = session.adopt(stream, attach.generation)
         session.handle(events)
         await self._carry(session, carrier, rest)
+
+    async def _refuse(self, stream: Stream, refusal: Refusal) -> None:
+        # A peer that does not read must not keep the place of the stream.
+        with trio.move_on_after(self._limits.first_frame_timeout):
+            await stream.send_all(refuse(refusal, refusal.name.lower().replace("_", " ")))
+            await stream.send_eof()
+            await stream.aclose()
+            return
+        stream.abort()
 
     def _may_open(self, peer: PeerId, attach: Attach, connection: Connection) -> Refusal | None:
         if not attach.fresh:
@@ -197,19 +205,23 @@ class SessionService:
             return Refusal.UNKNOWN_SERVICE
         if service.path not in ("any", connection.path):
             return Refusal.PATH_NOT_ALLOWED
-        if self._per_peer[peer] >= SESSIONS_PER_PEER or self.count >= SESSIONS:
+        if self._per_peer[peer] >= self._limits.per_peer or self.count >= self._limits.total:
             return Refusal.TOO_MANY
         if service.active[peer] >= service.max_per_peer or service.full:
             return Refusal.TOO_MANY
-        if self._per_origin[_origin(connection)] >= SESSIONS_PER_ADDRESS:
+        if self._per_origin[_origin(connection)] >= self._limits.per_address:
             return Refusal.TOO_MANY
         return None
 
     def _make(self, peer: PeerId, attach: Attach) -> LiveSession:
-        machine = Session(attach.session, attach.service, dialling=False, now=trio.current_time(), budget=self.budget)
-        session = LiveSession(machine, peer, self._host.swarm.events, self._running(), self._silence)
+        session = self._live(attach.session, attach.service, peer, dialling=False)
         session.allowed = self._services[attach.service].path
         return session
+
+    def _live(self, identifier: bytes, service: str, peer: PeerId, *, dialling: bool) -> LiveSession:
+        now, limits = trio.current_time(), self._limits
+        machine = Session(identifier, service, dialling=dialling, now=now, limits=limits, budget=self.budget)
+        return LiveSession(machine, peer, self._host.swarm.events, self._running(), self._silence)
 
     def _begin(self, session: LiveSession, origin: str) -> None:
         service = self._services[session.machine.service]
@@ -261,10 +273,9 @@ class SessionService:
         Takes one round trip. Raises NegotiationFailed (the peer does not serve it), LimitExceeded, ConnectionLost,
         StreamReset. Cancelling leaves no session.
         """
-        if len(self._opened) >= SESSIONS:
-            raise LimitExceeded(f"{SESSIONS} sessions are open; close some")
-        machine = Session(os.urandom(16), service, dialling=True, now=trio.current_time(), budget=self.budget)
-        session = LiveSession(machine, route.peer, self._host.swarm.events, self._running(), self._silence)
+        if len(self._opened) >= self._limits.total:
+            raise LimitExceeded(f"{self._limits.total} sessions are open; close some")
+        session = self._live(os.urandom(16), service, route.peer, dialling=True)
         stream = SessionStream(session)
         try:
             if not await self.move(session, connection, "OPENED"):
@@ -365,20 +376,11 @@ def _take_one(counts: Counter[T], key: T) -> None:
         del counts[key]
 
 
-async def _refuse(stream: Stream, refusal: Refusal) -> None:
-    with trio.move_on_after(SESSION_FIRST_FRAME):  # a peer that does not read must not keep the place of the stream
-        await stream.send_all(refuse(refusal, refusal.name.lower().replace("_", " ")))
-        await stream.send_eof()
-        await stream.aclose()
-        return
-    stream.abort()
-
-
 async def _first_frame(stream: Stream) -> tuple[Attach, bytes]:
     """The ATTACH frame, and what came behind it. Raises ProtocolViolation for anything else."""
     reader, seen = FrameReader(), b""
     while True:
-        data = await stream.receive_some(CARRIER_READ)
+        data = await stream.receive_some(READ)
         if not data:
             raise ProtocolViolation("the carrier ended before it said for which session it is")
         seen += data

@@ -13,50 +13,33 @@ from typing import TYPE_CHECKING
 import trio
 
 from punchbridge.identity import PeerId
-from punchbridge.limits.session import (
-    SESSION_SILENCE,
-    SESSION_STALL,
-    SILENCE_ASKERS,
-    SILENCE_PAUSE_FIRST,
-    SILENCE_PAUSE_MAX,
-)
 from punchbridge.session.carrier import BROKEN
 
 if TYPE_CHECKING:
+    from punchbridge.config import Limits
     from punchbridge.swarm.swarm import Swarm
     from punchbridge.transport.base import Connection
 
-__all__ = ["SilenceCheck", "verify"]
-
-
-async def verify(connection: Connection) -> None:
-    """Returns when the connection answered or ended; closes it when it does neither in time."""
-    if not await answers(connection, 1.0):
-        connection.abort("SILENT")
-
-
-async def answers(connection: Connection, share: float) -> bool:
-    """Whether the connection answers a ping, or ends, within `share` of what a silent carrier is given."""
-    while True:
-        with trio.move_on_after(share * max(SESSION_SILENCE, 3 * (connection.rtt or 0.0))) as patience:
-            try:
-                await connection.ping()
-            except BROKEN:
-                pass
-            return True
-        # It may have been this process that was held up; the answer may lie unread then.
-        if trio.current_time() - patience.deadline <= SESSION_STALL:
-            return False
+__all__ = ["SilenceCheck"]
 
 
 class SilenceCheck:
     """Asks all connections of a swarm, circuits too, one round at a time."""
 
-    def __init__(self, swarm: Swarm) -> None:
+    def __init__(self, swarm: Swarm, limits: Limits) -> None:
         self._swarm = swarm
+        self._limits = limits.paths
+        self._least = limits.sessions.silence
+        self._stall = limits.sessions.stall
         self._asking = False
         self._disbelieved: OrderedDict[PeerId, tuple[float, float]] = OrderedDict()
         """Peers whose silence was their own alone: until when it counts for nothing, and the pause that led there."""
+
+    async def verify(self, connection: Connection) -> None:
+        """Returns when the connection answered or ended; closes it when it does neither in time. Cancelling leaves
+        it as it is."""
+        if not await self._answers(connection, 1.0):
+            connection.abort("SILENT")
 
     async def ask(self, peer: PeerId) -> None:
         """One round because of a silent session with `peer`; returns at once while another is under way, and while the
@@ -87,12 +70,25 @@ class SilenceCheck:
         else:
             self._disbelieved.clear()
 
+    async def _answers(self, connection: Connection, share: float) -> bool:
+        """Whether the connection answers a ping, or ends, within `share` of what a silent carrier is given."""
+        while True:
+            with trio.move_on_after(share * max(self._least, 3 * (connection.rtt or 0.0))) as patience:
+                try:
+                    await connection.ping()
+                except BROKEN:
+                    pass
+                return True
+            # It may have been this process that was held up; the answer may lie unread then.
+            if trio.current_time() - patience.deadline <= self._stall:
+                return False
+
     async def _silent(self, connections: tuple[Connection, ...] | list[Connection], share: float) -> list[Connection]:
         """Those that do not answer in time; all are asked at once."""
         found: list[Connection] = []
 
         async def ask(connection: Connection) -> None:
-            if not await answers(connection, share):
+            if not await self._answers(connection, share):
                 found.append(connection)
 
         async with trio.open_nursery() as nursery:
@@ -104,7 +100,9 @@ class SilenceCheck:
         now = trio.current_time()
         until, pause = self._disbelieved.pop(peer, (0.0, 0.0))
         # A peer that has kept still for as long as its last pause begins anew.
-        pause = SILENCE_PAUSE_FIRST if not pause or now - until > pause else min(2 * pause, SILENCE_PAUSE_MAX)
+        limits = self._limits
+        again = pause and now - until <= pause
+        pause = min(2 * pause, limits.silence_pause_most) if again else limits.silence_pause
         self._disbelieved[peer] = (now + pause, pause)
-        if len(self._disbelieved) > SILENCE_ASKERS:
+        if len(self._disbelieved) > limits.silent_peers:
             self._disbelieved.popitem(last=False)

@@ -12,7 +12,6 @@ from punchbridge.addresses import with_peer
 from punchbridge.errors import BridgeError, DirectRequired
 from punchbridge.eventhub import Subscriber
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.limits.session import SESSION_LINGER
 from punchbridge.session.live import LiveSession
 from punchbridge.transport.raw import BrokenConnection, BrokenStream, Buffer
 from punchbridge.transport.turn import Turn
@@ -190,7 +189,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
             self.live.flush(trio.current_time())
 
     async def aclose(self) -> None:
-        """Ends the stream; the peer reads all that was sent, then b"". Waits until it has it, SESSION_LINGER at most.
+        """Ends the stream; the peer reads all that was sent, then b"". Waits until it has it, `linger` at most.
 
         Cancelling resets what the peer does not have yet.
         """
@@ -204,7 +203,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
                 machine.finish()
                 self.live.writing.unpark_all()  # another task's send ends now, and not with the session
                 self.live.flush(trio.current_time())
-                with trio.move_on_after(SESSION_LINGER):
+                with trio.move_on_after(machine.limits.linger):
                     while machine.over is None and not machine.outgoing.fin_acked:
                         await self.live.closing.park()
         finally:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from punchbridge.limits.session import SESSION_BUDGET
-
 __all__ = ["Budget"]
 
 
 class Budget:
     """Bytes. What is taken is given back by whoever took it."""
 
-    def __init__(self, size: int = SESSION_BUDGET) -> None:
+    def __init__(self, size: int) -> None:
         self.left = size
 
     def take(self, wanted: int) -> int:

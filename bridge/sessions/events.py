@@ -53,7 +53,7 @@ class Released(SessionEvent):
 
 @dataclass(frozen=True)
 class Starved(SessionEvent):
-    """No carrier is left. The dialling end's shell finds another one before SESSION_RESUME_TIMEOUT."""
+    """No carrier is left. The dialling end's shell finds another one before `resume_timeout` is over."""
 
     reason: str
 

@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections import deque
 from heapq import heappop, heappush
 
+from punchbridge.config import SessionLimits
 from punchbridge.errors import ProtocolViolation
-from punchbridge.limits.session import (
-    SESSION_ACK_BYTES,
-    SESSION_ACK_DELAY,
-    SESSION_AHEAD_FRAMES,
-    SESSION_TRIP_LEAST,
-    SESSION_WINDOW_MAX,
-    SESSION_WINDOW_MIN,
-)
 from punchbridge.sessions.budget import Budget
 
 _SMALL = 16 * 1024
@@ -23,12 +16,18 @@ class Incoming:
     """Orders bytes by offset, whatever carrier brought them. Bounded by `window`, counted from what was read, which
     grows while the budget that all sessions share lasts."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, limits: SessionLimits) -> None:
         self._budget = budget
+        self._window_least = limits.window_least
+        self._window_most = limits.window_most
+        self._ack_bytes = limits.ack_bytes
+        self._ack_early = limits.ack_delay / 2
+        self._ahead_most = limits.ahead
+        self._trip_least = limits.trip_least
         self.received = 0
         self.read_to = 0
-        self.window = SESSION_WINDOW_MIN
-        self.step = SESSION_ACK_BYTES
+        self.window = limits.window_least
+        self.step = limits.ack_bytes
         """So many bytes are worth an acknowledgement; the peer goes on meanwhile (`Outgoing.acknowledge`)."""
         self.length: int | None = None
         self.acked = 0
@@ -49,7 +48,7 @@ class Incoming:
         if self.ack_due is None:
             return False
         # One with each small message would cost as much as the message: it rides along once half its time is over.
-        due = self.ack_due - SESSION_ACK_DELAY / 2 if sending else self.ack_due
+        due = self.ack_due - self._ack_early if sending else self.ack_due
         return now >= due or self.received - self.acked >= self.step
 
     def acknowledged(self) -> None:
@@ -102,8 +101,8 @@ class Incoming:
         if more <= 0:
             return
         before = None if known else self._ahead_ends.get(offset)
-        if not known and before is None and len(self._ahead) >= SESSION_AHEAD_FRAMES:
-            raise ProtocolViolation(f"more than {SESSION_AHEAD_FRAMES} frames ahead of their turn")
+        if not known and before is None and len(self._ahead) >= self._ahead_most:
+            raise ProtocolViolation(f"more than {self._ahead_most} frames ahead of their turn")
         # Two carriers may bring the same bytes cut differently, but nobody sends them a third time.
         if self._ahead_bytes + more > 2 * self.window:
             raise ProtocolViolation(f"more than twice the window of {self.window} bytes ahead of their turn")
@@ -169,12 +168,12 @@ class Incoming:
         start, since = self._mark
         if self.read_to - start < self.window // 2:
             return
-        if now - since < 2 * max(round_trip, SESSION_TRIP_LEAST):
-            self.window += self._budget.take(min(self.window, SESSION_WINDOW_MAX - self.window))
-            self.step = max(SESSION_ACK_BYTES, self.window // 4)
+        if now - since < 2 * max(round_trip, self._trip_least):
+            self.window += self._budget.take(min(self.window, self._window_most - self.window))
+            self.step = max(self._ack_bytes, self.window // 4)
         self._mark = (self.read_to, now)
 
     def give_back(self) -> None:
         """What was taken of the budget; the window grows no more. Repeated calls do nothing."""
-        self._budget.give_back(self.window - SESSION_WINDOW_MIN)
+        self._budget.give_back(self.window - self._window_least)
         self._budget = Budget(0)

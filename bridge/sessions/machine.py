@@ -9,14 +9,8 @@ from __future__ import annotations
 
 import struct
 
+from punchbridge.config import SessionLimits
 from punchbridge.errors import ProtocolViolation
-from punchbridge.limits.session import (
-    SESSION_ACK_DELAY,
-    SESSION_CARRIERS,
-    SESSION_PONGS,
-    SESSION_RESUME_TIMEOUT,
-    SESSION_STALL,
-)
 from punchbridge.sessions.budget import Budget
 from punchbridge.sessions.carrier import Carrier
 from punchbridge.sessions.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
@@ -31,18 +25,27 @@ class Session:
     """One end. Made by `dial` or `accept`; every method takes the clock in seconds."""
 
     def __init__(
-        self, identifier: bytes, service: str, *, dialling: bool, now: float, budget: Budget | None = None
+        self,
+        identifier: bytes,
+        service: str,
+        *,
+        dialling: bool,
+        now: float,
+        limits: SessionLimits | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.id = identifier
         self.service = service
         self.dialling = dialling
-        budget = Budget() if budget is None else budget
-        self.outgoing = Outgoing(budget)
-        self.incoming = Incoming(budget)
-        self.pulse = Pulse(now)
+        self.limits = limits = SessionLimits() if limits is None else limits
+        budget = Budget(limits.budget) if budget is None else budget
+        self.outgoing = Outgoing(budget, limits)
+        self.incoming = Incoming(budget, limits)
+        self.pulse = Pulse(now, limits)
         self.generation = 0
         self.active: int | None = None
         self.over: Ended | None = None
+        self._ack_delay = limits.ack_delay
         self._established = False
         self._carriers: dict[int, Carrier] = {}
         self._starved_at: float | None = now
@@ -61,16 +64,11 @@ class Session:
         """Dialling end: begins to attach a carrier and returns its generation. Its bytes wait in `output`."""
         self.generation += 1
         carrier = Carrier(self.generation, now, now, asked_at=now, told=(self.incoming.have, self.incoming.edge))
-        frame = Attach(
-            self.id,
-            self.generation,
-            self.incoming.have,
-            self.incoming.edge,
-            fresh=not self._established,
-            alive=self.active or 0,
-            service=self.service if not self._established else "",
+        fresh, (have, edge) = not self._established, carrier.told
+        service = self.service if fresh else ""
+        carrier.control.append(
+            Attach(self.id, carrier.generation, have, edge, fresh, self.active or 0, service).encode()
         )
-        carrier.control.append(frame.encode())
         self._carriers[self.generation] = carrier
         return self.generation
 
@@ -101,7 +99,7 @@ class Session:
 
     def _crowded_out(self, now: float) -> list[SessionEvent]:
         """The oldest makes place: a peer that ends none of them, or has lost some that still look alive here."""
-        if len(self._carriers) <= SESSION_CARRIERS:
+        if len(self._carriers) <= self.limits.carriers:
             return []
         oldest = min(self._carriers)
         return [Released(oldest, "CROWDED_OUT"), *self.lost(oldest, "CROWDED_OUT", now)]
@@ -137,8 +135,7 @@ class Session:
         if alive:
             for old in self._carriers.values():
                 if old is not carrier and old.attached and not old.end_sent:
-                    old.control.append(encode(Kind.END, self.outgoing.cursor))
-                    old.end_sent = True
+                    old.end(self.outgoing.cursor)
             if self._resume_on and not self.incoming.ended:
                 # It went out on a carrier that drains now, and that may still die with it.
                 self._ask_again(carrier)
@@ -181,14 +178,14 @@ class Session:
                 self._resume_on = 0  # a sender that has not gone back is ahead of all that older carriers took
             self.pulse.traffic = now
             if self.incoming.ack_due is None:
-                self.incoming.ack_due = now + SESSION_ACK_DELAY
+                self.incoming.ack_due = now + self._ack_delay
         elif kind is Kind.ACK:
             (edge,) = struct.unpack(">Q", payload)
             if value > self.outgoing.acked:
                 self.pulse.progress = now
             self.outgoing.acknowledge(value, edge, now, self.round_trip)
         elif kind is Kind.PING:
-            if len(carrier.control) < SESSION_PONGS:  # a peer that asks on and never reads
+            if len(carrier.control) < self.limits.pongs:  # a peer that asks on and never reads
                 carrier.control.append(encode(Kind.PONG, value))
         elif kind is Kind.PONG:
             if carrier.asked_at is not None and value == carrier.generation:
@@ -362,29 +359,25 @@ class Session:
         due = None if self.active is None else self.incoming.ack_due
         times = [] if due is None or (blocked_at is not None and due <= blocked_at) else [due]
         if self._starved_at is not None:
-            times.append(self._starved_at + SESSION_RESUME_TIMEOUT)
-        times += [self._deadline(carrier)[0] for carrier in self._carriers.values()]
+            times.append(self._starved_at + self.limits.resume_timeout)
+        pulse, active, waiting = self.pulse, self.active, self.outgoing.waiting
+        for one in self._carriers.values():
+            times.append(pulse.deadline(one, active=one.generation == active, waiting=waiting)[0])
         return min(times, default=None)
-
-    def _deadline(self, carrier: Carrier) -> tuple[float, str]:
-        active = carrier.generation == self.active
-        return self.pulse.deadline(carrier, active=active, waiting=self.outgoing.waiting)
 
     def tick(self, now: float) -> list[SessionEvent]:
         """Does what is due. Call it at `timer`, or at any other time."""
         if self.over is not None:
             return []
-        if self._starved_at is not None and now >= self._starved_at + SESSION_RESUME_TIMEOUT:
-            return self._end("EXPIRED", f"no carrier for {SESSION_RESUME_TIMEOUT:g} s")
+        if self._starved_at is not None and now >= self._starved_at + self.limits.resume_timeout:
+            return self._end("EXPIRED", f"no carrier for {self.limits.resume_timeout:g} s")
         events: list[SessionEvent] = []
         for carrier in list(self._carriers.values()):
-            at, what = self._deadline(carrier)
-            if now < at:
-                continue
-            if what == "ping" or (carrier.attached and now - at > SESSION_STALL):  # late: we stood still, not the peer
-                carrier.asked_at = now
-                carrier.control.append(encode(Kind.PING, carrier.generation))
-            else:
+            active = carrier.generation == self.active
+            due = self.pulse.due(carrier, now, active=active, waiting=self.outgoing.waiting)
+            if due == "ping":
+                carrier.ask(now)
+            elif due == "dead":
                 events += [Released(carrier.generation, "SILENT"), *self.lost(carrier.generation, "SILENT", now)]
         return events
 
@@ -396,4 +389,4 @@ class Session:
     @property
     def crowded(self) -> bool:
         """No further carrier may be attached now."""
-        return len(self._carriers) >= SESSION_CARRIERS
+        return len(self._carriers) >= self.limits.carriers

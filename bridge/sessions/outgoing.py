@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from punchbridge.config import SessionLimits
 from punchbridge.errors import ProtocolViolation
-from punchbridge.limits.session import SESSION_PIECES, SESSION_REPLAY_MAX, SESSION_REPLAY_MIN, SESSION_TRIP_LEAST
 from punchbridge.sessions.budget import Budget
 from punchbridge.sessions.frames import HEADER, MAX_PAYLOAD, Kind, encode
 
@@ -21,13 +21,17 @@ class Outgoing:
     """Holds every byte until the peer has it. Bounded by `capacity`, which grows with the measured rate while the
     budget that all sessions share lasts."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, limits: SessionLimits) -> None:
         self._budget = budget
+        self._replay_least = limits.replay_least
+        self._replay_most = limits.replay_most
+        self._pieces = limits.pieces
+        self._trip_least = limits.trip_least
         self.acked = 0
         self.cursor = 0
         self.written = 0
         self.edge = 0
-        self.capacity = SESSION_REPLAY_MIN
+        self.capacity = limits.replay_least
         self.finished = False
         self.fin_sent = False
         self.fin_acked = False
@@ -79,7 +83,7 @@ class Outgoing:
                 self._unsent.extend(
                     memoryview(bytes(view[at : at + MAX_PAYLOAD])) for at in range(0, taken, MAX_PAYLOAD)
                 )
-            if len(self._unsent) > SESSION_PIECES:
+            if len(self._unsent) > self._pieces:
                 self._unsent = _joined(self._unsent)
             self.written += taken
         return taken
@@ -101,7 +105,7 @@ class Outgoing:
         pieces = self._take(size)
         frame: list[bytes | memoryview] = [HEADER.pack(_DATA, size, self.cursor), *pieces]
         self._sent += pieces
-        if len(self._sent) > SESSION_PIECES:
+        if len(self._sent) > self._pieces:
             self._sent = _joined(self._sent)
         if self.cursor < self._highest:
             self.replayed += min(self.cursor + size, self._highest) - self.cursor
@@ -137,18 +141,18 @@ class Outgoing:
         start, since = self._mark
         if self.acked - start >= self.capacity:
             # A whole capacity within four round trips: it was the limit.
-            if now - since < 4 * max(round_trip, SESSION_TRIP_LEAST):
+            if now - since < 4 * max(round_trip, self._trip_least):
                 self._grow_to(2 * self.capacity)
             self._mark = (self.acked, now)
 
     def _grow_to(self, size: int) -> None:
-        more = min(size, SESSION_REPLAY_MAX) - self.capacity
+        more = min(size, self._replay_most) - self.capacity
         if more > 0:
             self.capacity += self._budget.take(more)
 
     def give_back(self) -> None:
         """What was taken of the budget; it grows no more. Repeated calls do nothing."""
-        self._budget.give_back(self.capacity - SESSION_REPLAY_MIN)
+        self._budget.give_back(self.capacity - self._replay_least)
         self._budget = Budget(0)
 
     def _without_end(self, received: int) -> int:

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from punchbridge.limits.session import SESSION_BUSY, SESSION_KEEPALIVE, SESSION_PROBE, SESSION_SILENCE
+from punchbridge.config import SessionLimits
 from punchbridge.sessions.carrier import Carrier
 
 
 class Pulse:
     """All times in seconds of the session's clock."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, limits: SessionLimits) -> None:
+        self._silence = limits.silence
+        self._probe = limits.probe
+        self._busy = limits.busy
+        self._keepalive = limits.keepalive
+        self._stall = limits.stall
         self.round_trip = 0.0
         """The largest of the last few measurements on the active carrier; 0 before the first."""
         self.traffic = now
@@ -32,7 +37,15 @@ class Pulse:
     @property
     def silence(self) -> float:
         """Seconds of silence after which a carrier that should have spoken is dead."""
-        return max(SESSION_SILENCE, 3 * self.round_trip)
+        return max(self._silence, 3 * self.round_trip)
+
+    def due(self, carrier: Carrier, now: float, *, active: bool, waiting: bool) -> Literal["dead", "ping"] | None:
+        """What this carrier needs now; see `deadline`. None before that time."""
+        at, what = self.deadline(carrier, active=active, waiting=waiting)
+        if now < at:
+            return None
+        # Late: we stood still, not the peer.
+        return "ping" if carrier.attached and now - at > self._stall else what
 
     def deadline(self, carrier: Carrier, *, active: bool, waiting: bool) -> tuple[float, Literal["dead", "ping"]]:
         """When this carrier needs attention next, and what for. `waiting`: for an acknowledgement of what was sent."""
@@ -42,8 +55,8 @@ class Pulse:
             return max(carrier.asked_at, carrier.heard) + self.silence * 2 / 3, "dead"
         if not active:
             return carrier.heard + self.silence / 3, "ping"
-        busy = waiting or carrier.heard < self.traffic + SESSION_BUSY
-        quiet = carrier.heard + (SESSION_PROBE + self.round_trip if busy else SESSION_KEEPALIVE)
+        busy = waiting or carrier.heard < self.traffic + self._busy
+        quiet = carrier.heard + (self._probe + self.round_trip if busy else self._keepalive)
         if waiting:
             # What began to wait after the path had died must not put the question off.
             return min(quiet, max(carrier.heard, self.progress) + self.silence / 3), "ping"

@@ -9,19 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from punchbridge.config import SessionLimits
 from punchbridge.errors import ProtocolViolation
-from punchbridge.limits.session import (
-    SESSION_AHEAD_FRAMES,
-    SESSION_KEEPALIVE,
-    SESSION_PONGS,
-    SESSION_REPLAY_MIN,
-    SESSION_RESUME_TIMEOUT,
-    SESSION_WINDOW_MIN,
-)
 from punchbridge.sessions import Attach, Attached, Ended, Outgoing, Refusal, Refused, Released, Starved, Switched
 from punchbridge.sessions.budget import Budget
 from punchbridge.sessions.frames import MAX_PAYLOAD, FrameReader, Kind, encode, refuse
 from tests.support.session_wires import ID, Wires, joined, write_all
+
+LIMITS = SessionLimits()
 
 
 def test_bytes_and_ends_arrive_both_ways() -> None:
@@ -148,20 +143,20 @@ def test_refusal_ends_the_dialling_end_with_its_name() -> None:
     "frames",
     [
         b"\x63" + b"\x00" * 12,
-        encode(Kind.DATA, SESSION_WINDOW_MIN, b"x"),
+        encode(Kind.DATA, LIMITS.window_least, b"x"),
         b"\x04" + (MAX_PAYLOAD + 1).to_bytes(4, "big") + b"\x00" * 8,
         encode(Kind.ACK, 5, pack(">Q", 10)),
         encode(Kind.ACK, 0, b"short"),
         encode(Kind.RESUME, 1),
-        encode(Kind.FIN, SESSION_WINDOW_MIN + 1),
+        encode(Kind.FIN, LIMITS.window_least + 1),
         encode(Kind.FIN, 4) + encode(Kind.DATA, 4, b"x"),
         encode(Kind.FIN, 4) + encode(Kind.FIN, 5),
         encode(Kind.ATTACH, 0, b"x" * 30),
         encode(Kind.ATTACHED, 0, b"x" * 13),
-        b"".join(encode(Kind.DATA, 2 * i + 1, b"x") for i in range(SESSION_AHEAD_FRAMES + 1)),
+        b"".join(encode(Kind.DATA, 2 * i + 1, b"x") for i in range(LIMITS.ahead + 1)),
         # Each within the window, each a little further on: what is kept must not be their sum.
         b"".join(
-            encode(Kind.DATA, i + 1, bytes(MAX_PAYLOAD)) for i in range(2 * SESSION_WINDOW_MIN // MAX_PAYLOAD + 1)
+            encode(Kind.DATA, i + 1, bytes(MAX_PAYLOAD)) for i in range(2 * LIMITS.window_least // MAX_PAYLOAD + 1)
         ),
     ],
 )
@@ -177,7 +172,7 @@ def test_peer_that_pings_and_does_not_read_makes_no_pile_of_answers() -> None:
     wires = joined()
     wires.acceptor.received(1, b"".join(encode(Kind.PING, number) for number in range(10_000)), wires.now)
     waiting = b"".join(b"".join(write) for write in wires.acceptor.output(1, 1 << 20, wires.now))
-    assert [value for kind, value, _ in FrameReader().feed(waiting) if kind is Kind.PONG] == list(range(SESSION_PONGS))
+    assert [value for kind, value, _ in FrameReader().feed(waiting) if kind is Kind.PONG] == list(range(LIMITS.pongs))
     wires.acceptor.received(1, encode(Kind.PING, 7), wires.now)
     assert wires.acceptor.wants_output(1, wires.now)
 
@@ -188,12 +183,12 @@ def test_any_bytes_leave_a_session_or_a_released_carrier(data: bytes, attached: 
     if not attached:
         wires.attach()
     wires.dialler.received(1, data, wires.now)
-    assert wires.dialler.incoming.received <= SESSION_WINDOW_MIN
+    assert wires.dialler.incoming.received <= LIMITS.window_least
 
 
 def test_nothing_is_taken_beyond_the_replay_bound() -> None:
     wires = joined()
-    assert wires.dialler.write(b"x" * (SESSION_REPLAY_MIN + 5), wires.now) == SESSION_REPLAY_MIN
+    assert wires.dialler.write(b"x" * (LIMITS.replay_least + 5), wires.now) == LIMITS.replay_least
     assert wires.dialler.write(b"x", wires.now) == 0
 
 
@@ -207,8 +202,8 @@ def test_reader_that_stops_stops_the_writer() -> None:
         wires.now += 0.03
         wires.flush("acceptor", 1)
         wires.deliver("acceptor", 1)
-    assert wires.acceptor.incoming.received == SESSION_WINDOW_MIN
-    assert taken <= SESSION_WINDOW_MIN + wires.dialler.outgoing.capacity
+    assert wires.acceptor.incoming.received == LIMITS.window_least
+    assert taken <= LIMITS.window_least + wires.dialler.outgoing.capacity
 
 
 @pytest.mark.parametrize("late", [0.0, 0.2])  # seconds after the last sign of life
@@ -250,13 +245,13 @@ def test_idle_carrier_is_found_dead_within_the_keepalive_interval() -> None:
     while wires.dialler.active is not None:
         wires.now = max(wires.dialler.timer() or 0.0, wires.now)
         wires.note("dialler", wires.dialler.tick(wires.now))
-    assert SESSION_KEEPALIVE <= wires.now - start <= 15.0
+    assert LIMITS.keepalive <= wires.now - start <= 15.0
 
 
 def test_session_without_a_carrier_expires() -> None:
     wires = joined()
     wires.cut(1)
-    wires.now += SESSION_RESUME_TIMEOUT - 0.1
+    wires.now += LIMITS.resume_timeout - 0.1
     assert wires.acceptor.tick(wires.now) == []
     wires.now += 0.2
     (ended,) = wires.acceptor.tick(wires.now)
@@ -339,7 +334,7 @@ def test_malformed_attach_is_a_violation(body: bytes) -> None:
 
 def test_acknowledgement_of_the_end_that_comes_after_sending_was_rewound_is_good() -> None:
     """Half-close across a move: the end came by one carrier, its acknowledgement after the attach of the next."""
-    outgoing = Outgoing(Budget())
+    outgoing = Outgoing(Budget(LIMITS.budget), LIMITS)
     outgoing.edge = 100
     outgoing.write(b"x")
     outgoing.finished = True

@@ -7,8 +7,8 @@ from struct import pack
 from hypothesis import given
 from hypothesis import strategies as st
 
+from punchbridge.config import SessionLimits
 from punchbridge.errors import ProtocolViolation
-from punchbridge.limits.session import SESSION_AHEAD_FRAMES, SESSION_PONGS, SESSION_REPLAY_MIN
 from punchbridge.sessions import Attach, Session
 from punchbridge.sessions.frames import HEADER, MAX_PAYLOAD, AttachedFrame, FrameReader, Kind, encode
 
@@ -38,6 +38,8 @@ steps = st.one_of(
     st.sampled_from(["write", "read", "output", "finish", "tick"]),
 )
 
+LIMITS = SessionLimits()
+
 
 def held(session: Session) -> int:
     """Bytes and frames that the session keeps."""
@@ -45,7 +47,7 @@ def held(session: Session) -> int:
     kept = sum(map(len, incoming._ahead.values()))
     assert kept == incoming._ahead_bytes <= 2 * incoming.window
     assert sorted(incoming._ahead) == sorted(incoming._ahead_order)
-    assert len(incoming._ahead) <= SESSION_AHEAD_FRAMES
+    assert len(incoming._ahead) <= LIMITS.ahead
     assert incoming.received <= incoming.edge
     assert 0 <= outgoing.acked <= outgoing.cursor <= outgoing.written
     assert outgoing.written - outgoing.acked <= outgoing.capacity
@@ -59,7 +61,7 @@ def test_any_frames_end_typed_and_are_bounded_at_the_accepting_end(hostile: list
     for step in hostile:
         now += 0.3
         _take(session, step, now)
-        assert held(session) <= SESSION_PONGS + 100
+        assert held(session) <= LIMITS.pongs + 100
 
 
 @given(st.lists(steps, max_size=40), st.booleans())
@@ -71,7 +73,7 @@ def test_any_frames_end_typed_and_are_bounded_at_the_dialling_end(hostile: list[
     for step in hostile:
         now += 0.3
         _take(session, session.attach(now) if isinstance(step, Attach) and not session.crowded else step, now)
-        assert held(session) <= SESSION_PONGS + 100
+        assert held(session) <= LIMITS.pongs + 100
 
 
 def _take(session: Session, step: object, now: float) -> None:
@@ -81,7 +83,7 @@ def _take(session: Session, step: object, now: float) -> None:
     elif isinstance(step, Attach) and not session.dialling:
         session.attached_by(step, now)
     elif step == "write":
-        session.write(bytes(SESSION_REPLAY_MIN // 3), now)
+        session.write(bytes(LIMITS.replay_least // 3), now)
     elif step == "read":
         session.read(1 << 16, now)
     elif step == "output":

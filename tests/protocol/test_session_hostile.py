@@ -7,18 +7,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from punchbridge.limits.session import (
-    SESSION_CARRIERS,
-    SESSION_PIECES,
-    SESSION_PONGS,
-    SESSION_REPLAY_MIN,
-    SESSION_WINDOW_MIN,
-)
+from punchbridge.config import SessionLimits
 from punchbridge.sessions import Attach, Outgoing, Refusal, Released, Session
 from punchbridge.sessions.budget import Budget
 from punchbridge.sessions.frames import AttachedFrame, Kind, encode
 
 from .test_session import ID, joined, write_all
+
+LIMITS = SessionLimits()
 
 
 def test_a_peer_that_ends_no_carrier_gets_no_more_of_them() -> None:
@@ -28,9 +24,9 @@ def test_a_peer_that_ends_no_carrier_gets_no_more_of_them() -> None:
         alive = generation - 1
         refusal, events = wires.acceptor.attached_by(Attach(ID, generation, 40, 1 << 20, False, alive), wires.now)
         assert refusal is None
-        assert len(wires.acceptor.carriers) <= SESSION_CARRIERS
-        if generation > SESSION_CARRIERS:
-            assert Released(generation - SESSION_CARRIERS, "CROWDED_OUT") in events
+        assert len(wires.acceptor.carriers) <= LIMITS.carriers
+        if generation > LIMITS.carriers:
+            assert Released(generation - LIMITS.carriers, "CROWDED_OUT") in events
         assert wires.acceptor.active == generation
 
 
@@ -43,16 +39,16 @@ def test_a_refused_attach_leaves_the_window_as_it_was() -> None:
 
 @pytest.mark.parametrize("sent", [False, True], ids=["waiting", "sent"])
 def test_tiny_writes_are_not_kept_one_by_one(sent: bool) -> None:
-    outgoing = Outgoing(Budget())
+    outgoing = Outgoing(Budget(LIMITS.budget), LIMITS)
     outgoing.edge = 1 << 30
     while outgoing.write(b"tiny text"):
         if sent:
             outgoing.next_frame()
-    assert outgoing.written == SESSION_REPLAY_MIN
-    assert len(outgoing._sent) + len(outgoing._unsent) <= SESSION_PIECES + 1
+    assert outgoing.written == LIMITS.replay_least
+    assert len(outgoing._sent) + len(outgoing._unsent) <= LIMITS.pieces + 1
     outgoing.rewind(0)
     again = b"".join(b"".join(frame[1:]) for frame in iter(outgoing.next_frame, None))
-    assert again == (b"tiny text" * (len(again) // 9 + 1))[:SESSION_REPLAY_MIN]
+    assert again == (b"tiny text" * (len(again) // 9 + 1))[: LIMITS.replay_least]
 
 
 class Besieged(RuleBasedStateMachine):
@@ -88,7 +84,7 @@ class Besieged(RuleBasedStateMachine):
         frames=st.lists(
             st.tuples(
                 st.sampled_from(Kind),
-                st.integers(0, 3000) | st.sampled_from((SESSION_WINDOW_MIN - 1, SESSION_WINDOW_MIN, (1 << 64) - 1)),
+                st.integers(0, 3000) | st.sampled_from((LIMITS.window_least - 1, LIMITS.window_least, (1 << 64) - 1)),
                 st.sampled_from((0, 1, 8, 13, 1000, 60_000)),
             ),
             max_size=6,
@@ -134,14 +130,14 @@ class Besieged(RuleBasedStateMachine):
         if not hasattr(self, "end"):
             return
         end, outgoing, incoming = self.end, self.end.outgoing, self.end.incoming
-        assert len(end.carriers) <= SESSION_CARRIERS
+        assert len(end.carriers) <= LIMITS.carriers
         assert end.active is None or end.active in end.carriers or end.over is not None
         assert outgoing.acked <= outgoing.cursor <= outgoing.written
         assert sum(map(len, outgoing._sent)) == outgoing.cursor - outgoing.acked
         assert sum(map(len, outgoing._unsent)) == outgoing.written - outgoing.cursor
         assert self.read == incoming.read_to <= incoming.received <= incoming.edge
         assert sum(map(len, incoming._ahead.values())) <= 2 * incoming.window
-        assert all(len(one.control) <= SESSION_PONGS + SESSION_CARRIERS for one in end._carriers.values())
+        assert all(len(one.control) <= LIMITS.pongs + LIMITS.carriers for one in end._carriers.values())
         assert end.over is not None or end.active is not None or end.timer() is not None
 
 

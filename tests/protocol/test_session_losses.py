@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from punchbridge.limits.session import SESSION_AHEAD_FRAMES, SESSION_KEEPALIVE
+from punchbridge.config import SessionLimits
 from punchbridge.sessions.budget import Budget
 from punchbridge.sessions.frames import FrameReader, Kind, encode
 from punchbridge.sessions.incoming import Incoming
 from tests.support.session_wires import Wires, joined
+
+LIMITS = SessionLimits()
 
 MIB = 1 << 20
 
@@ -109,11 +111,11 @@ def test_an_overdue_acknowledgement_does_not_wake_while_the_carrier_takes_nothin
 
 
 def test_any_number_of_small_frames_one_after_another_may_come_ahead_of_their_turn() -> None:
-    incoming = Incoming(Budget())
-    for offset in range(1, 2 * SESSION_AHEAD_FRAMES):
+    incoming = Incoming(Budget(LIMITS.budget), LIMITS)
+    for offset in range(1, 2 * LIMITS.ahead):
         incoming.data(offset, memoryview(b"%d" % (offset % 10)))
     incoming.data(0, memoryview(b"0"))
-    assert b"".join(incoming.read(MIB)) == b"".join(b"%d" % (at % 10) for at in range(2 * SESSION_AHEAD_FRAMES))
+    assert b"".join(incoming.read(MIB)) == b"".join(b"%d" % (at % 10) for at in range(2 * LIMITS.ahead))
 
 
 def test_a_pong_of_a_draining_carrier_says_nothing_about_the_active_path() -> None:
@@ -124,7 +126,7 @@ def test_a_pong_of_a_draining_carrier_says_nothing_about_the_active_path() -> No
         wires.deliver(who, 2)
     assert wires.dialler.active == 2
     before = wires.dialler.round_trip
-    wires.now += SESSION_KEEPALIVE
+    wires.now += LIMITS.keepalive
     wires.dialler.tick(wires.now)
     wires.now += 0.7
     wires.dialler.received(1, encode(Kind.PONG, 1), wires.now)
@@ -134,7 +136,7 @@ def test_a_pong_of_a_draining_carrier_says_nothing_about_the_active_path() -> No
 def test_a_pong_that_answers_no_ping_of_the_carrier_is_ignored() -> None:
     wires = joined()
     before = wires.dialler.round_trip
-    wires.now += SESSION_KEEPALIVE
+    wires.now += LIMITS.keepalive
     wires.dialler.tick(wires.now)
     wires.now += 0.7
     wires.dialler.received(1, encode(Kind.PONG, 99), wires.now)

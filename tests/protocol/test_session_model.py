@@ -11,15 +11,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from punchbridge.limits.session import (
-    SESSION_AHEAD_FRAMES,
-    SESSION_CARRIERS,
-    SESSION_REPLAY_MAX,
-    SESSION_RESUME_TIMEOUT,
-    SESSION_WINDOW_MAX,
-)
+from punchbridge.config import SessionLimits
 from punchbridge.sessions import Attach, Ended, Refusal, Refused, Released, Session
 from punchbridge.sessions.frames import FrameReader, Kind, refuse
+
+LIMITS = SessionLimits()
 
 ID = b"0123456789abcdef"
 ENDS = ("dialler", "acceptor")
@@ -287,7 +283,7 @@ class Sessions(RuleBasedStateMachine):
             for who in ENDS:
                 wire.way[who].clear()
                 self._learn(who, generation)
-        self.now += SESSION_RESUME_TIMEOUT
+        self.now += LIMITS.resume_timeout
         for who in ENDS:
             self._note(who, self.ends[who].tick(self.now))
             assert self.ends[who].over is not None
@@ -307,10 +303,10 @@ class Sessions(RuleBasedStateMachine):
         for who in ENDS:
             end = self.ends[who]
             assert self.sent[OTHER[who]].startswith(self.got[who])
-            assert end.outgoing.written - end.outgoing.acked <= SESSION_REPLAY_MAX
-            assert end.incoming.received - end.incoming.read_to <= SESSION_WINDOW_MAX
-            assert len(end.incoming._ahead) <= SESSION_AHEAD_FRAMES
-            assert len(end.carriers) <= SESSION_CARRIERS
+            assert end.outgoing.written - end.outgoing.acked <= LIMITS.replay_most
+            assert end.incoming.received - end.incoming.read_to <= LIMITS.window_most
+            assert len(end.incoming._ahead) <= LIMITS.ahead
+            assert len(end.carriers) <= LIMITS.carriers
 
     def _rest(self) -> None:
         """Without an end of either direction, whose acknowledgement would repeat one that was lost."""
@@ -337,7 +333,7 @@ class Sessions(RuleBasedStateMachine):
         codes = {who: end.over.code for who, end in self.ends.items() if end.over is not None}
         if self.failed:
             # Told by the other end, or found out when nobody comes, or when nobody knows it any more.
-            self.now += SESSION_RESUME_TIMEOUT
+            self.now += LIMITS.resume_timeout
             self._note("acceptor", self.ends["acceptor"].tick(self.now))
             assert all(end.over is not None for end in self.ends.values())
         else:
@@ -348,7 +344,7 @@ class Sessions(RuleBasedStateMachine):
     def _patient(self) -> bool:
         """No end has been without a carrier for so long that it would expire, rightly, before `_settle` is over."""
         starved = (end._starved_at for end in self.ends.values() if end._starved_at is not None)
-        return all(self.now - since < SESSION_RESUME_TIMEOUT - 2 * SETTLE_SECONDS - 2 for since in starved)
+        return all(self.now - since < LIMITS.resume_timeout - 2 * SETTLE_SECONDS - 2 for since in starved)
 
     def _settle(self, *, quiet: bool = False) -> None:
         """The network is whole for new carriers; those cut or silent stay so. quiet: until nothing is owed, too."""

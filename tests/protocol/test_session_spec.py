@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import random
 import re
+from operator import attrgetter
 from pathlib import Path
 from struct import pack
 
 import pytest
 
+from punchbridge.config import Limits
 from punchbridge.errors import ProtocolViolation
-from punchbridge.limits import session as limits
 from punchbridge.sessions import Attach, Refusal, Refused, Released, Session, SessionEvent, frames, machine
 from punchbridge.sessions.carrier import Carrier
 from punchbridge.sessions.frames import HEADER, AttachedFrame, FrameReader, Kind, UnknownVersion, encode, refuse
@@ -81,7 +82,7 @@ def test_codes_of_ends(column: str, pattern: str) -> None:
 def test_constants() -> None:
     rows = table("Constants and limits", "Constant")
     told = {row["Constant"]: float(row["Value"]) for row in rows}
-    names = {name: getattr(limits, name, None) or getattr(frames, name) for name in told}
+    names = {name: attrgetter(name)(Limits() if "." in name else frames) for name in told}
     assert told == names
     assert HEADER.size + frames.MAX_PAYLOAD == frames.MAX_FRAME
 

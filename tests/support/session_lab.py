@@ -10,7 +10,7 @@ import trio
 
 from punchbridge import addresses
 from punchbridge.addresses import Multiaddr, with_peer
-from punchbridge.config import Punch
+from punchbridge.config import Limits, Punch
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Event, SessionSwitched
 from punchbridge.host.host import Host, HostConfig, open_host
@@ -54,9 +54,16 @@ class Route:
     addr: Multiaddr | None
 
 
-def config() -> HostConfig:
+def config(limits: Limits | None = None) -> HostConfig:
     listen = (addresses.parse("/ip4/127.0.0.1/tcp/0"),)
-    return HostConfig(Identity.generate(), listen=listen, allow_private=True, autonat=False, punch=Punch(enabled=False))
+    return HostConfig(
+        Identity.generate(),
+        listen=listen,
+        allow_private=True,
+        autonat=False,
+        punch=Punch(enabled=False),
+        limits=limits or Limits(),
+    )
 
 
 async def echo(stream: SessionStream) -> None:
@@ -66,10 +73,11 @@ async def echo(stream: SessionStream) -> None:
 
 
 @asynccontextmanager
-async def pair() -> AsyncIterator[Pair]:
+async def pair(limits: Limits | None = None) -> AsyncIterator[Pair]:
+    """`limits`: of both hosts."""
     hub, events = EventHub(), []
     hub.subscribe(events.append)
-    async with open_host(config(), hub) as dialler, open_host(config(), EventHub()) as acceptor:
+    async with open_host(config(limits), hub) as dialler, open_host(config(limits), EventHub()) as acceptor:
         acceptor.sessions.serve(SERVICE, echo)
         yield Pair(dialler, acceptor, events)
 

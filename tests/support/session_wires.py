@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from punchbridge.config import SessionLimits
 from punchbridge.sessions import Attach, Released, Session
 from punchbridge.sessions.frames import FrameReader, Kind, refuse
 
@@ -11,10 +12,10 @@ ID = b"0123456789abcdef"
 class Wires:
     """Two ends and the carriers between them: each carrier is two byte queues that lose what is in them when cut."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: SessionLimits | None = None) -> None:
         self.now = 100.0
-        self.dialler = Session(ID, "echo", dialling=True, now=self.now)
-        self.acceptor = Session(ID, "echo", dialling=False, now=self.now)
+        self.dialler = Session(ID, "echo", dialling=True, now=self.now, limits=limits)
+        self.acceptor = Session(ID, "echo", dialling=False, now=self.now, limits=limits)
         self.events: dict[str, list[object]] = {"dialler": [], "acceptor": []}
         self.queues: dict[int, dict[str, bytearray]] = {}
         self.known: set[int] = set()
@@ -106,8 +107,8 @@ class Wires:
         raise AssertionError("the two ends did not settle")
 
 
-def joined() -> Wires:
-    wires = Wires()
+def joined(limits: SessionLimits | None = None) -> Wires:
+    wires = Wires(limits)
     wires.attach()
     wires.settle()
     return wires

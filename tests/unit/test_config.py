@@ -10,7 +10,7 @@ import punchbridge
 from punchbridge.api.configuration import configured, host_config, load_config
 from punchbridge.cli.configuration import setting_tables
 from punchbridge.cli.relay import RelaySettings
-from punchbridge.config import Config, Fields, Limits, Punch, SwarmLimits, Times, load
+from punchbridge.config import Config, Fields, Limits, Punch, SessionLimits, SwarmLimits, Times, load
 from punchbridge.config.load import apply, from_environment, from_pairs, settings
 from punchbridge.config.values import KINDS
 from punchbridge.errors import AddressError, ConfigError
@@ -187,3 +187,19 @@ def test_times_reach_the_network_thread() -> None:
         pytest.raises(ConfigError, match="between 0 and 3 seconds"),
     ):
         b.channel(peer, direct_wait=5.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "hint"),
+    [
+        ({"window_least": 2 << 20, "window_most": 1 << 20}, "give at least window_least, 2097152"),
+        ({"replay_most": 1000}, "give at least replay_least, 524288"),
+        ({"window_least": 65536}, "ack_bytes is 262144; give at most window_least, 65536"),
+        ({"carriers": 1}, "give at least 2"),
+        ({"total": 0}, "total is 0"),
+        ({"cap_reserve": 1.5}, "give a part from 0 to 1"),
+    ],
+)
+def test_sessions_that_could_not_work_are_refused(fields: dict[str, float], hint: str) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        SessionLimits(**fields)  # type: ignore[arg-type]

@@ -8,9 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from punchbridge.config import Limits, PathLimits
 from punchbridge.errors import ConnectionLost
 from punchbridge.identity import Identity, PeerId
-from punchbridge.limits.session import SILENCE_PAUSE_FIRST
 from punchbridge.session.silence import SilenceCheck
 
 LOST, BUSY = Identity.generate().peer_id, Identity.generate().peer_id
@@ -50,8 +50,8 @@ class Lines:
         return self.lines
 
 
-def check(*lines: Line) -> SilenceCheck:
-    return SilenceCheck(cast(Any, Lines(*lines)))
+def check(*lines: Line, paths: PathLimits | None = None) -> SilenceCheck:
+    return SilenceCheck(cast(Any, Lines(*lines)), Limits(paths=paths or PathLimits()))
 
 
 @pytest.fixture
@@ -88,12 +88,13 @@ async def test_the_only_other_connection_may_have_a_hiccup(autojump_clock: MockC
 
 async def test_a_peer_that_cried_wolf_is_not_believed_for_a_while(autojump_clock: MockClock) -> None:
     lost, fine = Line(LOST, None), Line(BUSY, 0.02)
-    asked = check(lost, fine)
+    asked = check(lost, fine, paths=PathLimits(silence_pause=7.0))
     await asked.ask(LOST)
+    await trio.sleep(6.9)
     for _ in range(20):
         await asked.ask(LOST)
     assert fine.asked == 1
-    await trio.sleep(SILENCE_PAUSE_FIRST + 0.1)
+    await trio.sleep(0.2)
     await asked.ask(LOST)
     await asked.ask(LOST)
     assert fine.asked == 2
@@ -104,7 +105,7 @@ async def test_a_peer_that_cried_wolf_is_not_believed_for_a_while(autojump_clock
 async def test_the_only_peer_starts_no_rounds_one_after_another(autojump_clock: MockClock) -> None:
     first, again = Line(LOST, None), Line(LOST, 0.02)
     network = Lines(first)
-    asked = SilenceCheck(cast(Any, network))
+    asked = SilenceCheck(cast(Any, network), Limits())
     await asked.ask(LOST)
     assert first.closed_for == "SILENT"
     network.lines = (again,)

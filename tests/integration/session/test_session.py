@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 import trio
 
+from punchbridge.config import SessionLimits
 from punchbridge.errors import NegotiationFailed, StreamReset
-from punchbridge.limits.session import SESSION_REPLAY_MAX, SESSION_REPLAY_MIN
 from punchbridge.session import SESSION_PROTOCOL, SessionStream
 from punchbridge.session.carrier import Carrier
 from punchbridge.session.live import LiveSession
@@ -22,6 +22,8 @@ from punchbridge.transport.streams.mux import Mux
 from punchbridge.transport.streams.stream import Stream
 from punchbridge.yamux import StreamState, Yamux
 from tests.support.session_lab import pair, read_exactly, until
+
+LIMITS = SessionLimits()
 
 
 async def test_echo_and_clean_end() -> None:
@@ -143,8 +145,8 @@ async def test_what_sessions_grew_by_is_free_again_once_they_ended() -> None:
             assert await read_exactly(stream, 5) == b"hello"
             for service in services:
                 (live,) = service.opened or service.accepted
-                live.machine.outgoing._grow_to(SESSION_REPLAY_MAX)
-                assert service.budget.left == whole - (SESSION_REPLAY_MAX - SESSION_REPLAY_MIN)
+                live.machine.outgoing._grow_to(LIMITS.replay_most)
+                assert service.budget.left == whole - (LIMITS.replay_most - LIMITS.replay_least)
             if ending == "closed":
                 await stream.send_eof()
                 assert await stream.receive_some() == b""

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
+from punchbridge.config import Limits, SessionLimits
 from punchbridge.session import SessionStream
 from tests.support.session_lab import SERVICE, Pair, Route, pair, read_exactly, until
 from tests.support.steps import cut_after
@@ -69,9 +70,8 @@ async def test_moving() -> None:
 
 
 @pytest.mark.parametrize("work", ["read", "write", "eof"])
-async def test_using_it_while_it_resumes(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("punchbridge.sessions.machine.SESSION_RESUME_TIMEOUT", 1.0)
-    async with pair() as both:
+async def test_using_it_while_it_resumes(work: str) -> None:
+    async with pair(Limits(sessions=SessionLimits(resume_timeout=1.0))) as both:
         for steps in range(1, 20):
             stream = await both.open()
             await said(stream, b"begin")

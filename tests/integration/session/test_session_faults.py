@@ -13,18 +13,17 @@ import trio
 import trio.testing
 
 from punchbridge.addresses import Multiaddr, is_relayed, with_peer
-from punchbridge.config import Punch
+from punchbridge.config import Limits, PathLimits, Punch, SessionLimits
 from punchbridge.errors import LimitExceeded, NegotiationFailed, StreamReset
 from punchbridge.eventhub import EventHub
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity
-from punchbridge.limits.session import SESSION_CARRIERS, SESSION_RETRY_MAX
 from punchbridge.reach.path import PathPolicy
 from punchbridge.session import SESSION_PROTOCOL, SessionStream
 from punchbridge.session.around import Around
 from punchbridge.session.keeper import Keeper
 from punchbridge.session.service import SessionService
-from punchbridge.session.silence import verify
+from punchbridge.session.silence import SilenceCheck
 from punchbridge.sessions import Session
 from punchbridge.sessions.frames import Attach, Kind, Refusal, refuse
 from punchbridge.swarm.swarm import Swarm
@@ -41,8 +40,11 @@ async def said(stream: SessionStream, text: bytes) -> None:
 
 
 @asynccontextmanager
-async def relayed(*, capped: bool = False) -> AsyncIterator[tuple[Host, Host, Multiaddr, Multiaddr]]:
-    """(dialler, acceptor, its circuit address, its direct address); nobody punches. `capped`: as stock relays are."""
+async def relayed(
+    *, capped: bool = False, limits: Limits | None = None
+) -> AsyncIterator[tuple[Host, Host, Multiaddr, Multiaddr]]:
+    """(dialler, acceptor, its circuit address, its direct address); nobody punches. `capped`: as stock relays are;
+    `limits`: of the dialler."""
     async with network() as net:
         relay = await (net.relay() if capped else net.relay(circuit_seconds=0, circuit_bytes=0))
         listen = (Multiaddr("/ip4/127.0.0.1/tcp/0"),)
@@ -54,7 +56,7 @@ async def relayed(*, capped: bool = False) -> AsyncIterator[tuple[Host, Host, Mu
             autonat=False,
             punch=Punch(enabled=False),
         )
-        async with open_host(config(), EventHub()) as dialler, open_host(kept, EventHub()) as acceptor:
+        async with open_host(config(limits), EventHub()) as dialler, open_host(kept, EventHub()) as acceptor:
             acceptor.sessions.serve(SERVICE, echo)
             await until(lambda: any(is_relayed(addr) for addr in acceptor.swarm.announced()))
             peer = acceptor.swarm.peer
@@ -171,10 +173,11 @@ async def test_many_moves_at_once_keep_to_the_bound_of_carriers(monkeypatch: pyt
         return generation
 
     monkeypatch.setattr(Session, "attach", noting)
-    async with pair() as both:
+    carriers = 3
+    async with pair(Limits(sessions=SessionLimits(carriers=carriers))) as both:
         stream = await both.open()
         await said(stream, b"begin")
-        targets = [await both.connect() for _ in range(2 * SESSION_CARRIERS)]
+        targets = [await both.connect() for _ in range(2 * carriers)]
         outcomes: list[bool] = []
 
         async def move(to: Connection) -> None:
@@ -185,7 +188,7 @@ async def test_many_moves_at_once_keep_to_the_bound_of_carriers(monkeypatch: pyt
                 for target in targets:
                     nursery.start_soon(move, target)
         assert True in outcomes
-        assert most == SESSION_CARRIERS
+        assert most == carriers
         await said(stream, b"after all of them")
         await until(lambda: len(stream.live.machine.carriers) == 1)
 
@@ -239,7 +242,7 @@ async def test_closing_wakes_the_task_that_waits_to_send(waiting: str) -> None:
 
 
 async def test_a_direct_path_that_did_not_answer_once_is_measured_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("punchbridge.session.keeper.SESSION_MEASURE", 0.1)
+    paths = PathLimits(measure_timeout=0.1)
     monkeypatch.setattr(Connection, "rtt", property(lambda _: None))  # nothing is known of either path
     asked: list[Connection] = []
     plain = Connection.ping
@@ -250,18 +253,18 @@ async def test_a_direct_path_that_did_not_answer_once_is_measured_again_soon(mon
             await trio.sleep_forever()
         return await plain(connection)
 
-    async with relayed() as (dialler, acceptor, circuit, direct):
+    async with relayed(limits=Limits(paths=paths)) as (dialler, acceptor, circuit, direct):
         route = Route(acceptor.swarm.peer, circuit)
         stream = await dialler.sessions.open(await dialler.swarm.dial(circuit), SERVICE, route=route, policy="any")
         await said(stream, b"relayed")
         monkeypatch.setattr(Connection, "ping", ping)
         await dialler.swarm.dial(direct)
-        await until(lambda: stream.path == "direct", SESSION_RETRY_MAX + 3)
+        await until(lambda: stream.path == "direct", paths.retry_most + 3)
 
 
-async def test_a_connection_is_not_closed_because_this_process_was_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("punchbridge.session.silence.SESSION_SILENCE", 0.1)
+async def test_a_connection_is_not_closed_because_this_process_was_held_up() -> None:
     async with pair() as both:
+        verify = SilenceCheck(both.dialler.swarm, Limits(sessions=SessionLimits(silence=0.1))).verify
         connection = await both.connect()
         await until(lambda: connection.rtt_least is not None)
         async with trio.open_nursery() as nursery:
@@ -293,7 +296,6 @@ async def test_a_carrier_that_comes_after_the_sessions_have_stopped_is_no_defect
 
 
 async def test_circuit_is_given_back_once_the_direct_path_carries_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("punchbridge.session.keeper.RELEASE_GRACE", 0.3)
     plain, refused = Swarm.close, 0
 
     async def busy(swarm: Swarm, target: Connection, reason: str) -> None:
@@ -304,7 +306,8 @@ async def test_circuit_is_given_back_once_the_direct_path_carries_the_session(mo
         await plain(swarm, target, reason)
 
     monkeypatch.setattr(Swarm, "close", busy)
-    async with relayed() as (dialler, acceptor, circuit, direct):
+    limits = Limits(paths=PathLimits(release_after=0.3))
+    async with relayed(limits=limits) as (dialler, acceptor, circuit, direct):
         relayed_one = await dialler.swarm.dial(circuit)
         route = Route(acceptor.swarm.peer, circuit)
         stream = await dialler.sessions.open(relayed_one, SERVICE, route=route, policy="any")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from punchbridge.limits.session import SESSION_RETRY_FIRST
+from punchbridge.config import PathLimits
 from punchbridge.session.keeper import Keeper
 from tests.support.session_lab import Route, pair, read_exactly, until
 
@@ -29,7 +29,7 @@ async def test_a_killed_connection_is_not_tried_again() -> None:
             newest = await both.connect()
             assert await both.dialler.sessions.move(both.dialler.sessions.opened[0], newest, "NEWEST")
         gaps = [one.gap_ms for one in both.switches() if not one.planned]
-        assert min(gaps) < 1000 * SESSION_RETRY_FIRST, gaps
+        assert min(gaps) < 1000 * PathLimits().retry, gaps
         stream.abort()
 
 

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 import punchbridge
+from punchbridge.config import Limits, SessionLimits
 from punchbridge.events import Event, P2pFallback, P2pUpgrade, SessionSwitched
 from tests.support.rpc_lab import LOOPBACK, Service, method, relayed_pair, who
 from tests.support.session_lab import SERVICE, Route, pair
@@ -147,11 +148,8 @@ def test_the_way_to_direct_and_back_is_told_for_each_session_with_what_it_cost()
         server.stop(None)
 
 
-async def test_session_that_must_be_direct_fails_with_the_reason_when_no_direct_path_returns(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("punchbridge.sessions.machine.SESSION_RESUME_TIMEOUT", 0.5)
-    async with pair() as both:
+async def test_session_that_must_be_direct_fails_with_the_reason_when_no_direct_path_returns() -> None:
+    async with pair(Limits(sessions=SessionLimits(resume_timeout=0.5))) as both:
         connection = await both.connect()
         route = Route(both.peer, None)
         stream = await both.dialler.sessions.open(connection, SERVICE, route=route, policy="direct")

@@ -12,23 +12,17 @@ import pytest
 import trio
 
 from punchbridge.addresses import is_relayed, parse
-from punchbridge.config import Punch
+from punchbridge.config import Limits, Punch, SessionLimits
 from punchbridge.errors import DirectRequired, LimitExceeded, NegotiationFailed, StreamReset
 from punchbridge.eventhub import EventHub
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity
-from punchbridge.limits.session import (
-    SESSION_AHEAD_FRAMES,
-    SESSION_FIRST_FRAME,
-    SESSION_REPLAY_MAX,
-    SESSION_WINDOW_MAX,
-    SESSION_WINDOW_MIN,
-    SESSIONS_PER_PEER,
-)
-from punchbridge.session import SESSION_PROTOCOL, SessionStream, service
+from punchbridge.session import SESSION_PROTOCOL, SessionStream
 from punchbridge.sessions.frames import HEADER, MAX_PAYLOAD, VERSION, Attach, Kind, Refusal, encode
 from punchbridge.transport.streams.stream import Stream
 from tests.support.session_lab import SERVICE, Pair, Route, answer, attach, config, echo, pair, raw, read_exactly, until
+
+LIMITS = SessionLimits()
 
 
 async def to_the_end(stream: Stream) -> None:
@@ -131,11 +125,9 @@ async def test_finished_session_is_unknown() -> None:
     [
         pytest.param(b"\x04" + (MAX_PAYLOAD + 1).to_bytes(4, "big") + bytes(8), id="oversized"),
         pytest.param(b"\x63" + bytes(12), id="unknown type"),
-        pytest.param(encode(Kind.DATA, SESSION_WINDOW_MIN, b"x"), id="beyond the window"),
+        pytest.param(encode(Kind.DATA, LIMITS.window_least, b"x"), id="beyond the window"),
         pytest.param(encode(Kind.ACK, 1 << 40, pack(">Q", 1 << 41)), id="acknowledges what was never sent"),
-        pytest.param(
-            b"".join(encode(Kind.DATA, 2 * i + 1, b"x") for i in range(SESSION_AHEAD_FRAMES + 1)), id="reorder bound"
-        ),
+        pytest.param(b"".join(encode(Kind.DATA, 2 * i + 1, b"x") for i in range(LIMITS.ahead + 1)), id="reorder bound"),
     ],
 )
 async def test_carrier_that_breaks_a_rule_is_reset_and_its_session_waits(frames: bytes) -> None:
@@ -165,19 +157,30 @@ async def test_carrier_that_does_not_begin_with_an_attach_is_reset(first: bytes)
 
 
 async def test_too_many_sessions_of_one_peer() -> None:
-    async with pair() as both:
+    most = 5
+    async with pair(Limits(sessions=SessionLimits(per_peer=most))) as both:
         connection = await both.connect()
         route = Route(both.peer, both.addr)
         streams = [
-            await both.dialler.sessions.open(connection, SERVICE, route=route, policy="any")
-            for _ in range(SESSIONS_PER_PEER)
+            await both.dialler.sessions.open(connection, SERVICE, route=route, policy="any") for _ in range(most)
         ]
         with pytest.raises(LimitExceeded):
             await both.dialler.sessions.open(connection, SERVICE, route=route, policy="any")
         await said(streams[0], b"those that are open go on")
         await streams[0].aclose()
-        await until(lambda: both.acceptor.sessions.count < SESSIONS_PER_PEER)
+        await until(lambda: both.acceptor.sessions.count < most)
         await said(await both.dialler.sessions.open(connection, SERVICE, route=route, policy="any"), b"room again")
+
+
+async def test_a_host_opens_and_takes_no_more_sessions_than_it_is_told() -> None:
+    async with pair(Limits(sessions=SessionLimits(total=2))) as both, stranger() as other:
+        for _ in range(2):
+            await both.open()
+        with pytest.raises(LimitExceeded, match="2 sessions are open"):
+            await both.open()
+        connection = await other.swarm.dial(both.addr)
+        with pytest.raises(LimitExceeded, match="as many sessions of ours as it takes"):
+            await other.sessions.open(connection, SERVICE, route=Route(both.peer, both.addr), policy="any")
 
 
 async def test_service_for_direct_paths_takes_direct_ones_and_one_for_relayed_does_not() -> None:
@@ -225,9 +228,9 @@ async def test_reader_that_stops_bounds_memory_at_both_ends() -> None:
                 sent += 64 * 1024
         (accepted,) = both.acceptor.sessions.accepted
         incoming, outgoing = accepted.machine.incoming, stream.live.machine.outgoing
-        assert incoming.received - incoming.read_to <= SESSION_WINDOW_MIN
-        assert outgoing.written - outgoing.acked <= outgoing.capacity <= SESSION_REPLAY_MAX
-        assert sent <= SESSION_WINDOW_MAX + SESSION_REPLAY_MAX
+        assert incoming.received - incoming.read_to <= LIMITS.window_least
+        assert outgoing.written - outgoing.acked <= outgoing.capacity <= LIMITS.replay_most
+        assert sent <= LIMITS.window_most + LIMITS.replay_most
         before = sent
         with trio.move_on_after(0.3):
             await stream.send_all(bytes(64 * 1024))
@@ -244,10 +247,8 @@ async def test_unknown_service_leaves_no_session() -> None:
         assert both.dialler.sessions.count == both.acceptor.sessions.count == 0
 
 
-async def test_silent_carrier_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("punchbridge.session.service.SESSION_FIRST_FRAME", 0.1)
-    async with pair() as both:
-        assert SESSION_FIRST_FRAME > 1
+async def test_silent_carrier_is_not_waited_for() -> None:
+    async with pair(Limits(sessions=SessionLimits(first_frame_timeout=0.1))) as both:
         stream = await raw(both.dialler, both)
         await stream.send_all(b"\x01")
         await reset_by_peer(stream)
@@ -286,9 +287,8 @@ async def test_peer_cannot_aim_our_dials_by_the_relays_it_names() -> None:
     assert dials == 0
 
 
-async def test_one_address_with_many_ids_leaves_sessions_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "SESSIONS_PER_ADDRESS", 3)
-    async with pair() as both, stranger() as same_machine:
+async def test_one_address_with_many_ids_leaves_sessions_to_others() -> None:
+    async with pair(Limits(sessions=SessionLimits(per_address=3))) as both, stranger() as same_machine:
         connection = await both.connect()
         route = Route(both.peer, both.addr)
         for _ in range(2):
