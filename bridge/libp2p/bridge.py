@@ -121,9 +121,9 @@ async def open_over(
 ) -> AsyncIterator[HostBridge]:
     """A bridge over a running py-libp2p host, for the length of the block and in the host's own trio run.
 
-    allow_private: sessions may take relays at private addresses that a peer names. limits: those of sessions and of
-    the local end apply. events: called on each event; it
-    must return fast. At the end sessions are reset, handlers are removed, and the host is as it was.
+    allow_private: sessions may take relays at private addresses that a peer names. limits: those of sessions, of their
+    paths and of the local end apply. events: called on each event; it must return fast. At the end sessions are reset,
+    handlers are removed, and the host is as it was.
     """
     hub = EventHub()
     if events is not None:

@@ -18,6 +18,7 @@ from libp2p.peer.peerinfo import PeerInfo
 
 import punchbridge
 from punchbridge.addresses import parse, with_peer
+from punchbridge.config import Limits, SessionLimits
 from punchbridge.events import Event, SessionSwitched
 from punchbridge.libp2p import HostBridge, open_over
 from tests.support.rpc_lab import Service, method
@@ -168,6 +169,20 @@ async def test_plain_streams_and_a_peer_that_serves_nothing() -> None:
             nursery.cancel_scope.cancel()
         with trio.fail_after(30), pytest.raises(punchbridge.NegotiationFailed):
             await client.dial_stream(address(host), "/test/nothing/1.0.0")
+
+
+async def test_the_bounds_that_an_application_hands_over_hold() -> None:
+    limits = Limits(sessions=SessionLimits(total=1))
+    async with over_host() as (host, server), stock_host() as stock:
+        async with (
+            open_over(stock.host, allow_private=True, limits=limits) as client,
+            server.accept_stream("/test/pipe/1.0.0"),
+        ):
+            with trio.fail_after(30):
+                async with await client.dial_stream(address(host), "/test/pipe/1.0.0"):
+                    with pytest.raises(punchbridge.LimitExceeded, match="1 sessions are open"):
+                        await client.dial_stream(address(host), "/test/pipe/1.0.0")
+        await leave(stock)
 
 
 async def test_nothing_of_the_bridge_stays_with_the_host() -> None:
