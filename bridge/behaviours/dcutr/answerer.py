@@ -11,8 +11,8 @@ from punchbridge.behaviours.dcutr.attempts import Attempt, Won, failed, succeede
 from punchbridge.behaviours.dcutr.exchange import Failed, Parts, judge_candidates, prepare, sorted_errors
 from punchbridge.behaviours.dcutr.explain import explain
 from punchbridge.behaviours.dcutr.record import Active
-from punchbridge.errors import BridgeError
 from punchbridge.reach.punching import Exchange, PunchOutcome
+from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
@@ -108,5 +108,5 @@ async def _await_sync(stream: Stream, machine: Answerer, reply: bytes) -> None:
 async def _close(stream: Stream) -> None:
     try:
         await stream.aclose()
-    except (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+    except NETWORK_FAILURES:
         stream.reset()

@@ -15,8 +15,8 @@ from punchbridge.behaviours.dcutr.exchange import Failed, Parts, judge_candidate
 from punchbridge.behaviours.dcutr.explain import explain
 from punchbridge.behaviours.dcutr.record import PeerPunch
 from punchbridge.behaviours.dcutr.tcp import TcpOpener
-from punchbridge.errors import BridgeError
 from punchbridge.reach.punching import PunchOutcome
+from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
@@ -156,7 +156,7 @@ class OpenerRun:
                 await stream.send_eof()
                 while await stream.receive_some():
                     pass
-            except (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            except NETWORK_FAILURES:
                 pass  # it left the exchange; whether it dials is seen below
             await trio.sleep(self._parts.limits.settle + _DIAL_ROUND_TRIPS * (machine.rtt or 0.0))
 
@@ -166,7 +166,7 @@ async def _sync(stream: Stream, sync: bytes, schedule: Schedule, opening: Openin
     try:
         await write_message(stream, sync)
         await stream.aclose()
-    except (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+    except NETWORK_FAILURES:
         stream.reset()
     await trio.sleep_until(schedule.at)
     opening.go()

@@ -19,12 +19,13 @@ from punchbridge.addresses import Endpoint, Multiaddr, Proto, endpoint_of
 from punchbridge.behaviours.dcutr.attempts import Attempt, Won
 from punchbridge.behaviours.dcutr.kept import KeptSockets, PeerSockets
 from punchbridge.config import Punch
-from punchbridge.errors import BridgeError, DialTimeout, LimitExceeded
+from punchbridge.errors import DialTimeout, LimitExceeded
 from punchbridge.events import Role
 from punchbridge.iana import kind_of
 from punchbridge.identity import PeerId
 from punchbridge.reach.host_budget import HostBudget
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection
 from punchbridge.transport.link import Link
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["TcpOpener"]
-
-_FAILURES = (BridgeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class TcpOpener:
@@ -147,7 +146,7 @@ class TcpOpener:
                 connection.abort("NO_ROUND_TRIP")
                 raise
             scope.cancel()
-        except _FAILURES:
+        except NETWORK_FAILURES:
             return  # the exchange follows; its verdict counts
 
 
@@ -229,7 +228,7 @@ class TcpOpening:
         except trio.Cancelled:  # the attempt ended
             upgrades.append("SILENT")
             raise
-        except _FAILURES as problem:
+        except NETWORK_FAILURES as problem:
             silent = isinstance(problem, DialTimeout)
             upgrades.append("SILENT" if silent else getattr(problem, "code", type(problem).__name__))
             return None
@@ -248,7 +247,7 @@ class TcpOpening:
         except trio.Cancelled:
             connection.abort("REPLACED")
             raise
-        except _FAILURES as problem:
+        except NETWORK_FAILURES as problem:
             self._attempt.evidence.upgrades.append(getattr(problem, "code", type(problem).__name__))
             connection.abort("NO_ROUND_TRIP")
             return None
