@@ -7,7 +7,6 @@ says. Seconds are monotonic; what is drawn at random is handed in.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -15,6 +14,7 @@ from typing import Final, Literal
 from punchbridge.config import Punch, PunchLimits
 from punchbridge.events import Role
 from punchbridge.identity import PeerId
+from punchbridge.tasks.rates import Window
 from punchbridge.verdict import TABLE, Code, Verdict, new_run
 
 __all__ = ["After", "Exchange", "PunchOutcome", "Punching", "Refusal", "Run", "Standing", "Start", "Wait"]
@@ -120,7 +120,8 @@ class After:
 class _Exchanges:
     """The exchanges that the peer opened on one circuit."""
 
-    recent: deque[float]
+    minute: Window
+    """What was answered within the last minute."""
     count: int = 0
     run: int = 0
 
@@ -212,11 +213,10 @@ class Punching:
             return Refusal("BUSY")
         counted = self._exchanges.get(circuit)
         if counted is None:
-            counted = self._exchanges[circuit] = _Exchanges(deque(maxlen=self._limits.exchanges_per_minute))
-        if len(counted.recent) == counted.recent.maxlen and now - counted.recent[0] < 60.0:
+            counted = self._exchanges[circuit] = _Exchanges(Window(self._limits.exchanges_per_minute, 60.0))
+        if not counted.minute.take(now):
             return Refusal("RATE")
         counted.count += 1
-        counted.recent.append(now)
         runs_before, attempt = divmod(counted.count - 1, self._punch.attempts)
         if attempt == 0:
             counted.run = self._number_run()
