@@ -23,10 +23,10 @@ from punchbridge.errors import DialTimeout, LimitExceeded
 from punchbridge.events import Role
 from punchbridge.iana import kind_of
 from punchbridge.identity import PeerId
-from punchbridge.reach.host_budget import HostBudget
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.tasks.rates import Buckets
 from punchbridge.transport.base import Connection
 from punchbridge.transport.link import Link
 from punchbridge.transport.tcp.dial import Dial
@@ -60,7 +60,8 @@ class TcpOpener:
         self.limits = limits = swarm.config.limits.punch
         self.rng = rng
         self._making = making
-        self._budget = HostBudget(limits.dials, punch.attempt_timeout, limits.dial_hosts)
+        interval = punch.attempt_timeout / limits.dials
+        self._budget = Buckets(limits.dials, interval, limits.dial_hosts, refuse_new=True)
 
     def prepare(self, attempt: Attempt, role: Role, circuit: Connection) -> TcpOpening:
         """See `DirectOpener`."""

@@ -15,8 +15,8 @@ import trio.testing
 
 from punchbridge.addresses import Endpoint, Multiaddr, tcp_addr
 from punchbridge.config import PunchLimits
-from punchbridge.reach.host_budget import HostBudget
 from punchbridge.reach.verdict import Evidence, judge
+from punchbridge.tasks.rates import Buckets
 from punchbridge.transport.tcp.dial import Dial, KeptDials, TupleTaken
 from punchbridge.transport.tcp.simultaneous import How, SimultaneousOpen
 from punchbridge.transport.tcp.sockets import TcpStream, listen_socket
@@ -164,7 +164,7 @@ async def test_refused_dials_go_on_from_the_same_port_until_somebody_listens() -
 
 
 async def test_punches_that_name_one_victim_share_its_dials() -> None:
-    target, budget = free_port(), HostBudget(6, 60.0, hosts=4)
+    target, budget = free_port(), Buckets(6, 10.0, 4, refuse_new=True)
     sides = [Side(free_port(), tcp_addr("127.0.0.1", target), echo_word) for _ in range(3)]
     async with trio.open_nursery() as nursery:
         for side in sides:
