@@ -105,7 +105,7 @@ class RelayClient:
         keeper = self._keeper_of(relay) or self._start(relay)
         keeper.waiters += 1
         try:
-            await keeper.settled.wait()
+            await keeper.until_settled()
             keeper.kept = keeper.kept or keeper.reservation is not None
         finally:
             keeper.waiters -= 1
@@ -232,8 +232,8 @@ class RelayClient:
         try:
             request = decode_stop_request(await read_message(stream))
             for keeper in self._live():
-                if keeper.asking == stream.connection.peer and keeper.asking not in self._held:
-                    await keeper.answered.wait()  # its grant may have come along with this offer
+                if stream.connection.peer not in self._held:
+                    await keeper.until_answered(stream.connection.peer)  # its grant may have come along with this offer
             # R12: only a relay that we asked may offer circuits, and nobody can offer us to ourselves.
             if stream.connection.peer in self._held and request.peer != self._swarm.peer:
                 return request

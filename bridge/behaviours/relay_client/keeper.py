@@ -19,6 +19,7 @@ from punchbridge.errors import BridgeError, ConnectionLost, DialTimeout, RelayRe
 from punchbridge.events import ReservationAccepted, ReservationLost
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.tasks.failures import NETWORK_FAILURES
+from punchbridge.tasks.signal import Signal
 from punchbridge.transport.base import Connection
 
 if TYPE_CHECKING:
@@ -30,21 +31,22 @@ class Keeper:
 
     `addrs`: the relay's addresses that we were given, all of one relay; more may be added at any time.
 
-    `settled` is set once the first try has ended, and the first after a loss: then `reservation` or `error` tells how.
-    Unless it is `kept`, it ends, with `error` set, when that try fails. `waiters`: the calls that wait for `settled`.
+    It is `settled` once the first try has ended, and the first after a loss: then `reservation` or `error` tells how.
+    Unless it is `kept`, it ends, with `error` set, when that try fails. `waiters`: the calls that wait for that.
     """
 
     def __init__(self, swarm: Swarm, relay: Multiaddr, held: dict[PeerId, Reservation]) -> None:
         self.addrs = [relay]
         self.scope = trio.CancelScope()
-        self.settled = trio.Event()
+        self.settled = False
         self.kept = False
         self.waiters = 0
         self.asking: PeerId | None = None
-        """The relay whose answer is awaited, and the event of its end."""
-        self.answered = trio.Event()
+        """The relay whose answer is awaited."""
         self.reservation: Reservation | None = None
         self.error: BridgeError | None = None
+        self._changed = Signal()
+        """Announced when `settled` or `asking` is another."""
         self._swarm = swarm
         self._held = held
         self._peer = peer_of(relay)
@@ -57,6 +59,18 @@ class Keeper:
         """The relay's id; None until it answered when the address does not tell it."""
         return self._peer
 
+    async def until_settled(self) -> None:
+        """Waits until a try has ended; `reservation` or `error` tells how."""
+        number = self._changed.number
+        while not self.settled:
+            number = await self._changed.beyond(number)
+
+    async def until_answered(self, relay: PeerId) -> None:
+        """Waits while the answer of that relay is awaited."""
+        number = self._changed.number
+        while self.asking == relay:
+            number = await self._changed.beyond(number)
+
     async def run(self) -> None:
         """Runs until `scope` is cancelled, or the first try of one that is not kept fails."""
         with self.scope:
@@ -68,7 +82,7 @@ class Keeper:
                     await self._hold(connection)
             finally:
                 self._drop()
-                self.settled.set()
+                self._settle()
 
     async def _acquire(self) -> Connection | None:
         """Tries until the relay accepts. None: it failed and was to be tried once."""
@@ -79,11 +93,11 @@ class Keeper:
                 return connection
             except NETWORK_FAILURES as raised:
                 problem = self.error = _typed(raised)
-                if not self.kept and not self.settled.is_set():
+                if not self.kept and not self.settled:
                     return None
                 wait = self._wait_after(problem)
                 self._report(problem, wait)
-            self.settled.set()
+            self._settle()
             await trio.sleep(wait)
 
     async def _hold(self, connection: Connection) -> None:
@@ -105,7 +119,7 @@ class Keeper:
                 if connection.closed.is_set() or trio.current_time() + pause >= self._grants.until:
                     break
         self._drop()
-        self.settled = trio.Event()  # who asks now is told how the next try ends
+        self.settled = False  # who asks now is told how the next try ends
         if trio.current_time() - since >= self._limits.stable:
             self._backoff.reset()
             pause = self._wait_after(lost)
@@ -143,12 +157,12 @@ class Keeper:
         return connection
 
     async def _reserve(self, connection: Connection, *, renewed: bool) -> None:
-        self.asking, self.answered = connection.peer, trio.Event()
+        self.asking = connection.peer
         try:
             await self._ask(connection, renewed=renewed)
         finally:
             self.asking = None
-            self.answered.set()
+            self._changed.notify()
 
     async def _ask(self, connection: Connection, *, renewed: bool) -> None:
         swarm = self._swarm
@@ -176,7 +190,11 @@ class Keeper:
                 limit_bytes=(limit and limit.bytes) or 0,
             )
         )
-        self.settled.set()
+        self._settle()
+
+    def _settle(self) -> None:
+        self.settled = True
+        self._changed.notify()
 
     def _drop(self) -> None:
         mine, self.reservation, self._grants = self.reservation, None, Grants(self._limits)

@@ -9,14 +9,15 @@ import trio.testing
 from punchbridge.addresses import Multiaddr, is_relayed, parse, with_peer
 from punchbridge.config import Limits, RelayClientLimits
 from punchbridge.eventhub import EventHub
-from punchbridge.events import ReservationAccepted, ReservationLost
+from punchbridge.events import Event, ReservationAccepted, ReservationLost
 from punchbridge.identity import Identity, peer_text
 from punchbridge.keys import KeyKind
+from punchbridge.swarm.swarm import Swarm
 from punchbridge.wire.circuit import Status, encode_hop_answer
 from punchbridge_relay.program import RelayConfig
 from punchbridge_relay.program import run as run_relay
 from tests.support.identities import KINDS, identity_of
-from tests.support.relay_lab import ECHO, echo, fake_relay, grant, network
+from tests.support.relay_lab import ECHO, Log, echo, fake_relay, grant, network
 
 STRANGER = Identity.generate()
 
@@ -164,6 +165,23 @@ async def test_a_renewal_that_fails_is_tried_again_and_lost_only_at_the_expiry()
         assert lost.code == "RESERVATION_REFUSED"
         assert trio.current_time() - started > 0.5
         assert node.swarm.announced() == ()
+
+
+async def test_who_asks_for_a_reservation_that_is_lost_at_once_gets_the_next_one() -> None:
+    """Which of the two tasks runs first after the acceptance is left to chance: the keeper's, or the caller's."""
+    async with network() as net:
+        relay = await net.relay(reservations_per_address=0)
+        for _ in range(12):
+            node = await net.node()
+
+            def hang_up(event: Event, swarm: Swarm = node.swarm, log: Log = node.log) -> None:
+                if isinstance(event, ReservationAccepted) and not log.of(ReservationLost):
+                    for connection in swarm.connections(relay.swarm.peer):
+                        connection.abort("TEST")
+
+            node.swarm.events.subscribe(hang_up)
+            assert (await node.relays.reserve(relay.addr)).relay == relay.swarm.peer
+            await node.log.wait(ReservationAccepted, 2)
 
 
 async def test_keep_goes_on_trying_and_says_what_is_wrong() -> None:
