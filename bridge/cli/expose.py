@@ -21,26 +21,38 @@ if TYPE_CHECKING:
 ENDPOINT: Final = Endpoint()
 OUTPUT_FLAGS: Final = Output()
 
+RelayFlag = Annotated[
+    tuple[str, ...],
+    flag("relay", "Relay to be reachable through, ending in /p2p/ID. Repeatable.", group=NETWORK),
+]
+TimeoutFlag = Annotated[
+    float,
+    flag("timeout", "Seconds for the first relay to accept; 0: keep trying for ever.", group=NETWORK),
+]
+ProxyFlag = Annotated[
+    bool,
+    flag(
+        "proxy-protocol", "Begin each connection with a PROXY v2 header that tells the server who calls.", group=NETWORK
+    ),
+]
+
 
 def expose(
     server: Annotated[str, Parameter(help="Where the server listens: HOST:PORT or unix:PATH.")],
     /,
     *,
-    relay: Annotated[
-        tuple[str, ...],
-        flag("relay", "Relay to be reachable through, ending in /p2p/ID. Repeatable.", group=NETWORK),
-    ] = (),
+    relay: RelayFlag = (),
     protocol: ProtocolFlag = PROTOCOL,
-    timeout: Annotated[
-        float, flag("timeout", "Seconds for the first relay to accept; 0: keep trying for ever.", group=NETWORK)
-    ] = 30.0,
+    proxy_protocol: ProxyFlag = False,
+    timeout: TimeoutFlag = 30.0,
     endpoint: Endpoint = ENDPOINT,
     out: Output = OUTPUT_FLAGS,
 ) -> int:
     """Make a gRPC server (any language) reachable through relays; prints the address to forward to.
 
-    Each stream of a peer becomes a connection to the server. The identity is kept in
-    $XDG_STATE_HOME/punchbridge/key unless --key names another file. SIGTERM drains and exits 0.
+    Each stream of a peer becomes a connection to the server. With --proxy-protocol the server has to expect the
+    header. The identity is kept in $XDG_STATE_HOME/punchbridge/key unless --key names another file. SIGTERM drains and
+    exits 0.
     """
     from punchbridge.cli.report import Reporter, run, set_up_logging
 
@@ -66,7 +78,8 @@ def expose(
         async def work(bridge: TrioBridge, feed: TrioFeed) -> Exit:
             reservations = Reservations(report, relays, hint="punchbridge forward --bind 127.0.0.1:50051")
             async with trio.open_nursery() as nursery:
-                place = await nursery.start(partial(exposing.run, bridge.host, server, protocol=protocol))
+                take = partial(exposing.run, bridge.host, server, protocol=protocol, proxy_protocol=proxy_protocol)
+                place = await nursery.start(take)
                 report.note(f"exposing {place}")
                 if relays:
                     with trio.move_on_after(timeout or float("inf")) as limit:

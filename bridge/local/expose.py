@@ -1,6 +1,7 @@
 """Expose: streams of a protocol, each spliced to a TCP or unix socket of a server on this side, in any language.
 
-Carries bytes only; the server behind it sees a plain local connection and needs no bridge. No grpc here.
+Carries bytes only; the server behind it sees a plain local connection and needs no bridge. On request each connection
+begins with a PROXY header that tells who calls. No grpc here.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ import trio
 
 from punchbridge.errors import ConfigError, ServerDown
 from punchbridge.events import ErrorEvent
+from punchbridge.identity import PeerId, peer_text
 from punchbridge.local.gateway import connect_unix
-from punchbridge.local.paths import accept_streams, refuse_streams
+from punchbridge.local.paths import accept_streams, refuse_streams, remote_peer
+from punchbridge.local.peer import synthesized_address
 from punchbridge.local.places import Place, parse_place
 from punchbridge.local.pump import pump
 from punchbridge.local.target import GRPC_PROTOCOL, check_protocol
+from punchbridge.wire.proxy import PP2_TYPE_PEER_ID, encode_proxy_header
 
 if TYPE_CHECKING:
     from punchbridge.host.host import StreamHost
     from punchbridge.session import SessionStream
     from punchbridge.transport.base import Stream
 
-__all__ = ["run"]
+__all__ = ["caller_header", "run"]
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +39,14 @@ async def run(
     place: str,
     *,
     protocol: str = GRPC_PROTOCOL,
+    proxy_protocol: bool = False,
     max_streams: int | None = None,
     max_per_peer: int | None = None,
     task_status: trio.TaskStatus[Place] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Splices each inbound stream of `protocol` to a connection of its own to `place` (HOST:PORT or unix:PATH).
 
+    proxy_protocol: each connection begins with a PROXY v2 header that names the caller, see `caller_header`.
     max_streams, max_per_peer: at once, by default `limits.local.served_streams` and `served_streams_per_peer`.
     Runs until cancelled; reports the place once streams are taken. While the server is down, streams are reset, each
     with an `error` event, and the next one tries again. Cancellation takes no more streams; those under way end with
@@ -55,6 +61,8 @@ async def run(
     async def handler(stream: Stream | SessionStream) -> None:
         try:
             local = await connect(behind, limits.connect_timeout)
+            if proxy_protocol:
+                await _send_first(local, caller_header(remote_peer(stream), host.swarm.peer))
         except OSError as problem:
             text = f"cannot reach the server at {behind}: {problem.strerror or problem}; does it run there?"
             log.info("%s", text)
@@ -76,6 +84,27 @@ async def run(
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + limits.connect_timeout):
             await refuse_streams(host, protocol)
+
+
+def caller_header(caller: PeerId, own: PeerId) -> bytes:
+    """The PROXY v2 header of a connection: from the caller's synthesized address to ours, with the caller's peer id.
+
+    The addresses are those of `ConnectInfo.address`: IPv6, made from the peer id, the same on every machine.
+    """
+    text = peer_text(caller)
+    value = (PP2_TYPE_PEER_ID, text.encode())
+    return encode_proxy_header(synthesized_address(text), synthesized_address(peer_text(own)), (value,))
+
+
+async def _send_first(local: socket.socket, data: bytes) -> None:
+    """Raises OSError, and closes the socket then and when cancelled. A fresh socket takes so little without a wait."""
+    try:
+        while data:
+            await trio.lowlevel.wait_writable(local)
+            data = data[local.send(data) :]
+    except BaseException:
+        local.close()
+        raise
 
 
 async def connect(place: Place, seconds: float) -> socket.socket:
