@@ -7,6 +7,7 @@ that was too long, nothing but a beginning of it is, and both ends know that it 
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -16,6 +17,9 @@ from punchbridge.sessions import Attach, Ended, Refusal, Refused, Released, Sess
 from punchbridge.sessions.frames import FrameReader, Kind, refuse
 
 LIMITS = SessionLimits()
+
+pytestmark = pytest.mark.timeout(300)
+"""All examples together take 10 s of a processor, and a busy machine gives a small part of one."""
 
 ID = b"0123456789abcdef"
 ENDS = ("dialler", "acceptor")
