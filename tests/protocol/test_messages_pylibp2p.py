@@ -75,7 +75,7 @@ def _fill(message: Any) -> None:
     """Gives every field a value, repeated ones two."""
     for field in message.DESCRIPTOR.fields:
         if field.message_type is not None:
-            if field.label == FieldDescriptor.LABEL_REPEATED:
+            if field.is_repeated:
                 _fill(getattr(message, field.name).add())
             else:
                 _fill(getattr(message, field.name))
@@ -84,7 +84,7 @@ def _fill(message: Any) -> None:
             FieldDescriptor.CPPTYPE_STRING: b"bytes" if field.type == FieldDescriptor.TYPE_BYTES else "text",
             FieldDescriptor.CPPTYPE_ENUM: field.enum_type.values[-1].number if field.enum_type else 0,
         }.get(field.cpp_type, 7)
-        if field.label == FieldDescriptor.LABEL_REPEATED:
+        if field.is_repeated:
             getattr(message, field.name).extend([value, value])
         else:
             setattr(message, field.name, value)
@@ -97,7 +97,7 @@ def _shape(descriptor: Descriptor) -> dict[str, tuple[Any, ...]]:
         enum = field.enum_type
         # py-libp2p's key enumeration has two values more than the specification.
         values = tuple(sorted(value.number for value in enum.values)) if enum and enum.name != "KeyType" else ()
-        repeated = field.label == FieldDescriptor.LABEL_REPEATED
+        repeated = field.is_repeated
         out[f"{descriptor.name}.{field.number}"] = (field.type, repeated, values)
         if field.message_type is not None:
             out |= _shape(field.message_type)
