@@ -14,7 +14,7 @@ from punchbridge.identity import PeerId, peer_text
 from punchbridge.tasks.rates import Buckets
 from punchbridge.wire.circuit import Status
 from punchbridge_relay.access import Access, Address, address_key
-from punchbridge_relay.limits import MAX_RATE_KEYS, MAX_STATS_CIRCUITS, RelayLimits
+from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.refusal import Refusal
 
 
@@ -64,8 +64,8 @@ class CircuitTable:
         """Circuits asked for from an address, in all and (with the target in the key) to one target."""
         self._closed_bytes = 0
         self.total = 0
-        self._peer_rate = Buckets(limits.peer_burst, limits.peer_interval, MAX_RATE_KEYS)
-        self._address_rate = Buckets(limits.address_burst, limits.address_interval, MAX_RATE_KEYS)
+        self._peer_rate = Buckets(limits.peer_burst, limits.peer_interval, limits.hop.rate_keys)
+        self._address_rate = Buckets(limits.address_burst, limits.address_interval, limits.hop.rate_keys)
 
     def __len__(self) -> int:
         """Circuits that are joined now."""
@@ -134,8 +134,8 @@ class CircuitTable:
         return self._closed_bytes + sum(circuit.bytes for circuit in self._table.values())
 
     def per_circuit(self, now: float) -> tuple[dict[str, Any], ...]:
-        """The joined circuits as plain values, oldest first, at most MAX_STATS_CIRCUITS."""
-        joined = [circuit for circuit in self._table.values() if circuit.joined][:MAX_STATS_CIRCUITS]
+        """The joined circuits as plain values, oldest first, at most `hop.stats_circuits`."""
+        joined = [circuit for circuit in self._table.values() if circuit.joined][: self._limits.hop.stats_circuits]
         return tuple(
             {
                 "circuit": circuit.id,

@@ -1,6 +1,6 @@
 """What the relay grants and when it refuses: one frozen value, made from flags, each default with its reason.
 
-Zero means unlimited wherever a count, a rate or a size is asked for. Nothing here counts anything.
+Zero means unlimited wherever `RelayLimits` asks for a count, a rate or a size. Nothing here counts anything.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
 from punchbridge.config import SwarmLimits
-from punchbridge.config.values import KIB, Bound, Checked, Seconds
+from punchbridge.config.values import KIB, Bound, Bytes, Checked, Count, Seconds
 from punchbridge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,43 +19,51 @@ U32_MAX: Final = 2**32 - 1
 U64_MAX: Final = 2**64 - 1
 """What the protocol's Limit message carries: duration u32, data u64."""
 
-REQUEST_TIMEOUT: Final = 10.0
-"""From the opening of a hop stream to its request: a client sends it at once (go: 60, rust: 60)."""
 
-STOP_OPEN_TIMEOUT: Final = 8.0
-"""Opening the stop stream to a target that is connected: two round trips."""
+@dataclass(frozen=True, kw_only=True)
+class HopLimits(Checked):
+    """How long the relay waits for clients and targets, and how it shares itself among circuits."""
 
-STOP_ANSWER_TIMEOUT: Final = 10.0
-"""A target answers CONNECT without asking anybody (go: 10 on the target)."""
+    request_timeout: Seconds = 10.0
+    """From the opening of a hop stream to its request: a client sends it at once (go: 60, rust: 60)."""
 
-ANSWER_TIMEOUT: Final = 10.0
-"""Writing one status to a client that may not read."""
+    stop_open_timeout: Seconds = 8.0
+    """Opening the stop stream to a target that is connected: two round trips."""
 
-EOF_TIMEOUT: Final = 10.0
-"""Closing a stream in good order after its answer; then it is reset."""
+    stop_answer_timeout: Seconds = 10.0
+    """A target answers CONNECT without asking anybody (go: 10 on the target)."""
 
-DRAIN_TIMEOUT: Final = 5.0
-"""Telling all connections at stop that no more streams are taken; the program's whole bound is 10 s."""
+    answer_timeout: Seconds = 10.0
+    """Writing one status to a client that may not read."""
 
-MAX_HANDLERS: Final = 65536
-"""Hop streams in all, circuits included: the limits below are the real bounds, this one ends a miscounting."""
+    close_timeout: Seconds = 10.0
+    """Closing a stream in good order after its answer; then it is reset."""
 
-CHUNK: Final = 256 * KIB
-"""One read of a circuit: a whole initial Yamux window."""
+    drain: Seconds = 5.0
+    """Telling all connections at stop that no more streams are taken; the whole bound is `programs.drain`."""
 
-CHUNKS: Final = 2
-"""Reads of one circuit before other tasks get their turn: half a MiB, about 1 ms."""
+    handlers: Count = 65536
+    """Hop streams in all, circuits included: the limits of `relay` are the real bounds, this one ends a miscounting."""
 
-MAX_RATE_KEYS: Final = 16384
-"""Peers or addresses with a token bucket, about 200 bytes each. Full buckets are forgotten first."""
+    read: Bytes = 256 * KIB
+    """One read of a circuit: a whole initial Yamux window."""
 
-MAX_STATS_CIRCUITS: Final = 64
-"""Circuits listed in one relay.stats event; the totals count all of them."""
+    turns: Count = 2
+    """Reads of one circuit before other tasks get their turn: half a MiB, about 1 ms."""
+
+    rate_keys: Count = 16384
+    """Peers or addresses with a token bucket, about 200 bytes each. Full buckets are forgotten first."""
+
+    stats_circuits: Count = 64
+    """Circuits listed in one relay.stats event; the totals count all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RelayLimits(Checked):
-    """The relay's bounds. Zero = unlimited, except `reservation_ttl`. Raises ConfigError for senseless values."""
+    """The relay's bounds. Zero = unlimited, except `reservation_ttl` and what stands below `hop`.
+
+    Raises ConfigError for senseless values.
+    """
 
     reservations: Bound = 128
     """Reservations at once (go, rust: 128)."""
@@ -98,11 +106,15 @@ class RelayLimits(Checked):
     address_interval: Seconds = 0.05
     """Seconds until an address has one more."""
 
+    hop: HopLimits = HopLimits()
+    """Waits and turns."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for item in fields(self):
-            if getattr(self, item.name) > U64_MAX:
-                raise ConfigError(f"{item.name} is {getattr(self, item.name)}; give 0 (unlimited) for as much as that")
+            given = getattr(self, item.name)
+            if isinstance(given, int | float) and given > U64_MAX:
+                raise ConfigError(f"{item.name} is {given}; give 0 (unlimited) for as much as that")
         if not 60 <= self.reservation_ttl <= U32_MAX:
             raise ConfigError(f"a reservation of {self.reservation_ttl} s; give at least 60, so that it can be renewed")
         if self.circuit_seconds > U32_MAX:

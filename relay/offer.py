@@ -16,17 +16,21 @@ from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.wire.circuit import STOP, CircuitLimit, Status, decode_stop_answer, encode_stop_connect
 from punchbridge_relay.circuits import Circuit
-from punchbridge_relay.limits import STOP_ANSWER_TIMEOUT, STOP_OPEN_TIMEOUT
+from punchbridge_relay.limits import HopLimits
 from punchbridge_relay.refusal import Refusal
 
 __all__ = ["Offers"]
 
 
 class Offers:
-    """`direct`: the live direct connections of a peer, newest first. `limit`: what every offer tells."""
+    """`direct`: the live direct connections of a peer, newest first. `limit`: what every offer tells. `hop`:
+    how long targets are waited for."""
 
-    def __init__(self, direct: Callable[[PeerId], Sequence[Connection]], limit: CircuitLimit | None) -> None:
+    def __init__(
+        self, direct: Callable[[PeerId], Sequence[Connection]], limit: CircuitLimit | None, hop: HopLimits
+    ) -> None:
         self._direct = direct
+        self._open, self._answer = hop.stop_open_timeout, hop.stop_answer_timeout
         self._limit = limit
         self._waiting: dict[PeerId, set[Signal]] = {}
 
@@ -46,7 +50,7 @@ class Offers:
         waiting = self._waiting.setdefault(circuit.target, set())
         waiting.add(came)
         try:
-            with trio.move_on_after(STOP_OPEN_TIMEOUT + STOP_ANSWER_TIMEOUT):
+            with trio.move_on_after(self._open + self._answer):
                 while True:
                     seen = came.number
                     connections = self._direct(circuit.target)
@@ -89,9 +93,9 @@ class Offers:
     async def _ask(self, connection: Connection, circuit: Circuit) -> Stream:
         stream: Stream | None = None
         try:
-            with trio.fail_after(STOP_OPEN_TIMEOUT):
+            with trio.fail_after(self._open):
                 stream = await connection.open_stream([STOP], lazy=True)
-            with trio.fail_after(STOP_ANSWER_TIMEOUT):
+            with trio.fail_after(self._answer):
                 await write_message(stream, encode_stop_connect(circuit.source, self._limit))
                 answer = decode_stop_answer(await read_message(stream))
         except NETWORK_FAILURES:

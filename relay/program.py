@@ -48,7 +48,7 @@ async def run(
     *,
     task_status: trio.TaskStatus[HopService] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Runs a relay until cancelled; then it drains within DRAIN_TIMEOUT, emits the last figures and leaves no socket.
+    """Runs a relay until cancelled; then it drains within a bound, emits the last figures and leaves no socket.
 
     Started with the service once it accepts reservations. Raises PortInUse, AddressError.
     """

@@ -12,7 +12,7 @@ from punchbridge.identity import PeerId
 from punchbridge.tasks.rates import Buckets
 from punchbridge.wire.circuit import Status
 from punchbridge_relay.access import Access, Address, address_key
-from punchbridge_relay.limits import MAX_RATE_KEYS, RelayLimits
+from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.refusal import Refusal
 
 
@@ -34,8 +34,8 @@ class ReservationTable:
         self._access = access
         self._table: dict[PeerId, Reservation] = {}
         self._by_address: dict[str, int] = {}
-        self._peer_rate = Buckets(limits.peer_burst, limits.peer_interval, MAX_RATE_KEYS)
-        self._address_rate = Buckets(limits.address_burst, limits.address_interval, MAX_RATE_KEYS)
+        self._peer_rate = Buckets(limits.peer_burst, limits.peer_interval, limits.hop.rate_keys)
+        self._address_rate = Buckets(limits.address_burst, limits.address_interval, limits.hop.rate_keys)
 
     def __len__(self) -> int:
         return len(self._table)

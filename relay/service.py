@@ -34,14 +34,7 @@ from punchbridge.wire.voucher import seal_voucher
 from punchbridge_relay.access import Access, Address
 from punchbridge_relay.circuits import Circuit, CircuitTable
 from punchbridge_relay.events import CircuitClosed, CircuitOpened, RelayStats
-from punchbridge_relay.limits import (
-    ANSWER_TIMEOUT,
-    DRAIN_TIMEOUT,
-    EOF_TIMEOUT,
-    MAX_HANDLERS,
-    REQUEST_TIMEOUT,
-    RelayLimits,
-)
+from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.offer import Offers
 from punchbridge_relay.refusal import Refusal
 from punchbridge_relay.reservations import ReservationTable
@@ -53,6 +46,7 @@ class HopService:
 
     def __init__(self, swarm: Swarm, limits: RelayLimits | None = None, access: Access | None = None) -> None:
         self.limits = limits or RelayLimits()
+        self._hop = self.limits.hop
         rules = access or Access()
         self.reservations = ReservationTable(self.limits, rules)
         self.circuits = CircuitTable(self.limits, rules)
@@ -60,7 +54,7 @@ class HopService:
         self._swarm = swarm
         self._draining = False
         self._asking: Counter[PeerId] = Counter()
-        self._offers = Offers(self._direct, self.limits.circuit_limit)
+        self._offers = Offers(self._direct, self.limits.circuit_limit, self._hop)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled. Started once the hop protocol is registered. Cancelled, it refuses what comes;
@@ -69,9 +63,8 @@ class HopService:
         try:
             # Handlers live as long as their circuits, so the registry's bound is on both together; requests under
             # way are counted here. relayed=False: R7, no reservation and no CONNECT over a circuit.
-            await self._swarm.handle(
-                HOP, self._serve, max_streams=MAX_HANDLERS, max_per_peer=MAX_HANDLERS, relayed=False
-            )
+            most = self._hop.handlers
+            await self._swarm.handle(HOP, self._serve, max_streams=most, max_per_peer=most, relayed=False)
             task_status.started()
             await trio.sleep_forever()
         finally:
@@ -99,7 +92,7 @@ class HopService:
         """Takes no more requests, ends all reservations, and closes every connection with GOAWAY, within a bound."""
         self._draining = True
         self.reservations.clear()
-        with trio.move_on_after(DRAIN_TIMEOUT):
+        with trio.move_on_after(self._hop.drain):
             async with trio.open_nursery() as nursery:
                 for connection in self._swarm.connections():
                     nursery.start_soon(self._close, connection)
@@ -175,7 +168,7 @@ class HopService:
 
     async def _read(self, stream: Stream) -> object:
         try:
-            with trio.fail_after(REQUEST_TIMEOUT):
+            with trio.fail_after(self._hop.request_timeout):
                 request = decode_hop_request(await read_message(stream))
         except UnexpectedMessage:
             raise Refusal(Status.UNEXPECTED_MESSAGE, "unexpected_message") from None
@@ -221,7 +214,7 @@ class HopService:
         self._swarm.events.emit(CircuitOpened(circuit=circuit.id, **names))
         reason = "CANCELLED"
         try:
-            reason = await splice(circuit, source, target, seconds=self.limits.circuit_seconds)
+            reason = await splice(circuit, source, target, seconds=self.limits.circuit_seconds, hop=self._hop)
         finally:
             self.circuits.close(circuit)
             to_target, to_source = circuit.passed.values()
@@ -239,12 +232,12 @@ class HopService:
     # --- answers --------------------------------------------------------------------------------------------
 
     async def _answer(self, stream: Stream, payload: bytes) -> None:
-        with trio.fail_after(ANSWER_TIMEOUT):
+        with trio.fail_after(self._hop.answer_timeout):
             await write_message(stream, payload)
 
     async def _finish(self, stream: Stream) -> None:
         """Ends a stream whose answer must still arrive."""
-        with trio.move_on_after(EOF_TIMEOUT):
+        with trio.move_on_after(self._hop.close_timeout):
             await stream.aclose()
             return
         stream.abort()

@@ -14,7 +14,7 @@ from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.signal import Signal
 from punchbridge.transport.raw import Buffer, InboxStream
 from punchbridge_relay.circuits import Circuit, Direction
-from punchbridge_relay.limits import CHUNK, CHUNKS, EOF_TIMEOUT
+from punchbridge_relay.limits import HopLimits
 
 NORMAL: Final = "NORMAL"
 DATA_LIMIT: Final = "DATA_LIMIT"
@@ -24,7 +24,7 @@ CONNECTION_LOST: Final = "CONNECTION_LOST"
 _SIDES: Final = {Direction.TO_TARGET: ("SOURCE", "TARGET"), Direction.TO_SOURCE: ("TARGET", "SOURCE")}
 
 
-async def splice(circuit: Circuit, source: InboxStream, target: InboxStream, *, seconds: int) -> str:
+async def splice(circuit: Circuit, source: InboxStream, target: InboxStream, *, seconds: int, hop: HopLimits) -> str:
     """Copies both ways until both directions ended; returns why the circuit ended.
 
     NORMAL, DURATION_LIMIT (after `seconds`, idle or not; 0: never), DATA_LIMIT (what fits was delivered),
@@ -39,7 +39,7 @@ async def splice(circuit: Circuit, source: InboxStream, target: InboxStream, *, 
 
                 async def run(direction: Direction, reader: InboxStream, writer: InboxStream) -> None:
                     nonlocal running
-                    reason = await _Copy(circuit, direction, reader, writer).run()
+                    reason = await _Copy(circuit, direction, reader, writer, hop).run()
                     running -= 1
                     if reason == NORMAL and running:
                         # What it sent is delivered, and nobody reads from it any more: so nobody else would notice
@@ -55,7 +55,7 @@ async def splice(circuit: Circuit, source: InboxStream, target: InboxStream, *, 
         if duration.cancelled_caught and not reasons:
             reasons.append(DURATION_LIMIT)
         if not reasons:
-            await _close(source, target)
+            await _close(hop.close_timeout, source, target)
             return NORMAL
         return reasons[0]
     finally:
@@ -67,7 +67,10 @@ async def splice(circuit: Circuit, source: InboxStream, target: InboxStream, *, 
 class _Copy:
     """One direction. Back-pressure: nothing more is read before the writer took all of it."""
 
-    def __init__(self, circuit: Circuit, direction: Direction, reader: InboxStream, writer: InboxStream) -> None:
+    def __init__(
+        self, circuit: Circuit, direction: Direction, reader: InboxStream, writer: InboxStream, hop: HopLimits
+    ) -> None:
+        self._read, self._turns = hop.read, hop.turns
         self._circuit, self._direction = circuit, direction
         self._reader, self._writer = reader, writer
         self._delivering = False
@@ -102,16 +105,16 @@ class _Copy:
     def _deliver(self) -> None:
         """Passes on what has arrived, in the task that brought it: a task switch costs more than the copy.
 
-        Hands over to `run` when the writer would block, at every end, and after CHUNKS reads.
+        Hands over to `run` when the writer would block, at every end, and after `turns` reads.
         """
         if self._delivering or self._rest or self._ended or self._reason:
             return
         reading, writing = _SIDES[self._direction]
         self._delivering = True
         try:
-            for _ in range(CHUNKS):
+            for _ in range(self._turns):
                 try:
-                    pieces = self._reader.receive_parts(CHUNK)
+                    pieces = self._reader.receive_parts(self._read)
                 except NETWORK_FAILURES:
                     self._reason = f"{reading}_RESET"
                     break
@@ -163,8 +166,8 @@ async def _death(direction: Direction, reader: InboxStream) -> str:
         reader.on_readable = None
 
 
-async def _close(*streams: InboxStream) -> None:
-    with trio.move_on_after(EOF_TIMEOUT):
+async def _close(seconds: float, *streams: InboxStream) -> None:
+    with trio.move_on_after(seconds):
         for stream in streams:
             try:
                 await stream.aclose()

@@ -70,8 +70,8 @@ def _default(value: Any) -> str:
 
 
 def _flag(key: str) -> str:
-    name = key.removeprefix("relay.")
-    return f"`{FLAGS[key]}`" if key in FLAGS else f"`--{name.replace('_', '-')}`" if name != key else "`--set`"
+    room, _, name = key.rpartition(".")
+    return f"`{FLAGS[key]}`" if key in FLAGS else f"`--{name.replace('_', '-')}`" if room == "relay" else "`--set`"
 
 
 def setting_tables(value: Checked, *, without: tuple[str, ...] = ()) -> str:

@@ -6,7 +6,8 @@ The flags of the commands and the tables of a file fill the same value. It knows
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -35,6 +36,9 @@ FLAGS: Final[Mapping[str, str]] = {
     "stats_interval": "--stats-interval",
 }
 """Settings that have a flag of their own. `--set` serves the others."""
+
+_SETTINGS: Final = ("punchbridge.config:Config", "punchbridge.cli.relay:RelaySettings")
+"""The values that programs read."""
 
 _SCRIPTS: Final = ("PUNCHBRIDGE_LAB_PROGRAM",)
 """Variables that the scripts of the repository read."""
@@ -69,9 +73,15 @@ def check_environment(environment: Mapping[str, str], app: App) -> None:
     names = {name for name in environment if name.startswith(PREFIX)}.difference(_SCRIPTS)
     names -= {setting.variable for setting in settings(Config())}
     if names:  # asking the commands means to load them all
-        known = set(_variables(app))
+        known = {*_variables(app), *(one.variable for value in _programs() for one in settings(value))}
         for name in sorted(names - known):
-            raise unknown(name, known.union(setting.variable for setting in settings(Config())), "variable")
+            raise unknown(name, known, "variable")
+
+
+def _programs() -> Iterator[Checked]:
+    for name in _SETTINGS:
+        module, _, kind = name.partition(":")
+        yield getattr(import_module(module), kind)()
 
 
 def _variables(app: App) -> list[str]:

@@ -57,7 +57,13 @@ def test_slips_end_with_2_and_name_the_nearest_right_word(run: Run, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "variable", ["PUNCHBRIDGE_BIND", "PUNCHBRIDGE_LAB_PROGRAM", "PUNCHBRIDGE_LIMITS_SWARM_MAILBOX"]
+    "variable",
+    [
+        "PUNCHBRIDGE_BIND",
+        "PUNCHBRIDGE_LAB_PROGRAM",
+        "PUNCHBRIDGE_LIMITS_SWARM_MAILBOX",
+        "PUNCHBRIDGE_RELAY_HOP_DRAIN",
+    ],
 )
 def test_variables_of_others_are_let_be(run: Run, variable: str, tmp_path: Path) -> None:
     code, _, _ = run("key", "new", "--key", str(tmp_path / "key"), **{variable: "5"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from punchbridge.identity import Identity, peer_id_forms
 from punchbridge.wire.circuit import CircuitLimit, Status
 from punchbridge_relay.access import Access, Rules, address_key
 from punchbridge_relay.circuits import CircuitTable, Direction
-from punchbridge_relay.limits import MAX_STATS_CIRCUITS, RelayLimits
+from punchbridge_relay.limits import HopLimits, RelayLimits
 from punchbridge_relay.refusal import Refusal
 from punchbridge_relay.reservations import ReservationTable
 
@@ -29,8 +30,8 @@ def reservations(access: Access | None = None, **limits: float) -> ReservationTa
     return ReservationTable(RelayLimits(**limits), access or Access())  # type: ignore[arg-type]
 
 
-def circuits(access: Access | None = None, **limits: float) -> CircuitTable:
-    return CircuitTable(RelayLimits(**limits), access or Access())  # type: ignore[arg-type]
+def circuits(access: Access | None = None, **limits: Any) -> CircuitTable:
+    return CircuitTable(RelayLimits(**limits), access or Access())
 
 
 def refused(status: Status, reason: str):  # type: ignore[no-untyped-def]
@@ -289,11 +290,11 @@ def test_only_joined_circuits_are_shown_but_all_hold_a_slot() -> None:
 
 
 def test_the_list_of_circuits_is_bounded_while_the_count_is_not() -> None:
-    table = circuits(circuits_per_peer=0)
-    for _ in range(MAX_STATS_CIRCUITS + 5):
+    table = circuits(circuits_per_peer=0, hop=HopLimits(stats_circuits=7))
+    for _ in range(12):
         table.join(table.open(A, B, 0.0), 0.0)
-    assert len(table.per_circuit(0.0)) == MAX_STATS_CIRCUITS
-    assert len(table) == MAX_STATS_CIRCUITS + 5
+    assert len(table.per_circuit(0.0)) == 7
+    assert len(table) == 12
 
 
 def test_rates_and_access_of_connect() -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -112,10 +112,10 @@ class Network:
             await self.nursery.start(node.client.run)
         return node
 
-    async def relay(self, access: Access | None = None, *, identity: Identity | None = None, **limits: float) -> Relay:
+    async def relay(self, access: Access | None = None, *, identity: Identity | None = None, **limits: Any) -> Relay:
         swarm, log = await self._swarm(identity)
         (addr,) = await swarm.listen(ANY_PORT)
-        service = HopService(swarm, RelayLimits(**limits), access)  # type: ignore[arg-type]
+        service = HopService(swarm, RelayLimits(**limits), access)
         await self.nursery.start(service.run)
         return Relay(swarm, service, with_peer(addr, swarm.peer), log)
 

@@ -30,6 +30,7 @@ from punchbridge.wire.circuit import (
 from punchbridge.wire.voucher import open_voucher
 from punchbridge_relay.access import Access, Rules
 from punchbridge_relay.events import CircuitClosed
+from punchbridge_relay.limits import HopLimits
 from tests.support.relay_lab import (
     circuit,
     connect_raw,
@@ -207,10 +208,9 @@ async def test_a_client_that_ends_without_a_request_is_answered_and_forgotten() 
         assert (await reserve(node, relay)).status == Status.OK
 
 
-async def test_a_mute_hop_stream_ends_by_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("punchbridge_relay.service.REQUEST_TIMEOUT", 0.05)
+async def test_a_mute_hop_stream_ends_by_its_deadline() -> None:
     async with network() as net:
-        relay, node = await net.relay(), await net.node()
+        relay, node = await net.relay(hop=HopLimits(request_timeout=0.05)), await net.node()
         stream = await (await node.swarm.dial(relay.addr)).open_stream([HOP])
         await read_all(stream)
         assert relay.service.refused == {"request_timeout": 1}
@@ -279,9 +279,7 @@ async def test_r8_a_target_that_refuses_is_reported_as_connection_failed(status:
             assert answer.status == Status.CONNECTION_FAILED
 
 
-async def test_r8_a_target_that_answers_garbage_or_resets_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("punchbridge_relay.offer.STOP_ANSWER_TIMEOUT", 0.05)
-
+async def test_r8_a_target_that_answers_garbage_or_resets_or_nothing() -> None:
     async def garbage(stream: Stream) -> None:
         await write_message(stream, b"\xff\xff")
 
@@ -293,7 +291,7 @@ async def test_r8_a_target_that_answers_garbage_or_resets_or_nothing(monkeypatch
         await trio.lowlevel.checkpoint()
 
     async with network() as net:
-        relay, source = await net.relay(), await net.node()
+        relay, source = await net.relay(hop=HopLimits(stop_answer_timeout=0.05)), await net.node()
         for answer in (garbage, reset, nothing):
             target = await raw_target(net, relay, answer=answer)
             _, status = await connect_raw(source, relay, target.node.peer)
