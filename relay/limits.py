@@ -128,24 +128,19 @@ class RelayLimits(Checked):
         limit = CircuitLimit(self.circuit_seconds or None, self.circuit_bytes or None)
         return None if limit.unlimited else limit
 
-    def swarm(self, given: SwarmLimits) -> SwarmLimits:
+    def swarm(self) -> SwarmLimits:
         """The bounds of the relay's swarm: so many connections that these limits can be reached at all.
 
         Each reservation and the source of each circuit is a connection of its own, and half of them may come anew at
-        once. What is unlimited here is unlimited there. A bound of `given` that was changed from its default is kept.
+        once. What is unlimited here is unlimited there. Whoever sets such a bound himself sets it over this value.
         """
-        default = SwarmLimits()
-        connections, address, half_open = default.connections, default.connections_per_address, default.half_open
-        needed = self.reservations + self.circuits
-        wanted = {
-            "connections": max(connections, needed + needed // 2) if self.reservations and self.circuits else 0,
-            "connections_per_address": max(address, self.reservations_per_address + address // 2)
+        least = SwarmLimits()
+        address, needed = least.connections_per_address, self.reservations + self.circuits
+        return replace(
+            least,
+            connections=max(least.connections, needed + needed // 2) if self.reservations and self.circuits else 0,
+            connections_per_address=max(address, self.reservations_per_address + address // 2)
             if self.reservations_per_address
             else 0,
-            "half_open": max(half_open, self.reservations // 4),
-        }
-        return replace(given, **{name: one for name, one in wanted.items() if _untouched(name, given, default)})
-
-
-def _untouched(name: str, given: SwarmLimits, default: SwarmLimits) -> bool:
-    return bool(getattr(given, name) == getattr(default, name))
+            half_open=max(least.half_open, self.reservations // 4),
+        )

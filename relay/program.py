@@ -6,7 +6,7 @@ What the flags are called and where the events go is the caller's business.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import trio
 
@@ -27,19 +27,25 @@ from punchbridge_relay.service import HopService
 @dataclass(frozen=True, kw_only=True)
 class RelayConfig:
     """`listen`: addresses to listen on; `announce`: addresses that clients are told beside those found; `limits`: what
-    the relay grants; `rooms`: the bounds of the rooms below; `stats_interval`: seconds between two RelayStats events;
-    `allow_private`: announce private and loopback addresses too; `autonat`: tell others whether they can be reached."""
+    the relay grants; `rooms`: the bounds of the rooms below, None for those that follow from `limits`;
+    `stats_interval`: seconds between two RelayStats events; `allow_private`: announce private and loopback addresses
+    too; `autonat`: tell others whether they can be reached."""
 
     identity: Identity
     listen: tuple[Multiaddr, ...]
     announce: tuple[Multiaddr, ...] = ()
     limits: RelayLimits = field(default_factory=RelayLimits)
-    rooms: Limits = field(default_factory=Limits)
+    rooms: Limits | None = None
     access: Access = field(default_factory=Access)
     stats_interval: float = 10.0
     allow_private: bool = False
     autonat: bool = True
     agent: str = AGENT
+
+    @property
+    def bounds(self) -> Limits:
+        """The bounds of the rooms below."""
+        return Limits(swarm=self.limits.swarm()) if self.rooms is None else self.rooms
 
 
 async def run(
@@ -76,7 +82,7 @@ async def _serve(
         identity=config.identity,
         announce=config.announce,
         agent=config.agent,
-        limits=replace(config.rooms, swarm=config.limits.swarm(config.rooms.swarm)),
+        limits=config.bounds,
         allow_private=config.allow_private,
         punch=Punch(enabled=False),
         autonat=False,

@@ -71,7 +71,7 @@ class RelaySettings(Checked):
     """What the relay grants."""
 
     limits: Limits = Limits()
-    """The bounds of the rooms below. Those of connections follow from `relay` as long as they are not changed."""
+    """The bounds of the rooms below. Those of connections follow from `relay` where they are not set."""
 
     programs: Programs = Programs()  # noqa: RUF009 - a frozen value
     """What only the programs of the command line need."""
@@ -182,6 +182,7 @@ class RelayFlags:
                 **{key: getattr(limits, name) for key, name in own.items()},
             },
             flagged={**FLAGS, **{key: f"--{name.replace('_', '-')}" for key, name in own.items()}},
+            follow=lambda said: RelaySettings(limits=Limits(swarm=said.relay.swarm())),
         )
 
 
@@ -271,7 +272,7 @@ def _program(settings: RelaySettings) -> RelayConfig:
 
 def _allow_files(config: RelayConfig) -> None:
     """Raises the soft limit of open files to what all its connections may take, as far as the hard one allows."""
-    connections = config.limits.swarm(config.rooms.swarm).connections
+    connections = config.bounds.swarm.connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard if not connections else connections + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and (wanted > soft or wanted == resource.RLIM_INFINITY):

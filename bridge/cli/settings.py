@@ -6,7 +6,7 @@ The flags of the commands and the tables of a file fill the same value. It knows
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -45,25 +45,37 @@ _SCRIPTS: Final = ("PUNCHBRIDGE_LAB_PROGRAM",)
 
 
 def read(
-    base: V, *, file: Path | None, pairs: Sequence[str], flags: Mapping[str, Any], flagged: Mapping[str, str] = FLAGS
+    base: V,
+    *,
+    file: Path | None,
+    pairs: Sequence[str],
+    flags: Mapping[str, Any],
+    flagged: Mapping[str, str] = FLAGS,
+    follow: Callable[[V], V] | None = None,
 ) -> V:
     """The value of a program. `base`: its defaults; `pairs`: its `--set`; `flags`: dotted keys, None where not given.
 
-    Raises ConfigError that names the file, the variable or the key.
+    follow: makes the defaults from what was said, where some of them follow from other settings; what was said is then
+    said over these. Raises ConfigError that names the file, the variable or the key.
     """
-    value = base
+    text = ""
     if file is not None:
         from punchbridge.api.configuration import read_file
 
         text = read_file(file)
+    given = {key: list(one) if isinstance(one, tuple) else one for key, one in flags.items() if one is not None}
+
+    def over(value: V) -> V:
         try:
             value = apply(value, parse(text, str(file)))
         except ConfigError as problem:
             raise ConfigError(f"{file}: {problem}") from None
-    value = apply(value, from_environment(os.environ, value))
-    value = apply(value, from_pairs(pairs, value, flagged))
-    given = {key: list(one) if isinstance(one, tuple) else one for key, one in flags.items() if one is not None}
-    return apply(value, tables(given))
+        value = apply(value, from_environment(os.environ, value))
+        value = apply(value, from_pairs(pairs, value, flagged))
+        return apply(value, tables(given))
+
+    value = over(base)
+    return value if follow is None else over(follow(value))
 
 
 def check_environment(environment: Mapping[str, str], app: App) -> None:

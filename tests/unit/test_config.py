@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import punchbridge
 from punchbridge.api.configuration import configured, host_config, load_config
 from punchbridge.cli.configuration import setting_tables
-from punchbridge.cli.relay import RelaySettings
+from punchbridge.cli.relay import LimitFlags, RelayFlags, RelaySettings
 from punchbridge.config import Config, Fields, Limits, Punch, SessionLimits, SwarmLimits, Times, load
 from punchbridge.config.load import apply, from_environment, from_pairs, settings
 from punchbridge.config.values import KINDS
@@ -153,20 +153,20 @@ def test_what_is_announced_must_lead_here() -> None:
 
 
 def test_a_relay_has_connections_for_what_it_grants() -> None:
-    default = SwarmLimits()
-    assert RelayLimits().swarm(default) == default
-    many = RelayLimits(reservations=5000, reservations_per_address=0).swarm(default)
+    assert RelayLimits().swarm() == SwarmLimits()
+    many = RelayLimits(reservations=5000, reservations_per_address=0).swarm()
     assert many.connections >= 5000 + RelayLimits().circuits
     assert many.connections_per_address == 0
     assert many.half_open == 1250
-    assert RelayLimits(reservations=0).swarm(default).connections == 0
-    assert RelayLimits(reservations_per_address=300).swarm(default).connections_per_address > 300
+    assert RelayLimits(reservations=0).swarm().connections == 0
+    assert RelayLimits(reservations_per_address=300).swarm().connections_per_address > 300
 
 
 def test_what_the_operator_says_of_connections_is_kept() -> None:
-    given = SwarmLimits(connections=10, connections_per_address=5)
-    assert RelayLimits(reservations=5000, reservations_per_address=0).swarm(given) == SwarmLimits(
-        connections=10, connections_per_address=5, half_open=1250
+    said = ("limits.swarm.connections=2048", "limits.swarm.connections_per_address=5", "limits.swarm.mailbox=7")
+    settings_of = RelayFlags(set=said).settings(LimitFlags(reservations=5000, reservations_per_address=0))
+    assert settings_of.limits.swarm == SwarmLimits(
+        connections=2048, connections_per_address=5, half_open=1250, mailbox=7
     )
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import trio
 
 from punchbridge.addresses import Multiaddr, endpoint_of, parse, with_peer
 from punchbridge.behaviours.relay_client import RelayClient
+from punchbridge.cli.relay import LimitFlags, RelayFlags
+from punchbridge.cli.relay import _program as made_of
 from punchbridge.config import Limits, SwarmLimits
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity
@@ -21,15 +24,18 @@ from punchbridge_relay.service import HopService
 PER_ADDRESS = SwarmLimits().connections_per_address
 
 
-@asynccontextmanager
-async def open_relay(limits: RelayLimits, rooms: Limits | None = None) -> AsyncIterator[tuple[HopService, Multiaddr]]:
-    config = RelayConfig(
+def configured(limits: RelayLimits, rooms: Limits | None = None) -> RelayConfig:
+    return RelayConfig(
         identity=Identity.generate(),
         listen=(parse("/ip4/127.0.0.1/tcp/0"),),
         limits=limits,
-        rooms=rooms or Limits(),
+        rooms=rooms,
         allow_private=True,
     )
+
+
+@asynccontextmanager
+async def open_relay(config: RelayConfig) -> AsyncIterator[tuple[HopService, Multiaddr]]:
     swarm: Swarm
     async with trio.open_nursery() as nursery:
         service = await nursery.start(partial(run, config, EventHub()))
@@ -49,7 +55,7 @@ async def knock(stack: AsyncExitStack, addr: Multiaddr, times: int) -> None:
 
 async def test_unlimited_reservations_of_one_address_are_taken_from_one_address() -> None:
     limits = RelayLimits(reservations=5000, reservations_per_address=0, address_burst=0)
-    async with open_relay(limits) as (service, addr), AsyncExitStack() as stack:
+    async with open_relay(configured(limits)) as (service, addr), AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())
         for _ in range(PER_ADDRESS + 6):
             config = SwarmConfig(Identity.generate(), allow_private=True)
@@ -63,7 +69,7 @@ async def test_unlimited_reservations_of_one_address_are_taken_from_one_address(
 
 
 async def test_connections_that_the_swarm_turns_away_are_among_the_refused() -> None:
-    async with open_relay(RelayLimits()) as (service, addr), AsyncExitStack() as stack:
+    async with open_relay(configured(RelayLimits())) as (service, addr), AsyncExitStack() as stack:
         await knock(stack, addr, PER_ADDRESS + 3)
         with trio.fail_after(20):
             while service.refused != {"connections_per_address": 3}:  # noqa: ASYNC110
@@ -74,9 +80,21 @@ async def test_connections_that_the_swarm_turns_away_are_among_the_refused() -> 
 async def test_a_bound_that_the_operator_set_is_kept() -> None:
     rooms = Limits(swarm=SwarmLimits(connections_per_address=2))
     limits = RelayLimits(reservations_per_address=0)
-    async with open_relay(limits, rooms) as (service, addr), AsyncExitStack() as stack:
+    async with open_relay(configured(limits, rooms)) as (service, addr), AsyncExitStack() as stack:
         await knock(stack, addr, 3)
         with trio.fail_after(20):
             while not service.refused:  # noqa: ASYNC110
                 await trio.lowlevel.checkpoint()
         assert service.refused == {"connections_per_address": 1}
+
+
+async def test_a_bound_that_the_operator_set_to_the_default_is_kept_as_well(tmp_path: Path) -> None:
+    """Without a word of the operator there would be no bound, since reservations of one address have none."""
+    words = f"limits.swarm.connections_per_address={PER_ADDRESS}"
+    flags = RelayFlags(listen=("/ip4/127.0.0.1/tcp/0",), key=tmp_path / "key", set=(words,))
+    config = made_of(flags.settings(LimitFlags(reservations_per_address=0)))
+    async with open_relay(config) as (service, addr), AsyncExitStack() as stack:
+        await knock(stack, addr, PER_ADDRESS + 2)
+        with trio.fail_after(20):
+            while service.refused != {"connections_per_address": 2}:  # noqa: ASYNC110
+                await trio.lowlevel.checkpoint()
