@@ -9,8 +9,9 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,25 @@ _UNITS = {
     "Bound": "count, 0: unlimited",
     "Bytes": "bytes",
     "Count": "count",
+    "File": "path",
     "Key": "path",
     "Seconds": "seconds",
     "Share": "0 to 1",
+    "Whole": "whole number",
     "bool": "true, false",
     "str": "text",
 }
 
 
+_NODE = "punchbridge_node.commands.flags"
+"""The node is above this room: it is named as text, as its commands are."""
+
+
 def _reasons(kind: type) -> dict[str, str]:
     """The docstring of each field of a dataclass. Raises ValueError for a field that has none."""
+    found = {} if kind.__base__ in (None, Checked, object) else _reasons(kind.__base__)
     body = ast.parse(inspect.getsource(kind)).body[0]
     assert isinstance(body, ast.ClassDef)
-    found = {}
     for one, after in zip(body.body, [*body.body[1:], None], strict=True):
         if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name):
             text = after.value if isinstance(after, ast.Expr) else None
@@ -69,22 +76,31 @@ def _default(value: Any) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-def _flag(key: str) -> str:
+def _flag(key: str, flags: Mapping[str, str]) -> str:
     room, _, name = key.rpartition(".")
-    return f"`{FLAGS[key]}`" if key in FLAGS else f"`--{name.replace('_', '-')}`" if room == "relay" else "`--set`"
+    return f"`{flags[key]}`" if key in flags else f"`--{name.replace('_', '-')}`" if room == "relay" else "`--set`"
 
 
-def setting_tables(value: Checked, *, without: tuple[str, ...] = ()) -> str:
+def setting_tables(
+    value: Checked, under: str = "", *, without: tuple[str, ...] = (), flags: Mapping[str, str] = FLAGS
+) -> str:
     """One table of settings for each table of the file, except those that are told elsewhere."""
     parts = []
-    for name, text, rows in _tables(value):
+    for name, text, rows in _tables(value, under):
         if name.startswith(without):
             continue
         parts += [f"### {f'[{name}]' if name else 'Top of the file'}", "", text, ""]
         parts += ["| key | unit | default | flag | variable | meaning |", "|---|---|---|---|---|---|"]
         for one, reason in rows:
             key = one.key.rpartition(".")[2]
-            cells = (f"`{key}`", _UNITS[one.kind], _default(one.default), _flag(one.key), f"`{one.variable}`", reason)
+            cells = (
+                f"`{key}`",
+                _UNITS[one.kind],
+                _default(one.default),
+                _flag(one.key, flags),
+                f"`{one.variable}`",
+                reason,
+            )
             parts.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
         parts.append("")
     return "\n".join(parts).rstrip()
@@ -92,9 +108,11 @@ def setting_tables(value: Checked, *, without: tuple[str, ...] = ()) -> str:
 
 def filled(page: str) -> str:
     """The page with the text between each pair of markers made anew."""
+    node = import_module(_NODE)
     made = {
         "bridge": setting_tables(Config()),
-        "relay": setting_tables(RelaySettings(), without=("limits",)),
+        "node": setting_tables(node.NodeSettings(), "node.", flags=node.FLAGS),
+        "relay": setting_tables(RelaySettings(), without=("limits", "programs")),
     }
     for name, table in made.items():
         begin, end = f"<!-- {name}: made by bridge/cli/configuration.py -->", f"<!-- end of {name} -->"

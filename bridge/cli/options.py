@@ -7,15 +7,15 @@ a typing error ends with code 2 and never half-way. Knows no network.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from cyclopts import Group, Parameter
 
 from punchbridge.cli import PREFIX
-from punchbridge.cli.settings import read
+from punchbridge.cli.settings import FLAGS, read
 from punchbridge.config import Config
 from punchbridge.errors import ConfigError
 
@@ -23,6 +23,8 @@ OUTPUT = Group("Output", sort_key=90)
 NETWORK = Group("Network", sort_key=10)
 
 DEFAULTS: Final = Config()
+
+C = TypeVar("C", bound=Config)
 
 
 def flag(name: str, text: str, *, alias: str | tuple[str, ...] = (), env: str | None = None, **more: Any) -> Parameter:
@@ -116,13 +118,26 @@ class Endpoint:
     )
 
     def configuration(self, *, relays: Sequence[str] | None = None, key: Path | None = None) -> Config:
-        """What file, environment and flags say together. Raises ConfigError and AddressError.
+        """What file, environment and flags say together. As `over`."""
+        return self.over(Config(), relays=relays, key=key)
 
-        relays: those of the command's own flag; None for a command that holds no reservation. key: the file that the
-        command takes when none is named.
+    def over(
+        self,
+        base: C,
+        *,
+        relays: Sequence[str] | None = None,
+        key: Path | None = None,
+        more: Mapping[str, Any] | None = None,
+        flagged: Mapping[str, str] | None = None,
+    ) -> C:
+        """What file, environment and flags say over the command's defaults. Raises ConfigError and AddressError.
+
+        relays: those of the command's own flag; None for a command that holds no
+        reservation. key: the file that the command takes when none is named. more: what other flags say, by dotted
+        keys; flagged: the settings that have such a flag.
         """
         config = read(
-            Config(),
+            base,
             file=self.config,
             pairs=self.set,
             flags={
@@ -133,7 +148,9 @@ class Endpoint:
                 "punch.enabled": None if self.no_p2p is None else not self.no_p2p,
                 "punch.retry": self.punch_retry,
                 "allow_private": self.lan,
+                **(more or {}),
             },
+            flagged={**FLAGS, **(flagged or {})},
         )
         kept = config.relays if relays is not None else ()
         own = config.key or (None if key is None else str(key))

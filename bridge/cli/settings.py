@@ -37,8 +37,12 @@ FLAGS: Final[Mapping[str, str]] = {
 }
 """Settings that have a flag of their own. `--set` serves the others."""
 
-_SETTINGS: Final = ("punchbridge.config:Config", "punchbridge.cli.relay:RelaySettings")
-"""The values that programs read."""
+_SETTINGS: Final = (
+    "punchbridge.config:Config",
+    "punchbridge.cli.relay:RelaySettings",
+    "punchbridge_node.commands.flags:NodeProgram",
+)
+"""The values that programs read. The node is above this room: it is named as text, as its commands are."""
 
 _SCRIPTS: Final = ("PUNCHBRIDGE_LAB_PROGRAM",)
 """Variables that the scripts of the repository read."""

@@ -40,6 +40,9 @@ _VARIABLES: Final = {
 }
 """Variables that are named after the flag of the programs, and not after the key."""
 
+_FLAG_TABLES: Final = ("node",)
+"""Tables whose own settings have variables that are named after the flags of the programs, without the table."""
+
 _INVERTED: Final = ("punch.enabled",)
 """Their variables say the contrary."""
 
@@ -60,7 +63,9 @@ class Setting:
     @property
     def variable(self) -> str:
         """The environment variable of this setting."""
-        return PREFIX + _VARIABLES.get(self.key, self.key.replace(".", "_").upper())
+        table, _, name = self.key.rpartition(".")
+        text = name if table in _FLAG_TABLES else self.key
+        return PREFIX + _VARIABLES.get(self.key, text.replace(".", "_").upper())
 
     @property
     def inverted(self) -> bool:
@@ -111,7 +116,7 @@ def _fitting(key: str, kind: str, given: Any) -> Any:
 def from_text(key: str, kind: str, text: str) -> Any:
     """The value of a setting as its variable, or `--set`, writes it. Raises ConfigError that names the key."""
     readers: dict[str, Callable[[str], Any]] = {
-        **dict.fromkeys(("Count", "Bound", "Bytes"), int),
+        **dict.fromkeys(("Count", "Bound", "Whole", "Bytes"), int),
         **dict.fromkeys(("Seconds", "Share"), float),
         "bool": _flag,
         "Addresses": str.split,

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Final
 
 from punchbridge.errors import ConfigError
 
-__all__ = ["KIB", "KINDS", "MIB", "Bound", "Bytes", "Checked", "Count", "Seconds", "Share"]
+__all__ = ["KIB", "KINDS", "MIB", "Bound", "Bytes", "Checked", "Count", "File", "Seconds", "Share", "Whole"]
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -24,11 +25,17 @@ Count = int
 Bound = int
 """A number of things, 0 for unlimited."""
 
+Whole = int
+"""A whole number, 0 or more, which counts nothing: a version."""
+
 Bytes = int
 """A size, at least 1."""
 
 Seconds = float
 """A time, 0 or more and finite."""
+
+File = str | Path | None
+"""The path of a file; None for none."""
 
 Share = float
 """A part of something, from 0 to 1."""
@@ -50,6 +57,7 @@ def _number(most: float) -> Callable[[object], bool]:
 KINDS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "Count": (_whole(1), "a whole number of at least 1"),
     "Bound": (_whole(0), "a whole number, 0 for unlimited"),
+    "Whole": (_whole(0), "a whole number, 0 or more"),
     "Bytes": (_whole(1), "a whole number of bytes, at least 1"),
     "Seconds": (_number(math.inf), "a number of seconds, 0 or more"),
     "Share": (_number(1.0), "a part from 0 to 1"),

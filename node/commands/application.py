@@ -1,6 +1,6 @@
-"""The node of `listen` and `dial`: made from flags, joined to the bridge, its counters kept for the summary.
+"""The node of `listen` and `dial`: made from settings, joined to the bridge, its counters kept for the summary.
 
-Knows how flags become a NodeConfig and what the summary tells; it neither serves nor dials.
+Knows how settings become a NodeConfig and what the summary tells; it neither serves nor dials.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from punchbridge.cli.exits import ErrorTable, Exit
-from punchbridge.cli.options import positive
 from punchbridge.errors import ConfigError
 from punchbridge.events import Event, PunchFailed, PunchSucceeded
-from punchbridge_node.commands.flags import NodeFlags
+from punchbridge_node.commands.flags import NodeSettings
 from punchbridge_node.config import GossipSource, NodeConfig
 from punchbridge_node.errors import HandshakeError, HandshakeFailure, PeerStoreError
 from punchbridge_node.events import FlowStats
@@ -26,24 +26,21 @@ from punchbridge_node.storekeeper import StoreKeeper
 if TYPE_CHECKING:
     from punchbridge.cli.report import Reporter
 
-# The wait for a channel includes a dial through a relay, its punch not.
-CONNECT_TIMEOUT = 20.0
 
-
-def node_config(flags: NodeFlags) -> NodeConfig:
+def node_config(settings: NodeSettings) -> NodeConfig:
     """The node's configuration. Raises ConfigError that names what is wrong."""
-    positive(gossip_interval=flags.gossip_interval, block_interval=flags.block_interval, duration=flags.duration)
     try:
         return NodeConfig(
-            network=flags.network,
-            protocol_version=max(flags.protocol_version, 0),
-            min_protocol_version=flags.min_protocol,
-            user_agent=flags.user_agent,
-            ping_interval=flags.ping_interval,
-            stats_interval=flags.stats_interval,
-            connect_timeout=CONNECT_TIMEOUT,
+            network=settings.network,
+            protocol_version=settings.protocol_version,
+            min_protocol_version=settings.min_protocol,
+            user_agent=settings.user_agent,
+            ping_interval=settings.ping_interval,
+            stats_interval=settings.stats_interval,
+            connect_timeout=settings.connect_timeout,
+            limits=settings.limits,
             gossip=GossipSource(
-                transaction_interval=flags.gossip_interval or None, block_interval=flags.block_interval or None
+                transaction_interval=settings.gossip_interval or None, block_interval=settings.block_interval or None
             ),
         )
     except ValueError as problem:
@@ -51,16 +48,15 @@ def node_config(flags: NodeFlags) -> NodeConfig:
 
 
 @contextlib.asynccontextmanager
-async def open_node(flags: NodeFlags, emit: Callable[[Event], None]) -> AsyncIterator[Node]:
-    """The running node of these flags, with its peer store when one is named. Raises ConfigError, PeerStoreError."""
-    config = node_config(flags)
-    policy = refuse_relayed if flags.refuse_relayed else accept_all
+async def open_node(settings: NodeSettings, emit: Callable[[Event], None]) -> AsyncIterator[Node]:
+    """The running node of these settings, with its peer store when one is named. Raises ConfigError, PeerStoreError."""
+    config = node_config(settings)
+    policy = refuse_relayed if settings.refuse_relayed else accept_all
     with contextlib.ExitStack() as stack:
         keeper = None
-        if flags.peer_store is not None:
-            keeper = StoreKeeper(
-                stack.enter_context(contextlib.closing(PeerStore(flags.peer_store, config.limits.store)))
-            )
+        if settings.peer_store is not None:
+            store = PeerStore(Path(settings.peer_store), config.limits.store)
+            keeper = StoreKeeper(stack.enter_context(contextlib.closing(store)))
         async with Node(config, emit=emit, policy=policy, keeper=keeper) as node:
             yield node
 

@@ -56,11 +56,11 @@ def dial(
         from punchbridge_node.commands.keeper import Goal, dial_peer
         from punchbridge_node.commands.service import serve
 
-        node_config(node)
         positive(timeout=timeout)
         if timeout == 0:
             raise ConfigError("--timeout must be above 0")
-        config = endpoint.configuration()
+        config = node.configuration(endpoint)
+        node_config(config.node)
         if require_direct and not config.punch.enabled:
             raise ConfigError("--require-direct and --no-p2p exclude each other; leave one out")
         peer = checked_target(target)
@@ -69,7 +69,7 @@ def dial(
         report.hub.subscribe(tally)
 
         async def work(bridge: Bridge, feed: Feed) -> int:
-            return await dial_peer(bridge, feed, report, node, goal)
+            return await dial_peer(bridge, feed, report, config.node, goal)
 
         try:
             return serve(report, config, work)

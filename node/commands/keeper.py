@@ -31,11 +31,10 @@ from punchbridge.events import (
     PunchSucceeded,
     SessionSwitched,
 )
-from punchbridge.limits.programs import REDIAL_BACKOFF_FIRST, REDIAL_BACKOFF_MOST
 from punchbridge.local.peer import synthesized_address
 from punchbridge.verdict import Code, Verdict
 from punchbridge_node.commands.application import final, open_node, refused
-from punchbridge_node.commands.flags import NodeFlags
+from punchbridge_node.commands.flags import NodeSettings
 from punchbridge_node.commands.paths import Paths
 from punchbridge_node.commands.service import for_duration
 from punchbridge_node.errors import Ending, HandshakeError, HandshakeFailure
@@ -47,9 +46,6 @@ if TYPE_CHECKING:
     from punchbridge import Bridge
     from punchbridge.cli.report import Reporter
     from punchbridge_node.commands.service import Feed
-
-_UPGRADE_WAIT: Final = 5.0
-"""Seconds for the direct connection to appear in the swarm once its punch was told: it is there already, or lost."""
 
 _LOOK: Final = 0.25
 """How often it is looked whether the first stream was refused, while gRPC still tries."""
@@ -78,6 +74,7 @@ class Keeper:
     report: Reporter
     paths: Paths
     goal: Goal
+    settings: NodeSettings
     verdict: Verdict = field(default_factory=lambda: Verdict(Code.TIMEOUT))
     """Of the last attempt to become direct since the peer was connected."""
     link: PeerLink | None = None
@@ -207,7 +204,7 @@ class Keeper:
         before = self.path
         reason = ended.reason.value
         deadline = time.monotonic() + self.goal.timeout
-        pause = REDIAL_BACKOFF_FIRST
+        pause = self.settings.redial_first
         self.report.progress(f"the {before} path is gone ({reason}), reconnecting")
         # What an earlier connection has seen says nothing of the one that comes.
         self.verdict, self._next_run = Verdict(Code.TIMEOUT), None
@@ -232,7 +229,7 @@ class Keeper:
                     f"{self.goal.peer} did not come back within {self.goal.timeout:g} s: {seen}"
                 ) from None
             await asyncio.sleep(pause)
-            pause = min(2 * pause, REDIAL_BACKOFF_MOST)
+            pause = min(2 * pause, self.settings.redial_most)
         self._await_punch()
         if self.path == "relay" and self.goal.require_direct:
             await self._until_direct()
@@ -240,7 +237,11 @@ class Keeper:
     async def _open(self, path: Literal["direct", "relay"], reason: str) -> None:
         """A stream of the node over a channel of its own on that path. The channel before is closed after its use."""
         channel = self.bridge.aio_channel(
-            self.goal.target, path=self._policy(path), fresh=True, direct_wait=_UPGRADE_WAIT, options=CHANNEL_OPTIONS
+            self.goal.target,
+            path=self._policy(path),
+            fresh=True,
+            direct_wait=self.settings.upgrade_wait,
+            options=CHANNEL_OPTIONS,
         )
         host, port = synthesized_address(self.goal.peer)
         info = PeerInfo(
@@ -326,13 +327,13 @@ async def _close_later(channel: Any, seconds: float) -> None:
         await channel.close(None)
 
 
-async def dial_peer(bridge: Bridge, feed: Feed, report: Reporter, flags: NodeFlags, goal: Goal) -> int:
+async def dial_peer(bridge: Bridge, feed: Feed, report: Reporter, settings: NodeSettings, goal: Goal) -> int:
     """Runs the node against one peer until cancelled or for --duration. Raises what `Keeper.run` raises."""
     paths = Paths(report.emit)
-    async with open_node(flags, report.emit) as node:
-        keeper = Keeper(bridge, node, report, paths, goal)
+    async with open_node(settings, report.emit) as node:
+        keeper = Keeper(bridge, node, report, paths, goal, settings)
         try:
-            async with for_duration(flags.duration):
+            async with for_duration(settings.duration):
                 await keeper.run(feed)
         finally:
             report.path = keeper.path if keeper.path != "none" else report.path

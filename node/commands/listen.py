@@ -49,15 +49,15 @@ def listen(
         from punchbridge_node.commands.listener import Listener
         from punchbridge_node.commands.service import serve
 
-        node_config(node)
         positive(timeout=timeout)
-        config = endpoint.configuration(relays=relay, key=default_key())
+        config = node.configuration(endpoint, relays=relay, key=default_key())
+        node_config(config.node)
         relays = tuple(str(one) for one in config.relays)
         tally = Tally()
         report.hub.subscribe(tally)
 
         async def work(bridge: Bridge, feed: Feed) -> int:
-            return await Listener(report, relays, timeout, node).run(bridge, feed)
+            return await Listener(report, relays, timeout, config.node).run(bridge, feed)
 
         try:
             return serve(report, config, work)

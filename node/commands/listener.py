@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import grpc.aio
 
@@ -12,7 +12,7 @@ from punchbridge import peer as peer_of_call
 from punchbridge.cli.reservations import Reservations
 from punchbridge.cli.service import direct_addrs
 from punchbridge_node.commands.application import open_node
-from punchbridge_node.commands.flags import NodeFlags
+from punchbridge_node.commands.flags import NodeSettings
 from punchbridge_node.commands.paths import Paths
 from punchbridge_node.commands.service import for_duration
 from punchbridge_node.transport import SERVER_OPTIONS, identify_bridge
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from punchbridge.cli.report import Reporter
     from punchbridge_node.commands.service import Feed
 
-_SERVER_GRACE: Final = 1.0
-"""Seconds that calls under way get once the node has ended its peers."""
-
 
 @dataclass
 class Listener:
@@ -33,21 +30,21 @@ class Listener:
     report: Reporter
     relays: tuple[str, ...]
     timeout: float
-    flags: NodeFlags
+    settings: NodeSettings
 
     async def run(self, bridge: Bridge, feed: Feed) -> int:
         """Serves until cancelled or for --duration seconds. Raises when no relay accepts in time."""
-        async with open_node(self.flags, self.report.emit) as node:
+        async with open_node(self.settings, self.report.emit) as node:
             server = grpc.aio.server(options=SERVER_OPTIONS)
             node.add_to_server(server, identify_bridge(peer_of_call))
             bridge.serve(server)
             await server.start()
             try:
-                async with for_duration(self.flags.duration):
+                async with for_duration(self.settings.duration):
                     await self._watch(bridge, feed)
             finally:
                 await node.close()
-                await server.stop(_SERVER_GRACE)
+                await server.stop(self.settings.server_grace)
         return 0
 
     async def _watch(self, bridge: Bridge, feed: Feed) -> None:

@@ -38,6 +38,14 @@ def test_a_file_reaches_a_command_of_the_node(start: Start, tmp_path: Path) -> N
     assert listener.event("node.started")["listen"][0].startswith("/ip4/127.0.0.1/")
 
 
+def test_a_file_sets_what_the_node_has_flags_for(run: Run, tmp_path: Path) -> None:
+    file, store = tmp_path / "node.toml", tmp_path / "peers.db"
+    file.write_text(f'allow_private = true\n[node]\nduration = 0.1\npeer_store = "{store}"\n')
+    code, _, _ = run("listen", "--listen", LOOPBACK, "--config", str(file))
+    assert code == 0
+    assert store.exists()
+
+
 def test_an_announced_address_is_told_by_a_relay(start: Start) -> None:
     relay = start("relay", "--json", "--lan", "--listen", LOOPBACK, "--announce", "/dns4/relay.example/tcp/4001")
     assert relay.event("relay.listening")["addrs"][1].startswith("/dns4/relay.example/tcp/4001/p2p/")
@@ -63,6 +71,8 @@ def test_slips_end_with_2_and_name_the_nearest_right_word(run: Run, tmp_path: Pa
         "PUNCHBRIDGE_LAB_PROGRAM",
         "PUNCHBRIDGE_LIMITS_SWARM_MAILBOX",
         "PUNCHBRIDGE_RELAY_HOP_DRAIN",
+        "PUNCHBRIDGE_NODE_LIMITS_PEERS",
+        "PUNCHBRIDGE_REDIAL_MOST",
     ],
 )
 def test_variables_of_others_are_let_be(run: Run, variable: str, tmp_path: Path) -> None:

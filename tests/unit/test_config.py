@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,11 +12,15 @@ from hypothesis import strategies as st
 import punchbridge
 from punchbridge.api.configuration import configured, host_config, load_config
 from punchbridge.cli.configuration import setting_tables
+from punchbridge.cli.options import Endpoint
 from punchbridge.cli.relay import LimitFlags, RelayFlags, RelaySettings
 from punchbridge.config import Config, Fields, Limits, Punch, SessionLimits, SwarmLimits, Times, load
 from punchbridge.config.load import apply, from_environment, from_pairs, settings
 from punchbridge.config.values import KINDS
 from punchbridge.errors import AddressError, ConfigError
+from punchbridge_node.commands.application import node_config
+from punchbridge_node.commands.flags import NodeFlags, NodeProgram, NodeSettings
+from punchbridge_node.config import NodeLimits, StoreLimits
 from punchbridge_relay.limits import RelayLimits
 
 
@@ -119,10 +126,10 @@ def test_punch_may_be_a_bool() -> None:
 
 
 def test_each_setting_has_a_variable_of_its_own_a_unit_and_a_reason() -> None:
-    for value in (Config(), RelaySettings()):
+    for value in (Config(), RelaySettings(), NodeProgram()):
         found = list(settings(value))
         assert len({one.variable for one in found}) == len(found)
-        assert all(one.kind in KINDS or one.kind in ("Addresses", "Key") for one in found)
+        assert all(one.kind in KINDS or one.kind in ("Addresses", "File", "Key") for one in found)
         page = setting_tables(value)
         assert all(f"`{one.variable}`" in page for one in found)
 
@@ -178,6 +185,75 @@ def test_a_relay_reads_its_own_table_and_no_other() -> None:
     assert (read.relay.reservations, read.allow) == (5, ("10.0.0.0/8", "11.0.0.0/8"))
     with pytest.raises(ConfigError, match="no setting punch"):
         apply(RelaySettings(), {"punch": {}})
+
+
+# --- the node's table ---------------------------------------------------------------------------------------
+
+
+def told(tmp_path: Path, text: str = "", pairs: tuple[str, ...] = (), **flags: Any) -> NodeProgram:
+    """What `listen` or `dial` reads from a file, the environment and its flags."""
+    file = tmp_path / "node.toml"
+    file.write_text(text)
+    return NodeFlags(**flags).configuration(Endpoint(config=file, set=pairs))
+
+
+def test_a_file_a_variable_and_a_flag_of_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+        allow_private = true
+        [node]
+        network = "kaspa-simnet"
+        ping_interval = 7
+        peer_store = "peers.db"
+        min_protocol = 8
+        [node.limits]
+        peers = 5
+        store.queue = 3
+    """
+    read = told(tmp_path, text)
+    assert (read.allow_private, read.node.network, read.node.peer_store) == (True, "kaspa-simnet", "peers.db")
+    assert read.node == NodeSettings(
+        network="kaspa-simnet",
+        ping_interval=7.0,
+        peer_store="peers.db",
+        min_protocol=8,
+        limits=NodeLimits(peers=5, store=StoreLimits(queue=3)),
+    )
+    monkeypatch.setenv("PUNCHBRIDGE_NETWORK", "kaspa-mainnet")
+    monkeypatch.setenv("PUNCHBRIDGE_NODE_LIMITS_PEERS", "6")
+    monkeypatch.setenv("PUNCHBRIDGE_REDIAL_MOST", "2.5")
+    read = told(tmp_path, text, ("node.limits.store.queue=4",), ping_interval=9.0, peer_store=Path("other.db"))
+    assert read.node == NodeSettings(
+        network="kaspa-mainnet",
+        ping_interval=9.0,
+        peer_store="other.db",
+        min_protocol=8,
+        redial_most=2.5,
+        limits=NodeLimits(peers=6, store=StoreLimits(queue=4)),
+    )
+    made = node_config(read.node)
+    assert (made.network, made.min_protocol_version, made.limits.peers) == ("kaspa-mainnet", 8, 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[node]\nnetwrk = 'kaspa-devnet'", "did you mean node.network"),
+        ("[node.limits]\npears = 1", "did you mean node.limits.peers"),
+        ("[node]\nduration = -1", "node.duration is -1; give a number of seconds"),
+        ("[node]\nrefuse_relayed = 1", "node.refuse_relayed is 1; give true or false"),
+        ("node = 1", r"write \[node\]"),
+    ],
+)
+def test_slips_in_the_nodes_table_are_named(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        told(tmp_path, text)
+
+
+def test_the_nodes_table_is_the_nodes_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="belongs to `punchbridge listen`"):
+        load("[node]\nnetwork = 'kaspa-devnet'")
+    with pytest.raises(ConfigError, match="--network does"):
+        told(tmp_path, pairs=("node.network=kaspa-devnet",))
 
 
 def test_times_reach_the_network_thread() -> None:
