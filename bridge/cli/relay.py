@@ -73,7 +73,7 @@ class RelaySettings(Checked):
     limits: Limits = Limits()
     """The bounds of the rooms below. Those of connections follow from `relay` where they are not set."""
 
-    programs: Programs = Programs()  # noqa: RUF009 - a frozen value
+    programs: Programs = Programs()
     """What only the programs of the command line need."""
 
 

@@ -72,7 +72,7 @@ class NodeSettings(Checked):
     server_grace: Seconds = 1.0
     """Calls under way get this long once a listener has ended its peers."""
 
-    limits: NodeLimits = NodeLimits()  # noqa: RUF009 - a frozen value
+    limits: NodeLimits = NodeLimits()
     """What the node accepts, keeps and waits for."""
 
 
