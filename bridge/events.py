@@ -270,6 +270,17 @@ class AutonatResult(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LocalRefused(Event):
+    """Another user of this machine connected to the port of `forward` and was turned away. `uid`: the last one;
+    `refused`: all until now. Told at the first, then once a while at most."""
+
+    name = "local.refused"
+    bind: str
+    uid: int
+    refused: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ErrorEvent(Event):
     """Something failed that the user should know. `message` says what to do; `verdict`: its code, with RELAYED."""
 

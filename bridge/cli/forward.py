@@ -21,14 +21,23 @@ if TYPE_CHECKING:
 ENDPOINT: Final = Endpoint()
 OUTPUT_FLAGS: Final = Output()
 
+BindFlag = Annotated[
+    str,
+    flag(
+        "bind",
+        "Where local clients connect: unix:PATH, for your user alone, or HOST:PORT (port 0: any), for root as well.",
+        group=NETWORK,
+    ),
+]
+AnyUserFlag = Annotated[bool, flag("any-user", "Let every user of this machine connect to HOST:PORT.", group=NETWORK)]
+
 
 def forward(
     target: Annotated[str, Parameter(help="Address that `expose` printed, ending in /p2p/ID.")],
     /,
     *,
-    bind: Annotated[
-        str, flag("bind", "Where local clients connect: HOST:PORT (port 0: any) or unix:PATH.", group=NETWORK)
-    ] = "127.0.0.1:0",
+    bind: BindFlag = "127.0.0.1:0",
+    any_user: AnyUserFlag = False,
     path: Annotated[
         Literal["any", "direct", "relay"], flag("path", "Path that connections may take.", group=NETWORK)
     ] = "any",
@@ -70,7 +79,9 @@ def forward(
                 raise DialTimeout(f"no connection to {target} within {timeout:g} s; is the other side running?")
             report.progress(None)
             async with trio.open_nursery() as nursery:
-                carry = partial(forwarding.run, bridge.host, target, bind, protocol=protocol, path=path)
+                carry = partial(
+                    forwarding.run, bridge.host, target, bind, protocol=protocol, path=path, any_user=any_user
+                )
                 place = await nursery.start(carry)
                 report.note("connect local clients to:")
                 report.data(str(place))

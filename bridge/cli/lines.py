@@ -121,5 +121,10 @@ LINES: Final[Lines] = {
     events.SessionSwitched: _switched,
     events.SessionKept: _kept,
     events.AutonatResult: lambda e: (f"reachability of {e.addr}: {e.reachability} ({e.status})", "dim"),
+    events.LocalRefused: lambda e: (
+        f"refused user {e.uid} at {e.bind} ({e.refused} until now): only your user and root may connect; --any-user "
+        "lets all in",
+        "warn",
+    ),
     events.ErrorEvent: lambda e: (f"error {e.code}: {e.message}", "bad"),
 }

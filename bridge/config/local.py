@@ -51,6 +51,10 @@ class LocalLimits(Checked):
     forwarded: Count = 512
     """Connections through one `forward` listener at once; each is one stream."""
 
+    tell_refused: Seconds = 60.0
+    """Between two `local.refused` events of one `forward` listener; those in between are counted. A program that tries
+    again and again must not fill the log."""
+
     errors: Count = 1024
     """Peers whose last failure `last_error` can tell; the oldest is forgotten."""
 

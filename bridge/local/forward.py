@@ -1,6 +1,7 @@
 """Forward: a local TCP port or unix socket, each connection of which becomes a stream to one peer.
 
-For clients in any language: they connect to a plain local address. Carries bytes only; no grpc here.
+For clients in any language: they connect to a plain local address. At a TCP port other users of the machine are turned
+away. Carries bytes only; no grpc here.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import logging
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import trio
 
 from punchbridge.errors import BridgeError, ConfigError, ConnectionLost, DialTimeout, PortInUse, StreamReset
 from punchbridge.events import ErrorEvent
+from punchbridge.local.door import Door, open_door
 from punchbridge.local.paths import open_on_path
 from punchbridge.local.places import Place, parse_place
 from punchbridge.local.pump import pump
@@ -45,6 +48,7 @@ async def run(
     path: PathPolicy = "any",
     direct_wait: float | None = None,
     max_connections: int | None = None,
+    any_user: bool = False,
     task_status: trio.TaskStatus[Place] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listens on `bind` (HOST:PORT, port 0 for any, or unix:PATH) and carries each connection to the target.
@@ -53,32 +57,31 @@ async def run(
     with RST and an `error` event; the listener goes on. direct_wait: seconds that the path "direct" waits for the
     punch, by default the host's. Beyond `max_connections`, by default `limits.local.forwarded`, clients wait in the
     backlog.
+    A unix socket is for this user alone (mode 0600). At a TCP port connections of other users of this machine, except
+    root, are closed with RST and told by `local.refused`; any_user lets them in. A place beyond loopback is open to
+    other machines, which is logged as a warning.
     Cancellation closes the listener, resets the streams and removes the socket's file. Raises PortInUse and
-    ConfigError when it cannot listen, AddressError for the target.
+    ConfigError when it cannot listen, or the kernel does not tell whose a connection is; AddressError for the target.
     """
     peer = parse_target(target)
     check_protocol(protocol)
     limits = host.swarm.config.limits.local
     slots = trio.CapacityLimiter(limits.forwarded if max_connections is None else max_connections)
-    with _listen(parse_place(bind)) as (listener, bound):
+    with _listen(parse_place(bind)) as (listener, bound), open_door(host, listener, bound, any_user=any_user) as door:
         async with trio.open_nursery() as nursery:
 
             async def carry(local: socket.socket) -> None:
                 try:
                     stream = await _open(host, peer, protocol, path, direct_wait)
                 except BridgeError as problem:
-                    tell(problem)
+                    _tell(host, peer, problem)
                     return
                 except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as problem:
-                    tell(ConnectionLost(f"the connection broke under an opening stream: {problem}"))
+                    _tell(host, peer, ConnectionLost(f"the connection broke under an opening stream: {problem}"))
                     return
                 outcome = await pump(local, stream, limits)
                 if outcome.problem is not None and outcome.received == 0:
-                    tell(outcome.problem, _AT_ONCE if outcome.problem.code == StreamReset.code else "")
-
-            def tell(problem: BridgeError, hint: str = "") -> None:
-                log.info("no stream to %s: %s", peer.text, problem)
-                host.swarm.events.emit(ErrorEvent(code=problem.code, message=f"{problem}{hint}"))
+                    _tell(host, peer, outcome.problem, _AT_ONCE if outcome.problem.code == StreamReset.code else "")
 
             async def carry_in_slot(local: socket.socket, slot: object) -> None:
                 try:
@@ -92,8 +95,13 @@ async def run(
             while True:
                 slot = object()
                 await slots.acquire_on_behalf_of(slot)
-                local = await _accept(listener, limits.accept_pause)
+                local = await _accept(listener, door, limits.accept_pause)
                 nursery.start_soon(carry_in_slot, local, slot)
+
+
+def _tell(host: StreamHost, peer: Target, problem: BridgeError, hint: str = "") -> None:
+    log.info("no stream to %s: %s", peer.text, problem)
+    host.swarm.events.emit(ErrorEvent(code=problem.code, message=f"{problem}{hint}"))
 
 
 async def _open(
@@ -108,7 +116,7 @@ async def _open(
         raise DialTimeout(f"no stream to {target.text} within {seconds:g} s") from None
 
 
-async def _accept(listener: trio.socket.SocketType, pause: float) -> socket.socket:
+async def _accept(listener: trio.socket.SocketType, door: Door, pause: float) -> socket.socket:
     while True:
         try:
             accepted, _ = await listener.accept()
@@ -119,6 +127,12 @@ async def _accept(listener: trio.socket.SocketType, pause: float) -> socket.sock
             continue
         local = socket.socket(fileno=accepted.detach())
         local.setblocking(False)
+        if not door.admits(local):
+            # RST: the other program must not take the end for an answer.
+            with suppress(OSError):
+                local.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            local.close()
+            continue
         if local.family != socket.AF_UNIX:
             local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return local

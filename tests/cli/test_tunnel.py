@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
@@ -11,7 +14,7 @@ import grpc
 import pytest
 
 import punchbridge
-from tests.cli.programs import LOCAL, LOOPBACK, Program, Run, Start
+from tests.cli.programs import LOCAL, LOOPBACK, PATIENCE, Program, Run, Start
 
 METHOD = "/test.Echo/Shout"
 
@@ -81,6 +84,34 @@ def test_call_credentials_reach_an_exposed_server(
         local = grpc.local_channel_credentials(kind)
         with grpc.secure_channel(place, local, options=[("grpc.enable_http_proxy", 0)]) as channel:
             assert channel.unary_unary("/test.Echo/Token")(b"", timeout=15, credentials=token) == b"Bearer token"
+
+
+STRANGER = """
+import os, socket, sys
+host, _, port = sys.argv[1].rpartition(":")
+os.setgroups([]); os.setresgid(1502, 1502, 1502); os.setresuid(1502, 1502, 1502)
+client = socket.socket(); client.connect((host, int(port)))
+try:
+    client.sendall(b"hello"); print(client.recv(100))
+except OSError as problem:
+    print(type(problem).__name__)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user: run as root, or with sudo")
+def test_another_user_of_the_machine_is_told_and_turned_away(start: Start, server: str) -> None:
+    target = start("expose", server, *LOCAL).line()
+    forwarded = start("forward", target, *LOCAL)
+    for _ in range(2):
+        command = [sys.executable, "-I", "-c", STRANGER, forwarded.line()]
+        outcome = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout.strip()
+        assert outcome in ("ConnectionResetError", "BrokenPipeError")
+    words = f"refused user 1502 at {forwarded.line()}"
+    forwarded.wait_for(lambda: [one for one in forwarded.stderr if one.startswith(words)], "line about it")
+    assert shouted(forwarded.line(), b"mine") == b"MINE"
+    assert sum(words in one for one in forwarded.stderr) == 1
+    open_to_all = start("forward", target, *LOCAL, "--any-user")
+    assert shouted(open_to_all.line(), b"mine") == b"MINE"
 
 
 def test_server_that_is_down_is_an_error_of_the_call(start: Start, relay: tuple[Program, str]) -> None:
