@@ -1,0 +1,110 @@
+"""The honest peer beside an attack, in a process of its own: `python -m tests.attacks.probe`.
+
+`peer IP PORT SOURCE [KEYFILE]`: one standing connection that is pinged, and fresh connections one after another.
+`calls SOCKET`: short connections through a program that forwards, each of which echoes sixteen bytes.
+Prints a JSON list a line for each try: kind, when it ended (the clock that all processes share), seconds, ok, why not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+
+from punchbridge.identity import Identity
+from punchbridge.keys import PrivateKey
+from tests.attacks.attacker import EXPECTED, Attacker
+
+EVERY = 0.25
+"""Seconds between two tries."""
+
+PATIENCE = 10.0
+"""Seconds after which a try has failed."""
+
+
+def _note(kind: str, seconds: float, problem: BaseException | str | None) -> None:
+    print(json.dumps([kind, time.monotonic(), seconds, problem is None, repr(problem)[:120]]), flush=True)
+
+
+async def _try(kind: str, what: Callable[[], Awaitable[None]]) -> bool:
+    began = time.monotonic()
+    problem: BaseException | None = None
+    try:
+        with trio.fail_after(PATIENCE):
+            await what()
+    except EXPECTED as error:
+        problem = error
+    _note(kind, time.monotonic() - began, problem)
+    return problem is None
+
+
+async def _peer(ip: str, port: int, source: str, identity: Identity) -> None:
+    async def fresh() -> None:
+        connection = await Attacker.dial(ip, port, source=source, identity=Identity.generate())
+        connection.abort()
+
+    async def again() -> None:
+        while True:
+            await _try("fresh", fresh)
+            await trio.sleep(EVERY)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(again)
+        while True:
+            try:
+                connection = await Attacker.dial(ip, port, source=source, identity=identity)
+            except EXPECTED as problem:
+                _note("ping", 0.0, problem)
+                await trio.sleep(EVERY)
+                continue
+            await _standing(connection)
+
+
+async def _standing(connection: Attacker) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(connection.run)
+        number = 0
+        while connection.dead is None:
+            number += 1
+
+            async def ping(value: int = number) -> None:
+                await connection.ping(value)
+
+            if not await _try("ping", ping):
+                connection.abort()
+                break
+            await trio.sleep(EVERY)
+        nursery.cancel_scope.cancel()
+
+
+async def _calls(path: str) -> None:
+    async def call() -> None:
+        async with await trio.open_unix_socket(path) as stream:
+            await stream.send_all(b"honest honest ho")
+            got = b""
+            while len(got) < 16:
+                data = await stream.receive_some(64)
+                if not data:
+                    raise trio.BrokenResourceError(f"ended after {len(got)} of 16 bytes")
+                got += data
+
+    while True:
+        await _try("call", call)
+        await trio.sleep(EVERY)
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[0] == "calls":
+        trio.run(_calls, arguments[1])
+        return
+    ip, port, source, *key = arguments[1:]
+    identity = Identity.from_private_key(PrivateKey.parse(Path(key[0]).read_bytes())) if key else Identity.generate()
+    trio.run(_peer, ip, int(port), source, identity)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
