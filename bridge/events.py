@@ -281,6 +281,17 @@ class LocalRefused(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refused(Event):
+    """Limits turned others away within the last `seconds`. `refused`: how often, by limit; `sources`: the prefixes they
+    came from most often, each with its `reason`, `from`, `times` and the last `peer` that had proven its id."""
+
+    name = "refused"
+    seconds: float
+    refused: Mapping[str, int]
+    sources: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ErrorEvent(Event):
     """Something failed that the user should know. `message` says what to do; `verdict`: its code, with RELAYED."""
 

@@ -13,7 +13,7 @@ from typing import Any
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.tasks.rates import Buckets
 from punchbridge.wire.circuit import Status
-from punchbridge_relay.access import Access, Address, address_key
+from punchbridge_relay.access import Access, Address, address_key, network_key
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.refusal import Refusal
 
@@ -61,7 +61,7 @@ class CircuitTable:
         self._sources: dict[PeerId, int] = {}
         self._targets: dict[PeerId, int] = {}
         self._origins: Counter[object] = Counter()
-        """Circuits asked for from an address, in all and (with the target in the key) to one target."""
+        """Circuits asked for from a network: in all, and (with the target in the key) to one target."""
         self._closed_bytes = 0
         self.total = 0
         self._peer_rate = Buckets(limits.peer_burst, limits.peer_interval, limits.hop.rate_keys)
@@ -86,10 +86,10 @@ class CircuitTable:
     def open(self, source: PeerId, target: PeerId, now: float, ip: Address | None = None) -> Circuit:
         """Takes a slot. Raises Refusal RESOURCE_LIMIT_EXCEEDED when there is none (R8).
 
-        Peer ids cost nothing, so one address gets at most three quarters of all slots, and of those of one target: it
-        cannot shut a listener off from everybody else.
+        Peer ids cost nothing, so one IPv4 address or IPv6 /48 gets at most three quarters of all slots, and of those of
+        one target: it cannot shut a listener off from everybody else.
         """
-        limits, origin = self._limits, address_key(ip)
+        limits, origin = self._limits, network_key(ip)
         if limits.circuits and len(self._table) >= limits.circuits:
             raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full")
         if limits.circuits_per_peer:

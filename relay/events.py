@@ -23,7 +23,8 @@ class RelayListening(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RelayStats(Event):
-    """The relay's counters. `bytes`: payload carried by all circuits; `per_circuit`: the live ones."""
+    """The relay's counters. `bytes`: payload carried by all circuits; `refused`: how often each limit has turned
+    somebody away since the start, `refused_from`: whom most often; `per_circuit`: the live ones."""
 
     name = "relay.stats"
     reservations: int
@@ -31,6 +32,7 @@ class RelayStats(Event):
     bytes_: int
     refused: Mapping[str, int] = field(default_factory=dict)
     per_circuit: tuple[Mapping[str, Any], ...] = ()
+    refused_from: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

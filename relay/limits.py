@@ -71,6 +71,12 @@ class RelayLimits(Checked):
     reservations_per_address: Bound = 8
     """From one IPv4 address or IPv6 /64 (go: 8): homes hold few listeners, Sybils hold many."""
 
+    reservations_per_56: Bound = 16
+    """From one IPv6 /56, which a provider gives to one customer: 256 nets of the size above."""
+
+    reservations_per_48: Bound = 32
+    """From one IPv6 /48, the largest net that one site gets: three quarters are left to others."""
+
     reservation_ttl: Bound = 3600
     """Seconds (go, rust: 1 h). Clients refresh well before."""
 
@@ -135,12 +141,20 @@ class RelayLimits(Checked):
         once. What is unlimited here is unlimited there. Whoever sets such a bound himself sets it over this value.
         """
         least = SwarmLimits()
-        address, needed = least.connections_per_address, self.reservations + self.circuits
+        needed = self.reservations + self.circuits
+        connections = max(least.connections, needed + needed // 2) if self.reservations and self.circuits else 0
         return replace(
             least,
-            connections=max(least.connections, needed + needed // 2) if self.reservations and self.circuits else 0,
-            connections_per_address=max(address, self.reservations_per_address + address // 2)
-            if self.reservations_per_address
-            else 0,
+            connections=connections,
+            connections_per_address=_room(self.reservations_per_address, least.connections_per_address),
+            connections_per_24=max(least.connections_per_24, connections // 4),
+            connections_per_56=_room(self.reservations_per_56, least.connections_per_56),
+            connections_per_48=_room(self.reservations_per_48, least.connections_per_48),
             half_open=max(least.half_open, self.reservations // 4),
+            half_open_per_address=least.half_open_per_address if self.reservations_per_address else 0,
         )
+
+
+def _room(reservations: int, least: int) -> int:
+    """The connections of a source that may hold so many reservations; what is unlimited stays so."""
+    return max(least, reservations + least // 2) if reservations else 0

@@ -7,11 +7,13 @@ replaces it. Pure: clocks are arguments (`now`: steady seconds, `wall`: UTC seco
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from punchbridge.identity import PeerId
+from punchbridge.tasks.prefixes import Places, PrefixBounds, Step
 from punchbridge.tasks.rates import Buckets
 from punchbridge.wire.circuit import Status
-from punchbridge_relay.access import Access, Address, address_key
+from punchbridge_relay.access import Access, Address, address_key, source_of
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.refusal import Refusal
 
@@ -21,9 +23,16 @@ class Reservation:
     """`until`: steady seconds; `expire`: the same moment in UTC seconds, as the client is told."""
 
     peer: PeerId
-    address: str
     until: float
     expire: int
+
+
+_FULL: Final[dict[Step, str]] = {
+    "all": "reserve_full",
+    "address": "reserve_full_address",
+    "56": "reserve_full_56",
+    "48": "reserve_full_48",
+}
 
 
 class ReservationTable:
@@ -33,7 +42,14 @@ class ReservationTable:
         self._limits = limits
         self._access = access
         self._table: dict[PeerId, Reservation] = {}
-        self._by_address: dict[str, int] = {}
+        self._places: Places[PeerId] = Places(
+            PrefixBounds(
+                all=limits.reservations,
+                address=limits.reservations_per_address,
+                ipv6_56=limits.reservations_per_56,
+                ipv6_48=limits.reservations_per_48,
+            )
+        )
         self._peer_rate = Buckets(limits.peer_burst, limits.peer_interval, limits.hop.rate_keys)
         self._address_rate = Buckets(limits.address_burst, limits.address_interval, limits.hop.rate_keys)
 
@@ -44,23 +60,20 @@ class ReservationTable:
         """Grants or renews. Raises Refusal: PERMISSION_DENIED by access rule, RESERVATION_REFUSED else (R1)."""
         if not self._access.permits(peer, ip):
             raise Refusal(Status.PERMISSION_DENIED, "reserve_denied")
-        address = address_key(ip)
+        where = source_of(ip)
         if not self._peer_rate.take(peer, now):
             raise Refusal(Status.RESERVATION_REFUSED, "reserve_rate_peer")
-        if not self._address_rate.take(address, now):
+        if not self._address_rate.take(address_key(ip), now):
             raise Refusal(Status.RESERVATION_REFUSED, "reserve_rate_address")
         self.expire(now)
-        held = self._table.get(peer)
-        limits = self._limits
-        if held is None and limits.reservations and len(self._table) >= limits.reservations:
-            raise Refusal(Status.RESERVATION_REFUSED, "reserve_full")
-        others = self._by_address.get(address, 0) - (held is not None and held.address == address)
-        if limits.reservations_per_address and others >= limits.reservations_per_address:
-            raise Refusal(Status.RESERVATION_REFUSED, "reserve_full_address")
+        full = self._places.full(where, besides=peer)
+        if full is not None:
+            raise Refusal(Status.RESERVATION_REFUSED, _FULL[full.step])
         self.end(peer)
-        granted = Reservation(peer, address, now + limits.reservation_ttl, int(wall) + limits.reservation_ttl)
+        limits = self._limits
+        granted = Reservation(peer, now + limits.reservation_ttl, int(wall) + limits.reservation_ttl)
         self._table[peer] = granted
-        self._by_address[address] = self._by_address.get(address, 0) + 1
+        self._places.add(peer, where)
         return granted
 
     def holds(self, peer: PeerId, now: float) -> bool:
@@ -70,15 +83,8 @@ class ReservationTable:
 
     def end(self, peer: PeerId) -> bool:
         """Ends the peer's reservation; False when it had none."""
-        held = self._table.pop(peer, None)
-        if held is None:
-            return False
-        left = self._by_address[held.address] - 1
-        if left:
-            self._by_address[held.address] = left
-        else:
-            del self._by_address[held.address]
-        return True
+        self._places.discard(peer)
+        return self._table.pop(peer, None) is not None
 
     def expire(self, now: float) -> tuple[PeerId, ...]:
         """Ends what has run out and names whose it was. All have one TTL, so the oldest stand in front."""
@@ -95,5 +101,5 @@ class ReservationTable:
         """Ends all of them; says how many there were."""
         count = len(self._table)
         self._table.clear()
-        self._by_address.clear()
+        self._places.clear()
         return count

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import trio
 
@@ -31,7 +32,7 @@ from punchbridge.wire.circuit import (
     encode_hop_answer,
 )
 from punchbridge.wire.voucher import seal_voucher
-from punchbridge_relay.access import Access, Address
+from punchbridge_relay.access import Access, Address, address_key
 from punchbridge_relay.circuits import Circuit, CircuitTable
 from punchbridge_relay.events import CircuitClosed, CircuitOpened, RelayStats
 from punchbridge_relay.limits import RelayLimits
@@ -39,6 +40,9 @@ from punchbridge_relay.offer import Offers
 from punchbridge_relay.refusal import Refusal
 from punchbridge_relay.reservations import ReservationTable
 from punchbridge_relay.splice import splice
+
+_REFUSED_TOLD: Final = 8
+"""Prefixes named in one relay.stats event."""
 
 
 class HopService:
@@ -50,7 +54,6 @@ class HopService:
         rules = access or Access()
         self.reservations = ReservationTable(self.limits, rules)
         self.circuits = CircuitTable(self.limits, rules)
-        self._refused: Counter[str] = Counter()
         self._swarm = swarm
         self._draining = False
         self._asking: Counter[PeerId] = Counter()
@@ -81,12 +84,13 @@ class HopService:
             bytes_=self.circuits.bytes,
             refused=dict(self.refused),
             per_circuit=self.circuits.per_circuit(now),
+            refused_from=tuple(one.as_dict() for one in self._swarm.refusals.most(_REFUSED_TOLD)),
         )
 
     @property
     def refused(self) -> Counter[str]:
         """How often each rule has refused a request or a connection since the start."""
-        return self._refused + Counter({bound.value: times for bound, times in self._swarm.refused.items()})
+        return self._swarm.refusals.counts
 
     async def drain(self) -> None:
         """Takes no more requests, ends all reservations, and closes every connection with GOAWAY, within a bound."""
@@ -136,7 +140,7 @@ class HopService:
                     await self._answer(stream, self._grant(stream))
                     await self._finish(stream)
         except Refusal as refusal:
-            self._refused[refusal.reason] += 1
+            self._swarm.refusals.add(refusal.reason, address_key(_ip(stream.connection)), peer_text(peer))
             await self._refuse(stream, refusal.status)
         except BaseException:
             stream.abort()

@@ -5,7 +5,7 @@ The sync form calls these from other threads, the trio form awaits them. No thre
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -53,12 +53,13 @@ class ConnectionInfo:
 @dataclass(frozen=True)
 class Status:
     """A snapshot of a bridge. `relays`: ids of the relays that hold a reservation for us; `reachability`: what AutoNAT
-    servers found when they dialled us."""
+    servers found when they dialled us; `refused`: how often each limit has turned somebody away since the start."""
 
     peer_id: str
     addrs: tuple[str, ...]
     relays: tuple[str, ...]
     reachability: Reachability
+    refused: Mapping[str, int]
     connections: tuple[ConnectionInfo, ...]
 
 
@@ -95,6 +96,7 @@ class Control:
             addrs=self.addrs(),
             relays=tuple(peer_text(one.relay) for one in host.relay_client.reservations()),
             reachability="unknown" if host.autonat is None else host.autonat.reachability,
+            refused=dict(host.swarm.refusals.counts),
             connections=self.connections(),
         )
 

@@ -96,6 +96,12 @@ def _switched(event: events.SessionSwitched) -> tuple[str, Tone]:
     return f"{text} after{ms(event.gap_ms)}, {event.replayed} bytes sent again", "plain"
 
 
+def _refused(event: events.Refused) -> tuple[str, Tone]:
+    counts = ", ".join(f"{reason} {times}" for reason, times in event.refused.items())
+    most = ", ".join(f"{one['from']} ({one['times']})" for one in event.sources[:3] if one["from"])
+    return f"turned away in {event.seconds:.0f} s: {counts}{f'; most from {most}' if most else ''}", "warn"
+
+
 def _kept(event: events.SessionKept) -> tuple[str, Tone]:
     why = "the direct path is slower" if event.reason == "SLOWER" else "a direct path has just failed"
     trips = f"round trip{ms(event.rtt_ms)}, direct{ms(event.rtt_direct_ms)}"
@@ -120,6 +126,7 @@ LINES: Final[Lines] = {
     ),
     events.SessionSwitched: _switched,
     events.SessionKept: _kept,
+    events.Refused: _refused,
     events.AutonatResult: lambda e: (f"reachability of {e.addr}: {e.reachability} ({e.status})", "dim"),
     events.LocalRefused: lambda e: (
         f"refused user {e.uid} at {e.bind} ({e.refused} until now): only your user and root may connect; --any-user "

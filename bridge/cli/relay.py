@@ -94,6 +94,8 @@ class LimitFlags:
     reservations_per_address: Annotated[
         int | None, limit("reservations-per-address", "Reservations from one IPv4 address or IPv6 /64.")
     ] = None
+    reservations_per_56: Annotated[int | None, limit("reservations-per-56", "Reservations from one IPv6 /56.")] = None
+    reservations_per_48: Annotated[int | None, limit("reservations-per-48", "Reservations from one IPv6 /48.")] = None
     reservation_ttl: Annotated[
         int | None, limit("reservation-ttl", "Seconds that a reservation lives; clients renew it.")
     ] = None

@@ -19,11 +19,36 @@ class SwarmLimits(Checked):
     connections_per_address: Bound = 64
     """Accepted from one IPv4 address or one IPv6 /64: a carrier-grade NAT holds several honest peers (go: 8)."""
 
+    connections_per_24: Bound = 512
+    """Accepted from one IPv4 /24, while half of all connections are taken. Its customers are neighbours only."""
+
+    connections_per_56: Bound = 128
+    """Accepted from one IPv6 /56, which a provider gives to one customer: 256 nets of the size above (go: 8)."""
+
+    connections_per_48: Bound = 256
+    """Accepted from one IPv6 /48, the largest net that one site gets (go: 64)."""
+
     connections_per_peer: Bound = 8
     """Of one peer: a relayed one, a direct one, and a few in the act of replacing each other."""
 
     half_open: Bound = 256
-    """Accepted, but not yet authenticated. Each lives at most `limits.muxed.upgrade_timeout`."""
+    """Accepted, but not yet authenticated. Each lives at most `limits.muxed.upgrade_timeout`. When a bound of these is
+    reached, the oldest goes that has said nothing."""
+
+    half_open_per_address: Bound = 32
+    """The same from one IPv4 address or IPv6 /64: a second's worth of newcomers with a round trip of 300 ms."""
+
+    half_open_per_24: Bound = 64
+    """The same from one IPv4 /24 while half of `half_open` are taken."""
+
+    half_open_per_56: Bound = 64
+    """The same from one IPv6 /56: one customer leaves three quarters to the others."""
+
+    half_open_per_48: Bound = 128
+    """The same from one IPv6 /48."""
+
+    refusals_told: Seconds = 30.0
+    """Between two `refused` events, which say how many were turned away by a bound, and whence."""
 
     transport_dial_timeout: Seconds = 30.0
     """A circuit: connecting and upgrading to the relay (15 s), CONNECT, and STOP on the far side."""

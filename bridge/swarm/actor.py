@@ -90,6 +90,7 @@ class Actor:
         try:
             async with trio.open_nursery() as nursery:
                 self._pool.nursery = nursery
+                nursery.start_soon(self._pool.tell_refusals)
                 for transport in self._serving:
                     transport.nursery = nursery
                 task_status.started()

@@ -1,14 +1,16 @@
-"""What the events of a connection say, made from the connection in one place. It decides nothing."""
+"""What the events of connections say, made in one place. It decides nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from punchbridge.addresses import Multiaddr
-from punchbridge.events import ConnectionClosed, ConnectionOpened, Path, Role
+from punchbridge.events import ConnectionClosed, ConnectionOpened, Path, Refused, Role
 from punchbridge.identity import PeerId, peer_text
+from punchbridge.tasks.refusals import RefusedSource
 
-__all__ = ["closed", "opened"]
+__all__ = ["closed", "opened", "refused"]
 
 
 class Connected(Protocol):
@@ -77,3 +79,7 @@ def closed(connection: Connected) -> ConnectionClosed:
         bytes_sent=connection.bytes_sent,
         bytes_received=connection.bytes_received,
     )
+
+
+def refused(seconds: float, counts: Mapping[str, int], sources: Sequence[RefusedSource]) -> Refused:
+    return Refused(seconds=seconds, refused=counts, sources=tuple(source.as_dict() for source in sources))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -21,10 +22,10 @@ from punchbridge.errors import (
     SwarmStopped,
 )
 from punchbridge.eventhub import EventHub
-from punchbridge.identity import Identity, PeerId
-from punchbridge.swarm.news import closed, opened
+from punchbridge.identity import Identity, PeerId, peer_text
+from punchbridge.swarm.news import closed, opened, refused
 from punchbridge.swarm.registry import Registration, Registry
-from punchbridge.swarm.table import ConnectionTable, Refusal, Ticket
+from punchbridge.swarm.table import ConnectionTable, Ticket
 from punchbridge.swarm.watchers import Watchers
 from punchbridge.tasks.supervise import supervise
 from punchbridge.transport.base import Connection, Incoming, Stream
@@ -32,6 +33,9 @@ from punchbridge.transport.base import Connection, Incoming, Stream
 __all__ = ["Pool"]
 
 _log = logging.getLogger(__name__)
+
+_TOLD: Final = 8
+"""Prefixes named in one `refused` event: a line of a log can be read."""
 
 
 class Pool:
@@ -46,6 +50,8 @@ class Pool:
         self.registry = registry
         self.watchers = Watchers()
         self._events = events
+        self._arriving: dict[Ticket, Incoming] = {}
+        """The half-open ones, by their places."""
         self._gone: dict[int, trio.Event] = {}
         self._stopping = False
 
@@ -56,11 +62,17 @@ class Pool:
     def accepted(self, incoming: Incoming) -> None:
         """Takes over who comes in at a port: refused at once when a limit is reached, else secured in a task."""
         endpoint = endpoint_of(incoming.remote)
-        verdict = self.table.admit_socket(endpoint.host) if endpoint is not None else Refusal.TOTAL
-        if isinstance(verdict, Refusal) or self._stopping:
+        if endpoint is None or self._stopping:
             incoming.abort()
             return
-        self.nursery.start_soon(self._secure_inbound, incoming, verdict)
+        arrival = self.table.admit_socket(endpoint.host, lambda: incoming.silent)
+        if arrival.evict is not None:
+            self._arriving.pop(arrival.evict).abort()
+        if arrival.ticket is None:
+            incoming.abort()
+            return
+        self._arriving[arrival.ticket] = incoming
+        self.nursery.start_soon(self._secure_inbound, incoming, arrival.ticket)
 
     async def _secure_inbound(self, incoming: Incoming, ticket: Ticket) -> None:
         async def work() -> None:
@@ -72,6 +84,7 @@ class Pool:
         try:
             await supervise("upgrade of an inbound connection", work, failed)
         finally:
+            self._arriving.pop(ticket, None)
             self.table.discard(ticket)
 
     async def enter(self, connection: Connection, ticket: Ticket | None = None) -> Connection:
@@ -118,7 +131,11 @@ class Pool:
         relayed = stream.connection.path == "relay"
         registration = self.registry.find(protocol, relayed=relayed)
         origin = self.table.origin(stream.connection.id)
-        if registration is None or self._stopping or not registration.enter(stream.connection.peer, origin):
+        if registration is None or self._stopping:
+            stream.reset()
+            return
+        if not registration.enter(stream.connection.peer, origin):
+            self.table.refusals.add("streams", origin or "", peer_text(stream.connection.peer))
             stream.reset()
             return
         self.nursery.start_soon(self._serve, registration, stream, origin)
@@ -133,6 +150,14 @@ class Pool:
             await supervise(f"the handler of {registration.protocol}", partial(registration.handler, stream), failed)
         finally:
             registration.leave(stream.connection.peer, origin)
+
+    async def tell_refusals(self) -> None:
+        """Emits what limits have turned away, once in `refusals_told` seconds and only when there was any."""
+        while True:
+            await trio.sleep(self._limits.refusals_told)
+            counts, sources = self.table.refusals.untold(_TOLD)
+            if counts:
+                self._events.emit(refused(self._limits.refusals_told, counts, sources))
 
     async def open_stream(self, connections: tuple[Connection, ...], protocols: tuple[str, ...]) -> Stream:
         """Opens a stream on the first connection that is not closing down."""

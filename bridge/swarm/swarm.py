@@ -80,8 +80,8 @@ class Swarm:
         self._pool = Pool(config.identity, limits.swarm, self.registry, events)
         self.watchers = self._pool.watchers
         """The parts of this node that are told of connections with the connection itself."""
-        self.refused = self._pool.table.refused
-        """How many sockets and connections each limit has turned away since the start."""
+        self.refusals = self._pool.table.refusals
+        """What each limit has turned away since the start, and whom. Behaviours add what they refuse."""
         self.upgrader: Upgrader = MuxedUpgrader(config.identity, limits.muxed, limits.yamux)
         self._tcp = TcpTransport(self.upgrader, Listeners(changed, events, limits.tcp), limits.tcp)
         self._transports: list[Transport] = [self._tcp]

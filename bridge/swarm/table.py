@@ -6,26 +6,50 @@ the few attributes of `Listed`, in practice `Connection`.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
-from punchbridge.addresses import address_group
 from punchbridge.config import SwarmLimits
 from punchbridge.events import Path
-from punchbridge.identity import PeerId
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.tasks.prefixes import EVERYWHERE, Full, Places, PrefixBounds, Source, Step, source
+from punchbridge.tasks.refusals import Refusals
 
-__all__ = ["Admission", "ConnectionTable", "Listed", "Refusal", "Ticket"]
+__all__ = ["Admission", "Arrival", "ConnectionTable", "Listed", "Refusal", "Ticket"]
 
 
 class Refusal(StrEnum):
-    """Which bound of `SwarmLimits` turned a socket or connection away; the counters are kept under these names."""
+    """Which bound of `SwarmLimits` turned a socket or connection away; it is counted under that name."""
 
     TOTAL = "connections"
     PER_ADDRESS = "connections_per_address"
+    PER_24 = "connections_per_24"
+    PER_56 = "connections_per_56"
+    PER_48 = "connections_per_48"
     HALF_OPEN = "half_open"
+    HALF_OPEN_PER_ADDRESS = "half_open_per_address"
+    HALF_OPEN_PER_24 = "half_open_per_24"
+    HALF_OPEN_PER_56 = "half_open_per_56"
+    HALF_OPEN_PER_48 = "half_open_per_48"
     PER_PEER = "connections_per_peer"
+
+
+_CONNECTIONS: Final[dict[Step, Refusal]] = {
+    "all": Refusal.TOTAL,
+    "address": Refusal.PER_ADDRESS,
+    "24": Refusal.PER_24,
+    "56": Refusal.PER_56,
+    "48": Refusal.PER_48,
+}
+_HALF_OPEN: Final[dict[Step, Refusal]] = {
+    "all": Refusal.HALF_OPEN,
+    "address": Refusal.HALF_OPEN_PER_ADDRESS,
+    "24": Refusal.HALF_OPEN_PER_24,
+    "56": Refusal.HALF_OPEN_PER_56,
+    "48": Refusal.HALF_OPEN_PER_48,
+}
 
 
 class Listed(Protocol):
@@ -44,12 +68,35 @@ class Listed(Protocol):
 C = TypeVar("C", bound=Listed)
 
 
+def _spoke() -> bool:
+    return False
+
+
 @dataclass(eq=False)
 class Ticket:
     """An accepted socket's place in the counts, from accept until the connection is gone."""
 
-    group: str
+    source: Source
+    silent: Callable[[], bool] = _spoke
+    """Whether not one byte has come from there yet."""
     half_open: bool = True
+
+    @property
+    def group(self) -> str:
+        """The IPv4 address or IPv6 /64 that it came from."""
+        return self.source[0][1]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """The answer to a socket that was accepted: a place, or why there is none.
+
+    `evict`: the place of another socket, given back in favour of this one; its socket is to be closed.
+    """
+
+    ticket: Ticket | None = None
+    refused: Refusal | None = None
+    evict: Ticket | None = None
 
 
 @dataclass(frozen=True)
@@ -65,12 +112,32 @@ class ConnectionTable(Generic[C]):
 
     def __init__(self, limits: SwarmLimits) -> None:
         self.limits = limits
-        self.refused: Counter[Refusal] = Counter()
+        self.refusals = Refusals()
+        """Every socket and connection that a bound has turned away."""
         self._members: dict[int, C] = {}
         self._peers: dict[PeerId, dict[int, C]] = {}
-        self._groups: Counter[str] = Counter()
         self._tickets: dict[int, Ticket] = {}
-        self._half_open = 0
+        self._accepted: Places[Ticket] = Places(
+            PrefixBounds(
+                address=limits.connections_per_address,
+                ipv4_24=limits.connections_per_24 if limits.connections else 0,
+                ipv6_56=limits.connections_per_56,
+                ipv6_48=limits.connections_per_48,
+                soft=limits.connections // 2,
+            )
+        )
+        self._half_open: Places[Ticket] = Places(
+            PrefixBounds(
+                all=limits.half_open,
+                address=limits.half_open_per_address,
+                ipv4_24=limits.half_open_per_24 if limits.half_open else 0,
+                ipv6_56=limits.half_open_per_56,
+                ipv6_48=limits.half_open_per_48,
+                soft=limits.half_open // 2,
+            )
+        )
+        self._mute: Places[Ticket] = Places(PrefixBounds())
+        """Those of the half-open ones of which nobody has seen yet that they have spoken."""
 
     def __len__(self) -> int:
         return len(self._members)
@@ -78,32 +145,62 @@ class ConnectionTable(Generic[C]):
     @property
     def half_open(self) -> int:
         """Accepted sockets that are not authenticated yet."""
-        return self._half_open
+        return len(self._half_open)
 
-    def admit_socket(self, host: str) -> Ticket | Refusal:
-        """Judges an accepted socket before a byte is read. A ticket must come back through `add` or `discard`."""
-        group = address_group(host)
-        refusal = None
-        limits = self.limits
-        if _reached(len(self._members) + self._half_open, limits.connections):
-            refusal = Refusal.TOTAL
-        elif _reached(self._half_open, limits.half_open):
-            refusal = Refusal.HALF_OPEN
-        elif _reached(self._groups[group], limits.connections_per_address):
-            refusal = Refusal.PER_ADDRESS
-        if refusal is not None:
-            self.refused[refusal] += 1
-            return refusal
-        self._groups[group] += 1
-        self._half_open += 1
-        return Ticket(group)
+    def admit_socket(self, host: str, silent: Callable[[], bool] = _spoke) -> Arrival:
+        """Judges an accepted socket before a byte is read. A ticket must come back through `add` or `discard`.
+
+        When a bound is reached, the oldest socket that has said nothing goes, of those that the bound counts: an honest
+        peer speaks first, in the same moment. Without one, the oldest of the address that holds most of these places
+        goes, if it holds more than the newcomer's own would. So a place is found for a newcomer as long as somebody
+        holds many, whatever number of addresses a stranger has.
+        """
+        came = source(host)
+        evict = None
+        full = self._full(came)
+        if full is not None:
+            refused, where, half_open = full
+            evict = self._mute_in(where.prefix) or (self._crowded_in(where.prefix, came) if half_open else None)
+            self.refusals.add(refused, came[0][1] if evict is None else evict.group)
+            if evict is None:
+                return Arrival(refused=refused)
+            self.discard(evict)
+        ticket = Ticket(came, silent)
+        for places in (self._accepted, self._half_open, self._mute):
+            places.add(ticket, came)
+        return Arrival(ticket, evict=evict)
+
+    def _full(self, came: Source) -> tuple[Refusal, Full, bool] | None:
+        """The bound that is reached around the fewest others, where, and whether it is one of half-open places."""
+        standing, arriving = self._accepted.full(came), self._half_open.full(came)
+        if standing is None and _reached(len(self._members) + len(self._half_open), self.limits.connections):
+            standing = Full("all", EVERYWHERE)
+        if standing is not None and (arriving is None or standing.within(arriving)):
+            return _CONNECTIONS[standing.step], standing, False
+        return None if arriving is None else (_HALF_OPEN[arriving.step], arriving, True)
+
+    def _mute_in(self, prefix: str) -> Ticket | None:
+        while (oldest := self._mute.oldest(prefix)) is not None:
+            if oldest.silent():
+                return oldest
+            self._mute.discard(oldest)
+        return None
+
+    def _crowded_in(self, prefix: str, came: Source) -> Ticket | None:
+        fullest, held = self._half_open.fullest(prefix)
+        return self._half_open.oldest(fullest) if held > self._half_open.count(came[0][1]) + 1 else None
 
     def discard(self, ticket: Ticket) -> None:
         """Gives a ticket back whose socket never became a connection; does nothing the second time."""
         if ticket.half_open:
-            ticket.half_open = False
-            self._half_open -= 1
-            self._leave(ticket.group)
+            self._secured(ticket)
+            self._accepted.discard(ticket)
+
+    def _secured(self, ticket: Ticket) -> None:
+        """The ticket is none of a half-open socket any more."""
+        ticket.half_open = False
+        self._half_open.discard(ticket)
+        self._mute.discard(ticket)
 
     def add(self, member: C, ticket: Ticket | None = None) -> Admission[C]:
         """Takes in an authenticated connection, or refuses it (then the ticket is given back).
@@ -120,13 +217,12 @@ class ConnectionTable(Generic[C]):
         elif _reached(len(self._members), self.limits.connections):
             refused = Refusal.TOTAL
         if refused is not None:
-            self.refused[refused] += 1
+            self.refusals.add(refused, "" if ticket is None else ticket.group, peer_text(member.peer))
             if ticket is not None:
                 self.discard(ticket)
             return Admission(refused)
         if ticket is not None and ticket.half_open:
-            ticket.half_open = False
-            self._half_open -= 1
+            self._secured(ticket)
             self._tickets[member.id] = ticket
         self._members[member.id] = member
         self._peers.setdefault(member.peer, {})[member.id] = member
@@ -144,7 +240,7 @@ class ConnectionTable(Generic[C]):
             del self._peers[member.peer]
         ticket = self._tickets.pop(member.id, None)
         if ticket is not None:
-            self._leave(ticket.group)
+            self._accepted.discard(ticket)
 
     def get(self, connection: int) -> C | None:
         """The member of that id, or None."""
@@ -162,11 +258,6 @@ class ConnectionTable(Generic[C]):
     def ranked(self, peer: PeerId) -> tuple[C, ...]:
         """The peer's connections, best first: direct before relayed, then the newest."""
         return tuple(sorted(self.members(peer), key=lambda m: (m.path == "direct", m.id), reverse=True))
-
-    def _leave(self, group: str) -> None:
-        self._groups[group] -= 1
-        if self._groups[group] <= 0:
-            del self._groups[group]
 
 
 def _reached(count: int, bound: int) -> bool:

@@ -233,6 +233,11 @@ class Incoming(Protocol):
         """Where it comes from."""
         ...
 
+    @property
+    def silent(self) -> bool:
+        """Whether not one byte has come from there yet, read or not. An initiator speaks first."""
+        ...
+
     async def secure(self) -> Connection:
         """The connection. Raises as `Upgrader.upgrade`; nothing is left of a failed or cancelled one."""
         ...

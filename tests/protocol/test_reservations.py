@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from punchbridge.errors import ConfigError
-from punchbridge.identity import Identity, peer_id_forms
+from punchbridge.identity import Identity, PeerId, peer_id_forms
 from punchbridge.wire.circuit import CircuitLimit, Status
 from punchbridge_relay.access import Access, Rules, address_key
 from punchbridge_relay.circuits import CircuitTable, Direction
@@ -309,6 +309,51 @@ def test_rates_and_access_of_connect() -> None:
     table.admit(B, PEERS[9], IP, 0.0)
     with refused(Status.RESOURCE_LIMIT_EXCEEDED, "connect_rate_address"):
         table.admit(PEERS[5], PEERS[9], IP, 0.0)
+
+
+def test_one_customer_of_a_provider_gets_no_more_reservations_than_its_nets_have() -> None:
+    """256 nets of a /56 are one customer, and 256 of those are one site."""
+    table = reservations(reservations_per_address=2, reservations_per_56=3, reservations_per_48=5)
+    granted = 0
+
+    def ask(host: str) -> None:
+        nonlocal granted
+        table.reserve(PeerId(b"\x12\x20" + granted.to_bytes(32, "big")), ip_address(host), 0.0, 0.0)
+        granted += 1
+
+    for host in ("2600:1:1:1::1", "2600:1:1:1::2", "2600:1:1:2::1"):
+        ask(host)
+    with refused(Status.RESERVATION_REFUSED, "reserve_full_address"):
+        ask("2600:1:1:1::3")
+    with refused(Status.RESERVATION_REFUSED, "reserve_full_56"):
+        ask("2600:1:1:3::1")
+    for host in ("2600:1:1:100::1", "2600:1:1:200::1"):
+        ask(host)
+    with refused(Status.RESERVATION_REFUSED, "reserve_full_48"):
+        ask("2600:1:1:300::1")
+    for host in ("2600:1:2::1", "11.0.0.1", "11.0.0.2"):
+        ask(host)
+    table.end(PeerId(b"\x12\x20" + bytes(32)))
+    ask("2600:1:1:ff::1")
+    assert len(table) == granted - 1
+
+
+def test_a_renewal_from_another_net_of_the_same_customer_is_no_further_reservation() -> None:
+    table = reservations(reservations_per_56=1, reservations_per_48=1, reservations_per_address=1)
+    for net in range(3):
+        table.reserve(A, ip_address(f"2600:1:1:{net}::1"), float(net), 0.0)
+    assert len(table) == 1
+    with refused(Status.RESERVATION_REFUSED, "reserve_full_56"):
+        table.reserve(B, ip_address("2600:1:1:9::1"), 3.0, 0.0)
+
+
+def test_nets_of_one_site_do_not_shut_a_target_off() -> None:
+    table = circuits(circuits_per_peer=4)
+    for net in range(3):
+        table.open(PEERS[net], PEERS[9], 0.0, ip_address(f"2600:1:1:{net}::1"))
+    with refused(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full_address"):
+        table.open(PEERS[3], PEERS[9], 0.0, ip_address("2600:1:1:3::1"))
+    table.open(PEERS[3], PEERS[9], 0.0, ip_address("2600:1:2::1"))
 
 
 # --- access and rates -------------------------------------------------------------------------------------

@@ -173,7 +173,12 @@ def test_what_the_operator_says_of_connections_is_kept() -> None:
     said = ("limits.swarm.connections=2048", "limits.swarm.connections_per_address=5", "limits.swarm.mailbox=7")
     settings_of = RelayFlags(set=said).settings(LimitFlags(reservations=5000, reservations_per_address=0))
     assert settings_of.limits.swarm == SwarmLimits(
-        connections=2048, connections_per_address=5, half_open=1250, mailbox=7
+        connections=2048,
+        connections_per_address=5,
+        connections_per_24=2259,
+        half_open=1250,
+        half_open_per_address=0,
+        mailbox=7,
     )
 
 

@@ -45,7 +45,7 @@ def test_golden_lines() -> None:
     )
     stats = RelayStats(reservations=1, circuits=2, bytes_=3, refused={"NO_RESERVATION": 4})
     assert encode(stats, 0, NOW).endswith(
-        '"event":"relay.stats","reservations":1,"circuits":2,"bytes":3,"refused":{"NO_RESERVATION":4},"per_circuit":[]}'
+        '"event":"relay.stats","reservations":1,"circuits":2,"bytes":3,"refused":{"NO_RESERVATION":4},"per_circuit":[],"refused_from":[]}'
     )
     summary = Summary(exit_code=4, path="relay", seconds=1.23456)
     assert json.loads(encode(summary, 1, NOW))["seconds"] == 1.235

@@ -25,6 +25,9 @@ from punchbridge.transport.turn import Turn
 _KEEPALIVE_IDLE = 30
 _KEEPALIVE_INTERVAL = 10
 _KEEPALIVE_COUNT = 3
+_BYTES_RECEIVED = 128
+_TCP_INFO_SIZE = _BYTES_RECEIVED + 8
+"""`tcpi_bytes_received`, 8 bytes of struct tcp_info (linux/tcp.h, since Linux 4.1)."""
 _RESETS = {errno.ECONNRESET, errno.EPIPE}
 
 
@@ -283,6 +286,15 @@ class TcpStream(trio.abc.HalfCloseableStream):
             if self.unproven:
                 self.socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, struct.pack("ii", 1, 0))
             self.socket.close()
+
+    @property
+    def silent(self) -> bool:
+        """Whether the kernel has never had a byte of the peer's for this socket; False where it does not tell."""
+        try:
+            info = self._raw.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_INFO, _TCP_INFO_SIZE)
+        except OSError:
+            return not self._closed
+        return len(info) == _TCP_INFO_SIZE and not any(info[_BYTES_RECEIVED:])
 
     def prove(self) -> None:
         """See RawStream."""

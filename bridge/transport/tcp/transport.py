@@ -44,11 +44,15 @@ class _Accepted:
     def remote(self) -> Multiaddr:
         return self.stream.remote
 
+    @property
+    def silent(self) -> bool:
+        return self.stream.silent
+
     async def secure(self) -> Connection:
         return await self.upgrader.upgrade(_link(self.stream, inbound=True), role="responder", expected=None)
 
     def abort(self) -> None:
-        self.stream.abort()
+        self.stream.discard()  # a reset: closing in good order would leave us with the kernel's memory of strangers
 
 
 class TcpTransport:

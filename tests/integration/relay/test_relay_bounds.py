@@ -70,11 +70,13 @@ async def test_unlimited_reservations_of_one_address_are_taken_from_one_address(
 
 async def test_connections_that_the_swarm_turns_away_are_among_the_refused() -> None:
     async with open_relay(configured(RelayLimits())) as (service, addr), AsyncExitStack() as stack:
-        await knock(stack, addr, PER_ADDRESS + 3)
+        await knock(stack, addr, SwarmLimits().half_open_per_address + 3)
         with trio.fail_after(20):
-            while service.refused != {"connections_per_address": 3}:  # noqa: ASYNC110
+            while service.refused != {"half_open_per_address": 3}:  # noqa: ASYNC110
                 await trio.lowlevel.checkpoint()
-        assert service.stats().refused == {"connections_per_address": 3}
+        stats = service.stats()
+        assert stats.refused == {"half_open_per_address": 3}
+        assert stats.refused_from == ({"reason": "half_open_per_address", "from": "127.0.0.1", "times": 3},)
 
 
 async def test_a_bound_that_the_operator_set_is_kept() -> None:

@@ -16,11 +16,12 @@ import trio
 from punchbridge.addresses import Multiaddr, endpoint_of, parse
 from punchbridge.config import Limits, MuxedLimits, TcpLimits, YamuxLimits
 from punchbridge.errors import AddressError, LimitExceeded, PortInUse, StreamReset
-from punchbridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent
+from punchbridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent, Refused
 from punchbridge.identity import PeerId
 from punchbridge.transport.base import Connection
 from punchbridge.transport.interfaces import interface_addresses
 from punchbridge.transport.streams.stream import Stream
+from punchbridge.transport.tcp.sockets import TcpStream
 from tests.support.swarms import ECHO, LOOPBACK, Node, open_descriptors, open_node
 
 
@@ -43,6 +44,16 @@ async def is_closed(stream: trio.SocketStream) -> bool:
         except trio.BrokenResourceError:
             pass
     return True
+
+
+async def is_turned_away(node: Node) -> bool:
+    """True once a further socket was closed or reset; the reset may come before its opener has seen that it is open."""
+    try:
+        stream = await knock(node)
+    except OSError:
+        return True
+    async with stream:
+        return await is_closed(stream)
 
 
 async def test_port_0_is_resolved_and_a_wildcard_expanded() -> None:
@@ -118,13 +129,48 @@ async def test_the_number_of_listeners_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("limits", [{"half_open": 2}, {"connections_per_address": 2}, {"connections": 2}])
-async def test_sockets_over_a_limit_are_closed_at_once(limits: dict[str, int]) -> None:
-    async with open_node(**limits) as a, await knock(a) as first, await knock(a), await knock(a) as third:
-        assert await is_closed(third)
+async def test_over_a_limit_the_oldest_socket_that_has_said_nothing_is_closed(limits: dict[str, int]) -> None:
+    async with open_node(**limits) as a, await knock(a) as first, await knock(a) as second, await knock(a):
+        assert await is_closed(first)
+        async with open_node() as b:
+            assert (await b.swarm.dial(a.addr)).peer == a.peer
+            assert await is_closed(second)
+        assert a.swarm.refusals.counts == {next(iter(limits)): 2}
+
+
+@pytest.mark.parametrize("limits", [{"half_open": 2}, {"connections_per_address": 2}, {"connections": 2}])
+async def test_over_a_limit_a_socket_is_closed_at_once_when_the_others_have_spoken(limits: dict[str, int]) -> None:
+    async with open_node(**limits) as a, await knock(a) as first, await knock(a) as second:
+        for stream in (first, second):
+            await stream.send_all(b"\x13/multistream/1.0.0\n")
+        assert await is_turned_away(a)
         await first.aclose()
         await trio.testing.wait_all_tasks_blocked()
         async with open_node() as b:
             assert (await b.swarm.dial(a.addr)).peer == a.peer
+
+
+async def test_one_byte_that_nobody_has_read_yet_is_no_silence() -> None:
+    listener = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener[0], await trio.open_tcp_stream(*listener[0].socket.getsockname()) as client:
+        accepted = TcpStream((await listener[0].accept()).socket)
+        assert accepted.silent
+        await client.send_all(b"\x13")
+        await trio.lowlevel.wait_readable(accepted.socket)
+        assert not accepted.silent
+        accepted.abort()
+        assert not accepted.silent
+
+
+async def test_what_was_turned_away_is_told_once_in_a_while_and_not_when_nothing_was() -> None:
+    async with open_node(half_open=1, refusals_told=0.05) as a, await knock(a), await knock(a) as last:
+        told = await a.record.wait(Refused)
+        assert told.refused == {"half_open": 1}
+        assert told.sources == ({"reason": "half_open", "from": "127.0.0.1", "times": 1},)
+        async with await knock(a):
+            assert await is_closed(last)
+            await a.record.wait(Refused, 2)
+        assert a.record.of(Refused) == [told, told]
 
 
 async def test_mute_sockets_are_dropped_at_the_deadline_and_an_honest_peer_is_served() -> None:

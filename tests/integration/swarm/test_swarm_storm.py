@@ -269,7 +269,7 @@ async def test_a_storm_leaves_nothing_behind(
         for node in storm.nodes:
             assert len(node.record.of(ConnectionOpened)) == len(node.record.of(ConnectionClosed))
             assert node.swarm._pool.table.half_open == 0
-            assert not node.swarm._pool.table._groups
+            assert not node.swarm._pool.table._accepted
             assert not node.swarm._dialer._races
     await trio.testing.wait_all_tasks_blocked()
     assert open_descriptors() == before
