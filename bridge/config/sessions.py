@@ -123,6 +123,12 @@ class PathLimits(Checked):
     retry_most: Seconds = 1.0
     """The longest such pause: an outage ends within a second of it."""
 
+    fruitful: Bytes = 16 * KIB
+    """A carrier that brought so many bytes both ways, or stood for `retry_most`, counts as one that carried. After the
+    second in a row that did neither the pause is `retry_most` at once: each attach may cost the sending of all that the
+    peer has not received, and a peer that takes carriers and drops them would have that at the rate of the round
+    trip."""
+
     dial_timeout: Seconds = 5.0
     """One attempt to find a path: a circuit over a 1 s round trip takes four of them."""
 

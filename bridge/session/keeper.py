@@ -109,9 +109,11 @@ class Keeper:
         self._releasing: set[int] = set()
         self._pause = self._limits.retry
         self._fruitless = 0
-        """Carriers in a row that were lost soon and had brought nothing."""
-        self._moved = (0.0, 0)
-        """When the last carrier was attached, and what both ends had received by then."""
+        """Carriers in a row that were lost soon and had brought next to nothing."""
+        self._moved_at = trio.current_time()
+        """When the last carrier was attached."""
+        self._brought = 0
+        """What both ends had received when a carrier was lost last. An ATTACHED tells more for the carrier before."""
         self._kept: tuple[str, int] | None = None
         self._trips: dict[int, float] = {}
 
@@ -146,6 +148,7 @@ class Keeper:
             self._paths.failed(session.last.path, now)
             session.starved = trio.Event()
             if self._brought_nothing(now):
+                self._pause = self._limits.retry_most
                 await self._backoff()
                 return 0.0
         # The swarm lists a connection for a moment after it died: trying that one would cost a back-off.
@@ -199,7 +202,7 @@ class Keeper:
         return Candidate(connection.id, connection.path, measured, cap_left(connection, now), connection.rtt_least)
 
     async def _move(self, connection: Connection, reason: str) -> None:
-        before = self._session.active
+        before, switches = self._session.active, self._session.switches
         moved = False
         # Without a carrier every second counts: a connection that does not answer now is as dead as the last one.
         patience = self._limits.dial_timeout
@@ -207,6 +210,9 @@ class Keeper:
             patience = max(self._session.machine.limits.silence, 3 * (connection.rtt or 0.0))
         with trio.move_on_after(patience):
             moved = await self._attach(self._session, connection, reason)
+        if not moved and self._session.switches > switches:
+            self._moved_at = trio.current_time()  # attached, and lost before anybody looked: the next step counts it
+            return
         if not moved:
             self._failed[connection.id] = trio.current_time() + self._pause
             await self._backoff()
@@ -214,7 +220,7 @@ class Keeper:
         self._failed.clear()
         if not self._fruitless:
             self._pause = self._limits.retry
-        self._moved = (trio.current_time(), self._carried())
+        self._moved_at = trio.current_time()
         if before is not None and before.connection is not connection:
             self._let_go(before.connection)
 
@@ -226,8 +232,8 @@ class Keeper:
     def _brought_nothing(self, now: float) -> bool:
         """Whether this is at least the second carrier in a row that was taken and soon dropped: such a peer is not
         attached to at the rate of the round trip."""
-        at, carried = self._moved
-        if now - at >= self._limits.retry_most or self._carried() > carried:
+        brought, self._brought = self._carried() - self._brought, self._carried()
+        if now - self._moved_at >= self._limits.retry_most or brought >= self._limits.fruitful:
             self._fruitless, self._pause = 0, self._limits.retry
             return False
         self._fruitless += 1

@@ -43,6 +43,8 @@ class LiveSession:
         self.on_change: Callable[[], None] = _nothing
         self.last: Connection | None = None
         """The connection in use, or the last one."""
+        self.switches = 0
+        """Carriers that were attached so far, however soon they were lost."""
         self.paths: PathKeeper | None = None
         """Where the session may run; None at the accepting end."""
         self.allowed: PathPolicy = "any"
@@ -121,6 +123,7 @@ class LiveSession:
 
     def _switched(self, event: Switched) -> None:
         before, lost = self.last, self._lost
+        self.switches += 1
         connection = self.last = self.carriers[event.to].connection
         reason = "OPENED" if before is None else self._reason if lost is None else lost[1]
         self._lost, self._reason = None, "MOVED_BY_PEER"
