@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from punchbridge.api.open import open_bridge as open
     from punchbridge.api.snapshots import ConnectionInfo, Status
     from punchbridge.api.trio import BridgeStream, TrioBridge, open_trio
-    from punchbridge.config import Config, Limits, Punch, Times
-    from punchbridge.config.access import ANYONE
+    from punchbridge.config import ANYONE, AccessLists, Config, Limits, Punch, Times
     from punchbridge.errors import (
         AddressError,
         AuthenticationFailed,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
         LimitExceeded,
         LocalError,
         NegotiationFailed,
+        NotAllowed,
         NotBridged,
         PortInUse,
         ProtocolViolation,
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ANYONE",
     "GRPC_PROTOCOL",
+    "AccessLists",
     "AddressError",
     "AuthenticationFailed",
     "Bridge",
@@ -81,6 +82,7 @@ __all__ = [
     "Limits",
     "LocalError",
     "NegotiationFailed",
+    "NotAllowed",
     "NotBridged",
     "PortInUse",
     "ProtocolViolation",
@@ -110,7 +112,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ANYONE": "punchbridge.config.access",
+    "ANYONE": "punchbridge.config",
+    "AccessLists": "punchbridge.config",
     "Config": "punchbridge.config",
     "Limits": "punchbridge.config",
     "Punch": "punchbridge.config",

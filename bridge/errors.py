@@ -90,6 +90,12 @@ class ServerDown(LocalError):
     code = "SERVER_DOWN"
 
 
+class NotAllowed(BridgeError):
+    """The side that was called does not admit the caller: it is on no list there, or was struck out."""
+
+    code = "NOT_ALLOWED"
+
+
 class Unreachable(BridgeError):
     """No address of the peer answered. `attempts` holds one line for each address tried."""
 

@@ -292,6 +292,34 @@ class Refused(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AccessChanged(Event):
+    """Other lists are in force than before. `allowed`, `denied`: entries on all of them together."""
+
+    name = "access.changed"
+    allowed: int
+    denied: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvitationShown(Event):
+    """A peer has shown the secret of an invitation. `outcome`: GRANTED, USED_UP, EXPIRED, REVOKED or UNKNOWN."""
+
+    name = "invitation.shown"
+    peer: str
+    outcome: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallsRefused(Event):
+    """Peers that are on no list have called. `times`: calls since the last such event, which is 10 s ago or more;
+    `peers`: the last of those who did, at most eight."""
+
+    name = "calls.refused"
+    times: int
+    peers: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ErrorEvent(Event):
     """Something failed that the user should know. `message` says what to do; `verdict`: its code, with RELAYED."""
 

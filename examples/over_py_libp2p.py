@@ -22,7 +22,9 @@ def hello(request: bytes, context: grpc.ServicerContext) -> bytes:
 
 async def main() -> None:
     host = new_host()
-    async with host.run(listen_addrs=[Multiaddr("/ip4/127.0.0.1/tcp/0")]), open_over(host, allow_private=True) as b:
+    listen = [Multiaddr("/ip4/127.0.0.1/tcp/0")]
+    # Whoever knows the address may call this example; allow=["12D3KooW…"] names those who may.
+    async with host.run(listen_addrs=listen), open_over(host, allow=punchbridge.ANYONE, allow_private=True) as b:
         if len(sys.argv) > 1:
             with b.channel(sys.argv[1]) as channel:
                 call = channel.unary_unary("/demo.Greeter/Hello")

@@ -21,7 +21,9 @@ try:
     with punchbridge.open(key="server.key", relays=sys.argv[1:]) as b:
         b.serve(server)
         server.start()
-        print(*(b.wait_reservation() if sys.argv[1:] else b.addrs), sep="\n", flush=True)
+        if sys.argv[1:]:
+            b.wait_reservation()
+        print(b.invite(uses=10), flush=True)  # a ticket: it lets ten clients in, for good
         server.wait_for_termination()
 except punchbridge.BridgeError as problem:
     sys.exit(f"{problem.code}: {problem}")

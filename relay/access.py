@@ -1,31 +1,40 @@
-"""Who may use the relay, by lists of peer ids and IP networks.
+"""Who may use the relay: who may reserve, and who may open a circuit to a peer that has reserved.
 
-Deny wins. When at least one allow rule exists, a peer must match one of them. Pure: it is told a peer and an IP.
+A closed relay lets only the listed reserve. Anybody may open a circuit to them, since each peer decides for itself who
+calls, unless connecting is closed too. Pure: it is told a peer and an IP, and asks for the lists in force.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from punchbridge.access.lists import NO_RULES, Address, Rules
+from punchbridge.access.lists import Address
+from punchbridge.access.policy import OPEN, Access, Decision
 from punchbridge.identity import PeerId
 from punchbridge.tasks.prefixes import Source, source
 
-__all__ = ["Access", "Address", "Rules", "address_key", "network_key", "source_of"]
+__all__ = ["Address", "RelayAccess", "address_key", "network_key", "source_of"]
+
+
+def _open() -> Access:
+    return OPEN
 
 
 @dataclass(frozen=True)
-class Access:
-    """The rules in force; the default lets everybody in."""
+class RelayAccess:
+    """lists: those in force, asked for each time. connect: who may open circuits beside those on the lists."""
 
-    allow: Rules = NO_RULES
-    deny: Rules = NO_RULES
+    lists: Callable[[], Access] = _open
+    connect: Access = OPEN
 
-    def permits(self, peer: PeerId, ip: Address | None) -> bool:
-        """Whether the peer, seen at `ip` (None: unknown), may reserve or connect."""
-        if self.deny.match(peer, ip):
-            return False
-        return not self.allow or self.allow.match(peer, ip)
+    def may_reserve(self, peer: PeerId, ip: Address | None) -> bool:
+        """Whether the peer, seen at `ip` (None: unknown), may hold a reservation."""
+        return self.lists().decide(peer, ip) is Decision.ALLOWED
+
+    def may_connect(self, peer: PeerId, ip: Address | None) -> bool:
+        """Whether the peer may ask for a circuit."""
+        return (self.lists() | self.connect).decide(peer, ip) is Decision.ALLOWED
 
 
 def source_of(ip: Address | None) -> Source:

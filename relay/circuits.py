@@ -13,7 +13,7 @@ from typing import Any
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.tasks.rates import Buckets
 from punchbridge.wire.circuit import Status
-from punchbridge_relay.access import Access, Address, address_key, network_key
+from punchbridge_relay.access import Address, RelayAccess, address_key, network_key
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.refusal import Refusal
 
@@ -53,7 +53,7 @@ class Circuit:
 class CircuitTable:
     """All circuits, and the rules for one more. A slot is held from `open` to `close`, joined or not."""
 
-    def __init__(self, limits: RelayLimits, access: Access) -> None:
+    def __init__(self, limits: RelayLimits, access: RelayAccess) -> None:
         self._limits = limits
         self._access = access
         self._next_id = 1
@@ -74,7 +74,7 @@ class CircuitTable:
     def admit(self, source: PeerId, target: PeerId, ip: Address | None, now: float) -> None:
         """May the source ask for this circuit at all? Raises Refusal: PERMISSION_DENIED by access rule or when it
         is to itself, RESOURCE_LIMIT_EXCEEDED when it asks too often."""
-        if not self._access.permits(source, ip):
+        if not self._access.may_connect(source, ip):
             raise Refusal(Status.PERMISSION_DENIED, "connect_denied")
         if not self._peer_rate.take(source, now):
             raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_rate_peer")

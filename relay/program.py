@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 
 import trio
 
+from punchbridge.access.policy import OPEN, Access
+from punchbridge.access.sources import Sources
+from punchbridge.access.store import AccessFile
 from punchbridge.addresses import Multiaddr, with_peer
 from punchbridge.config import Limits, Punch
 from punchbridge.eventhub import EventHub
 from punchbridge.events import NodeStarted
-from punchbridge.host.host import HostConfig, open_host
+from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, peer_text
 from punchbridge.tasks.nurseries import flat_nursery
+from punchbridge.tasks.signal import Signal
 from punchbridge.version import AGENT
-from punchbridge_relay.access import Access
 from punchbridge_relay.events import RelayListening
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.service import HopService
@@ -27,7 +30,8 @@ from punchbridge_relay.service import HopService
 @dataclass(frozen=True, kw_only=True)
 class RelayConfig:
     """`listen`: addresses to listen on; `announce`: addresses that clients are told beside those found; `limits`: what
-    the relay grants; `rooms`: the bounds of the rooms below, None for those that follow from `limits`;
+    the relay grants; `access`: the lists of who may reserve; `connect`: who may open circuits beside those on the
+    lists, by default anybody; `rooms`: the bounds of the rooms below, None for those that follow from `limits`;
     `stats_interval`: seconds between two RelayStats events; `allow_private`: announce private and loopback addresses
     too; `autonat`: tell others whether they can be reached."""
 
@@ -36,7 +40,9 @@ class RelayConfig:
     announce: tuple[Multiaddr, ...] = ()
     limits: RelayLimits = field(default_factory=RelayLimits)
     rooms: Limits | None = None
-    access: Access = field(default_factory=Access)
+    access: Sources | Access = OPEN
+    access_file: AccessFile | None = None
+    connect: Access = OPEN
     stats_interval: float = 10.0
     allow_private: bool = False
     autonat: bool = True
@@ -52,11 +58,14 @@ async def run(
     config: RelayConfig,
     events: EventHub,
     *,
+    reload: Signal | None = None,
     task_status: trio.TaskStatus[HopService] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Runs a relay until cancelled; then it drains within a bound, emits the last figures and leaves no socket.
+    """Runs a relay until cancelled; each time that `reload` is notified it reads its lists again.
 
-    Started with the service once it accepts reservations. Raises PortInUse, AddressError.
+    Cancelled, it drains within a bound, emits the last figures and leaves no socket.
+
+    It has started, with the service, once it accepts reservations. Raises PortInUse, AddressError.
     """
     stop = trio.Event()
 
@@ -71,14 +80,16 @@ async def run(
         # Cancellation would cut all connections at once; behind the shield they are told first. Every step below
         # has a bound of its own and ends soon after `stop`.
         with trio.CancelScope(shield=True):
-            await _serve(config, events, stop, lambda service: task_status.started(service))
+            await _serve(config, events, stop, reload or Signal(), lambda service: task_status.started(service))
         nursery.cancel_scope.cancel()
 
 
 async def _serve(
-    config: RelayConfig, events: EventHub, stop: trio.Event, started: Callable[[HopService], None]
+    config: RelayConfig, events: EventHub, stop: trio.Event, reload: Signal, started: Callable[[HopService], None]
 ) -> None:
     host_config = HostConfig(
+        access=config.access,
+        access_file=config.access_file,
         identity=config.identity,
         announce=config.announce,
         agent=config.agent,
@@ -91,8 +102,9 @@ async def _serve(
     )
     async with open_host(host_config, events) as host, flat_nursery() as nursery:
         swarm = host.swarm
-        service = HopService(swarm, config.limits, config.access)
+        service = HopService(swarm, config.limits, config.connect)
         await nursery.start(service.run)
+        nursery.start_soon(_reread, host, reload)
         for addr in config.listen:  # not before the hop protocol is there: the first client may be waiting
             await swarm.listen(addr)
         me = peer_text(swarm.peer)
@@ -107,3 +119,10 @@ async def _serve(
         events.emit(service.stats())
         await service.drain()
         nursery.cancel_scope.cancel()
+
+
+async def _reread(host: Host, reload: Signal) -> None:
+    seen = reload.number
+    while True:
+        seen = await reload.beyond(seen)
+        host.admission.reread()

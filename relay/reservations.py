@@ -13,7 +13,7 @@ from punchbridge.identity import PeerId
 from punchbridge.tasks.prefixes import Places, PrefixBounds, Step
 from punchbridge.tasks.rates import Buckets
 from punchbridge.wire.circuit import Status
-from punchbridge_relay.access import Access, Address, address_key, source_of
+from punchbridge_relay.access import Address, RelayAccess, address_key, source_of
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.refusal import Refusal
 
@@ -38,7 +38,7 @@ _FULL: Final[dict[Step, str]] = {
 class ReservationTable:
     """All reservations in force, and the rules for one more."""
 
-    def __init__(self, limits: RelayLimits, access: Access) -> None:
+    def __init__(self, limits: RelayLimits, access: RelayAccess) -> None:
         self._limits = limits
         self._access = access
         self._table: dict[PeerId, Reservation] = {}
@@ -58,7 +58,7 @@ class ReservationTable:
 
     def reserve(self, peer: PeerId, ip: Address | None, now: float, wall: float) -> Reservation:
         """Grants or renews. Raises Refusal: PERMISSION_DENIED by access rule, RESERVATION_REFUSED else (R1)."""
-        if not self._access.permits(peer, ip):
+        if not self._access.may_reserve(peer, ip):
             raise Refusal(Status.PERMISSION_DENIED, "reserve_denied")
         where = source_of(ip)
         if not self._peer_rate.take(peer, now):
@@ -75,6 +75,10 @@ class ReservationTable:
         self._table[peer] = granted
         self._places.add(peer, where)
         return granted
+
+    def peers(self) -> tuple[PeerId, ...]:
+        """Whose they are."""
+        return tuple(self._table)
 
     def holds(self, peer: PeerId, now: float) -> bool:
         """Whether the peer can be reached through the relay at `now`."""

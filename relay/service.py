@@ -14,9 +14,11 @@ from typing import Final
 
 import trio
 
+from punchbridge.access.policy import OPEN, Access
 from punchbridge.addresses import endpoint_of, is_relayed, with_peer
 from punchbridge.errors import AddressError, ProtocolViolation
 from punchbridge.identity import PeerId, peer_text
+from punchbridge.swarm.gater import anyone
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.transport.base import Connection, Stream
@@ -32,7 +34,7 @@ from punchbridge.wire.circuit import (
     encode_hop_answer,
 )
 from punchbridge.wire.voucher import seal_voucher
-from punchbridge_relay.access import Access, Address, address_key
+from punchbridge_relay.access import Address, RelayAccess, address_key
 from punchbridge_relay.circuits import Circuit, CircuitTable
 from punchbridge_relay.events import CircuitClosed, CircuitOpened, RelayStats
 from punchbridge_relay.limits import RelayLimits
@@ -48,10 +50,11 @@ _REFUSED_TOLD: Final = 8
 class HopService:
     """The relay's side of circuit v2 on one swarm. Public tables: `reservations`, `circuits`."""
 
-    def __init__(self, swarm: Swarm, limits: RelayLimits | None = None, access: Access | None = None) -> None:
+    def __init__(self, swarm: Swarm, limits: RelayLimits | None = None, connect: Access = OPEN) -> None:
+        """connect: who may open circuits beside those on the swarm's lists, who alone may reserve."""
         self.limits = limits or RelayLimits()
         self._hop = self.limits.hop
-        rules = access or Access()
+        rules = RelayAccess(lambda: swarm.gater.access, connect)
         self.reservations = ReservationTable(self.limits, rules)
         self.circuits = CircuitTable(self.limits, rules)
         self._swarm = swarm
@@ -63,16 +66,41 @@ class HopService:
         """Serves until cancelled. Started once the hop protocol is registered. Cancelled, it refuses what comes;
         circuits go on until the swarm ends."""
         leave = self._swarm.watchers.add(self)
+        unfollow = self._swarm.gater.follow(self._access_changed)
         try:
             # Handlers live as long as their circuits, so the registry's bound is on both together; requests under
             # way are counted here. relayed=False: R7, no reservation and no CONNECT over a circuit.
             most = self._hop.handlers
-            await self._swarm.handle(HOP, self._serve, max_streams=most, max_per_peer=most, relayed=False)
+            await self._swarm.handle(
+                HOP, self._serve, max_streams=most, max_per_peer=most, relayed=False, audience=anyone
+            )
             task_status.started()
-            await trio.sleep_forever()
+            await self._dismiss_strangers()
         finally:
             leave()
+            unfollow()
             self._draining = True
+
+    def _access_changed(self) -> None:
+        """Reservations of peers that may not hold one any more end; their connections stay for a while."""
+        for peer in self.reservations.peers():
+            connections = self._direct(peer)
+            if connections and not any(map(self._swarm.gater.listed, connections)):
+                self.reservations.end(peer)
+
+    async def _dismiss_strangers(self) -> None:
+        """Closes the connections of peers that are on no list once they have done nothing for a while: no stream of
+        theirs is open, so no circuit either. An open relay has no strangers."""
+        idle: dict[int, float] = {}
+        while True:
+            await trio.sleep(self._hop.stranger_seconds / 4)
+            now, gater = trio.current_time(), self._swarm.gater
+            strange = [one for one in self._swarm.connections() if one.inbound and not gater.listed(one)]
+            idle = {one.id: idle.get(one.id, now) for one in strange if not one.streams}
+            for one in strange:
+                if now - idle.get(one.id, now) >= self._hop.stranger_seconds:
+                    self._swarm.refusals.add("stranger_idle", address_key(_ip(one)), peer_text(one.peer))
+                    one.abort("STRANGER")
 
     def stats(self) -> RelayStats:
         """The counters now. Reservations that have run out are dropped first."""

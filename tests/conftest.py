@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The machine that runs the tests may be busy: a slow example is no failure, and a property has no deadline.
@@ -20,6 +21,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 _STOCK = find_spec("libp2p") is not None
 collect_ignore_glob = [] if _STOCK else ["*_pylibp2p.py"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The identities that clients keep stand in a folder of the test run, not in that of whoever runs it."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 def pytest_report_header() -> str | None:

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 from punchbridge.access.lists import NO_RULES, Address, Entry, Rules, parse_who
 from punchbridge.access.records import Records
 from punchbridge.config.access import ANYONE, Anyone
 from punchbridge.identity import PeerId
 
-__all__ = ["NOBODY", "OPEN", "Access", "Change", "Decision", "change"]
+__all__ = ["NOBODY", "OPEN", "Access", "Allow", "Change", "Decision", "change"]
+
+
+Allow: TypeAlias = "Iterable[str | PeerId] | Anyone"
+"""Whom an application admits: peer ids and networks, or ANYONE."""
 
 
 class Decision(StrEnum):
@@ -38,7 +42,7 @@ class Access:
     """Whoever is not denied is allowed."""
 
     @classmethod
-    def of(cls, allow: Iterable[str | PeerId] | Anyone = (), deny: Iterable[str | PeerId] = ()) -> Access:
+    def of(cls, allow: Allow = (), deny: Iterable[str | PeerId] = ()) -> Access:
         """From peer ids and networks as an application names them, or ANYONE. Raises ConfigError for a bad one."""
         anyone = allow is ANYONE
         return cls(_rules(() if isinstance(allow, Anyone) else allow), _rules(deny), anyone)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from punchbridge.access.lists import Rules, parse_list
-from punchbridge.access.policy import NOBODY, Access
+from punchbridge.access.policy import NOBODY, OPEN, Access
 from punchbridge.access.records import Records
 from punchbridge.access.store import AccessFile
 from punchbridge.config.access import AccessLimits
@@ -53,13 +53,16 @@ class Sources:
         allow_files: Sequence[Path] = (),
         deny_files: Sequence[Path] = (),
         file: AccessFile | None = None,
+        until_listed: bool = False,
     ) -> None:
-        """Reads everything. given: what flags or the application say.
+        """Reads everything. given: what flags or the application say. until_listed: everybody is admitted until a list
+        allows somebody; from then on only the listed are, also when the list becomes empty again.
 
         Raises ConfigError for a list that is missing or malformed, and for an unusable access file; an access file that
         does not exist yet says nothing.
         """
         self._given = given
+        self._open = until_listed and not allow_files
         self._allow = [_Followed(path, partial(read_list, path, limits)) for path in allow_files]
         self._deny = [_Followed(path, partial(read_list, path, limits)) for path in deny_files]
         self._file: _Followed[Records] | None = None if file is None else _Followed(file.path, _read(file))
@@ -89,7 +92,10 @@ class Sources:
             access |= Access(allow=one.value)
         for one in self._deny:
             access |= Access(deny=one.value)
-        return access if self._file is None else access.with_records(self._file.value)
+        if self._file is not None:
+            access = access.with_records(self._file.value)
+        self._open = self._open and not access.allow
+        return access | OPEN if self._open else access
 
 
 def _read(file: AccessFile) -> Callable[[], Records]:

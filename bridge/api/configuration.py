@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from punchbridge.access.policy import NOBODY, OPEN, Access
+from punchbridge.access.sources import Sources
+from punchbridge.access.store import AccessFile, access_path
 from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of
-from punchbridge.config import Config, load
+from punchbridge.config import AccessLimits, AccessLists, Config, load
 from punchbridge.errors import AddressError, ConfigError
 from punchbridge.host.host import HostConfig
 from punchbridge.identity import Identity, load_or_create
@@ -58,6 +61,7 @@ def host_config(config: Config, *, autonat: bool = True, autonat_server: bool = 
     for addr in announce:
         if is_relayed(addr):
             raise AddressError(f"cannot announce {addr}; the addresses at a relay are announced while it accepts us")
+    sources, file = access_of(config.access, config.key, config.limits.access)
     return HostConfig(
         identity=_identity(config.key),
         listen=tuple(_multiaddr(addr) for addr in config.listen),
@@ -71,7 +75,29 @@ def host_config(config: Config, *, autonat: bool = True, autonat_server: bool = 
         autonat_server=autonat_server,
         limits=config.limits,
         times=config.times,
+        access=sources,
+        access_file=file,
     )
+
+
+def access_of(lists: AccessLists, key: Key, limits: AccessLimits) -> tuple[Sources, AccessFile | None]:
+    """Where the lists of a program come from, read once, and the file that its commands edit; None when there is none.
+
+    Raises ConfigError for a list that is missing or malformed."""
+    file = None
+    if lists.file != AccessLists.file:
+        file = AccessFile(Path(lists.file), limits)
+    elif isinstance(key, str | Path):
+        file = AccessFile(access_path(Path(key)), limits)
+    sources = Sources(
+        limits,
+        given=Access.of(lists.allow, lists.deny) | (OPEN if lists.anyone else NOBODY),
+        allow_files=[Path(one) for one in lists.allow_files],
+        deny_files=[Path(one) for one in lists.deny_files],
+        file=file,
+        until_listed=lists.until_listed,
+    )
+    return sources, file
 
 
 def _identity(key: Key) -> Identity:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import grpc
     import grpc.aio
 
+    from punchbridge.access.policy import Allow
     from punchbridge.rpc.aio_channel import ReasonedAioChannel
 
 __all__ = ["Bridge", "open_bridge"]
@@ -55,13 +56,19 @@ class Bridge:
     # --- servers ------------------------------------------------------------------------------------------
 
     def serve(
-        self, server: grpc.Server | grpc.aio.Server, protocol: str = GRPC_PROTOCOL, *, path: PathPolicy = "any"
+        self,
+        server: grpc.Server | grpc.aio.Server,
+        protocol: str = GRPC_PROTOCOL,
+        *,
+        path: PathPolicy = "any",
+        allow: Allow | None = None,
     ) -> None:
         """Lets peers reach a grpc server (sync or aio) by streams of `protocol`. Call it before `server.start()`.
 
         The server needs no change; inside its handlers `punchbridge.peer(context)` tells who calls. It gets a unix
         socket that no other process can open, see `punchbridge.guard` for the strictest form. path: peers on another
-        path are refused, and a session of theirs waits for an allowed path when it loses its own. Raises ConfigError
+        path are refused, and a session of theirs waits for an allowed path when it loses its own. allow: who may call
+        beside the peers on this bridge's lists: peer ids and networks, or punchbridge.ANYONE. Raises ConfigError
         when the protocol is served already, when grpc cannot bind, and when a sync server was started before.
         """
         check_protocol(protocol)
@@ -79,7 +86,7 @@ class Bridge:
             raise ConfigError("the grpc server takes no unix socket; call serve() before server.start()")
         door = ServerDoor(name)
         try:
-            self._thread.call(lambda: self._control.gateway.serve(door, protocol, allowed))
+            self._thread.call(lambda: self._control.gateway.serve(door, protocol, allowed, allow))
         except BaseException:  # refused or interrupted: the door is nobody's yet
             door.close()
             raise
@@ -87,6 +94,18 @@ class Bridge:
     def unserve(self, protocol: str = GRPC_PROTOCOL) -> None:
         """Takes no more streams of the protocol; RPCs under way go on. Idempotent."""
         self._thread.call(lambda: self._control.gateway.unserve(protocol))
+
+    def invite(self, *, uses: int = 1, expires: float | None = None, label: str = "") -> str:
+        """A ticket: a TARGET of this bridge that lets in `uses` peers, each for good. It is a secret until then.
+
+        expires: seconds from now after which it lets in nobody else; None: never. label: a name for whom it lets in.
+        Invitations are kept beside the key file: raises ConfigError without one. Call it once the relays have accepted.
+        """
+        return self._thread.call(lambda: self._control.invite(uses, expires, label))
+
+    def reread_lists(self) -> None:
+        """Has the lists of who may call read again now. A bridge follows their files by itself within 2 s."""
+        self._thread.ask(self._control.host.admission.reread)
 
     # --- channels -----------------------------------------------------------------------------------------
 

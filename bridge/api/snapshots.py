@@ -6,18 +6,19 @@ The sync form calls these from other threads, the trio form awaits them. No thre
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import trio
 
 from punchbridge.addresses import is_relayed, with_peer
 from punchbridge.api.configuration import host_config
+from punchbridge.client_keys import client_identity
 from punchbridge.config import Config
-from punchbridge.errors import ConfigError, DialTimeout
+from punchbridge.errors import ConfigError, DialTimeout, IdentityError
 from punchbridge.eventhub import EventHub
-from punchbridge.events import Event, ReservationAccepted
+from punchbridge.events import ErrorEvent, Event, ReservationAccepted
 from punchbridge.host.host import Host, open_host
 from punchbridge.identity import peer_text
 from punchbridge.local.gateway import Gateway, open_gateway
@@ -82,9 +83,19 @@ class Control:
         return tuple(dict.fromkeys(str(with_peer(addr, swarm.peer)) for addr in known))
 
     async def connect(self, target: Target) -> ConnectionInfo:
-        """The best connection to the target, dialled if there is none. Raises as `Swarm.connect` does."""
-        addrs = () if target.addr is None else (target.addr,)
-        return _snapshot(await self.host.swarm.connect(target.peer, addrs))
+        """The best connection to the target, dialled if there is none; the peer is shown the secret of a ticket.
+
+        Raises as `Swarm.connect` does, and NotAllowed.
+        """
+        connection = await self.host.swarm.connect(target.peer, target.addrs)
+        if target.secret is not None:
+            await self.host.invitations.show(connection, target.secret)
+        return _snapshot(connection)
+
+    async def invite(self, uses: int, expires: float | None, label: str) -> str:
+        """See `Bridge.invite`."""
+        ticket = await self.host.admission.invite(self.host.relay_client.kept, uses=uses, expires=expires, label=label)
+        return ticket.encode()
 
     def connections(self) -> tuple[ConnectionInfo, ...]:
         return tuple(_snapshot(one) for one in self.host.swarm.connections())
@@ -159,5 +170,11 @@ async def open_control(config: Config, events: Callable[[Event], None] | None) -
     hub = EventHub()
     if events is not None:
         hub.subscribe(events)
-    async with open_host(host_config(config), hub) as host, open_gateway(host) as gateway:
-        yield Control(host, gateway)
+    with ExitStack() as stack:
+        if config.key is None and not config.ephemeral:
+            try:
+                config = replace(config, key=stack.enter_context(client_identity()))
+            except IdentityError as problem:
+                hub.emit(ErrorEvent(code=problem.code, message=f"{problem}; this identity is for this run alone"))
+        async with open_host(host_config(config), hub) as host, open_gateway(host) as gateway:
+            yield Control(host, gateway)

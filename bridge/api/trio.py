@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import trio
 
+from punchbridge.access.policy import Allow
 from punchbridge.addresses import Multiaddr
 from punchbridge.api.configuration import configured
 from punchbridge.api.snapshots import ConnectionInfo, Control, Status, open_control
@@ -21,7 +22,7 @@ from punchbridge.host.host import Host, StreamHost
 from punchbridge.identity import peer_text
 from punchbridge.local.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
 from punchbridge.local.peer import ConnectInfo
-from punchbridge.local.target import PathPolicy, check_policy, check_protocol, parse_target
+from punchbridge.local.target import PathPolicy, Target, check_policy, check_protocol, parse_target
 
 if TYPE_CHECKING:
     from punchbridge.session import SessionStream
@@ -80,9 +81,16 @@ class Acceptor:
     """
 
     def __init__(
-        self, host: StreamHost, protocol: str, max_streams: int | None, max_per_peer: int | None, path: PathPolicy
+        self,
+        host: StreamHost,
+        protocol: str,
+        max_streams: int | None,
+        max_per_peer: int | None,
+        path: PathPolicy,
+        allow: Allow | None = None,
     ) -> None:
         self._host = host
+        self._allow = allow
         self._protocol = protocol
         limits = host.swarm.config.limits.local
         self._read = limits.read
@@ -107,6 +115,7 @@ class Acceptor:
                     max_streams=total,
                     max_per_peer=per_peer,
                     path=self._path,
+                    allow=self._allow,
                 )
                 self._taking = True
         return self
@@ -171,7 +180,11 @@ class TrioBridge:
         """Our addresses, reservations, reachability and connections, as of now."""
         return self._control.status()
 
-    async def connect(self, target: str | Multiaddr) -> ConnectionInfo:
+    async def invite(self, *, uses: int = 1, expires: float | None = None, label: str = "") -> str:
+        """A ticket: a TARGET that lets in `uses` peers. As `punchbridge.Bridge.invite`."""
+        return await self._control.invite(uses, expires, label)
+
+    async def connect(self, target: str | Multiaddr | Target) -> ConnectionInfo:
         """Dials a peer if it is not connected. Raises Unreachable, WrongPeer, RelayRefused, …"""
         return await self._control.connect(parse_target(target))
 
@@ -217,13 +230,15 @@ class TrioBridge:
         max_streams: int | None = None,
         max_per_peer: int | None = None,
         path: PathPolicy = "any",
+        allow: Allow | None = None,
     ) -> Acceptor:
-        """Takes inbound streams of a protocol: `async for stream in b.accept_stream(id)`; those on `path` only.
+        """Takes inbound streams of a protocol: `async for stream in b.accept_stream(id)`; those on `path` only. allow:
+        who may open them beside the peers on this bridge's lists: peer ids and networks, or punchbridge.ANYONE.
 
         max_streams, max_per_peer: at once, by default `limits.local.served_streams` and `served_streams_per_peer`.
         Whoever takes a stream closes it; until then it counts against the limits. See `Acceptor` for its end.
         """
-        return Acceptor(self.host, check_protocol(protocol), max_streams, max_per_peer, check_policy(path))
+        return Acceptor(self.host, check_protocol(protocol), max_streams, max_per_peer, check_policy(path), allow)
 
 
 @asynccontextmanager

@@ -84,6 +84,7 @@ class Autonat:
                     max_streams=total,
                     max_per_peer=per_peer,
                     relayed=False,
+                    audience=self._awaited,
                 )
                 unsubscribe = self._swarm.events.subscribe(self._on_event)
             task_status.started()
@@ -93,6 +94,10 @@ class Autonat:
         finally:
             if unsubscribe is not None:
                 unsubscribe()
+
+    def _awaited(self, connection: Connection) -> bool:
+        """Servers dial back under another id than the one that was asked, so anybody may while an answer is due."""
+        return bool(self._probes) or self._swarm.gater.known(connection)
 
     @property
     def reachability(self) -> Reachability:

@@ -9,10 +9,11 @@ import logging
 
 import trio
 
-from punchbridge.addresses import Multiaddr, endpoint_of, is_relayed
+from punchbridge.addresses import Multiaddr, endpoint_of, is_public, is_relayed
 from punchbridge.errors import BridgeError
 from punchbridge.events import Identified, ObservedAddress
 from punchbridge.identity import peer_text
+from punchbridge.swarm.gater import anyone
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.rates import Buckets
@@ -59,7 +60,7 @@ class IdentifyService:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Connections that stand already are asked too."""
         total, per_peer = self._limits.streams, self._limits.streams_per_peer
-        await self._swarm.handle(IDENTIFY, self._answer, max_streams=total, max_per_peer=per_peer)
+        await self._swarm.handle(IDENTIFY, self._answer, max_streams=total, max_per_peer=per_peer, audience=anyone)
         await self._swarm.handle(PUSH, self._take_push, max_streams=total, max_per_peer=per_peer)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -76,7 +77,7 @@ class IdentifyService:
     def on_connected(self, connection: Connection) -> None:
         """The swarm's word on a connection: it is asked who it is."""
         if self._nursery is not None:
-            self._told[connection.id] = self._contents()
+            self._told[connection.id] = self._contents(connection)
             self._nursery.start_soon(self._ask, connection)
 
     def on_disconnected(self, connection: Connection) -> None:
@@ -187,15 +188,15 @@ class IdentifyService:
 
     def _message(self, connection: Connection) -> bytes:
         relayed = connection.path == "relay"
-        listen = self._swarm.announced()
+        listen, protocols = self._tellable(connection)
         if relayed and not self._dial_back:
             listen = tuple(addr for addr in listen if is_relayed(addr))
         if connection.id in self._told:  # not closed meanwhile
-            self._told[connection.id] = self._contents()
+            self._told[connection.id] = self._contents(connection)
         return encode_info(
             self._swarm.identity,
             agent=self._swarm.config.agent,
-            protocols=self._swarm.registry.supported(relayed=relayed),
+            protocols=protocols,
             listen=listen,
             observed=None if relayed else connection.remote,
         )
@@ -214,8 +215,8 @@ class IdentifyService:
                 await revision.beyond(seen)
                 await trio.sleep(self._limits.push_delay)
             seen = revision.number
-            contents = self._contents()
             for connection in self._swarm.connections():
+                contents = self._contents(connection)
                 # One that is in the table, but not announced by its event yet, asks for what holds by then.
                 if self._told.get(connection.id, contents) == contents or connection.path != "direct":
                     continue
@@ -224,8 +225,16 @@ class IdentifyService:
                     self._waiting.add(connection.id)
                     nursery.start_soon(self._push, connection)
 
-    def _contents(self) -> _Contents:
-        return frozenset(self._swarm.announced()), frozenset(self._swarm.registry.supported(relayed=False))
+    def _tellable(self, connection: Connection) -> tuple[tuple[Multiaddr, ...], tuple[str, ...]]:
+        """The addresses and protocols that the peer may know of: no private address for who is not known here."""
+        listen = self._swarm.announced()
+        if not self._swarm.gater.known(connection):
+            listen = tuple(addr for addr in listen if is_relayed(addr) or is_public(addr))
+        return listen, self._swarm.registry.supported(connection)
+
+    def _contents(self, connection: Connection) -> _Contents:
+        listen, protocols = self._tellable(connection)
+        return frozenset(listen), frozenset(protocols)
 
     @staticmethod
     def _wants_push(connection: Connection) -> bool:

@@ -12,8 +12,11 @@ import trio
 
 from punchbridge.errors import DialTimeout, LimitExceeded, Unreachable
 from punchbridge.identity import PeerId, peer_text
+from punchbridge.swarm.gater import anyone
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.tasks.rates import Buckets
 from punchbridge.transport.base import Connection, Stream
+from punchbridge.transport.origin import origin_of
 from punchbridge.wire.ping import PING, PING_SIZE, PingExchange
 
 __all__ = ["PingService"]
@@ -26,22 +29,50 @@ class PingService:
         self._swarm = swarm
         self._limits = swarm.config.limits.ping
         self._asking: set[PeerId] = set()
+        limits = self._limits
+        self._rate = Buckets(limits.burst, limits.every, limits.streams)
+        self._strangers_rate = Buckets(limits.stranger_burst, limits.stranger_every, limits.streams)
+        self._strangers: set[PeerId] = set()
+        """Peers that are not known here and have a ping stream."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answers pings until the swarm ends."""
         await self._swarm.handle(
-            PING, self._echo, max_streams=self._limits.streams, max_per_peer=self._limits.streams_per_peer
+            PING,
+            self._echo,
+            max_streams=self._limits.streams,
+            max_per_peer=self._limits.streams_per_peer,
+            audience=anyone,
         )
         task_status.started()
         await trio.sleep_forever()
 
     async def _echo(self, stream: Stream) -> None:
+        if self._swarm.gater.known(stream.connection):
+            await self._answer(stream, self._rate)
+        elif stream.connection.peer in self._strangers:
+            stream.reset()
+        else:
+            self._strangers.add(stream.connection.peer)
+            try:
+                await self._answer(stream, self._strangers_rate)
+            finally:
+                self._strangers.discard(stream.connection.peer)
+
+    async def _answer(self, stream: Stream, rate: Buckets) -> None:
+        """Echoes what comes. Bytes that wait for their turn are not read, so the stream's window does not grow."""
+        origin = origin_of(stream.connection)
         while True:
             with trio.fail_after(self._limits.idle_timeout):
                 data = await stream.receive_some(PING_SIZE)
                 if not data:
                     await stream.aclose()
                     return
+            now = trio.current_time()
+            due = rate.due(origin, now)
+            if due > now:
+                await trio.sleep_until(due)
+            with trio.fail_after(self._limits.idle_timeout):
                 await stream.send_all(data)
 
     async def ping(

@@ -31,6 +31,7 @@ _UNITS = {
     "Seconds": "seconds",
     "Share": "0 to 1",
     "Whole": "whole number",
+    "Texts": "texts",
     "bool": "true, false",
     "str": "text",
 }

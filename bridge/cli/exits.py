@@ -23,6 +23,7 @@ class Exit(enum.IntEnum):
     RELAYED = 4
     AUTHENTICATION = 5
     RELAY_REFUSED = 6
+    NOT_ALLOWED = 7
     INTERRUPTED = 130
 
 
@@ -34,6 +35,7 @@ MEANING: Final[Mapping[Exit, str]] = {
     Exit.RELAYED: "only a relayed path exists although a direct one was required",
     Exit.AUTHENTICATION: "a key file is unusable, or a peer proved another identity",
     Exit.RELAY_REFUSED: "the relay refused the reservation or the circuit",
+    Exit.NOT_ALLOWED: "the other side does not admit this peer, or not by this ticket",
     Exit.INTERRUPTED: "interrupted (SIGINT)",
 }
 
@@ -45,6 +47,7 @@ ERRORS: Final[ErrorTable] = {
     errors.IdentityError: Exit.AUTHENTICATION,
     errors.AuthenticationFailed: Exit.AUTHENTICATION,
     errors.RelayRefused: Exit.RELAY_REFUSED,
+    errors.NotAllowed: Exit.NOT_ALLOWED,
     errors.DirectRequired: Exit.RELAYED,
     errors.Unreachable: Exit.UNREACHABLE,
     errors.ConnectionLost: Exit.UNREACHABLE,

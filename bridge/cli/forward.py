@@ -9,14 +9,27 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from cyclopts import Parameter
-
-from punchbridge.cli.options import NETWORK, PROTOCOL, Endpoint, Output, ProtocolFlag, checked_target, flag, positive
+from punchbridge.cli.options import (
+    NETWORK,
+    PROTOCOL,
+    Endpoint,
+    Output,
+    ProtocolFlag,
+    checked_target,
+    flag,
+    given_target,
+    positive,
+    target_argument,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from punchbridge.api.trio import TrioBridge
     from punchbridge.cli.exits import Exit
+    from punchbridge.cli.report import Reporter
     from punchbridge.cli.service import TrioFeed
+    from punchbridge.local.target import Target
 
 ENDPOINT: Final = Endpoint()
 OUTPUT_FLAGS: Final = Output()
@@ -33,7 +46,7 @@ AnyUserFlag = Annotated[bool, flag("any-user", "Let every user of this machine c
 
 
 def forward(
-    target: Annotated[str, Parameter(help="Address that `expose` printed, ending in /p2p/ID.")],
+    target: Annotated[str, target_argument("Ticket or address that `expose` printed.")],
     /,
     *,
     bind: BindFlag = "127.0.0.1:0",
@@ -48,8 +61,8 @@ def forward(
 ) -> int:
     """Open a local port that leads to an exposed server; prints the bound address.
 
-    Each local connection becomes a stream, on the best path there is when it opens. The identity is made afresh
-    unless --key names a file. SIGTERM drains and exits 0.
+    Each local connection becomes a stream, on the best path there is when it opens. The identity is kept, so that who
+    was let in stays so; --key names another, --ephemeral makes a fresh one. SIGTERM drains and exits 0.
     """
     from punchbridge.cli.report import Reporter, run, set_up_logging
 
@@ -57,37 +70,46 @@ def forward(
     set_up_logging(verbose=out.verbose)
 
     def program() -> int:
-        import trio
-
-        from punchbridge.cli.exits import Exit
         from punchbridge.cli.service import serve
-        from punchbridge.errors import DialTimeout
         from punchbridge.local import forward as forwarding
         from punchbridge.local.places import parse_place
-        from punchbridge.local.target import check_protocol
+        from punchbridge.local.target import check_protocol, parse_target
 
         positive(timeout=timeout)
-        checked_target(target)
+        place = given_target(target)
+        checked_target(place)
         parse_place(bind)
         check_protocol(protocol)
 
-        async def work(bridge: TrioBridge, feed: TrioFeed) -> Exit:
-            report.progress("connecting")
-            with trio.move_on_after(timeout or float("inf")) as limit:
-                report.path = (await bridge.connect(target)).path
-            if limit.cancelled_caught:
-                raise DialTimeout(f"no connection to {target} within {timeout:g} s; is the other side running?")
-            report.progress(None)
-            async with trio.open_nursery() as nursery:
-                carry = partial(
-                    forwarding.run, bridge.host, target, bind, protocol=protocol, path=path, any_user=any_user
-                )
-                place = await nursery.start(carry)
-                report.note("connect local clients to:")
-                report.data(str(place))
-                report.detail["bind"] = str(place)
-            return Exit.DONE
-
-        return serve(report, endpoint.configuration(), work)
+        carry = partial(forwarding.run, target=place, bind=bind, protocol=protocol, path=path, any_user=any_user)
+        return serve(report, endpoint.configuration(), partial(_forward, report, parse_target(place), carry, timeout))
 
     return run(program, report, verbose=bool(out.verbose))
+
+
+async def _forward(
+    report: Reporter,
+    target: Target,
+    carry: Callable[..., Awaitable[None]],
+    timeout: float,  # noqa: ASYNC109 - of the first connection alone
+    bridge: TrioBridge,
+    _feed: TrioFeed,
+) -> Exit:
+    """Connects once, which shows a ticket and tells early what is wrong; then carries until cancelled."""
+    import trio
+
+    from punchbridge.cli.exits import Exit
+    from punchbridge.errors import DialTimeout
+
+    report.progress("connecting")
+    with trio.move_on_after(timeout or float("inf")) as limit:
+        report.path = (await bridge.connect(target)).path
+    if limit.cancelled_caught:
+        raise DialTimeout(f"no connection to {target.text} within {timeout:g} s; is the other side running?")
+    report.progress(None)
+    async with trio.open_nursery() as nursery:
+        bound = await nursery.start(partial(carry, bridge.host))
+        report.note("connect local clients to:")
+        report.data(str(bound))
+        report.detail["bind"] = str(bound)
+    return Exit.DONE

@@ -133,5 +133,11 @@ LINES: Final[Lines] = {
         "lets all in",
         "warn",
     ),
+    events.AccessChanged: lambda e: (f"who may call has changed: {e.allowed} allowed, {e.denied} denied", "plain"),
+    events.InvitationShown: lambda e: (f"{short(e.peer)} has shown an invitation: {e.outcome}", "plain"),
+    events.CallsRefused: lambda e: (
+        f"refused {e.times} calls of peers that are on no list: {', '.join(e.peers)}; allow with punchbridge allow ID",
+        "warn",
+    ),
     events.ErrorEvent: lambda e: (f"error {e.code}: {e.message}", "bad"),
 }

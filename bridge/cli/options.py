@@ -6,7 +6,7 @@ a typing error ends with code 2 and never half-way. Knows no network.
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,7 +100,10 @@ class Endpoint:
     ] = None
     key: Annotated[
         Path | None,
-        setting("key", "Identity key file, made when absent.", shown="none", env=f"{PREFIX}KEY_FILE"),
+        setting("key", "Identity key file, made when absent.", shown="kept for you", env=f"{PREFIX}KEY_FILE"),
+    ] = None
+    ephemeral: Annotated[
+        bool | None, setting("ephemeral", "Be a peer that nobody has seen before, for this run alone.", shown="no")
     ] = None
     no_p2p: Annotated[
         bool | None, setting("no-p2p", "Stay on the relay: send no hole-punching message at all.", shown="no")
@@ -117,9 +120,15 @@ class Endpoint:
         None
     )
 
-    def configuration(self, *, relays: Sequence[str] | None = None, key: Path | None = None) -> Config:
-        """What file, environment and flags say together. As `over`."""
-        return self.over(Config(), relays=relays, key=key)
+    def configuration(
+        self,
+        *,
+        relays: Sequence[str] | None = None,
+        key: Path | None = None,
+        access: Mapping[str, Any] | None = None,
+    ) -> Config:
+        """What file, environment and flags say together. As `over`; access: the flags about who may call."""
+        return self.over(Config(), relays=relays, key=key, more=access)
 
     def over(
         self,
@@ -145,6 +154,7 @@ class Endpoint:
                 "announce": self.announce,
                 "relays": tuple(relays) if relays else None,
                 "key": None if self.key is None else str(self.key),
+                "ephemeral": self.ephemeral,
                 "punch.enabled": None if self.no_p2p is None else not self.no_p2p,
                 "punch.retry": self.punch_retry,
                 "allow_private": self.lan,
@@ -153,21 +163,17 @@ class Endpoint:
             flagged={**FLAGS, **(flagged or {})},
         )
         kept = config.relays if relays is not None else ()
-        own = config.key or (None if key is None else str(key))
+        own = config.key or (None if key is None or config.ephemeral else str(key))
         config = replace(config, relays=kept, key=own)
         checked_listen([str(addr) for addr in config.listen])
         checked_relays([str(addr) for addr in config.relays])
         return config
 
 
-def state_directory() -> Path:
-    """$XDG_STATE_HOME/punchbridge, or ~/.local/state/punchbridge."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "punchbridge"
-
-
 def default_key() -> Path:
     """The identity that `relay`, `listen`, `expose` and `key` use when no --key is given."""
+    from punchbridge.client_keys import state_directory
+
     return state_directory() / "key"
 
 
@@ -196,12 +202,42 @@ def checked_relays(addrs: Sequence[str]) -> list[str]:
     return list(addrs)
 
 
+TARGET: Final = "TARGET"
+
+_MOST_INPUT: Final = 4096
+"""Characters read for a TARGET from stdin; a ticket has a few hundred at most."""
+
+
+def target_argument(text: str) -> Parameter:
+    """The argument TARGET. It may hold a secret, so it need not stand among the arguments, which others may see."""
+    return Parameter(
+        help=f"{text} `-` reads it from stdin.",
+        name=TARGET,
+        env_var=PREFIX + TARGET,
+    )
+
+
+def given_target(text: str) -> str:
+    """The TARGET itself, read from stdin when the argument is `-`. Raises AddressError."""
+    if text != "-":
+        return text.strip()
+    line = sys.stdin.readline(_MOST_INPUT).strip()
+    if not line:
+        from punchbridge.errors import AddressError
+
+        raise AddressError("stdin holds no TARGET; its first line is to be the ticket or address")
+    return line
+
+
 def checked_target(text: str) -> str:
-    """The peer id of a TARGET, a circuit or direct multiaddr that ends in /p2p/ID. Raises AddressError."""
+    """The peer id of a TARGET: a ticket, or a circuit or direct multiaddr that ends in /p2p/ID. Raises AddressError."""
+    from punchbridge.access.ticket import is_ticket, parse_ticket
     from punchbridge.addresses import circuit_of, parse, peer_of, spoken_endpoint
     from punchbridge.errors import AddressError
     from punchbridge.identity import peer_text
 
+    if is_ticket(text):
+        return peer_text(parse_ticket(text).peer)
     if not text.startswith("/"):
         raise AddressError(f"{text!r} is no address; copy the whole line that the listener printed, /ip4/…/p2p/ID")
     addr = parse(text)

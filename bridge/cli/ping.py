@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
 
-from cyclopts import Parameter
-
-from punchbridge.cli.options import NETWORK, Endpoint, Output, checked_target, flag, positive
+from punchbridge.cli.options import (
+    NETWORK,
+    Endpoint,
+    Output,
+    checked_target,
+    flag,
+    given_target,
+    positive,
+    target_argument,
+)
 
 if TYPE_CHECKING:
     from punchbridge.api.trio import TrioBridge
@@ -18,7 +25,7 @@ OUTPUT_FLAGS: Final = Output()
 
 
 def ping(
-    target: Annotated[str, Parameter(help="Circuit or direct multiaddr of the peer, ending in /p2p/ID.")],
+    target: Annotated[str, target_argument("Ticket or multiaddr of the peer, ending in /p2p/ID.")],
     /,
     *,
     count: Annotated[int, flag("count", "Pings to send; 0: until stopped.", alias="-c", group=NETWORK)] = 4,
@@ -50,9 +57,10 @@ def ping(
         config = endpoint.configuration()
         if until_direct and not config.punch.enabled:
             raise ConfigError("--until-direct and --no-p2p exclude each other; leave one out")
-        checked_target(target)
+        place = given_target(target)
+        checked_target(place)
 
-        plan = Plan(target, None if until_direct or count == 0 else count, interval, timeout, until_direct)
+        plan = Plan(place, None if until_direct or count == 0 else count, interval, timeout, until_direct)
 
         async def work(bridge: TrioBridge, feed: TrioFeed) -> Exit:
             return await Pinger(bridge, feed, report, plan).run()

@@ -56,7 +56,8 @@ class Pinger:
             await self.bridge.connect(plan.target)
         self.report.progress(None)
         if limit.cancelled_caught:
-            raise DialTimeout(f"no connection to {plan.target} within {plan.timeout:g} s; is the other side running?")
+            where = parse_target(plan.target).text  # without the secret
+            raise DialTimeout(f"no connection to {where} within {plan.timeout:g} s; is the other side running?")
         while plan.count is None or self.sent < plan.count:
             if self.sent:
                 await trio.sleep(plan.interval)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Group, Parameter
 
+from punchbridge.cli.callers import ACCESS, Callers
 from punchbridge.cli.lines import Lines, Tone, short
-from punchbridge.cli.options import ConfigFlag, Output, SetFlag, checked_listen, flag, setting, state_directory
+from punchbridge.cli.options import ConfigFlag, Output, SetFlag, checked_listen, flag, setting
 from punchbridge.cli.settings import FLAGS, read
-from punchbridge.config import Limits, Programs
+from punchbridge.config import AccessLists, Limits, Programs
 from punchbridge.config.load import PREFIX
-from punchbridge.config.values import Checked, Seconds
+from punchbridge.config.values import Checked, Seconds, Texts
 from punchbridge.version import AGENT
 from punchbridge_relay.events import CircuitClosed, CircuitOpened, RelayListening, RelayStats
 from punchbridge_relay.limits import RelayLimits
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 LISTEN: Final = ("/ip4/0.0.0.0/tcp/4001",)
 
 LIMITS = Group("Limits (0: unlimited)", sort_key=20)
-ACCESS = Group("Access", sort_key=30)
 
 _DEFAULTS: Final = RelayLimits()
 _OTHER_FILES: Final = 128
@@ -52,11 +52,11 @@ class RelaySettings(Checked):
     announce: Addresses = ()
     """Multiaddrs that clients are told beside those found: a forwarded port, a name. They must lead here."""
 
-    allow: Addresses = ()
-    """Peer ids and IP networks that may use the relay; one makes it a closed list."""
+    access: AccessLists = AccessLists(until_listed=True)  # noqa: RUF009 - a frozen value
+    """Who may reserve."""
 
-    deny: Addresses = ()
-    """Peer ids and IP networks that may not. It wins over `allow`."""
+    allow_connect: Texts = ()
+    """Peer ids and IP networks that alone may open circuits, beside those that may reserve; none: anybody."""
 
     allow_private: bool = False
     """Announce private and loopback addresses too."""
@@ -148,25 +148,21 @@ class RelayFlags:
             env=f"{PREFIX}KEY_FILE",
         ),
     ] = None
-    allow: Annotated[
+    allow_connect: Annotated[
         tuple[str, ...] | None,
         setting(
-            "allow",
-            "Peer id or IP network that may use the relay; one makes it a closed list.",
-            shown="none",
+            "allow-connect",
+            "Peer id or network that may open circuits to those that reserve; without it anybody may. Repeatable.",
+            shown="anybody",
             group=ACCESS,
         ),
-    ] = None
-    deny: Annotated[
-        tuple[str, ...] | None,
-        setting("deny", "Peer id or IP network that may not; wins over --allow.", shown="none", group=ACCESS),
     ] = None
     stats_interval: Annotated[
         float | None, setting("stats-interval", "Seconds between two relay.stats events.", shown="10")
     ] = None
     lan: Annotated[bool | None, setting("lan", "Announce private and loopback addresses too.", shown="no")] = None
 
-    def settings(self, limits: LimitFlags) -> RelaySettings:
+    def settings(self, limits: LimitFlags, callers: Callers) -> RelaySettings:
         """What file, environment and flags say together. Raises ConfigError."""
         own = {f"relay.{item.name}": item.name for item in fields(limits)}
         return read(
@@ -177,8 +173,8 @@ class RelayFlags:
                 "key": None if self.key is None else str(self.key),
                 "listen": self.listen,
                 "announce": self.announce,
-                "allow": self.allow,
-                "deny": self.deny,
+                "allow_connect": self.allow_connect,
+                **callers.flags,
                 "allow_private": self.lan,
                 "stats_interval": self.stats_interval,
                 **{key: getattr(limits, name) for key, name in own.items()},
@@ -190,6 +186,7 @@ class RelayFlags:
 
 NO_FLAGS: Final = RelayFlags()
 NO_LIMIT_FLAGS: Final = LimitFlags()
+NO_CALLERS: Final = Callers()
 OUTPUT_DEFAULTS: Final = Output()
 
 
@@ -197,11 +194,14 @@ def relay(
     *,
     flags: RelayFlags = NO_FLAGS,
     limits: LimitFlags = NO_LIMIT_FLAGS,
+    callers: Callers = NO_CALLERS,
     out: Output = OUTPUT_DEFAULTS,
 ) -> int:
     """Run a circuit relay (libp2p circuit v2) that others meet at.
 
-    Prints its addresses, the --relay value of the others, on stdout. SIGTERM drains and exits 0.
+    Prints its addresses, the --relay value of the others, on stdout. Anybody may reserve until a list names somebody
+    (--allow, or `punchbridge allow --key` with the relay's key); then only the listed may. SIGHUP reads the lists
+    again, SIGTERM drains and exits 0.
     """
     from punchbridge.cli.report import Reporter, run, set_up_logging
 
@@ -211,7 +211,7 @@ def relay(
     def program() -> int:
         import trio
 
-        settings = flags.settings(limits)
+        settings = flags.settings(limits, callers)
         report.follow(settings.programs)
         config = _program(settings)
         _allow_files(config)
@@ -244,28 +244,36 @@ LINES: Final[Lines] = {
 
 def default_key() -> Path:
     """$XDG_STATE_HOME/punchbridge/relay-key: not the node's, so that both can run on one machine."""
+    from punchbridge.client_keys import state_directory
+
     return state_directory() / "relay-key"
 
 
 def _program(settings: RelaySettings) -> RelayConfig:
     """What the relay is made of. Raises ConfigError, AddressError, IdentityError."""
+    from punchbridge.access.policy import OPEN, Access
     from punchbridge.addresses import parse
+    from punchbridge.api.configuration import access_of
     from punchbridge.errors import ConfigError
     from punchbridge.identity import Identity, load_or_create
-    from punchbridge_relay.access import Access, Rules
     from punchbridge_relay.program import RelayConfig
 
     if not settings.stats_interval > 0:
         raise ConfigError("--stats-interval must be above 0")
     key = settings.key or default_key()
     listen = checked_listen([str(one) for one in settings.listen])
+    sources, file = access_of(
+        settings.access, str(key) if not isinstance(key, Identity) else key, settings.limits.access
+    )
     return RelayConfig(
         identity=key if isinstance(key, Identity) else load_or_create(Path(key)),
         listen=tuple(map(parse, listen)),
         announce=tuple(parse(str(one)) for one in settings.announce),
         limits=settings.relay,
         rooms=settings.limits,
-        access=Access(Rules.parse(map(str, settings.allow)), Rules.parse(map(str, settings.deny))),
+        access=sources,
+        access_file=file,
+        connect=Access.of(settings.allow_connect) if settings.allow_connect else OPEN,
         stats_interval=settings.stats_interval,
         allow_private=settings.allow_private,
         agent=settings.agent,
@@ -288,6 +296,7 @@ async def _serve(config: RelayConfig, report: Reporter, drain: float) -> Exit:
     from punchbridge.cli.exits import Exit
     from punchbridge.cli.signals import until_signal
     from punchbridge.events import Event
+    from punchbridge.tasks.signal import Signal
     from punchbridge_relay.program import run
 
     def tell(event: Event) -> None:
@@ -299,7 +308,8 @@ async def _serve(config: RelayConfig, report: Reporter, drain: float) -> Exit:
 
     async def work(scope: trio.CancelScope) -> Exit:
         with scope:
-            await run(config, report.hub)
+            await run(config, report.hub, reload=reload)
         return Exit.DONE
 
-    return await until_signal(work, drain)
+    reload = Signal()
+    return await until_signal(work, drain, reload.notify)

@@ -6,7 +6,7 @@ accepts is a failure of the program.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from punchbridge.addresses import parse, peer_of
@@ -56,28 +56,33 @@ class Source(Protocol):
 
 
 class Reservations:
-    """What each relay said last, and the addresses already printed."""
+    """What each relay said last, and the addresses that are known."""
 
-    def __init__(self, report: Reporter, relays: Sequence[str], *, hint: str = "punchbridge dial") -> None:
+    def __init__(self, report: Reporter, relays: Sequence[str], *, found: Callable[[str], None] | None = None) -> None:
+        """found: called with each circuit address the first time a relay grants it; by default it is printed, with the
+        command that dials it."""
         self._report = report
+        self._found = found or self._print
         self._waiting = {peer_text(peer) for peer in (peer_of(parse(text)) for text in relays) if peer is not None}
-        self._hint = hint
         self._lost: dict[str, BridgeError] = {}
-        self._printed: set[str] = set()
+        self._known: set[str] = set()
         self.accepted = False
 
     def note(self, event: Event) -> None:
-        """Prints a circuit address the first time a relay grants it."""
+        """Keeps what relays say."""
         if isinstance(event, ReservationAccepted):
             self.accepted = True
             self._lost.pop(event.relay, None)
             for addr in event.addrs:
-                if addr not in self._printed:
-                    self._printed.add(addr)
-                    self._report.data(addr)
-                    self._report.note(f"on the other side run: {self._hint} {addr}", "dim")
+                if addr not in self._known:
+                    self._known.add(addr)
+                    self._found(addr)
         elif isinstance(event, ReservationLost) and event.error is not None:
             self._lost[event.relay] = event.error
+
+    def _print(self, addr: str) -> None:
+        self._report.data(addr)
+        self._report.note(f"on the other side run: punchbridge dial {addr}", "dim")
 
     async def first(self, feed: Source) -> None:
         """Waits until one relay has accepted; the caller bounds the time and then raises `late`.

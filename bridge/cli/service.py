@@ -75,22 +75,28 @@ def started(bridge: Reachable) -> NodeStarted:
     return NodeStarted(peer_id=bridge.peer_id, listen=bound)
 
 
-def serve(report: Reporter, config: Config, work: Work) -> Exit:
-    """Runs `work(bridge, feed)` in trio with an open bridge around it. As `service.serve`."""
+def serve(report: Reporter, config: Config, work: Work, *, reloads: bool = False) -> Exit:
+    """Runs `work(bridge, feed)` in trio with an open bridge around it. reloads: SIGHUP has the lists read again."""
     report.follow(config.programs)
     most = config.programs.events
     gate = Gate(report.emit, most)
+    opened: list[TrioBridge] = []
+
+    def reread() -> None:
+        for bridge in opened:
+            bridge.host.admission.reread()
 
     async def open_and_work(scope: trio.CancelScope) -> Exit:
         feed = TrioFeed(most)
         async with open_trio(config, events=gate) as bridge:
             with _subscribed(report, feed):
                 gate.open(started(bridge))
+                opened.append(bridge)
                 with scope:
                     return await work(bridge, feed)
         return Exit.DONE
 
-    return trio.run(until_signal, open_and_work, config.programs.drain)
+    return trio.run(until_signal, open_and_work, config.programs.drain, reread if reloads else None)
 
 
 @contextlib.contextmanager

@@ -24,10 +24,15 @@ __all__ = ["FLAGS", "check_environment", "read"]
 V = TypeVar("V", bound=Checked)
 
 FLAGS: Final[Mapping[str, str]] = {
-    "allow": "--allow",
+    "access.allow": "--allow",
+    "access.allow_files": "--allow-file",
+    "access.anyone": "--open",
+    "access.deny": "--deny",
+    "access.deny_files": "--deny-file",
+    "allow_connect": "--allow-connect",
     "allow_private": "--lan",
     "announce": "--announce",
-    "deny": "--deny",
+    "ephemeral": "--ephemeral",
     "key": "--key",
     "listen": "--listen",
     "punch.enabled": "--no-p2p",

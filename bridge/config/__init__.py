@@ -7,6 +7,7 @@ imports a default.
 
 from __future__ import annotations
 
+from punchbridge.config.access import ANYONE, AccessLimits, AccessLists
 from punchbridge.config.config import Config, Fields
 from punchbridge.config.limits import Limits
 from punchbridge.config.load import load
@@ -24,8 +25,11 @@ from punchbridge.config.values import KIB, MIB
 from punchbridge.config.yamux import YamuxLimits
 
 __all__ = [
+    "ANYONE",
     "KIB",
     "MIB",
+    "AccessLimits",
+    "AccessLists",
     "AutonatLimits",
     "Config",
     "Fields",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
-from punchbridge.config.values import MIB, Bytes, Checked, Count, Seconds
+from punchbridge.config.values import MIB, Bytes, Checked, Count, Seconds, Texts
 
-__all__ = ["ANYONE", "AccessLimits", "Anyone"]
+__all__ = ["ANYONE", "AccessLimits", "AccessLists", "Anyone"]
 
 
 class Anyone(Enum):
@@ -22,6 +22,32 @@ class Anyone(Enum):
 
 ANYONE: Final[Literal[Anyone.ANYONE]] = Anyone.ANYONE
 """In the place of a list of peers: whoever knows the address may call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccessLists(Checked):
+    """Who may call what is served here. Nobody, unless a list says so; who is denied on one is denied."""
+
+    anyone: bool = False
+    """Whoever knows the address may call, unless denied."""
+
+    until_listed: bool = False
+    """Whoever knows the address may call for as long as no list has named anybody who may; then only the listed."""
+
+    allow: Texts = ()
+    """Peer ids, and networks such as 203.0.113.0/24 where an address is seen."""
+
+    allow_files: Texts = ()
+    """Files of them, one a line with a label behind it. Changes are followed."""
+
+    deny: Texts = ()
+    """Peer ids and networks that may not, whatever else is said."""
+
+    deny_files: Texts = ()
+    """Files of them."""
+
+    file: str = "beside the key"
+    """The file that `punchbridge allow`, `deny` and `invite` edit. Without a key file there is none beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +71,19 @@ class AccessLimits(Checked):
 
     lock: Seconds = 10.0
     """For the other programs that are editing the access file; each needs a few milliseconds."""
+
+    invites: Count = 5
+    """Secrets that peers of one address may show at once."""
+
+    invite_every: Seconds = 10.0
+    """After those, one in this time; others are reset. Nobody guesses one of 2^128 secrets; this bounds the reading of
+    the file."""
+
+    invite_streams: Count = 64
+    """Streams of /punchbridge/invite/1.0.0 at once; a peer has one."""
+
+    refusals_told: Seconds = 10.0
+    """Between two events that tell of callers who are on no list."""
 
     invite_timeout: Seconds = 5.0
     """One stream of /punchbridge/invite/1.0.0: a question, an answer, and the file written in between."""

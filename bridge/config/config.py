@@ -10,12 +10,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from punchbridge.config.access import ANYONE, AccessLists, Anyone
 from punchbridge.config.limits import Limits
 from punchbridge.config.programs import Programs
 from punchbridge.config.punch import Punch
 from punchbridge.config.times import Times
 from punchbridge.config.unknown import unknown
 from punchbridge.config.values import Checked
+from punchbridge.errors import ConfigError
 from punchbridge.version import AGENT
 
 if TYPE_CHECKING:
@@ -33,7 +35,11 @@ class Config(Checked):
     """What a bridge is made of. Raises ConfigError for a value that makes no sense."""
 
     key: Key = None
-    """The identity: the path of a key file, made when it is missing, or an Identity. None makes a fresh one."""
+    """The identity: the path of a key file, made when it is missing, or an Identity. None takes one that is kept for
+    the clients of this user, the first that no other program uses, so that who comes back is the same peer."""
+
+    ephemeral: bool = False
+    """Without a key: a fresh identity for this run alone."""
 
     listen: Addresses = ("/ip4/0.0.0.0/tcp/0",)
     """Multiaddrs to listen on, which are also the source of every dial. The default is every IPv4 interface, on a port
@@ -47,6 +53,9 @@ class Config(Checked):
 
     punch: Punch = Punch()
     """Hole punching."""
+
+    access: AccessLists = AccessLists()
+    """Who may call what is served here."""
 
     sessions: bool = True
     """False keeps to plain streams, each bound to the connection that it was opened on."""
@@ -67,10 +76,19 @@ class Config(Checked):
     """What only the programs of the command line need."""
 
     def changed(self, given: Mapping[str, Any]) -> Config:
-        """This value with other fields. `punch` may be a bool, which is its `enabled` alone.
+        """This value with other fields. `punch` may be a bool, which is its `enabled` alone; `allow` and `deny` are
+        those of `access`, and `allow` may be ANYONE.
 
         Raises ConfigError for an unknown field and names the nearest one, and as the value itself does.
         """
+        access = self.access
+        if "allow" in given:
+            allow = given["allow"]
+            access = replace(access, anyone=True) if allow is ANYONE else replace(access, allow=_texts("allow", allow))
+        if "deny" in given:
+            access = replace(access, deny=_texts("deny", given["deny"]))
+        if access is not self.access:
+            given = {"access": access, **{name: one for name, one in given.items() if name not in ("allow", "deny")}}
         for name in given:
             if name not in {item.name for item in fields(self)}:
                 raise unknown(name, (item.name for item in fields(self)))
@@ -80,14 +98,24 @@ class Config(Checked):
         return replace(self, **given)
 
 
+def _texts(name: str, given: Any) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise ConfigError(f"{name} takes several peer ids or networks: write {name}=[{str(given)!r}]")
+    return tuple(str(one) for one in given)
+
+
 class Fields(TypedDict, total=False):
     """The fields of `Config` as keyword arguments."""
 
     key: Key
+    ephemeral: bool
     listen: Addresses
     announce: Addresses
     relays: Addresses
     punch: Punch | bool
+    access: AccessLists
+    allow: Sequence[str] | Anyone
+    deny: Sequence[str]
     sessions: bool
     allow_private: bool
     agent: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from punchbridge.config.access import AccessLimits
 from punchbridge.config.local import LocalLimits
 from punchbridge.config.nat import NatLimits
 from punchbridge.config.punch import PunchLimits
@@ -39,6 +40,9 @@ class Limits(Checked):
 
     ping: PingLimits = PingLimits()
     """Round trips at the application level."""
+
+    access: AccessLimits = AccessLimits()
+    """Who may call."""
 
     autonat: AutonatLimits = AutonatLimits()
     """Whether our addresses can be reached."""

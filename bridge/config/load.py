@@ -37,6 +37,12 @@ _VARIABLES: Final = {
     "relays": "RELAY",
     "punch.enabled": "NO_P2P",
     "allow_private": "LAN",
+    "access.anyone": "OPEN",
+    "access.allow": "ALLOW",
+    "access.allow_files": "ALLOW_FILE",
+    "access.deny": "DENY",
+    "access.deny_files": "DENY_FILE",
+    "access.file": "ACCESS_FILE",
 }
 """Variables that are named after the flag of the programs, and not after the key."""
 
@@ -105,9 +111,10 @@ def apply(base: V, table: Mapping[str, Any], under: str = "") -> V:
 
 def _fitting(key: str, kind: str, given: Any) -> Any:
     """The value as the field takes it. Numbers and sizes are judged by the field's own value."""
-    if kind == "Addresses":
+    if kind in ("Addresses", "Texts"):
         if not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
-            raise ConfigError(f'{key} is a list of addresses; write {key} = ["/ip4/…"]')
+            what, such = ("addresses", "/ip4/…") if kind == "Addresses" else ("texts", "…")
+            raise ConfigError(f'{key} is a list of {what}; write {key} = ["{such}"]')
     elif kind not in KINDS and not isinstance(given, str):
         raise ConfigError(f"{key} is {given!r}; give a text")
     return given
@@ -119,7 +126,7 @@ def from_text(key: str, kind: str, text: str) -> Any:
         **dict.fromkeys(("Count", "Bound", "Whole", "Bytes"), int),
         **dict.fromkeys(("Seconds", "Share"), float),
         "bool": _flag,
-        "Addresses": str.split,
+        **dict.fromkeys(("Addresses", "Texts"), str.split),
     }
     try:
         return readers.get(kind, str)(text.strip())

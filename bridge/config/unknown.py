@@ -13,7 +13,6 @@ __all__ = ["unknown"]
 _ELSEWHERE: Final = {
     "transports": "TCP and circuits are always there, and there is no other transport yet",
     "portmap": "no router is asked for a port yet",
-    "access": "who may call is not decided by the bridge yet; see punchbridge.guard",
     "node": "the table [node] belongs to `punchbridge listen` and `punchbridge dial`",
     "relay": "relays is the list of relays to use, and the table [relay] belongs to `punchbridge relay`",
     "telemetry": "there are no metrics yet; subscribe to the events",

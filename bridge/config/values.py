@@ -14,7 +14,7 @@ from typing import Final
 
 from punchbridge.errors import ConfigError
 
-__all__ = ["KIB", "KINDS", "MIB", "Bound", "Bytes", "Checked", "Count", "File", "Seconds", "Share", "Whole"]
+__all__ = ["KIB", "KINDS", "MIB", "Bound", "Bytes", "Checked", "Count", "File", "Seconds", "Share", "Texts", "Whole"]
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -36,6 +36,9 @@ Seconds = float
 
 File = str | Path | None
 """The path of a file; None for none."""
+
+Texts = Sequence[str]
+"""Several texts; kept as a tuple."""
 
 Share = float
 """A part of something, from 0 to 1."""
@@ -77,9 +80,10 @@ class Checked:
             kind = KINDS.get(str(item.type))
             if kind is not None and not kind[0](given):
                 raise ConfigError(f"{item.name} is {given!r}; give {kind[1]}")
-            if str(item.type) == "Addresses":
+            if str(item.type) in ("Addresses", "Texts"):
                 if isinstance(given, str) or not isinstance(given, Sequence):
-                    raise ConfigError(f"{item.name} takes several addresses: write {item.name}=[{str(given)!r}]")
+                    what = "addresses" if str(item.type) == "Addresses" else "texts"
+                    raise ConfigError(f"{item.name} takes several {what}: write {item.name}=[{str(given)!r}]")
                 object.__setattr__(self, item.name, tuple(given))
             if isinstance(item.default, Checked) and not isinstance(given, type(item.default)):
                 raise ConfigError(f"{item.name} is {given!r}; give a {type(item.default).__name__}")

@@ -10,13 +10,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+from punchbridge.access.policy import NOBODY, Access
+from punchbridge.access.sources import Sources
+from punchbridge.access.store import AccessFile
 from punchbridge.addresses import Multiaddr, peer_of
+from punchbridge.behaviours.admission import Admission, Invitations
 from punchbridge.behaviours.autonat import Autonat
 from punchbridge.behaviours.dcutr import Dcutr
 from punchbridge.behaviours.identify import IdentifyService
 from punchbridge.behaviours.ping import PingService
 from punchbridge.behaviours.relay_client import RelayClient
-from punchbridge.config import Limits, Punch, Times
+from punchbridge.config import AccessLimits, Limits, Punch, Times
 from punchbridge.errors import AddressError
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity
@@ -40,7 +44,8 @@ class HostConfig:
     that they could dial back; `autonat`: ask AutoNAT v2 servers about us; `autonat_server`: be one;
     `sessions`: streams are sessions where the peer knows them; `allow_private`: announce, and punch to, private and
     loopback addresses; `limits`: the bounds of every room below; `times`: how long calls wait; `announce`: addresses
-    that others are told beside those found."""
+    that others are told beside those found; `access`: the lists of who may call, or where they come from;
+    `access_file`: where invitations are kept."""
 
     identity: Identity
     listen: tuple[Multiaddr, ...] = ()
@@ -54,6 +59,8 @@ class HostConfig:
     limits: Limits = field(default_factory=Limits)
     times: Times = field(default_factory=Times)
     announce: tuple[Multiaddr, ...] = ()
+    access: Sources | Access = NOBODY
+    access_file: AccessFile | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +75,8 @@ class StreamHost:
     sessions: SessionService
     dcutr: Dcutr | None = None
     times: Times = field(default_factory=Times)
+    invitations: Invitations = field(default_factory=lambda: Invitations(AccessLimits().invite_timeout))
+    """Those that were shown to others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +87,7 @@ class Host(StreamHost):
     ping: PingService
     relay_client: RelayClient
     autonat: Autonat | None = None
+    admission: Admission
 
     async def dial(self, target: Multiaddr) -> Connection:
         """Connects to a TARGET: a direct or circuit address ending in /p2p/ID. Errors as `Swarm.dial`."""
@@ -108,7 +118,7 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
     Raises PortInUse, AddressError. At the end the sessions are reset first, then the behaviours stop, then the swarm
     says goodbye.
     """
-    settings = SwarmConfig(config.identity, config.agent, config.allow_private, config.limits, config.announce)
+    settings = SwarmConfig(config.identity, config.agent, config.allow_private, config.limits, config.announce, NOBODY)
     async with open_swarm(settings, events) as swarm, flat_nursery() as nursery:
         dcutr = Dcutr(swarm, config.punch) if config.punch.enabled else None
         autonat = None
@@ -121,6 +131,9 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
         around = Around(swarm, lambda: relay_client.kept)
         if dcutr is not None:
             around = replace(around, verdict=dcutr.verdict)
+        sources = config.access
+        if isinstance(sources, Access):
+            sources = Sources(config.limits.access, given=sources)
         host = Host(
             swarm=swarm,
             identify=IdentifyService(swarm, dial_back=config.punch.enabled),
@@ -129,10 +142,13 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
             dcutr=dcutr,
             autonat=autonat,
             times=config.times,
+            admission=Admission(swarm, sources, config.access_file),
+            invitations=Invitations(config.limits.access.invite_timeout),
             sessions=SessionService(around, enabled=config.sessions),
         )
         await nursery.start(host.identify.run)
         await nursery.start(host.ping.run)
+        await nursery.start(host.admission.run)
         await nursery.start(host.relay_client.run)
         for behaviour in (dcutr, autonat):
             if behaviour is not None:

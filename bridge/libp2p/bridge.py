@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
+from punchbridge.access.policy import Access, Allow
 from punchbridge.addresses import Multiaddr
 from punchbridge.api.trio import Acceptor, BridgeStream
 from punchbridge.config import Limits
@@ -48,7 +49,9 @@ class HostBridge:
         """The sessions that run, for their counts."""
         return self._host.sessions
 
-    async def serve(self, server: grpc.Server | grpc.aio.Server, protocol: str = GRPC_PROTOCOL) -> None:
+    async def serve(
+        self, server: grpc.Server | grpc.aio.Server, protocol: str = GRPC_PROTOCOL, *, allow: Allow | None = None
+    ) -> None:
         """Lets peers of the host reach a grpc server by streams of `protocol`. Call it before `server.start()`.
 
         Inside its handlers `punchbridge.peer(context)` tells who calls. Raises ConfigError when the protocol is served
@@ -62,7 +65,7 @@ class HostBridge:
             raise ConfigError(f"the grpc server takes no unix socket: {problem}") from None
         if not bound:
             raise ConfigError("the grpc server takes no unix socket; call serve() before server.start()")
-        await self._gateway.serve(ServerDoor(name), protocol)
+        await self._gateway.serve(ServerDoor(name), protocol, allow=allow)
 
     async def unserve(self, protocol: str = GRPC_PROTOCOL) -> None:
         """Takes no more streams of the protocol; RPCs under way go on. Idempotent."""
@@ -103,24 +106,29 @@ class HostBridge:
         *,
         max_streams: int | None = None,
         max_per_peer: int | None = None,
+        allow: Allow | None = None,
     ) -> Acceptor:
         """Takes inbound streams of a protocol: `async for stream in b.accept_stream(id)`.
 
         max_streams, max_per_peer: at once, by default `limits.local.served_streams` and `served_streams_per_peer`.
         """
-        return Acceptor(self._host, check_protocol(protocol), max_streams, max_per_peer, "any")
+        return Acceptor(self._host, check_protocol(protocol), max_streams, max_per_peer, "any", allow)
 
 
 @asynccontextmanager
 async def open_over(
     host: IHost,
     *,
+    allow: Allow = (),
+    deny: Iterable[str] = (),
     allow_private: bool = False,
     limits: Limits | None = None,
     events: Callable[[Event], None] | None = None,
 ) -> AsyncIterator[HostBridge]:
     """A bridge over a running py-libp2p host, for the length of the block and in the host's own trio run.
 
+    allow: peer ids and networks that may call what is served here, or punchbridge.ANYONE; the default is nobody.
+    deny: those who may not, whatever else is said.
     allow_private: sessions may take relays at private addresses that a peer names. limits: those of sessions, of their
     paths and of the local end apply. events: called on each event; it must return fast. At the end sessions are reset,
     handlers are removed, and the host is as it was.
@@ -128,7 +136,7 @@ async def open_over(
     hub = EventHub()
     if events is not None:
         hub.subscribe(events)
-    swarm = HostSwarm(host, hub, Settings(allow_private, limits or Limits()))
+    swarm = HostSwarm(host, hub, Settings(allow_private, limits or Limits(), Access.of(allow, deny)))
     async with trio.open_nursery() as nursery:
         await nursery.start(swarm.run)
         # The relays and the punches of the host are the host's own: sessions are given none.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import trio
 from libp2p.abc import IHost, INetConn, INetStream, INetwork, INotifee
@@ -18,6 +18,7 @@ from libp2p.exceptions import BaseLibp2pError
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr as TheirMultiaddr
 
+from punchbridge.access.policy import OPEN, Access
 from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of, without_peer
 from punchbridge.config import Limits
 from punchbridge.errors import AddressError, BridgeError, Unreachable, WrongPeer
@@ -25,6 +26,7 @@ from punchbridge.eventhub import EventHub
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.libp2p.connection import HostConnection
 from punchbridge.libp2p.stream import HostStream
+from punchbridge.swarm.gater import Audience, Gater
 from punchbridge.swarm.news import closed, opened
 from punchbridge.swarm.registry import Registration, Registry
 from punchbridge.tasks.supervise import supervise
@@ -37,10 +39,11 @@ Handler = Callable[[HostStream], Awaitable[None]]
 @dataclass(frozen=True)
 class Settings:
     """What sessions ask of a swarm's settings. `allow_private`: relays that a peer names may be private addresses;
-    `limits`: the bounds of sessions and of what runs beside them."""
+    `limits`: the bounds of sessions and of what runs beside them; `access`: the lists of who may call."""
 
     allow_private: bool = False
     limits: Limits = field(default_factory=Limits)
+    access: Access = OPEN
 
 
 class _Watch(INotifee):
@@ -74,6 +77,8 @@ class HostSwarm:
         self._host = host
         self._network: Any = host.get_network()
         self._registry = Registry(lambda: None)
+        self.gater = Gater(settings.access)
+        """Who may open which protocols of the bridge; the host's own protocols are the host's affair."""
         self._connections: dict[int, HostConnection] = {}
         self._nursery: trio.Nursery | None = None
         self._watch = _Watch(self)
@@ -98,7 +103,7 @@ class HostSwarm:
 
     def _leave(self) -> None:
         self._network.remove_notifee(self._watch)
-        for protocol in self._registry.supported(relayed=False):
+        for protocol in self._registry:
             self._host.remove_stream_handler(TProtocol(protocol))
         for connection in self._connections.values():
             connection.writes.hurry()
@@ -197,12 +202,21 @@ class HostSwarm:
     # --- streams ------------------------------------------------------------------------------------------
 
     async def handle(
-        self, protocol: str, handler: Handler, *, max_streams: int, max_per_peer: int, relayed: bool = True
+        self,
+        protocol: str,
+        handler: Handler,
+        *,
+        max_streams: int,
+        max_per_peer: int,
+        relayed: bool = True,
+        audience: Audience | None = None,
     ) -> None:
-        """Accepts inbound streams of a protocol; `handler` owns the stream. Beyond the limits streams are reset. Raises
-        ConfigError when the protocol has a handler of ours already."""
+        """Accepts inbound streams of a protocol; `handler` owns the stream. Beyond the limits, and of peers outside of
+        the audience, streams are reset: the host has agreed on the protocol before it asks us. Raises ConfigError when
+        the protocol has a handler of ours already."""
         await trio.lowlevel.checkpoint()
-        registration = Registration(protocol, handler, max_streams, max_per_peer, relayed)  # type: ignore[arg-type]
+        served = cast(Any, handler)
+        registration = Registration(protocol, served, max_streams, max_per_peer, relayed, audience or self.gater.listed)
         self._registry.add(registration)
         self._host.set_stream_handler(TProtocol(protocol), partial(self._came, registration))
 
@@ -215,8 +229,8 @@ class HostSwarm:
     async def _came(self, registration: Registration, net: Any) -> None:
         """The host's handler: runs until the stream has ended, since the host forgets it then."""
         connection = self.seen(net.swarm_conn)
-        relayed = connection.path == "relay"
-        if self._nursery is None or (relayed and not registration.relayed) or not registration.enter(connection.peer):
+        place = self._nursery is not None and registration.open_to(cast(Any, connection))
+        if not place or not registration.enter(connection.peer):
             await net.reset()
             return
         stream = HostStream(connection, net, registration.protocol, inbound=True)

@@ -25,6 +25,7 @@ from punchbridge.local.target import GRPC_PROTOCOL, check_protocol
 from punchbridge.wire.proxy import PP2_TYPE_PEER_ID, encode_proxy_header
 
 if TYPE_CHECKING:
+    from punchbridge.access.policy import Allow
     from punchbridge.host.host import StreamHost
     from punchbridge.session import SessionStream
     from punchbridge.transport.base import Stream
@@ -42,12 +43,14 @@ async def run(
     proxy_protocol: bool = False,
     max_streams: int | None = None,
     max_per_peer: int | None = None,
+    allow: Allow | None = None,
     task_status: trio.TaskStatus[Place] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Splices each inbound stream of `protocol` to a connection of its own to `place` (HOST:PORT or unix:PATH).
 
     proxy_protocol: each connection begins with a PROXY v2 header that names the caller, see `caller_header`.
     max_streams, max_per_peer: at once, by default `limits.local.served_streams` and `served_streams_per_peer`.
+    allow: who may open such streams beside those on the host's lists.
     Runs until cancelled; reports the place once streams are taken. While the server is down, streams are reset, each
     with an `error` event, and the next one tries again. Cancellation takes no more streams; those under way end with
     the host. Raises ConfigError for a malformed place, LocalError when the protocol is handled already.
@@ -77,6 +80,7 @@ async def run(
         handler,
         max_streams=limits.served_streams if max_streams is None else max_streams,
         max_per_peer=limits.served_streams_per_peer if max_per_peer is None else max_per_peer,
+        allow=allow,
     )
     try:
         task_status.started(behind)

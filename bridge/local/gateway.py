@@ -33,6 +33,7 @@ from punchbridge.local.target import PathPolicy, Target
 from punchbridge.tasks.supervise import supervise
 
 if TYPE_CHECKING:
+    from punchbridge.access.policy import Allow
     from punchbridge.host.host import StreamHost
     from punchbridge.session import SessionStream
     from punchbridge.transport.base import Stream
@@ -221,10 +222,13 @@ class Gateway:
 
     # --- servers ------------------------------------------------------------------------------------------
 
-    async def serve(self, door: ServerDoor, protocol: str, path: PathPolicy = "any") -> None:
+    async def serve(
+        self, door: ServerDoor, protocol: str, path: PathPolicy = "any", allow: Allow | None = None
+    ) -> None:
         """Hands inbound streams of a protocol to the server behind the door, which the gateway owns from now on.
 
-        Those on another path than `path` allows are refused.
+        Those on another path than `path` allows are refused, and those of peers that are neither on the host's lists
+        nor in `allow`.
         Raises LocalError when the protocol is served already (the door is closed then).
         """
 
@@ -239,6 +243,7 @@ class Gateway:
                 max_streams=self._limits.served_streams,
                 max_per_peer=self._limits.served_streams_per_peer,
                 path=path,
+                allow=allow,
             )
         except BaseException:  # refused or cancelled: the door is nobody's yet
             door.close()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 import trio
 
+from punchbridge.access.policy import Access, Allow
 from punchbridge.addresses import is_relayed, with_peer
-from punchbridge.errors import ConnectionLost, DirectRequired, NegotiationFailed, Unreachable
+from punchbridge.errors import ConnectionLost, DirectRequired, NegotiationFailed, NotAllowed, Unreachable
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.session import SessionStream
 from punchbridge.verdict import Code, Verdict
@@ -90,11 +91,16 @@ async def accept_streams(
     max_streams: int,
     max_per_peer: int,
     path: PathPolicy = "any",
+    allow: Allow | None = None,
 ) -> None:
     """Hands streams of a protocol to `handler`, sessions and plain ones. Raises LocalError when it has one.
 
-    path: plain streams on another path are reset, carriers of sessions refused with PATH_NOT_ALLOWED.
+    path: plain streams on another path are reset, carriers of sessions refused with PATH_NOT_ALLOWED. allow: peer ids
+    and networks that may open them beside those on the host's lists, or ANYONE; to others a plain stream is an unknown
+    protocol, and a session is refused with NOT_ALLOWED. Raises ConfigError for a bad id.
     """
+    gater = host.swarm.gater
+    audience = gater.listed if allow is None else gater.also(Access.of(allow))
 
     async def plain(stream: Stream) -> None:
         if path not in ("any", stream.connection.path):
@@ -103,12 +109,14 @@ async def accept_streams(
             return
         await handler(stream)
 
-    await host.swarm.handle(protocol, plain, max_streams=max_streams, max_per_peer=max_per_peer)
-    host.sessions.serve(protocol, handler, path, max_sessions=max_streams, max_per_peer=max_per_peer)
+    await host.swarm.handle(protocol, plain, max_streams=max_streams, max_per_peer=max_per_peer, audience=audience)
+    host.sessions.serve(protocol, handler, path, max_sessions=max_streams, max_per_peer=max_per_peer, audience=audience)
+    gater.serve(protocol, audience)
 
 
 async def refuse_streams(host: StreamHost, protocol: str) -> None:
     """The end of `accept_streams`; streams that run go on. Idempotent."""
+    host.swarm.gater.unserve(protocol)
     host.sessions.unserve(protocol)
     await host.swarm.unhandle(protocol)
 
@@ -156,9 +164,14 @@ async def _prefer_direct(host: StreamHost, target: Target, wait: float) -> None:
 async def _open(
     host: StreamHost, connection: Connection, target: Target, protocol: str, policy: PathPolicy, *, lazy: bool
 ) -> Stream | SessionStream:
+    if target.secret is not None:
+        await host.invitations.show(connection, target.secret)
     if await host.sessions.supported_by(connection):
         try:
             return await host.sessions.open(connection, protocol, route=target, policy=policy)
+        except NotAllowed:
+            host.invitations.forget(target.peer)  # it may have been struck out since; the next call shows the ticket
+            raise
         except NegotiationFailed:
             # It may serve the protocol on plain streams all the same.
             pass
@@ -179,7 +192,7 @@ async def _any_connection(host: StreamHost, target: Target) -> Connection:
         return best
     if target.addr is None:
         raise Unreachable(f"not connected to {peer_text(target.peer)}, and no address was given; use its multiaddr")
-    return await host.swarm.connect(target.peer, (target.addr,))
+    return await host.swarm.connect(target.peer, target.addrs)
 
 
 async def direct_connection(host: StreamHost, target: Target, wait: float) -> Connection:
@@ -187,8 +200,9 @@ async def direct_connection(host: StreamHost, target: Target, wait: float) -> Co
     standing = _live(host, target.peer, "direct")
     if standing is not None:
         return standing
-    if target.addr is not None and not is_relayed(target.addr):
-        return await host.swarm.dial(target.addr, expected=target.peer)
+    direct = tuple(addr for addr in target.addrs if not is_relayed(addr))
+    if direct and len(direct) == len(target.addrs):
+        return await host.swarm.connect(target.peer, direct, path="direct")
     await _any_connection(host, target)
     return await wait_direct(host, target.peer, wait)
 
@@ -197,9 +211,10 @@ async def _relayed_connection(host: StreamHost, target: Target) -> Connection:
     standing = _live(host, target.peer, "relay")
     if standing is not None:
         return standing
-    if target.addr is None or not is_relayed(target.addr):
+    circuits = tuple(addr for addr in target.addrs if is_relayed(addr))
+    if not circuits:
         raise Unreachable(f"no relayed connection to {peer_text(target.peer)}; give its circuit address")
-    return await host.swarm.dial(target.addr, expected=target.peer, fresh=True)
+    return await host.swarm.connect(target.peer, circuits, path="relay")
 
 
 def _live(host: StreamHost, peer: PeerId, path: Literal["direct", "relay"]) -> Connection | None:

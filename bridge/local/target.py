@@ -5,9 +5,11 @@ Reads text, asks protocol codes, and knows nothing of connections.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast, get_args
 
+from punchbridge.access.secret import Secret
+from punchbridge.access.ticket import is_ticket, parse_ticket
 from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of, spoken_endpoint
 from punchbridge.errors import AddressError, ConfigError
 from punchbridge.identity import PeerId, parse_peer_id, peer_text
@@ -22,26 +24,38 @@ GRPC_PROTOCOL = "/punchbridge/grpc/1.0.0"
 
 @dataclass(frozen=True)
 class Target:
-    """A peer, and the address to dial when it is not connected."""
+    """A peer, the address to dial when it is not connected, further ones, and the secret of an invitation."""
 
     peer: PeerId
     addr: Multiaddr | None = None
+    more: tuple[Multiaddr, ...] = ()
+    secret: Secret | None = field(default=None, repr=False)
+
+    @property
+    def addrs(self) -> tuple[Multiaddr, ...]:
+        """All addresses, the first one first."""
+        return self.more if self.addr is None else (self.addr, *self.more)
 
     @property
     def text(self) -> str:
+        """For people and logs: it never shows a secret."""
         return peer_text(self.peer) if self.addr is None else str(self.addr)
 
 
 def parse_target(target: str | Multiaddr | PeerId | Target) -> Target:
-    """Reads a peer id (either text form) or a multiaddr that ends in /p2p/ID. Raises AddressError."""
+    """Reads a ticket, a peer id (either text form) or a multiaddr that ends in /p2p/ID. Raises AddressError."""
     if isinstance(target, Target):
         return target
+    if isinstance(target, str) and is_ticket(target):
+        ticket = parse_ticket(target)
+        first, *more = ticket.targets or (None,)
+        return Target(ticket.peer, first, tuple(one for one in more if one is not None), ticket.secret)
     if isinstance(target, PeerId):
         return Target(target)
     if isinstance(target, str) and not target.strip().startswith("/"):
         return Target(parse_peer_id(target))
     if not isinstance(target, str | Multiaddr):
-        raise AddressError(f"a target is a peer id or a multiaddr, not {type(target).__name__}: {target!r}")
+        raise AddressError(f"a target is a ticket, a peer id or a multiaddr, not {type(target).__name__}: {target!r}")
     addr = parse(target.strip()) if isinstance(target, str) else target
     peer = peer_of(addr)
     if peer is None:

@@ -39,18 +39,18 @@ Attach = Callable[["LiveSession", "Connection", str], Awaitable[bool]]
 
 
 class Route(Protocol):
-    """A peer, and the address it was reached by at first."""
+    """A peer, and the addresses that it was looked for at first."""
 
     @property
     def peer(self) -> PeerId: ...
 
     @property
-    def addr(self) -> Multiaddr | None: ...
+    def addrs(self) -> tuple[Multiaddr, ...]: ...
 
 
 def routes(host: Around, route: Route, last: Connection | None) -> tuple[Multiaddr, ...]:
-    """Every address the peer may be found at again: the first one, the relays it told us of, and our own relays."""
-    known = [route.addr] if route.addr is not None else []
+    """Every address the peer may be found at again: the first ones, the relays it told us of, and our own relays."""
+    known = list(route.addrs)
     if last is not None and last.identify is not None:
         known += _told(host, route, last.identify.listen)
     for relay in host.relays():
@@ -65,7 +65,7 @@ def _told(host: Around, route: Route, listen: tuple[Multiaddr, ...]) -> list[Mul
     swarm = host.swarm
     circuits = {addr: circuit for addr in listen if (circuit := _circuit(addr)) is not None and circuit.relay_peer}
     raw = tuple(circuit.relay.to_bytes() for circuit in circuits.values())
-    first = None if route.addr is None else endpoint_of(route.addr)
+    first = endpoint_of(route.addrs[0]) if route.addrs else None
     here = first is not None and first.on_loopback
     scope = Scope.chosen(swarm.config.allow_private, on_machine=here)
     limits = swarm.config.limits.punch

@@ -15,21 +15,22 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from punchbridge.addresses import address_group, endpoint_of
-from punchbridge.errors import BridgeError, DirectRequired, LimitExceeded, NegotiationFailed, ProtocolViolation
-from punchbridge.identity import PeerId, peer_text
+from punchbridge.errors import BridgeError, LimitExceeded, ProtocolViolation
+from punchbridge.identity import PeerId
 from punchbridge.reach.path import PathPolicy
 from punchbridge.session.around import Around
 from punchbridge.session.carrier import READ, Carrier
 from punchbridge.session.keeper import Keeper, Route
 from punchbridge.session.live import LiveSession
+from punchbridge.session.refused import why_not
 from punchbridge.session.silence import SilenceCheck
 from punchbridge.session.stream import SessionStream
 from punchbridge.sessions import Attach, Refusal, Session
 from punchbridge.sessions.budget import Budget
 from punchbridge.sessions.frames import HEADER, FrameReader, Kind, UnknownVersion, refuse
+from punchbridge.swarm.gater import Audience, anyone
 from punchbridge.tasks.supervise import supervise
-from punchbridge.verdict import Code, Verdict
+from punchbridge.transport.origin import origin_of
 
 if TYPE_CHECKING:
     from punchbridge.transport.base import Connection, Stream
@@ -48,6 +49,7 @@ class _Service:
     path: PathPolicy
     max_sessions: int
     max_per_peer: int
+    audience: Audience
     active: Counter[PeerId] = field(default_factory=Counter)
 
     @property
@@ -102,9 +104,12 @@ class SessionService:
                     self._carrier_came,
                     max_streams=2 * self._limits.total,
                     max_per_peer=4 * self._limits.per_peer,
+                    audience=anyone,  # who may not open a session is told so
                 )
+                unfollow = self._host.swarm.gater.follow(self._access_changed)
                 task_status.started()
                 await stopping.wait()
+                unfollow()
                 with trio.move_on_after(self._limits.goodbye_timeout):
                     async with trio.open_nursery() as goodbyes:
                         for session in (*self._accepted.values(), *self._opened):
@@ -137,8 +142,12 @@ class SessionService:
         *,
         max_sessions: int | None = None,
         max_per_peer: int | None = None,
+        audience: Audience | None = None,
     ) -> None:
         """`handler` gets each session that a peer opens for `service`; the session ends when it returns.
+
+        audience: who may open one, by default who is on the lists; others are refused with NOT_ALLOWED, and sessions of
+        a peer whom the audience loses are reset with that word.
 
         path: carriers on another path are refused, the first one and all later ones. Beyond the two limits sessions are
         refused with TOO_MANY, and beyond what the host accepts in all and of one peer whatever these two say, or when
@@ -146,7 +155,7 @@ class SessionService:
         """
         total = self._limits.total if max_sessions is None else max_sessions
         per_peer = self._limits.per_peer if max_per_peer is None else max_per_peer
-        self._services[service] = _Service(handler, path, total, per_peer)
+        self._services[service] = _Service(handler, path, total, per_peer, audience or self._host.swarm.gater.listed)
 
     def unserve(self, service: str) -> None:
         """Sessions that run go on. Idempotent."""
@@ -172,6 +181,8 @@ class SessionService:
         if known is None:
             refusal = self._may_open(peer, attach, stream.connection)
             if refusal is not None:
+                if refusal is Refusal.NOT_ALLOWED:
+                    self._host.swarm.gater.turn_away(stream.connection)
                 await self._refuse(stream, refusal)
                 return
         elif known.allowed not in ("any", stream.connection.path):
@@ -183,7 +194,7 @@ class SessionService:
             await self._refuse(stream, refused)
             return
         if known is None:
-            self._begin(session, _origin(stream.connection))
+            self._begin(session, origin_of(stream.connection))
         carrier = session.adopt(stream, attach.generation)
         session.handle(events)
         await self._carry(session, carrier, rest)
@@ -202,16 +213,26 @@ class SessionService:
             return Refusal.UNKNOWN_SESSION
         service = self._services.get(attach.service)
         if service is None:
-            return Refusal.UNKNOWN_SERVICE
+            # What is served, and what is not, is nothing that a stranger is told.
+            return Refusal.UNKNOWN_SERVICE if self._host.swarm.gater.listed(connection) else Refusal.NOT_ALLOWED
+        if not service.audience(connection):
+            return Refusal.NOT_ALLOWED
         if service.path not in ("any", connection.path):
             return Refusal.PATH_NOT_ALLOWED
         if self._per_peer[peer] >= self._limits.per_peer or self.count >= self._limits.total:
             return Refusal.TOO_MANY
         if service.active[peer] >= service.max_per_peer or service.full:
             return Refusal.TOO_MANY
-        if self._per_origin[_origin(connection)] >= self._limits.per_address:
+        if self._per_origin[origin_of(connection)] >= self._limits.per_address:
             return Refusal.TOO_MANY
         return None
+
+    def _access_changed(self) -> None:
+        """Sessions of peers who are not admitted any more end, and the peers are told why."""
+        for session in tuple(self._accepted.values()):
+            service, last = self._services.get(session.machine.service), session.last
+            if service is not None and last is not None and not service.audience(last) and not session.over.is_set():
+                session.handle(session.machine.reset(Refusal.NOT_ALLOWED.name))
 
     def _make(self, peer: PeerId, attach: Attach) -> LiveSession:
         session = self._live(attach.session, attach.service, peer, dialling=False)
@@ -270,8 +291,8 @@ class SessionService:
     async def open(self, connection: Connection, service: str, *, route: Route, policy: PathPolicy) -> SessionStream:
         """Opens a session for `service` over a live connection; from then on it moves by itself, as `policy` allows.
 
-        Takes one round trip. Raises NegotiationFailed (the peer does not serve it), LimitExceeded, ConnectionLost,
-        StreamReset. Cancelling leaves no session.
+        Takes one round trip. Raises NegotiationFailed (the peer does not serve it), NotAllowed, LimitExceeded,
+        ConnectionLost, StreamReset. Cancelling leaves no session.
         """
         if len(self._opened) >= self._limits.total:
             raise LimitExceeded(f"{self._limits.total} sessions are open; close some")
@@ -279,7 +300,7 @@ class SessionService:
         stream = SessionStream(session)
         try:
             if not await self.move(session, connection, "OPENED"):
-                raise _why(session, service)
+                raise why_not(session, service, self._host.swarm.peer)
         except BaseException:
             stream.abort()
             raise
@@ -345,29 +366,8 @@ class SessionService:
         return self._nursery
 
 
-def _why(session: LiveSession, service: str) -> BridgeError:
-    over = session.machine.over
-    if over is not None and over.code == Refusal.PATH_NOT_ALLOWED.name:
-        return DirectRequired(
-            f"{peer_text(session.peer)} does not take {service} on this path", Verdict(Code.PATH_NOT_ALLOWED)
-        )
-    if over is not None and over.code == Refusal.TOO_MANY.name:
-        advice = "close some, or spread them: a second bridge (or `punchbridge forward`) is another peer"
-        return LimitExceeded(f"{peer_text(session.peer)} holds as many sessions of ours as it takes; {advice}")
-    if over is not None:
-        text = over.text or over.code
-        return NegotiationFailed(f"{peer_text(session.peer)} does not serve {service}: {text}")
-    return session.problem or NegotiationFailed(f"{peer_text(session.peer)} did not answer for {service}")
-
-
 def _let_be(_reason: str) -> None:
     """The task's own clean-up has done what there is to do."""
-
-
-def _origin(connection: Connection) -> str:
-    """What counts as one origin of sessions: an address; over a relay, where none is seen, the peer itself."""
-    endpoint = endpoint_of(connection.remote) if connection.path == "direct" else None
-    return peer_text(connection.peer) if endpoint is None else address_group(endpoint.host)
 
 
 def _take_one(counts: Counter[T], key: T) -> None:

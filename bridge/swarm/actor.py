@@ -184,7 +184,14 @@ class Actor:
     async def _handle(self, command: Handle) -> None:
         await trio.lowlevel.checkpoint()
         self._pool.registry.add(
-            Registration(command.protocol, command.handler, command.max_streams, command.max_per_peer, command.relayed)
+            Registration(
+                command.protocol,
+                command.handler,
+                command.max_streams,
+                command.max_per_peer,
+                command.relayed,
+                command.audience,
+            )
         )
 
     async def _unhandle(self, protocol: str) -> None:

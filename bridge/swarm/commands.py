@@ -13,6 +13,7 @@ from punchbridge.identity import PeerId
 from punchbridge.transport.base import Reservation
 
 if TYPE_CHECKING:
+    from punchbridge.swarm.gater import Audience
     from punchbridge.transport.base import Connection, Stream
 
 __all__ = [
@@ -125,6 +126,7 @@ class Handle(Command[None]):
     max_streams: int
     max_per_peer: int
     relayed: bool
+    audience: Audience
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,17 +18,20 @@ from punchbridge.config import SwarmLimits
 from punchbridge.errors import (
     ConnectionLost,
     LimitExceeded,
+    NotAllowed,
     RemoteError,
     SwarmStopped,
 )
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity, PeerId, peer_text
+from punchbridge.swarm.gater import Gater
 from punchbridge.swarm.news import closed, opened, refused
 from punchbridge.swarm.registry import Registration, Registry
-from punchbridge.swarm.table import ConnectionTable, Ticket
+from punchbridge.swarm.table import ConnectionTable, Refusal, Ticket
 from punchbridge.swarm.watchers import Watchers
 from punchbridge.tasks.supervise import supervise
 from punchbridge.transport.base import Connection, Incoming, Stream
+from punchbridge.transport.origin import origin_of
 
 __all__ = ["Pool"]
 
@@ -43,11 +46,16 @@ class Pool:
 
     nursery: trio.Nursery
 
-    def __init__(self, identity: Identity, limits: SwarmLimits, registry: Registry, events: EventHub) -> None:
+    def __init__(
+        self, identity: Identity, limits: SwarmLimits, registry: Registry, gater: Gater, events: EventHub
+    ) -> None:
         self.identity = identity
         self._limits = limits
         self.table: ConnectionTable[Connection] = ConnectionTable(limits)
         self.registry = registry
+        self._gater = gater
+        self._gater.follow(self._access_changed)
+        self._served: dict[Stream, Registration] = {}
         self.watchers = Watchers()
         self._events = events
         self._arriving: dict[Ticket, Incoming] = {}
@@ -62,6 +70,10 @@ class Pool:
     def accepted(self, incoming: Incoming) -> None:
         """Takes over who comes in at a port: refused at once when a limit is reached, else secured in a task."""
         endpoint = endpoint_of(incoming.remote)
+        if endpoint is not None and self._gater.refuses_host(endpoint.host):
+            self.table.refusals.add(Refusal.DENIED, endpoint.host, "")
+            incoming.abort()
+            return
         if endpoint is None or self._stopping:
             incoming.abort()
             return
@@ -95,6 +107,11 @@ class Pool:
         if self._stopping:
             connection.abort("STOPPED")
             raise SwarmStopped(f"the swarm is stopping; {connection.remote} was not taken in")
+        if self._gater.refuses(connection):
+            self.table.refusals.add(Refusal.DENIED, origin_of(connection), peer_text(connection.peer))
+            connection.abort("NOT_ALLOWED")
+            raise NotAllowed(f"{peer_text(connection.peer)} is on the list of those that are denied")
+        others = self.table.members(connection.peer)
         admission = self.table.add(connection, ticket)
         if admission.refused is not None:
             connection.abort("LIMIT")
@@ -103,16 +120,16 @@ class Pool:
             )
         for old in admission.evict:
             old.abort("REPLACED")
+        self._gater.enter(connection, others)
         await self.nursery.start(self._run, connection)
         return connection
 
     async def _run(self, connection: Connection, *, task_status: trio.TaskStatus[None]) -> None:
         """One connection from Opened to Closed, whatever ends it."""
-        relayed = connection.path == "relay"
         gone = self._gone[connection.id] = trio.Event()
 
         async def work() -> None:
-            await connection.run(self._on_stream, partial(self.registry.supported, relayed=relayed))
+            await connection.run(self._on_stream, partial(self.registry.supported, connection))
 
         try:
             self._events.emit(opened(connection))
@@ -122,14 +139,14 @@ class Pool:
         finally:
             connection.abort("STOPPED")
             self.table.remove(connection)
+            self._gater.leave(connection)
             del self._gone[connection.id]
             self._events.emit(closed(connection))
             self.watchers.disconnected(connection)
             gone.set()
 
     def _on_stream(self, stream: Stream, protocol: str) -> None:
-        relayed = stream.connection.path == "relay"
-        registration = self.registry.find(protocol, relayed=relayed)
+        registration = self.registry.find(protocol, stream.connection)
         origin = self.table.origin(stream.connection.id)
         if registration is None or self._stopping:
             stream.reset()
@@ -146,9 +163,11 @@ class Pool:
         def failed(_reason: str) -> None:
             stream.reset()
 
+        self._served[stream] = registration
         try:
             await supervise(f"the handler of {registration.protocol}", partial(registration.handler, stream), failed)
         finally:
+            del self._served[stream]
             registration.leave(stream.connection.peer, origin)
 
     async def tell_refusals(self) -> None:
@@ -158,6 +177,15 @@ class Pool:
             counts, sources = self.table.refusals.untold(_TOLD)
             if counts:
                 self._events.emit(refused(self._limits.refusals_told, counts, sources))
+
+    def _access_changed(self) -> None:
+        """Who is denied now goes, and streams whose audience has lost their peer end."""
+        for stream, registration in tuple(self._served.items()):
+            if not registration.audience(stream.connection):
+                stream.reset()
+        for connection in self.table.members():
+            if self._gater.refuses(connection) and not self._stopping:
+                self.nursery.start_soon(self.close, (connection,), "NOT_ALLOWED")
 
     async def open_stream(self, connections: tuple[Connection, ...], protocols: tuple[str, ...]) -> Stream:
         """Opens a stream on the first connection that is not closing down."""

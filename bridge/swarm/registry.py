@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from punchbridge.errors import ConfigError
 from punchbridge.identity import PeerId
+from punchbridge.swarm.gater import Audience, anyone
 
 if TYPE_CHECKING:
-    from punchbridge.transport.base import Stream
+    from punchbridge.transport.base import Connection, Stream
 
 __all__ = ["Handler", "Registration", "Registry"]
 
@@ -20,7 +21,8 @@ Handler = Callable[["Stream"], Awaitable[None]]
 
 @dataclass(eq=False)
 class Registration:
-    """One protocol. `active` counts the streams whose handler runs, for each peer, `origins` for each address.
+    """One protocol. `audience`: who may open it; to others it is a protocol that we do not speak. `active` counts the
+    streams whose handler runs, for each peer, `origins` for each address.
 
     Peer ids cost nothing, so no single address gets more than half of all places.
     """
@@ -30,10 +32,15 @@ class Registration:
     max_streams: int
     max_per_peer: int
     relayed: bool
+    audience: Audience = anyone
     active: Counter[PeerId] = field(default_factory=Counter)
     origins: Counter[str] = field(default_factory=Counter)
     total: int = 0
     refused: int = 0
+
+    def open_to(self, connection: Connection) -> bool:
+        """Whether a stream of it may come on the connection."""
+        return (self.relayed or connection.path != "relay") and self.audience(connection)
 
     def enter(self, peer: PeerId, origin: str | None = None) -> bool:
         """Takes a place for one stream; False when there is none (then it is counted as refused). `origin`: the
@@ -81,11 +88,19 @@ class Registry:
         if self._by_protocol.pop(protocol, None) is not None:
             self._changed()
 
-    def supported(self, *, relayed: bool) -> tuple[str, ...]:
-        """What a peer may open on a connection of that kind (specs/identify: tell only what is accepted)."""
-        return tuple(p for p, r in self._by_protocol.items() if r.relayed or not relayed)
+    def __iter__(self) -> Iterator[str]:
+        """The protocols that somebody may open."""
+        return iter(tuple(self._by_protocol))
 
-    def find(self, protocol: str, *, relayed: bool) -> Registration | None:
-        """The registration that takes a stream on a connection of that kind; None when nobody does."""
+    def get(self, protocol: str) -> Registration | None:
+        """Who takes streams of a protocol, whoever opens them."""
+        return self._by_protocol.get(protocol)
+
+    def supported(self, connection: Connection) -> tuple[str, ...]:
+        """What the peer may open on a connection (specs/identify: tell only what is accepted)."""
+        return tuple(protocol for protocol, one in self._by_protocol.items() if one.open_to(connection))
+
+    def find(self, protocol: str, connection: Connection) -> Registration | None:
+        """The registration that takes a stream on a connection; None when nobody does."""
         registration = self._by_protocol.get(protocol)
-        return registration if registration is not None and (registration.relayed or not relayed) else None
+        return registration if registration is not None and registration.open_to(connection) else None

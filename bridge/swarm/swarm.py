@@ -13,6 +13,7 @@ from typing import Literal
 
 import trio
 
+from punchbridge.access.policy import OPEN, Access
 from punchbridge.addresses import Multiaddr, Proto
 from punchbridge.config import Limits
 from punchbridge.eventhub import EventHub
@@ -22,6 +23,7 @@ from punchbridge.swarm.actor import Actor
 from punchbridge.swarm.announce import Announcements
 from punchbridge.swarm.commands import Adopt, Close, Connect, Dial, Handle, Listen, OpenStream, Reserve, Unhandle
 from punchbridge.swarm.dialer import Dialer
+from punchbridge.swarm.gater import Audience, Gater
 from punchbridge.swarm.pool import Pool
 from punchbridge.swarm.registry import Registry
 from punchbridge.tasks.nurseries import flat_nursery
@@ -38,13 +40,15 @@ __all__ = ["Swarm", "SwarmConfig", "open_swarm"]
 @dataclass(frozen=True)
 class SwarmConfig:
     """Who we are and what we accept. `allow_private`: announce private and loopback addresses too; `limits`: those of
-    every room that works for this swarm; `announce`: addresses that others are told beside those found."""
+    every room that works for this swarm; `announce`: addresses that others are told beside those found; `access`: the
+    lists of who may call, at first."""
 
     identity: Identity
     agent: str = AGENT
     allow_private: bool = False
     limits: Limits = field(default_factory=Limits)
     announce: tuple[Multiaddr, ...] = ()
+    access: Access = OPEN
 
 
 @asynccontextmanager
@@ -77,7 +81,10 @@ class Swarm:
         changed = self.announcements.revision.notify
         self.registry = Registry(changed)
         limits = config.limits
-        self._pool = Pool(config.identity, limits.swarm, self.registry, events)
+        self.gater = Gater(config.access)
+        """Who may open which of our protocols."""
+        self.gater.follow(changed)
+        self._pool = Pool(config.identity, limits.swarm, self.registry, self.gater, events)
         self.watchers = self._pool.watchers
         """The parts of this node that are told of connections with the connection itself."""
         self.refusals = self._pool.table.refusals
@@ -125,10 +132,13 @@ class Swarm:
         max_streams: int,
         max_per_peer: int,
         relayed: bool = True,
+        audience: Audience | None = None,
     ) -> None:
         """Accepts inbound streams of a protocol; `handler` runs in a task of the swarm and owns the stream, so it
         closes it. When the handler raises, the stream is reset. Streams beyond the limits are reset at once.
-        `relayed=False`: not on relayed connections. Raises ConfigError when the protocol has a handler already."""
+        `relayed=False`: not on relayed connections. `audience`: who may open it, by default whoever is known to the
+        gater; a stream of somebody whom the audience loses is reset. Raises ConfigError when the protocol has a
+        handler already."""
         await self.actor.submit(
             Handle(
                 protocol=protocol,
@@ -136,6 +146,7 @@ class Swarm:
                 max_streams=max_streams,
                 max_per_peer=max_per_peer,
                 relayed=relayed,
+                audience=audience or self.gater.known,
             )
         )
 

@@ -21,7 +21,8 @@ __all__ = ["Admission", "Arrival", "ConnectionTable", "Listed", "Refusal", "Tick
 
 
 class Refusal(StrEnum):
-    """Which bound of `SwarmLimits` turned a socket or connection away; it is counted under that name."""
+    """Which bound of `SwarmLimits` turned a socket or connection away, or that a list did; it is counted under that
+    name."""
 
     TOTAL = "connections"
     PER_ADDRESS = "connections_per_address"
@@ -34,6 +35,7 @@ class Refusal(StrEnum):
     HALF_OPEN_PER_56 = "half_open_per_56"
     HALF_OPEN_PER_48 = "half_open_per_48"
     PER_PEER = "connections_per_peer"
+    DENIED = "denied"
 
 
 _CONNECTIONS: Final[dict[Step, Refusal]] = {

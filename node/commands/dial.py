@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from punchbridge.cli.options import NETWORK, Endpoint, Output, checked_target, flag, positive
+from punchbridge.cli.options import (
+    NETWORK,
+    Endpoint,
+    Output,
+    checked_target,
+    flag,
+    given_target,
+    positive,
+)
 from punchbridge_node.commands.flags import NodeFlags
 from punchbridge_node.commands.lines import LINES
 
@@ -42,7 +50,8 @@ def dial(
 ) -> int:
     """Run the node and connect it to a peer; goes direct when a punch succeeds.
 
-    The identity is made afresh unless --key names a file. Runs until stopped, or for --duration seconds.
+    The identity is kept; --key names another, --ephemeral makes a fresh one. Runs until stopped, or for --duration
+    seconds.
     """
     from punchbridge.cli.report import Reporter, run, set_up_logging
 
@@ -50,8 +59,9 @@ def dial(
     set_up_logging(verbose=out.verbose)
 
     def program() -> int:
-        from punchbridge.addresses import is_relayed, parse
+        from punchbridge.addresses import is_relayed
         from punchbridge.errors import ConfigError
+        from punchbridge.local.target import parse_target
         from punchbridge_node.commands.application import Tally, node_config
         from punchbridge_node.commands.keeper import Goal, dial_peer
         from punchbridge_node.commands.service import serve
@@ -63,8 +73,10 @@ def dial(
         node_config(config.node)
         if require_direct and not config.punch.enabled:
             raise ConfigError("--require-direct and --no-p2p exclude each other; leave one out")
-        peer = checked_target(target)
-        goal = Goal(target, peer, timeout, require_direct, not config.punch.enabled and is_relayed(parse(target)))
+        place = given_target(target)
+        peer, addrs = checked_target(place), parse_target(place).addrs
+        only_relayed = not config.punch.enabled and all(map(is_relayed, addrs))
+        goal = Goal(place, peer, timeout, require_direct, only_relayed)
         tally = Tally()
         report.hub.subscribe(tally)
 

@@ -5,7 +5,7 @@ Values and texts only; nothing is opened.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Group, Parameter
 
 from punchbridge.cli.options import Endpoint, setting
-from punchbridge.config import Config
+from punchbridge.config import AccessLists, Config
 from punchbridge.config.values import Checked, File, Seconds, Whole
 from punchbridge_node.config import NodeConfig, NodeLimits
 
@@ -119,13 +119,20 @@ class NodeFlags:
     duration: Annotated[float | None, _flag("duration", "Seconds to run; 0: until stopped.")] = None
 
     def configuration(
-        self, endpoint: Endpoint, *, relays: Sequence[str] | None = None, key: Path | None = None
+        self,
+        endpoint: Endpoint,
+        *,
+        relays: Sequence[str] | None = None,
+        key: Path | None = None,
+        access: Mapping[str, Any] | None = None,
     ) -> NodeProgram:
-        """What file, environment and flags say together. Raises ConfigError and AddressError."""
+        """What file, environment and flags say together. access: the flags about who may call; without such flags, and
+        without a list that names somebody, anybody may. Raises ConfigError and AddressError."""
         given: dict[str, Any] = {f"node.{item.name}": getattr(self, item.name) for item in fields(self)}
         if self.peer_store is not None:
             given["node.peer_store"] = str(self.peer_store)
-        return endpoint.over(NodeProgram(), relays=relays, key=key, more=given, flagged=FLAGS)
+        base = NodeProgram(access=AccessLists(until_listed=True))
+        return endpoint.over(base, relays=relays, key=key, more={**given, **(access or {})}, flagged=FLAGS)
 
 
 FLAGS: Final = {f"node.{item.name}": f"--{item.name.replace('_', '-')}" for item in fields(NodeFlags)}

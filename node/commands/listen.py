@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
 
+from punchbridge.cli.callers import Callers
 from punchbridge.cli.options import NETWORK, Endpoint, Output, default_key, flag, positive
 from punchbridge_node.commands.flags import NodeFlags
 from punchbridge_node.commands.lines import LINES
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from punchbridge import Bridge
     from punchbridge_node.commands.service import Feed
 
+CALLERS: Final = Callers()
 ENDPOINT: Final = Endpoint()
 NODE_FLAGS: Final = NodeFlags()
 OUTPUT_FLAGS: Final = Output()
@@ -30,14 +32,16 @@ def listen(
     *,
     relay: RelayFlag = (),
     timeout: TimeoutFlag = 30.0,
+    callers: Callers = CALLERS,
     endpoint: Endpoint = ENDPOINT,
     node: NodeFlags = NODE_FLAGS,
     out: Output = OUTPUT_FLAGS,
 ) -> int:
     """Run the node, reachable through relays; prints the address to dial.
 
-    Without --relay it is reachable directly only. The identity is kept in $XDG_STATE_HOME/punchbridge/key unless
-    --key names another file. SIGTERM drains and exits 0.
+    Anybody may connect until a list names somebody (--allow, or `punchbridge allow` with the same --key); then only the
+    listed may. Without --relay it is reachable directly only. The identity is kept in $XDG_STATE_HOME/punchbridge/key
+    unless --key names another file. SIGTERM drains and exits 0.
     """
     from punchbridge.cli.report import Reporter, run, set_up_logging
 
@@ -50,7 +54,7 @@ def listen(
         from punchbridge_node.commands.service import serve
 
         positive(timeout=timeout)
-        config = node.configuration(endpoint, relays=relay, key=default_key())
+        config = node.configuration(endpoint, relays=relay, key=default_key(), access=callers.flags)
         node_config(config.node)
         relays = tuple(str(one) for one in config.relays)
         tally = Tally()
@@ -60,7 +64,7 @@ def listen(
             return await Listener(report, relays, timeout, config.node).run(bridge, feed)
 
         try:
-            return serve(report, config, work)
+            return serve(report, config, work, reloads=True)
         finally:
             tally.into(report)
 

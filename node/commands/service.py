@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from punchbridge.cli.exits import Exit
 from punchbridge.cli.gate import Gate
 from punchbridge.cli.service import started
-from punchbridge.cli.signals import SIGNALS
+from punchbridge.cli.signals import SIGNALS, terminal
 from punchbridge.config import Config, Programs
 from punchbridge.events import Event
 
@@ -59,11 +59,12 @@ async def for_duration(seconds: float) -> AsyncIterator[None]:
             raise
 
 
-def serve(report: Reporter, config: Config, work: Work) -> Exit:
+def serve(report: Reporter, config: Config, work: Work, *, reloads: bool = False) -> Exit:
     """Runs `work(bridge, feed)` on asyncio between opening and closing the bridge. Returns the exit code.
 
-    SIGTERM and SIGHUP cancel the work, which gets `programs.drain` seconds to end in good order, and give 0; SIGINT
-    likewise gives 130. A second signal ends the process at once. Raises what `punchbridge.open` and the work raise.
+    SIGTERM cancels the work, which gets `programs.drain` seconds to end in good order, and gives 0; SIGINT likewise
+    gives 130. SIGHUP is as SIGTERM; with `reloads` it has the lists read again unless the terminal was hung up. A
+    second signal ends the process at once. Raises what `punchbridge.open` and the work raise.
     """
     # Before interruptions can be raised: one inside an import is easily swallowed.
     from punchbridge import open as open_bridge
@@ -74,10 +75,12 @@ def serve(report: Reporter, config: Config, work: Work) -> Exit:
         _until_closed(),
         open_bridge(config, events=gate) as opened,
     ):
-        return asyncio.run(_supervise(report, opened, gate, config.programs, work))
+        return asyncio.run(_supervise(report, opened, gate, config.programs, work, reloads))
 
 
-async def _supervise(report: Reporter, opened: Bridge, gate: Gate, programs: Programs, work: Work) -> Exit:
+async def _supervise(
+    report: Reporter, opened: Bridge, gate: Gate, programs: Programs, work: Work, reloads: bool
+) -> Exit:
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[Exit] = loop.create_future()
 
@@ -95,8 +98,19 @@ async def _supervise(report: Reporter, opened: Bridge, gate: Gate, programs: Pro
     feed = Feed(programs.events)
     unsubscribe = report.hub.subscribe(feed)
     report.on_broken = stdout_broke
+    had_terminal = terminal()
+
+    def hung_up() -> None:
+        if reloads and terminal() == had_terminal:
+            opened.reread_lists()
+        else:
+            request(SIGNALS[signal.SIGHUP])
+
     for number, status in SIGNALS.items():
-        loop.add_signal_handler(number, request, status)
+        if number != signal.SIGHUP:
+            loop.add_signal_handler(number, request, status)
+        elif signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, hung_up)
     gate.open(started(opened))
     task = asyncio.ensure_future(work(opened, feed))
     try:

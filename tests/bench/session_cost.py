@@ -72,8 +72,10 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
         told: dict[str, Any] = json.loads(server.stdout.readline())
         listen = ["/ip4/127.0.0.1/tcp/0"]
         with (
-            punchbridge.open(listen=listen, punch=False, allow_private=True) as over,
-            punchbridge.open(listen=listen, punch=False, allow_private=True, sessions=False) as plain,
+            punchbridge.open(listen=listen, punch=False, allow_private=True, allow=punchbridge.ANYONE) as over,
+            punchbridge.open(
+                listen=listen, punch=False, allow_private=True, allow=punchbridge.ANYONE, sessions=False
+            ) as plain,
             over.channel(told["addrs"][0]) as first,
             plain.channel(told["addrs"][0]) as second,
         ):

@@ -120,7 +120,7 @@ def test_no_reservation_ends_with_6(run: Run, relay: tuple[object, str]) -> None
 
 
 def test_relay_that_denies_ends_with_6(run: Run, start: Start) -> None:
-    relay = start("relay", "--listen", LOOPBACK, "--lan", "--deny", "127.0.0.0/8", "--json")
+    relay = start("relay", "--listen", LOOPBACK, "--lan", "--allow", str(Identity.generate()), "--json")
     address = relay.event("relay.listening")["addrs"][0]
     failed(run("listen", "--relay", address, *LOCAL), 6, "PERMISSION_DENIED")
 
@@ -130,7 +130,22 @@ def test_other_network_ends_with_1(run: Run, start: Start) -> None:
     failed(run("dial", listener.line(), *LOCAL, "--network", "kaspa-devnet"), 1, "--network")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
+def test_sighup_ends_a_client_and_has_servers_read_their_lists_again(start: Start) -> None:
+    relay = start("relay", "--listen", LOOPBACK, "--lan", "--json")
+    address = relay.event("relay.listening")["addrs"][0]
+    listener = start("listen", "--relay", address, *LOCAL, "--json")
+    dialer = start("dial", listener.event("reservation.accepted")["addrs"][0], *LOCAL, "--json")
+    dialer.event("handshake.completed")
+    for server in (listener, relay):
+        server.process.send_signal(signal.SIGHUP)
+    assert dialer.stop(signal.SIGHUP)[0] == 0
+    again = start("dial", listener.event("reservation.accepted")["addrs"][0], *LOCAL, "--json")
+    again.event("handshake.completed")
+    for program in (again, listener, relay):
+        assert program.stop(signal.SIGTERM)[0] == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_signals_drain(start: Start, number: int, code: int) -> None:
     relay = start("relay", "--listen", LOOPBACK, "--lan", "--json")
     address = relay.event("relay.listening")["addrs"][0]

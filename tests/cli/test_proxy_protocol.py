@@ -17,6 +17,7 @@ import grpc
 import pytest
 
 import punchbridge
+from punchbridge.access.ticket import parse_ticket
 from punchbridge.identity import load_or_create
 from punchbridge.local.peer import synthesized_address
 from tests.cli.programs import LOCAL, LOOPBACK, PATIENCE, Start
@@ -54,7 +55,7 @@ def test_a_reader_by_the_specification(start: Start, tmp_path: Path) -> None:
     key = tmp_path / "caller.key"
     caller = str(load_or_create(key))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        target = start("expose", f"127.0.0.1:{listener.getsockname()[1]}", "--proxy-protocol", *LOCAL).line()
+        target = start("expose", f"127.0.0.1:{listener.getsockname()[1]}", "--proxy-protocol", *LOCAL, "--open").line()
         host, _, port = start("forward", target, *LOCAL, "--key", str(key)).line().rpartition(":")
         listener.settimeout(PATIENCE)
         for words in (b"first", b"second"):
@@ -67,7 +68,7 @@ def test_a_reader_by_the_specification(start: Start, tmp_path: Path) -> None:
                     while (told := read_proxy_header(data)) is None or len(told.rest) < len(words):
                         data += server.recv(1000)
                     assert told.source == synthesized_address(caller)
-                    assert told.destination == synthesized_address(target.rpartition("/")[2])
+                    assert told.destination == synthesized_address(str(parse_ticket(target).peer))
                     assert told.values == {0xE7: caller.encode()}
                     assert told.rest == words
                     server.sendall(b"back")
@@ -93,13 +94,13 @@ def test_haproxy_sees_the_caller(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "h.sock"
     (tmp_path / "haproxy.cfg").write_text(HAPROXY.format(path=path))
     with running([program, "-db", "-f", str(tmp_path / "haproxy.cfg")], path):
-        target = start("expose", f"unix:{path}", "--proxy-protocol", *LOCAL).line()
+        target = start("expose", f"unix:{path}", "--proxy-protocol", *LOCAL, "--open").line()
         place = start("forward", target, *LOCAL, "--key", str(key)).line()
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
             f"http://{place}/", None, PATIENCE
         ) as page:
             told = page.read().decode().split()
-    ours, theirs = synthesized_address(caller), synthesized_address(target.rpartition("/")[2])
+    ours, theirs = synthesized_address(caller), synthesized_address(str(parse_ticket(target).peer))
     assert told == [ours[0], str(ours[1]), theirs[0], str(theirs[1])]
 
 
@@ -142,7 +143,7 @@ def test_a_grpc_server_behind_nginx_learns_the_caller(start: Start, tmp_path: Pa
     with running(
         [program, "-e", "stderr", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")], tmp_path / "n.sock"
     ):
-        target = start("expose", f"unix:{tmp_path}/n.sock", "--proxy-protocol", *LOCAL).line()
+        target = start("expose", f"unix:{tmp_path}/n.sock", "--proxy-protocol", *LOCAL, "--open").line()
         for _ in range(2):
             with punchbridge.open(listen=(LOOPBACK,), allow_private=True) as b, b.channel(target) as channel:
                 # What the caller says of itself is replaced.

@@ -28,7 +28,7 @@ FOLDERS = {"punchbridge": "bridge", "punchbridge_node": "node", "punchbridge_rel
 BUILD = "import sys, setuptools.build_meta as b; print(getattr(b, sys.argv[1])(sys.argv[2]), file=sys.stderr)"
 CALL = """
 import sys, punchbridge
-with punchbridge.open(listen=[sys.argv[1]], allow_private=True) as b:
+with punchbridge.open(listen=[sys.argv[1]], allow_private=True, allow=punchbridge.ANYONE) as b:
     with b.channel(sys.argv[2]) as channel:
         print(channel.unary_unary("/test.Echo/Shout")(b"from the wheel", timeout=60).decode())
 print(punchbridge.__version__, punchbridge.__file__)
@@ -153,7 +153,7 @@ def test_programs_and_a_grpc_call_run_from_the_wheel(
 
     try:
         relay = start("relay", "--listen", LOOPBACK, "--lan", "--json").event("relay.listening")["addrs"][0]
-        exposed = start("expose", server, "--relay", relay, *LOCAL)
+        exposed = start("expose", server, "--relay", relay, *LOCAL, "--open")
         target = exposed.line()
         forwarded = start("forward", target, *LOCAL)
         assert shouted(forwarded.line(), b"over the wheel") == b"OVER THE WHEEL"

@@ -11,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from punchbridge.access.lists import Rules
+from punchbridge.access.policy import OPEN, Access
+from punchbridge.config import ANYONE
 from punchbridge.errors import ConfigError
-from punchbridge.identity import Identity, PeerId, peer_id_forms
+from punchbridge.identity import Identity, PeerId
 from punchbridge.wire.circuit import CircuitLimit, Status
-from punchbridge_relay.access import Access, Rules, address_key
+from punchbridge_relay.access import RelayAccess, address_key
 from punchbridge_relay.circuits import CircuitTable, Direction
 from punchbridge_relay.limits import HopLimits, RelayLimits
 from punchbridge_relay.refusal import Refusal
@@ -26,12 +29,12 @@ IP = ip_address("11.0.0.1")
 WALL = 1_800_000_000.0
 
 
-def reservations(access: Access | None = None, **limits: float) -> ReservationTable:
-    return ReservationTable(RelayLimits(**limits), access or Access())  # type: ignore[arg-type]
+def reservations(access: Access = OPEN, **limits: float) -> ReservationTable:
+    return ReservationTable(RelayLimits(**limits), RelayAccess(lambda: access))  # type: ignore[arg-type]
 
 
-def circuits(access: Access | None = None, **limits: Any) -> CircuitTable:
-    return CircuitTable(RelayLimits(**limits), access or Access())
+def circuits(access: Access = OPEN, **limits: Any) -> CircuitTable:
+    return CircuitTable(RelayLimits(**limits), RelayAccess(lambda: access))
 
 
 def refused(status: Status, reason: str):  # type: ignore[no-untyped-def]
@@ -146,7 +149,7 @@ def test_rates_per_peer_and_per_address() -> None:
 
 
 def test_r1_access_rules_answer_permission_denied() -> None:
-    table = reservations(Access(deny=Rules.parse(["11.0.0.0/24"])))
+    table = reservations(Access.of(ANYONE, ["11.0.0.0/24"]))
     with refused(Status.PERMISSION_DENIED, "reserve_denied"):
         table.reserve(A, IP, 0.0, WALL)
 
@@ -298,9 +301,7 @@ def test_the_list_of_circuits_is_bounded_while_the_count_is_not() -> None:
 
 
 def test_rates_and_access_of_connect() -> None:
-    table = circuits(
-        Access(deny=Rules.parse([str(C)])), peer_burst=1, peer_interval=5, address_burst=2, address_interval=1
-    )
+    table = circuits(Access.of(ANYONE, [str(C)]), peer_burst=1, peer_interval=5, address_burst=2, address_interval=1)
     table.admit(A, PEERS[9], IP, 0.0)
     with refused(Status.RESOURCE_LIMIT_EXCEEDED, "connect_rate_peer"):
         table.admit(A, PEERS[9], IP, 1.0)
@@ -360,23 +361,21 @@ def test_nets_of_one_site_do_not_shut_a_target_off() -> None:
 
 
 def test_deny_wins_and_an_allow_list_excludes_the_rest() -> None:
-    access = Access(allow=Rules.parse([str(A), "11.0.0.0/8"]), deny=Rules.parse(["11.0.0.66", str(B)]))
-    assert access.permits(A, ip_address("8.8.8.8"))
-    assert access.permits(C, ip_address("11.1.2.3"))
-    assert access.permits(C, ip_address("::ffff:11.1.2.3"))
-    assert access.permits(C, ip_address("64:ff9b::11.1.2.3"))
-    assert not access.permits(A, ip_address("64:ff9b::11.0.0.66"))
-    assert not access.permits(C, ip_address("12.0.0.1"))
-    assert not access.permits(C, None)
-    assert not access.permits(A, ip_address("11.0.0.66"))
-    assert not access.permits(B, ip_address("11.0.0.1"))
-
-
-def test_both_forms_of_a_peer_id_are_rules() -> None:
-    for form in peer_id_forms(A):
-        assert Rules.parse([form]).match(A, None)
-    with pytest.raises(ConfigError, match="neither a peer id nor an IP network"):
-        Rules.parse(["example.org"])
+    rules = RelayAccess(lambda: Access.of([str(A), "11.0.0.0/8"], ["11.0.0.66", str(B)]))
+    assert rules.may_reserve(A, ip_address("8.8.8.8"))
+    assert rules.may_reserve(C, ip_address("::ffff:11.1.2.3"))
+    assert not rules.may_reserve(C, ip_address("12.0.0.1"))
+    assert not rules.may_reserve(C, None)
+    assert rules.may_reserve(C, ip_address("64:ff9b::11.1.2.3"))
+    assert not rules.may_reserve(A, ip_address("64:ff9b::11.0.0.66"))
+    for may in (rules.may_reserve, rules.may_connect):
+        assert not may(A, ip_address("11.0.0.66"))
+        assert not may(B, ip_address("11.0.0.1"))
+    assert rules.may_connect(C, None)
+    closed = RelayAccess(rules.lists, Access.of([str(C)]))
+    assert closed.may_connect(C, None)
+    assert closed.may_connect(A, None)
+    assert not closed.may_connect(PEERS[5], None)
 
 
 def test_what_counts_as_one_address() -> None:

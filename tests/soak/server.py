@@ -90,7 +90,9 @@ def main() -> None:
     server = grpc.server(ThreadPoolExecutor(HANDLERS), options=punchbridge.server_options())
     server.add_generic_rpc_handlers((handlers(),))
     punch = punchbridge.Punch(enabled=arguments.punch, retry=1.0)
-    with punchbridge.open(listen=[arguments.listen], relays=[arguments.relay], punch=punch) as b:
+    with punchbridge.open(
+        listen=[arguments.listen], relays=[arguments.relay], punch=punch, allow=punchbridge.ANYONE
+    ) as b:
         b.serve(server)
         server.start()
         b.wait_reservation(20.0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import trio
 
+from punchbridge.access.policy import OPEN, Access
 from punchbridge.addresses import Multiaddr, parse, with_peer
 from punchbridge.behaviours.dcutr import Dcutr
 from punchbridge.config import Limits, Punch, PunchLimits
@@ -46,7 +47,9 @@ class Peer:
 @asynccontextmanager
 async def open_relay(limits: RelayLimits | None = None) -> AsyncIterator[Multiaddr]:
     """A relay on loopback; yields its address with /p2p/ID."""
-    config = HostConfig(Identity.generate(), (LOOPBACK,), allow_private=True, punch=Punch(enabled=False), autonat=False)
+    config = HostConfig(
+        Identity.generate(), (LOOPBACK,), access=OPEN, allow_private=True, punch=Punch(enabled=False), autonat=False
+    )
     async with open_host(config, EventHub()) as host, trio.open_nursery() as nursery:
         await nursery.start(HopService(host.swarm, limits).run)
         yield with_peer(host.swarm.listen_addrs()[0], host.swarm.peer)
@@ -62,6 +65,7 @@ async def open_peer(
     listen: tuple[Multiaddr, ...] = (LOOPBACK,),
     agent: str = HostConfig.agent,
     sessions: bool = True,
+    access: Access = OPEN,
     limits: Limits | None = None,
 ) -> AsyncIterator[Peer]:
     """A host on loopback; with `punch` None it does not punch at all."""
@@ -71,6 +75,7 @@ async def open_peer(
         identity or Identity.generate(),
         listen,
         agent=agent,
+        access=access,
         allow_private=allow_private,
         punch=punch or Punch(enabled=False),
         autonat=False,

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from punchbridge.access.policy import OPEN, Access
 from punchbridge.addresses import Multiaddr, parse, with_peer
 from punchbridge.behaviours.relay_client import RelayClient
 from punchbridge.config import Limits
@@ -34,7 +35,6 @@ from punchbridge.wire.circuit import (
     encode_reserve,
     encode_stop_answer,
 )
-from punchbridge_relay.access import Access
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.service import HopService
 
@@ -112,10 +112,13 @@ class Network:
             await self.nursery.start(node.client.run)
         return node
 
-    async def relay(self, access: Access | None = None, *, identity: Identity | None = None, **limits: Any) -> Relay:
+    async def relay(
+        self, access: Access = OPEN, *, identity: Identity | None = None, connect: Access = OPEN, **limits: Any
+    ) -> Relay:
         swarm, log = await self._swarm(identity)
         (addr,) = await swarm.listen(ANY_PORT)
-        service = HopService(swarm, RelayLimits(**limits), access)
+        swarm.gater.access = access
+        service = HopService(swarm, RelayLimits(**limits), connect)
         await self.nursery.start(service.run)
         return Relay(swarm, service, with_peer(addr, swarm.peer), log)
 

@@ -142,18 +142,18 @@ class AioService(Service):
 def open_pair(*, sessions: bool = True) -> Iterator[tuple[punchbridge.Bridge, punchbridge.Bridge]]:
     """Two bridges on loopback: one for a server, one for a client."""
     with (
-        punchbridge.open(listen=LOOPBACK, allow_private=True, sessions=sessions) as server,
-        punchbridge.open(listen=LOOPBACK, allow_private=True, sessions=sessions) as client,
+        punchbridge.open(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE, sessions=sessions) as server,
+        punchbridge.open(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE, sessions=sessions) as client,
     ):
         yield server, client
 
 
 @contextmanager
-def serving(b: punchbridge.Bridge, service: Service, **options: Any) -> Iterator[grpc.Server]:
+def serving(b: punchbridge.Bridge, service: Service, *, allow: Any = None, **options: Any) -> Iterator[grpc.Server]:
     """A sync grpc server, built as any application builds one, served on the bridge."""
     with ThreadPoolExecutor(8) as pool:
         server = grpc.server(pool, handlers=(service,), options=options.pop("options", BIG), **options)
-        b.serve(server)
+        b.serve(server, allow=allow)
         server.start()
         try:
             yield server
@@ -194,9 +194,11 @@ def relayed_pair(*, punch: bool, sessions: bool = True) -> Iterator[tuple[punchb
     with (
         relay() as addr,
         punchbridge.open(
-            listen=LOOPBACK, relays=[addr], allow_private=True, punch=punch, sessions=sessions
+            listen=LOOPBACK, relays=[addr], allow_private=True, allow=punchbridge.ANYONE, punch=punch, sessions=sessions
         ) as listener,
-        punchbridge.open(listen=LOOPBACK, allow_private=True, punch=punch, sessions=sessions) as dialer,
+        punchbridge.open(
+            listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE, punch=punch, sessions=sessions
+        ) as dialer,
     ):
         yield listener, dialer, listener.wait_reservation(15)[0]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import trio
 
 from punchbridge import addresses
+from punchbridge.access.policy import OPEN
 from punchbridge.addresses import Multiaddr, with_peer
 from punchbridge.config import Limits, Punch
 from punchbridge.eventhub import EventHub
@@ -53,12 +54,17 @@ class Route:
     peer: PeerId
     addr: Multiaddr | None
 
+    @property
+    def addrs(self) -> tuple[Multiaddr, ...]:
+        return () if self.addr is None else (self.addr,)
+
 
 def config(limits: Limits | None = None) -> HostConfig:
     listen = (addresses.parse("/ip4/127.0.0.1/tcp/0"),)
     return HostConfig(
         Identity.generate(),
         listen=listen,
+        access=OPEN,
         allow_private=True,
         autonat=False,
         punch=Punch(enabled=False),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from ipaddress import ip_address
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import trio
@@ -15,9 +17,14 @@ from punchbridge.swarm.announce import Announcements
 from punchbridge.swarm.registry import Registration, Registry
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.tasks.supervise import supervise
+from punchbridge.transport.base import Connection
 from punchbridge.transport.interfaces import expand, interface_addresses, is_local
 
 ME, RELAY, OTHER = (Identity.generate().peer_id for _ in range(3))
+
+
+def via(path: str) -> Connection:
+    return cast(Connection, SimpleNamespace(path=path))
 
 
 async def nothing(_stream: object) -> None:
@@ -49,10 +56,10 @@ def test_a_protocol_not_offered_over_circuits_is_neither_told_nor_found_there() 
     registry = Registry(lambda: changes.append(1))
     registry.add(Registration("/hop", nothing, 1, 1, relayed=False))
     registry.add(Registration("/app", nothing, 1, 1, relayed=True))
-    assert registry.supported(relayed=True) == ("/app",)
-    assert registry.supported(relayed=False) == ("/hop", "/app")
-    assert registry.find("/hop", relayed=True) is None
-    assert registry.find("/hop", relayed=False) is not None
+    assert registry.supported(via("relay")) == ("/app",)
+    assert registry.supported(via("direct")) == ("/hop", "/app")
+    assert registry.find("/hop", via("relay")) is None
+    assert registry.find("/hop", via("direct")) is not None
     registry.remove("/hop")
     registry.remove("/hop")
     assert len(changes) == 3

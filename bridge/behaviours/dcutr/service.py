@@ -65,6 +65,7 @@ class Dcutr:
             await self._swarm.handle(PROTOCOL, self._serve, max_streams=total, max_per_peer=per_peer)
             leave = self._swarm.watchers.add(self)
             unsubscribe = self._swarm.events.subscribe(self._on_event)
+            unfollow = self._swarm.gater.follow(self._access_changed)
             task_status.started()
             try:
                 await trio.sleep_forever()
@@ -72,6 +73,7 @@ class Dcutr:
                 self._stopped = True
                 leave()
                 unsubscribe()
+                unfollow()
                 self.kept.stop()
                 # Answers run in the swarm's tasks, and they start tasks in this nursery until they have ended.
                 active = [record.active for record in self._records if record.active is not None]
@@ -171,13 +173,24 @@ class Dcutr:
         if connection.path == "relay":
             record = self._records.of(connection.peer)
             record.circuits.add(connection.id)
-            if connection.inbound and not record.driven:
-                record.driven = True
-                self._nursery.start_soon(self._drive, record)
+            if connection.inbound:
+                self._follow(record)
             return
         found = self._records.find(connection.peer)
         if found is not None and (str(connection.local), str(connection.remote)) not in found.making:
             self._direct_opened(found, connection)
+
+    def _follow(self, record: PeerPunch) -> None:
+        """Punching with a peer that has a circuit to us begins when it may; a stranger's circuit is left alone."""
+        if not record.driven and self._standing(record.peer).inbound is not None:
+            record.driven = True
+            self._nursery.start_soon(self._drive, record)
+
+    def _access_changed(self) -> None:
+        """The lists are others: whoever is admitted now is punched to, whoever is not any more is let be."""
+        for record in tuple(self._records):
+            record.changed.notify()
+            self._follow(record)
 
     def on_disconnected(self, connection: Connection) -> None:
         """The swarm has a connection less."""
@@ -252,7 +265,10 @@ class Dcutr:
 
     def _standing(self, peer: PeerId) -> Standing:
         connections = self._swarm.connections(peer)
-        circuits = (one.id for one in connections if one.path == "relay" and one.inbound and not one.closing)
+        known = self._swarm.gater.known
+        circuits = (
+            one.id for one in connections if one.path == "relay" and one.inbound and not one.closing and known(one)
+        )
         return Standing(max(circuits, default=None), direct=self._direct_to(peer) is not None)
 
     def _jitter(self) -> float:

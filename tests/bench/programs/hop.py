@@ -12,6 +12,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "src")]
 
 from control import Order, obey_stdin, pinned, ready  # noqa: E402
 
+from punchbridge.access.policy import OPEN  # noqa: E402
 from punchbridge.addresses import parse, with_peer  # noqa: E402
 from punchbridge.config import Limits, Punch, SwarmLimits  # noqa: E402
 from punchbridge.eventhub import EventHub  # noqa: E402
@@ -39,6 +40,7 @@ async def main() -> None:
     options = parser.parse_args()
     config = HostConfig(
         Identity.generate(),
+        access=OPEN,
         allow_private=True,
         punch=Punch(enabled=False),
         autonat=False,

@@ -17,6 +17,7 @@ import perf  # noqa: E402
 from control import Order, obey_stdin, pinned, ready  # noqa: E402
 from echo import SIZE, echo_times  # noqa: E402
 
+from punchbridge.access.policy import OPEN  # noqa: E402
 from punchbridge.addresses import parse, with_peer  # noqa: E402
 from punchbridge.config import Limits, Punch, SwarmLimits  # noqa: E402
 from punchbridge.eventhub import EventHub  # noqa: E402
@@ -137,6 +138,7 @@ async def main() -> None:
     config = HostConfig(
         Identity.generate(),
         listen=listen,
+        access=OPEN,
         allow_private=True,
         punch=Punch(enabled=options.punch),
         autonat=False,

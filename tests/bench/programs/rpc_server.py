@@ -75,7 +75,9 @@ def main() -> None:
     relays = [options.relay] if options.relay else []
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        punchbridge.open(listen=["/ip4/127.0.0.1/tcp/0"], relays=relays, punch=False, allow_private=True) as b,
+        punchbridge.open(
+            listen=["/ip4/127.0.0.1/tcp/0"], relays=relays, punch=False, allow_private=True, allow=punchbridge.ANYONE
+        ) as b,
     ):
         b.serve(server)
         server.add_insecure_port(f"unix:{folder}/s")

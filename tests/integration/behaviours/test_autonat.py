@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from punchbridge.access.policy import OPEN
 from punchbridge.addresses import Multiaddr, parse, with_peer
 from punchbridge.api.trio import open_trio
 from punchbridge.config import AutonatLimits, Limits, Punch
@@ -40,6 +41,7 @@ async def open_one(
     config = HostConfig(
         Identity.generate(),
         (listen,),
+        access=OPEN,
         allow_private=allow_private,
         punch=Punch(enabled=False),
         autonat=client,

@@ -147,7 +147,7 @@ async def test_a_peer_that_tells_of_dcutr_after_its_refusal_is_punched_at_once()
         swarm = dialer.host.swarm
         await nursery.start(Dcutr(swarm, QUICK).run)
         stream = await relayed.open_stream((PUSH,))
-        protocols = swarm.registry.supported(relayed=True)
+        protocols = swarm.registry.supported(relayed)
         assert PROTOCOL in protocols
         info = encode_info(swarm.identity, agent="", protocols=protocols, listen=(), observed=None)
         await write_message(stream, info)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 import trio
 
+from punchbridge.access.policy import OPEN
 from punchbridge.addresses import Multiaddr, parse, with_peer
 from punchbridge.config import IdentifyLimits, Limits, PingLimits, Punch
 from punchbridge.errors import (
@@ -59,6 +60,7 @@ async def open_party(
         identity or Identity.generate(),
         (LOOPBACK,),
         agent="party/1",
+        access=OPEN,
         allow_private=True,
         punch=Punch(enabled=False),
         autonat=False,
@@ -360,7 +362,7 @@ async def test_a_host_leaves_no_task_and_no_descriptor() -> None:
     async with open_node() as outside:
         await trio.testing.wait_all_tasks_blocked()
         before, tasks = open_descriptors(), trio.lowlevel.current_statistics().tasks_living
-        config = HostConfig(Identity.generate(), (LOOPBACK,), allow_private=True)
+        config = HostConfig(Identity.generate(), (LOOPBACK,), access=OPEN, allow_private=True)
         async with open_host(config, EventHub()) as host:
             await identified(await host.dial(outside.addr))
         await outside.record.wait(ConnectionClosed)
@@ -371,14 +373,16 @@ async def test_a_host_leaves_no_task_and_no_descriptor() -> None:
 
 async def test_a_port_in_use_fails_the_host_with_its_own_error() -> None:
     async with open_party() as a:
-        config = HostConfig(Identity.generate(), a.host.swarm.listen_addrs(), punch=Punch(enabled=False), autonat=False)
+        config = HostConfig(
+            Identity.generate(), a.host.swarm.listen_addrs(), punch=Punch(enabled=False), access=OPEN, autonat=False
+        )
         with pytest.raises(PortInUse):
             async with open_host(config, EventHub()):
                 pass
 
 
 async def test_the_owners_error_comes_out_of_a_host_as_it_is() -> None:
-    config = HostConfig(Identity.generate(), (LOOPBACK,))
+    config = HostConfig(Identity.generate(), (LOOPBACK,), access=OPEN)
     with pytest.raises(KeyError):
         async with open_host(config, EventHub()):
             raise KeyError("the owner's")

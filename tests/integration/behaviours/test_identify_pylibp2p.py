@@ -11,6 +11,7 @@ from libp2p.peer.peerinfo import PeerInfo
 from libp2p.utils.varint import read_length_prefixed_protobuf
 from multiaddr import Multiaddr
 
+from punchbridge.access.policy import OPEN
 from punchbridge.addresses import with_peer
 from punchbridge.config import Punch
 from punchbridge.eventhub import EventHub
@@ -26,7 +27,13 @@ from tests.support.swarms import LOOPBACK, Recorder
 
 def config() -> HostConfig:
     return HostConfig(
-        Identity.generate(), (LOOPBACK,), agent="party/1", allow_private=True, punch=Punch(enabled=False), autonat=False
+        Identity.generate(),
+        (LOOPBACK,),
+        agent="party/1",
+        access=OPEN,
+        allow_private=True,
+        punch=Punch(enabled=False),
+        autonat=False,
     )
 
 

@@ -47,7 +47,10 @@ def collected() -> Iterator[None]:
 
 @asynccontextmanager
 async def over_host(events: Any = None) -> AsyncIterator[tuple[Stock, HostBridge]]:
-    async with stock_host() as stock, open_over(stock.host, allow_private=True, events=events) as bridge:
+    async with (
+        stock_host() as stock,
+        open_over(stock.host, allow=punchbridge.ANYONE, allow_private=True, events=events) as bridge,
+    ):
         yield stock, bridge
         await leave(stock)
 
@@ -99,7 +102,7 @@ async def test_our_bridge_calls_a_server_over_a_stock_host() -> None:
     async with (
         over_host() as (host, server),
         served(server.serve, Service()),
-        punchbridge.open_trio(listen=(), allow_private=True, punch=False) as ours,
+        punchbridge.open_trio(listen=(), allow_private=True, allow=punchbridge.ANYONE, punch=False) as ours,
     ):
         async with await ours.dial_stream(address(host), punchbridge.GRPC_PROTOCOL) as stream:
             await stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"))
@@ -111,7 +114,7 @@ async def test_our_bridge_calls_a_server_over_a_stock_host() -> None:
 
 
 async def test_a_client_over_a_stock_host_calls_our_server() -> None:
-    with punchbridge.open(listen=[str(LOOPBACK)], allow_private=True, punch=False) as ours:
+    with punchbridge.open(listen=[str(LOOPBACK)], allow_private=True, allow=punchbridge.ANYONE, punch=False) as ours:
 
         async def serve(server: grpc.Server) -> None:
             await trio.to_thread.run_sync(ours.serve, server)

@@ -51,7 +51,10 @@ async def over_bridge(server: Node) -> AsyncIterator[Way]:
     with ExitStack() as stack:
         listen = ["/ip4/127.0.0.1/tcp/0"]
         there, here = (
-            stack.enter_context(punchbridge.open(listen=listen, punch=False, allow_private=True)) for _ in range(2)
+            stack.enter_context(
+                punchbridge.open(listen=listen, punch=False, allow_private=True, allow=punchbridge.ANYONE)
+            )
+            for _ in range(2)
         )
         grpc_server = grpc.aio.server(options=transport.SERVER_OPTIONS)
         server.add_to_server(grpc_server, identify_bridge(punchbridge.peer))

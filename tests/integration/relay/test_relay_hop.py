@@ -8,9 +8,11 @@ from ipaddress import ip_address
 import pytest
 import trio
 
+from punchbridge.access.policy import Access
 from punchbridge.addresses import is_relayed, parse, peer_of
 from punchbridge.behaviours.relay_client import RelayClient
-from punchbridge.errors import NegotiationFailed
+from punchbridge.config import ANYONE
+from punchbridge.errors import BridgeError, NegotiationFailed
 from punchbridge.events import ConnectionClosed
 from punchbridge.identity import Identity
 from punchbridge.transport.delimited import read_message, write_message
@@ -28,7 +30,6 @@ from punchbridge.wire.circuit import (
     encode_stop_answer,
 )
 from punchbridge.wire.voucher import open_voucher
-from punchbridge_relay.access import Access, Rules
 from punchbridge_relay.events import CircuitClosed
 from punchbridge_relay.limits import HopLimits
 from tests.support.relay_lab import (
@@ -94,20 +95,68 @@ async def test_r1_a_full_relay_refuses(limits: dict[str, int], status: Status) -
         assert sum(relay.service.refused.values()) == 1
 
 
-async def test_r1_access_rules_refuse_with_permission_denied() -> None:
+async def test_r1_a_closed_relay_lets_only_the_listed_reserve_and_anybody_connect() -> None:
     async with network() as net:
-        outsider = await net.node()
-        denied = Access(deny=Rules.parse([str(outsider.swarm.identity)]))
-        relay = await net.relay(denied)
+        member, outsider = await net.node(), await net.node()
+        relay = await net.relay(Access.of([member.swarm.peer]))
         assert (await reserve(outsider, relay)).status == Status.PERMISSION_DENIED
-        assert (await reserve(await net.node(), relay)).status == Status.OK
+        assert (await reserve(member, relay)).status == Status.OK
+        _, answer = await connect_raw(outsider, relay, STRANGER)
+        assert answer.status == Status.NO_RESERVATION
+
+
+async def test_r1_connecting_can_be_closed_too() -> None:
+    async with network() as net:
+        member, friend, outsider = await net.node(), await net.node(), await net.node()
+        relay = await net.relay(Access.of([member.swarm.peer]), connect=Access.of([friend.swarm.peer]))
         _, answer = await connect_raw(outsider, relay, STRANGER)
         assert answer.status == Status.PERMISSION_DENIED
+        for node in (member, friend):
+            _, answer = await connect_raw(node, relay, STRANGER)
+            assert answer.status == Status.NO_RESERVATION
+
+
+async def test_who_is_denied_is_cut_right_after_the_handshake() -> None:
+    async with network() as net:
+        foe = await net.node()
+        relay = await net.relay(Access.of(ANYONE, [foe.swarm.peer]))
+        connection = await foe.swarm.dial(relay.addr)
+        with trio.fail_after(10):
+            await connection.closed.wait()
+        assert relay.service.refused["denied"] == 1
+
+
+async def test_a_denied_network_is_cut_before_the_handshake() -> None:
+    async with network() as net:
+        relay = await net.relay(Access.of(ANYONE, ["127.0.0.0/8"]))
+        with pytest.raises(BridgeError):
+            await (await net.node()).swarm.dial(relay.addr)
+        assert relay.service.refused["denied"] == 1
+
+
+async def test_a_reservation_ends_when_its_holder_is_struck_out() -> None:
+    async with network() as net:
+        member = await net.node()
+        relay = await net.relay(Access.of([member.swarm.peer]))
+        assert (await reserve(member, relay)).status == Status.OK
+        relay.swarm.gater.access = Access.of([Identity.generate().peer_id])
+        assert relay.service.stats().reservations == 0
+        assert (await reserve(member, relay)).status == Status.PERMISSION_DENIED
+
+
+async def test_strangers_of_a_closed_relay_go_after_a_while() -> None:
+    async with network() as net:
+        member, outsider = await net.node(), await net.node()
+        relay = await net.relay(Access.of([member.swarm.peer]), hop=HopLimits(stranger_seconds=0.2))
+        stays, goes = await member.swarm.dial(relay.addr), await outsider.swarm.dial(relay.addr)
+        with trio.fail_after(10):
+            await goes.closed.wait()
+        assert not stays.closed.is_set()
 
 
 async def test_access_rules_by_network_see_the_socket_address() -> None:
     async with network() as net:
-        relay = await net.relay(Access(allow=Rules.parse(["11.0.0.0/8"])))
+        relay = await net.relay(Access.of(["11.0.0.0/8"]))
         assert (await reserve(await net.node(), relay)).status == Status.PERMISSION_DENIED
 
 

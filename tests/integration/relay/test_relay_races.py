@@ -18,7 +18,7 @@ async def test_a_request_read_after_its_peer_has_gone_reserves_nothing() -> None
     """The bytes of a closed connection stay readable; nothing would end such a reservation before its time."""
     async with network() as net:
         relay, node = await net.relay(), await net.node(client=False)
-        registration = relay.swarm.registry.find(HOP, relayed=False)
+        registration = relay.swarm.registry.get(HOP)
         assert registration is not None
         real, done = registration.handler, trio.Event()
 

@@ -253,7 +253,7 @@ async def test_churn_leaves_nothing_behind() -> None:
         await relay.log.wait(CircuitClosed, 60)
         assert len(relay.service.circuits) == 0
         assert relay.service.circuits.bytes == 240
-        registration = relay.swarm.registry.find(HOP, relayed=False)
+        registration = relay.swarm.registry.get(HOP)
         with trio.fail_after(5):
             while registration.total or any(one.streams for one in relay.swarm.connections()):
                 await trio.testing.wait_all_tasks_blocked(0.001)

@@ -19,7 +19,7 @@ from tests.support.rpc_lab import LOOPBACK, Service, eventually, method, open_pa
 
 @pytest.fixture(scope="module")
 def dialer() -> Iterator[punchbridge.Bridge]:
-    with punchbridge.open(listen=LOOPBACK, allow_private=True) as opened:
+    with punchbridge.open(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE) as opened:
         yield opened
 
 
@@ -66,7 +66,10 @@ def test_wait_for_ready_waits_to_its_deadline_and_tells_why(dialer: punchbridge.
 
 
 def test_wrong_peer_id(dialer: punchbridge.Bridge) -> None:
-    with punchbridge.open(listen=LOOPBACK, allow_private=True) as other, serving(other, Service()):
+    with (
+        punchbridge.open(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE) as other,
+        serving(other, Service()),
+    ):
         addr = other.addrs[0].rpartition("/p2p/")[0]
         peer = stranger()
         with dialer.channel(f"{addr}/p2p/{peer}") as channel:
@@ -80,7 +83,7 @@ def test_wrong_peer_id(dialer: punchbridge.Bridge) -> None:
 
 
 def test_a_peer_without_the_protocol(dialer: punchbridge.Bridge) -> None:
-    with punchbridge.open(listen=LOOPBACK, allow_private=True) as other:
+    with punchbridge.open(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE) as other:
         with dialer.channel(other.addrs[0]) as channel, pytest.raises(grpc.RpcError) as caught:
             method(channel, "Echo")(b"", timeout=10)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -121,10 +124,13 @@ def test_bad_arguments_raise_at_once(dialer: punchbridge.Bridge) -> None:
 
 def test_a_server_that_runs_already_is_refused() -> None:
     """grpc would bind the socket and never accept on it: every call would wait for its deadline."""
-    with punchbridge.open(listen=LOOPBACK, allow_private=True) as listener, serving(listener, Service()) as server:
+    with (
+        punchbridge.open(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE) as listener,
+        serving(listener, Service()) as server,
+    ):
         with pytest.raises(punchbridge.ConfigError, match="before start"):
             listener.serve(server, "/test/late/1")
-        assert "/test/late/1" not in listener._control.host.swarm.registry.supported(relayed=False)
+        assert "/test/late/1" not in listener._control.host.swarm.registry
 
 
 def test_what_is_asked_for_in_vain_is_told_at_once(dialer: punchbridge.Bridge) -> None:
@@ -148,8 +154,8 @@ def test_what_is_asked_for_in_vain_is_told_at_once(dialer: punchbridge.Bridge) -
 def test_a_vanished_peer_ends_the_call_and_the_next_one_dials_again() -> None:
     identity = punchbridge.Identity.generate()
     service = Service()
-    with punchbridge.open(listen=LOOPBACK, allow_private=True) as dialing:
-        with punchbridge.open(key=identity, listen=LOOPBACK, allow_private=True) as first:
+    with punchbridge.open(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE) as dialing:
+        with punchbridge.open(key=identity, listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE) as first:
             addr = first.addrs[0]
             with serving(first, service):
                 channel = dialing.channel(addr)
@@ -160,7 +166,10 @@ def test_a_vanished_peer_ends_the_call_and_the_next_one_dials_again() -> None:
                     next(stream)
                 assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         listen = addr.partition("/p2p/")[0]
-        with punchbridge.open(key=identity, listen=(listen,), allow_private=True) as second, serving(second, service):
+        with (
+            punchbridge.open(key=identity, listen=(listen,), allow_private=True, allow=punchbridge.ANYONE) as second,
+            serving(second, service),
+        ):
             assert method(channel, "Echo")(b"back", timeout=20, wait_for_ready=True) == b"back"
             channel.close()
 
@@ -203,8 +212,8 @@ def test_event_callbacks_may_fail() -> None:
         seen.append(event.name)
         raise RuntimeError("mine")
 
-    with punchbridge.open(listen=LOOPBACK, allow_private=True, events=callback) as one:
-        with punchbridge.open(listen=LOOPBACK, allow_private=True) as other:
+    with punchbridge.open(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE, events=callback) as one:
+        with punchbridge.open(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE) as other:
             assert one.connect(other.addrs[0]).peer_id == other.peer_id
             closed = threading.Event()
             end = one.subscribe(lambda event: closed.set() if isinstance(event, ConnectionClosed) else None)
@@ -215,7 +224,7 @@ def test_event_callbacks_may_fail() -> None:
 
 
 def test_errors_at_open_are_raised_in_the_caller(tmp_path: object) -> None:
-    with punchbridge.open(listen=LOOPBACK, allow_private=True) as one:
+    with punchbridge.open(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE) as one:
         port = one.addrs[0].split("/")[4]
         with pytest.raises(punchbridge.PortInUse), punchbridge.open(listen=(f"/ip4/127.0.0.1/tcp/{port}",)):
             pass
@@ -286,8 +295,12 @@ def test_a_session_carries_a_call_over_every_cut() -> None:
 def test_a_peer_without_sessions_is_reached_over_a_plain_stream_both_ways() -> None:
     for server_has, client_has in ((True, False), (False, True)):
         with (
-            punchbridge.open(listen=LOOPBACK, allow_private=True, sessions=server_has) as server,
-            punchbridge.open(listen=LOOPBACK, allow_private=True, sessions=client_has) as client,
+            punchbridge.open(
+                listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE, sessions=server_has
+            ) as server,
+            punchbridge.open(
+                listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE, sessions=client_has
+            ) as client,
             serving(server, Service()),
             client.channel(server.addrs[0]) as channel,
         ):

@@ -36,8 +36,8 @@ ECHO = "/test/echo/1"
 async def trio_pair(**local: Any) -> AsyncIterator[tuple[punchbridge.TrioBridge, punchbridge.TrioBridge]]:
     limits = Limits(local=LocalLimits(**local))
     async with (
-        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, limits=limits) as server,
-        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, limits=limits) as client,
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE, limits=limits) as server,
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE, limits=limits) as client,
     ):
         yield server, client
 
@@ -142,8 +142,10 @@ async def test_an_acceptor_that_was_left_takes_no_more() -> None:
 async def test_an_acceptor_keeps_its_limits(sessions: bool, told: int | None) -> None:
     limits = Limits(local=LocalLimits(served_streams_per_peer=2 if told is None else 1))
     async with (
-        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, sessions=sessions, limits=limits) as server,
-        punchbridge.open_trio(listen=LOOPBACK, allow_private=True) as client,
+        punchbridge.open_trio(
+            listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE, sessions=sessions, limits=limits
+        ) as server,
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE) as client,
         server.accept_stream(ECHO, max_per_peer=told) as incoming,
     ):
         first, _second = [await client.dial_stream(server.addrs[0], ECHO) for _ in range(2)]
@@ -317,7 +319,7 @@ async def test_a_forward_to_nobody_closes_and_tells() -> None:
             seen.append(event.code)
 
     async with (
-        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, events=note) as b,
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE, events=note) as b,
         trio.open_nursery() as nursery,
     ):
         bound = await nursery.start(forward.run, b.host, nowhere, "127.0.0.1:0")
@@ -352,7 +354,7 @@ async def test_a_forward_to_a_peer_without_the_protocol_tells() -> None:
 async def test_forward_says_why_it_cannot_listen(tmp_path: Path) -> None:
     target = f"/p2p/{punchbridge.Identity.generate()}"
     live = tmp_path / "live"
-    async with punchbridge.open_trio(listen=LOOPBACK, allow_private=True) as b:
+    async with punchbridge.open_trio(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE) as b:
         with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket(socket.AF_UNIX) as other:
             other.bind(str(live))
             other.listen()

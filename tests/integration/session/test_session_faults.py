@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from punchbridge.access.policy import OPEN
 from punchbridge.addresses import Multiaddr, is_relayed, with_peer
 from punchbridge.config import Limits, PathLimits, Punch, SessionLimits
 from punchbridge.errors import LimitExceeded, NegotiationFailed, StreamReset
@@ -52,6 +53,7 @@ async def relayed(
             Identity.generate(),
             listen=listen,
             relays=(relay.addr,),
+            access=OPEN,
             allow_private=True,
             autonat=False,
             punch=Punch(enabled=False),

@@ -11,6 +11,7 @@ from struct import pack
 import pytest
 import trio
 
+from punchbridge.access.policy import OPEN
 from punchbridge.addresses import is_relayed, parse
 from punchbridge.config import Limits, Punch, SessionLimits
 from punchbridge.errors import DirectRequired, LimitExceeded, NegotiationFailed, StreamReset
@@ -258,7 +259,9 @@ async def test_peer_cannot_aim_our_dials_by_the_relays_it_names() -> None:
     """Without a carrier the keeper looks for the peer at the relays it told of: not on this machine or the LAN."""
     hub, dials = EventHub(), 0
     stranger = Identity.generate()
-    listen = HostConfig(Identity.generate(), listen=config().listen, autonat=False, punch=Punch(enabled=False))
+    listen = HostConfig(
+        Identity.generate(), listen=config().listen, access=OPEN, autonat=False, punch=Punch(enabled=False)
+    )
     with socket.create_server(("127.0.0.1", 0)) as trap:
         trap.settimeout(0.0)
         async with open_host(listen, hub) as dialler, open_host(config(), EventHub()) as acceptor:

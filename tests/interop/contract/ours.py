@@ -12,6 +12,7 @@ from contextlib import aclosing
 import trio
 
 from contract.settings import Meeting, Settings, expected_side, log, meeting, own_ip, result, run
+from punchbridge.access.policy import OPEN
 from punchbridge.addresses import endpoint_of, parse, with_peer
 from punchbridge.config import Punch
 from punchbridge.errors import BridgeError
@@ -70,7 +71,11 @@ async def main(settings: Settings) -> None:
     hub.subscribe(on_event)
     # The suites' WAN is private address space.
     config = HostConfig(
-        Identity.generate(), allow_private=True, punch=Punch(enabled=settings.role != "relay"), autonat=False
+        Identity.generate(),
+        access=OPEN,
+        allow_private=True,
+        punch=Punch(enabled=settings.role != "relay"),
+        autonat=False,
     )
     play = {"relay": relay, "listener": listener, "dialer": dialer}[settings.role]
     async with meeting(settings) as place, open_host(config, hub) as host:

@@ -118,10 +118,10 @@ class Tunnel(contextlib.ExitStack):
     def _expose(self, home: str, server_port: int, relay_options: Sequence[str]) -> str:
         place = f"127.0.0.1:{server_port}"
         if self.path == "direct":
-            started = self._start(home, "expose", place).wait("node.started")
+            started = self._start(home, "expose", place, "--open").wait("node.started")
             return f"{started['listen'][0]}/p2p/{started['peer_id']}"
         relay = self._start(home, "relay", *relay_options).wait("relay.listening")["addrs"][0]
-        exposed = self._start(home, "expose", place, "--relay", relay, "--no-p2p")
+        exposed = self._start(home, "expose", place, "--relay", relay, "--no-p2p", "--open")
         address: str = exposed.wait("reservation.accepted")["addrs"][0]
         return address
 

@@ -23,6 +23,7 @@ from multiaddr import Multiaddr
 from service import UNLIMITED, Orders, make_server, on_event
 from wire import Order, options, say, serve_orders
 
+from punchbridge import ANYONE
 from punchbridge.libp2p import open_over
 
 
@@ -33,7 +34,7 @@ async def main() -> None:
     with ThreadPoolExecutor(16) as pool:
         async with (
             host.run(listen_addrs=[Multiaddr(addr) for addr in given.listen]),
-            open_over(host, allow_private=True, events=on_event) as b,
+            open_over(host, allow=ANYONE, allow_private=True, events=on_event) as b,
         ):
             server = make_server(pool)
             await b.serve(server)

@@ -13,6 +13,7 @@ import trio
 from exercises import HANDLERS, Handler, SeenReset, exercise, many
 from wire import PROTOCOLS, Order, options, say, serve_orders
 
+from punchbridge.access.policy import OPEN
 from punchbridge.addresses import parse, with_peer
 from punchbridge.config import Punch
 from punchbridge.errors import StreamReset
@@ -173,6 +174,7 @@ async def main() -> None:
     hub.subscribe(on_event)
     config = HostConfig(
         Identity.generate(),
+        access=OPEN,
         allow_private=not (given.punch or given.autonat),
         punch=Punch(enabled=given.punch),
         autonat=given.autonat,

@@ -23,7 +23,7 @@ def answer(orders: Orders, order: Order) -> None:
 def main() -> None:
     with (
         ThreadPoolExecutor(16) as pool,
-        punchbridge.open(listen=options().listen, allow_private=True, events=on_event) as b,
+        punchbridge.open(listen=options().listen, allow_private=True, allow=punchbridge.ANYONE, events=on_event) as b,
     ):
         server = make_server(pool)
         b.serve(server)

@@ -1,0 +1,221 @@
+"""Who is let in, while the program runs: follows the lists, takes the invitations that peers show, and shows ours.
+
+The lists and what an invitation means are decided in `punchbridge.access`; whom an answer concerns, in the swarm's
+gater. This behaviour reads files in worker threads, so that a slow disk delays no connection.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from punchbridge.access.contact import Contact
+from punchbridge.access.invitations import WORDS, Outcome
+from punchbridge.access.records import Records
+from punchbridge.access.secret import SECRET_SIZE, Secret
+from punchbridge.access.sources import Sources
+from punchbridge.access.store import AccessFile
+from punchbridge.access.ticket import Ticket
+from punchbridge.addresses import Multiaddr, is_public, is_relayed
+from punchbridge.errors import ConfigError, NegotiationFailed, NotAllowed, ProtocolViolation
+from punchbridge.events import AccessChanged, CallsRefused, ErrorEvent, InvitationShown
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.swarm.gater import anyone
+from punchbridge.swarm.swarm import Swarm
+from punchbridge.tasks.rates import Buckets
+from punchbridge.tasks.signal import Signal
+from punchbridge.transport.base import Connection, Stream
+from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.origin import origin_of
+from punchbridge.wire.invite import (
+    INVITE,
+    MAX_INVITE,
+    decode_invite_answer,
+    decode_invite_request,
+    encode_invite_answer,
+    encode_invite_request,
+)
+
+_TICKET_ADDRS: Final = 2
+"""Direct addresses in a ticket: IPv4 and IPv6, or two uplinks. More make a long line of little use."""
+
+__all__ = ["Admission", "Invitations", "show_invitation"]
+
+
+class Admission:
+    """The lists of one swarm, and the invite protocol on it.
+
+    sources: where the lists come from. file: where invitations are kept; without one no invitation is known here.
+    """
+
+    def __init__(self, swarm: Swarm, sources: Sources, file: AccessFile | None = None) -> None:
+        self._swarm = swarm
+        self._limits = swarm.config.limits.access
+        self._sources = sources
+        self.file = file
+        """Where invitations are kept, and the lists that commands edit."""
+        self._looking = trio.Lock()
+        self._asked = Signal()
+        self._rate = Buckets(self._limits.invites, self._limits.invite_every, self._limits.invite_streams)
+        swarm.gater.access = sources.access
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follows the lists until cancelled."""
+        if self.file is not None:
+            await self._swarm.handle(
+                INVITE,
+                self._serve,
+                max_streams=self._limits.invite_streams,
+                max_per_peer=1,
+                audience=anyone,
+            )
+        task_status.started()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tell_refusals)
+            while True:
+                seen = self._asked.number
+                with trio.move_on_after(self._limits.follow):
+                    await self._asked.beyond(seen)
+                await self.look(again=self._asked.number != seen)
+
+    def reread(self) -> None:
+        """Asks for everything to be read again, soon: what SIGHUP means."""
+        self._asked.notify()
+
+    async def _tell_refusals(self) -> None:
+        """Says that peers who are on no list have called, once in a while."""
+        gater, told = self._swarm.gater, 0
+        while True:
+            await trio.sleep(self._limits.follow)
+            if gater.times_turned_away > told:
+                peers = tuple(peer_text(peer) for peer in gater.turned_away)
+                self._swarm.events.emit(CallsRefused(times=gater.times_turned_away - told, peers=peers))
+                told = gater.times_turned_away
+                gater.turned_away.clear()
+                await trio.sleep(self._limits.refusals_told)
+
+    def contact(self, relays: Sequence[Multiaddr]) -> Contact:
+        """How this host is reached now. relays: those that it keeps a reservation with."""
+        direct = [addr for addr in self._swarm.announced() if not is_relayed(addr)]
+        if not direct and not relays:  # nothing else leads here
+            direct = list(self._swarm.listen_addrs())
+        direct.sort(key=is_public, reverse=True)
+        return Contact(self._swarm.peer, tuple(relays), tuple(direct[:_TICKET_ADDRS]))
+
+    async def invite(
+        self,
+        relays: Sequence[Multiaddr],
+        *,
+        uses: int = 1,
+        expires: float | None = None,
+        label: str = "",
+        newest: int | None = None,
+    ) -> Ticket:
+        """A ticket that lets in `uses` peers, each for good; `expires`: seconds from now, None for never. newest: as
+        `Records.inviting`. Raises ConfigError when this host has no file for invitations, and as the file does."""
+        file = self.file
+        if file is None:
+            raise ConfigError("invitations are kept in a file beside the key; open with key=PATH, or with access.file")
+        secret, now = Secret(os.urandom(SECRET_SIZE)), time.time()
+        until = None if expires is None else now + expires
+
+        def change(records: Records) -> tuple[None, Records]:
+            return None, records.inviting(
+                secret, now=now, expires=until, uses=uses, label=label, limits=self._limits, newest=newest
+            )
+
+        await trio.to_thread.run_sync(file.edit, change)
+        return self.contact(relays).ticket(secret)
+
+    async def look(self, *, again: bool = False) -> None:
+        """Reads what has changed since it was last read, and puts it in force. again: reads everything, as SIGHUP asks.
+
+        A list that cannot be read keeps what it said last, and an `error` event tells of it once.
+        """
+        async with self._looking:
+            problems = await trio.to_thread.run_sync(lambda: self._sources.poll(again=again))
+            for problem in problems:
+                self._swarm.events.emit(ErrorEvent(code=problem.code, message=str(problem)))
+            before, after = self._swarm.gater.access, self._sources.access
+            if after != before:
+                self._swarm.gater.access = after
+                self._swarm.events.emit(AccessChanged(allowed=len(after.allow.entries), denied=len(after.deny.entries)))
+
+    async def _serve(self, stream: Stream) -> None:
+        """One invitation that a peer shows."""
+        file, peer = self.file, stream.connection.peer
+        assert file is not None
+        with trio.fail_after(self._limits.invite_timeout):
+            secret = decode_invite_request(await read_message(stream, MAX_INVITE))
+            if not self._rate.take(origin_of(stream.connection), trio.current_time()):
+                stream.reset()
+                return
+            try:
+                outcome = await trio.to_thread.run_sync(lambda: file.redeem(secret, peer, time.time()))
+            except ConfigError as problem:
+                self._swarm.events.emit(ErrorEvent(code=problem.code, message=str(problem)))
+                stream.reset()
+                return
+            if outcome is Outcome.GRANTED and not self._swarm.gater.listed(stream.connection):
+                await self.look()  # the peer is let in before it is told so
+            self._swarm.events.emit(InvitationShown(peer=peer_text(peer), outcome=outcome.value))
+            await write_message(stream, encode_invite_answer(outcome, WORDS[outcome]))
+            await stream.aclose()
+
+
+class Invitations:
+    """The invitations that this host has shown to others, so that each server is shown its own once."""
+
+    _MOST = 1024
+    """Servers that are remembered; the oldest is shown its invitation again."""
+
+    def __init__(self, timeout: float) -> None:
+        """timeout: seconds for a server's answer."""
+        self._timeout = timeout
+        self._shown: dict[PeerId, Secret] = {}
+        self._showing = trio.Lock()
+
+    async def show(self, connection: Connection, secret: Secret) -> None:
+        """Returns once the peer has let us in by this secret, now or before; or when it takes no invitations at all.
+        Raises NotAllowed and StreamReset."""
+        async with self._showing:
+            if self._shown.get(connection.peer) == secret:
+                await trio.lowlevel.checkpoint()
+                return
+            try:
+                await show_invitation(connection, secret, self._timeout)
+            except NegotiationFailed:
+                return  # open to anyone, or another program: what it serves is asked for itself
+            self._shown[connection.peer] = secret
+            while len(self._shown) > self._MOST:
+                del self._shown[next(iter(self._shown))]
+
+    def forget(self, peer: PeerId) -> None:
+        """The peer is shown its invitation again the next time."""
+        self._shown.pop(peer, None)
+
+
+async def show_invitation(connection: Connection, secret: Secret, timeout: float) -> None:  # noqa: ASYNC109
+    """Shows the peer the secret of its invitation; returns once it has let us in. timeout: seconds.
+
+    The secret goes to the peer alone, which has proven its id, inside the encrypted connection. Raises NotAllowed when
+    the invitation is not, or no longer, good; NegotiationFailed when the peer takes none; StreamReset. Cancelling
+    leaves no stream; the peer may have let us in all the same.
+    """
+    stream = await connection.open_stream((INVITE,))
+    try:
+        with trio.move_on_after(timeout):
+            await write_message(stream, encode_invite_request(secret))
+            answer = decode_invite_answer(await read_message(stream, MAX_INVITE))
+            await stream.aclose()
+            if answer.outcome is Outcome.GRANTED:
+                return
+            words = WORDS[answer.outcome] if answer.outcome is not None else "the server did not take the invitation"
+            raise NotAllowed(f"{peer_text(connection.peer)}: {words}")
+    finally:
+        stream.reset()
+    raise ProtocolViolation(f"{peer_text(connection.peer)} did not answer to the invitation within {timeout:g} s")

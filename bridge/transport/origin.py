@@ -1,0 +1,26 @@
+"""Where a connection comes from, as bounds and lists count it. Decides nothing."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from punchbridge.addresses import address_group, endpoint_of
+from punchbridge.identity import peer_text
+from punchbridge.transport.base import Connection
+
+__all__ = ["origin_of", "seen_address"]
+
+
+def origin_of(connection: Connection) -> str:
+    """What counts as one origin: an address group; over a relay, where no address is seen, the peer itself."""
+    endpoint = endpoint_of(connection.remote) if connection.path == "direct" else None
+    return peer_text(connection.peer) if endpoint is None else address_group(endpoint.host)
+
+
+def seen_address(connection: Connection) -> IPv4Address | IPv6Address | None:
+    """The address of the peer itself; None over a relay, and where a name was dialled."""
+    endpoint = endpoint_of(connection.remote) if connection.path == "direct" else None
+    try:
+        return None if endpoint is None else ip_address(endpoint.host)
+    except ValueError:
+        return None
