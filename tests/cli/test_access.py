@@ -1,0 +1,168 @@
+"""`punchbridge invite`, `allow`, `deny`, `revoke`: the access file as its users edit it, and tickets made from it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from punchbridge.access.contact import read_contact
+from punchbridge.access.invitations import Outcome
+from punchbridge.access.store import AccessFile
+from punchbridge.access.ticket import parse_ticket
+from punchbridge.addresses import parse
+from punchbridge.cli.invite import duration
+from punchbridge.config.access import AccessLimits
+from punchbridge.errors import ConfigError
+from punchbridge.identity import Identity, load
+from tests.cli.programs import LOCAL, Program, Run, Start, failed
+
+ALICE, BOB = str(Identity.generate()), str(Identity.generate())
+RELAY = f"/ip4/203.0.113.5/tcp/4001/p2p/{Identity.generate()}"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> AccessFile:
+    return AccessFile(tmp_path / "state" / "punchbridge" / "key.access", AccessLimits())
+
+
+def detail(outcome: tuple[int, str, str]) -> dict[str, Any]:
+    code, stdout, stderr = outcome
+    assert code == 0, stderr
+    found: dict[str, Any] = json.loads(stdout.splitlines()[-1])["detail"]
+    return found
+
+
+def test_allow_deny_and_revoke_a_peer(run: Run, file: AccessFile) -> None:
+    code, stdout, stderr = run("allow", ALICE, "--label", "alice")
+    assert (code, stdout) == (0, "")
+    assert f"allowed: {ALICE}; noted in {file.path}" in stderr
+    assert run("allow", "203.0.113.7/24")[0] == 0
+    assert run("deny", BOB)[0] == 0
+    assert run("allow", "--list")[1] == f"{ALICE} alice\n203.0.113.0/24"
+    assert detail(run("deny", "--list", "--json"))["denied"] == [{"who": BOB, "label": ""}]
+    assert file.path.stat().st_mode & 0o777 == 0o600
+    assert run("deny", ALICE)[0] == 0
+    assert file.read().allow.peers == frozenset()
+    assert {str(peer) for peer in file.read().deny.peers} == {ALICE, BOB}
+    assert f"nothing is said of {ALICE} any more" in run("revoke", ALICE)[2]
+    assert {str(peer) for peer in file.read().deny.peers} == {BOB}
+    failed(run("revoke", ALICE), 2, "CONFIG", "neither allowed nor denied here")
+    failed(run("allow", "bob"), 2, "CONFIG", "'bob' is neither a peer id nor an IP network")
+    failed(run("allow"), 2, "CONFIG", "give one peer id or network, or --list")
+    failed(run("deny", BOB, "--list"), 2, "CONFIG", "give one peer id or network, or --list")
+    file.path.chmod(0o644)
+    failed(run("allow", ALICE), 2, "BAD_ACCESS_FILE", "run: chmod 600")
+
+
+def test_the_file_of_another_program(run: Run, tmp_path: Path) -> None:
+    assert run("allow", ALICE, "--key", "state/relay-key")[0] == 0
+    assert run("deny", BOB, "--access-file", "state/relay-key.access")[0] == 0
+    assert run("deny", "10.0.0.0/8", PUNCHBRIDGE_ACCESS_FILE="state/relay-key.access")[0] == 0
+    records = AccessFile(tmp_path / "state" / "relay-key.access", AccessLimits()).read()
+    assert {str(peer) for peer in records.allow.peers} == {ALICE}
+    assert {str(one.who) for one in records.denied} == {BOB, "10.0.0.0/8"}
+
+
+def test_an_invitation_from_ticket_to_revoking(run: Run, file: AccessFile) -> None:
+    failed(run("invite"), 2, "CONFIG", "nothing is known of how the server is reached", "give --relay")
+    failed(run("invite", "--relay", RELAY), 5, "BAD_KEY", "there is no key file", "give --key")
+    assert not file.path.exists()
+    peer = run("key", "new")[1].splitlines()[0]
+    code, stdout, stderr = run("invite", "--relay", RELAY, "--uses", "2", "--label", "team", "--expires", "12h")
+    assert code == 0
+    ticket = parse_ticket(stdout)
+    assert len(stdout.strip()) <= 160
+    assert "\n" not in stdout
+    assert (str(ticket.peer), [str(one) for one in ticket.relays]) == (peer, [RELAY])
+    assert ticket.secret is not None
+    assert ticket.secret.to_bytes().hex() not in file.path.read_text()
+    (made,) = file.read().invitations
+    assert (made.digest, made.uses, made.label) == (ticket.secret.digest, 2, "team")
+    assert made.expires == made.made + 12 * 3600
+    assert f"invitation {made.name} lets 2 peers in, until 20" in stderr
+    guest = Identity.generate().peer_id
+    assert file.redeem(ticket.secret, guest, made.made) is Outcome.GRANTED
+    code, stdout, _ = run("invite", "--list")
+    assert stdout.startswith(f"{made.name} open, 1 of 2 used, until ")
+    assert stdout.splitlines()[0].endswith(" UTC team")
+    assert stdout.splitlines()[1].startswith(f"  {guest} since 20")
+    (listed,) = detail(run("invite", "--list", "--json"))["invitations"]
+    assert (listed["invitation"], listed["state"]) == (made.name, "GRANTED")
+    failed(run("revoke", str(guest)), 2, "CONFIG", f"was let in by invitation {made.name}")
+    assert f"invitation {made.name} is revoked" in run("revoke", made.name[:5])[2]
+    assert file.redeem(ticket.secret, guest, made.made) is Outcome.REVOKED
+    assert file.read().allow.peers == frozenset()
+    assert run("invite", "--list")[1].startswith(f"{made.name} revoked, ")
+    failed(run("revoke", made.name), 2, "CONFIG", "is revoked already")
+    failed(run("revoke", "abcdef01"), 2, "CONFIG", "no invitation has the name 'abcdef01'")
+
+
+def test_those_who_were_let_in_can_be_kept(run: Run, file: AccessFile) -> None:
+    run("key", "new")
+    made = detail(run("invite", "--relay", RELAY, "--expires", "never", "--json"))
+    ticket = parse_ticket(made["ticket"])
+    assert made["expires"] is None
+    assert ticket.secret is not None
+    guest = Identity.generate().peer_id
+    assert file.redeem(ticket.secret, guest, 1) is Outcome.GRANTED
+    assert run("revoke", made["invitation"], "--keep")[0] == 0
+    assert file.read().allow.peers == {guest}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--expires", "soon"), "--expires 'soon' is no time; write 12h, 7d or 2w"),
+        (("--expires", "0d"), "is no time"),
+        (("--uses", "0"), "for 1 to 1000 peers, not 0"),
+        (("--label", "x" * 65), "at most 64 characters"),
+        (("--relay", "/ip4/203.0.113.5/tcp/4001"), "not a relay address"),
+    ],
+)
+def test_a_bad_flag_makes_no_invitation(run: Run, file: AccessFile, flags: tuple[str, ...], words: str) -> None:
+    run("key", "new")
+    failed(run("invite", "--relay", RELAY, *flags), 2, words)
+    assert file.read().invitations == ()
+
+
+def test_durations() -> None:
+    assert [duration(text) for text in ("90s", "30m", "12h", " 7D", "2w", "never")] == [
+        90,
+        1800,
+        43200,
+        604800,
+        1209600,
+        None,
+    ]
+    for text in ("", "7", "d", "-1d", "1y", "0s", "1000w", "9" * 20 + "s", "1 d", "٣d"):
+        with pytest.raises(ConfigError, match="is no time"):
+            duration(text)
+
+
+def test_expose_notes_how_it_is_reached(
+    start: Start, run: Run, relay: tuple[Program, str], file: AccessFile, tmp_path: Path
+) -> None:
+    exposed = start("expose", "127.0.0.1:9", "--relay", relay[1], *LOCAL)
+    printed, target = exposed.line(), exposed.line(1)
+    ticket = parse_ticket(run("invite")[1])
+    assert parse_ticket(printed).targets == ticket.targets
+    assert parse_ticket(printed).secret != ticket.secret
+    peer = load(file.path.with_name("key")).peer_id
+    assert ticket.peer == peer
+    assert parse(target) in ticket.targets
+    path = file.path.with_name("key.access.contact")
+    assert path.stat().st_mode & 0o777 == 0o600
+    noted = read_contact(path)
+    assert noted is not None
+    assert all(str(one).startswith("/ip4/127.0.0.1/tcp/") for one in noted.addrs)  # private ones: --lan was given
+    assert len(noted.addrs) == 1
+    # --relay wins; and what another key's program has noted is not believed.
+    assert [str(one) for one in parse_ticket(run("invite", "--relay", RELAY)[1]).relays] == [RELAY]
+    os.rename(file.path.with_name("key"), tmp_path / "old")
+    run("key", "new")
+    failed(run("invite"), 2, "nothing is known of how the server is reached")
+    assert exposed.stop()[0] == 0
