@@ -21,8 +21,7 @@ try:
     with punchbridge.open(key="server.key", relays=sys.argv[1:]) as b:
         b.serve(server)
         server.start()
-        if sys.argv[1:]:
-            b.wait_reservation()
+        _ = sys.argv[1:] and b.wait_reservation()
         print(b.invite(uses=10), flush=True)  # a ticket: it lets ten clients in, for good
         server.wait_for_termination()
 except punchbridge.BridgeError as problem:
