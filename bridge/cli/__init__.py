@@ -104,13 +104,17 @@ def _usage(arguments: Sequence[str], problem: Exception) -> int:
 
 
 def _program(*arguments: str) -> int:
-    """Runs a command line as a process of its own.
+    """Runs a command line as a process of its own: without core dumps, and with all the files that it may open.
 
     Until the command has opened something (and takes the signal itself) SIGINT ends the process at once: an interrupt
     in the middle of an import would be a traceback, or be swallowed there.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+    if not {"--help", "-h", "--version"}.intersection(arguments):
+        from punchbridge.cli.process import prepare
+
+        prepare()
     return run(arguments)
 
 

@@ -6,8 +6,7 @@ Every field of `punchbridge_relay.limits.RelayLimits` is a flag with the same de
 
 from __future__ import annotations
 
-import resource
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -16,6 +15,7 @@ from cyclopts import Group, Parameter
 from punchbridge.cli.callers import ACCESS, Callers
 from punchbridge.cli.lines import Lines, Tone, short
 from punchbridge.cli.options import ConfigFlag, Output, SetFlag, checked_listen, flag, setting
+from punchbridge.cli.process import fitted_relay, open_files
 from punchbridge.cli.settings import FLAGS, read
 from punchbridge.config import AccessLists, Limits, Programs
 from punchbridge.config.load import PREFIX
@@ -35,8 +35,6 @@ LISTEN: Final = ("/ip4/0.0.0.0/tcp/4001",)
 LIMITS = Group("Limits (0: unlimited)", sort_key=20)
 
 _DEFAULTS: Final = RelayLimits()
-_OTHER_FILES: Final = 128
-"""Listeners, the runtime's own, and sockets that are refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +212,7 @@ def relay(
         settings = flags.settings(limits, callers)
         report.follow(settings.programs)
         config = _program(settings)
-        _allow_files(config)
+        config = replace(config, rooms=fitted_relay(config.bounds, open_files()))
         return trio.run(_serve, config, report, settings.programs.drain)
 
     return run(program, report, verbose=bool(out.verbose))
@@ -278,16 +276,6 @@ def _program(settings: RelaySettings) -> RelayConfig:
         allow_private=settings.allow_private,
         agent=settings.agent,
     )
-
-
-def _allow_files(config: RelayConfig) -> None:
-    """Raises the soft limit of open files to what all its connections may take, as far as the hard one allows."""
-    connections = config.bounds.swarm.connections
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard if not connections else connections + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and (wanted > soft or wanted == resource.RLIM_INFINITY):
-        wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(config: RelayConfig, report: Reporter, drain: float) -> Exit:

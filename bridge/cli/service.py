@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -18,6 +19,7 @@ from punchbridge.addresses import is_relayed, parse, without_peer
 from punchbridge.api.trio import TrioBridge, open_trio
 from punchbridge.cli.exits import Exit
 from punchbridge.cli.gate import Gate
+from punchbridge.cli.process import fitted, open_files
 from punchbridge.cli.signals import until_signal
 from punchbridge.config import Config
 from punchbridge.events import Event, NodeStarted
@@ -78,6 +80,7 @@ def started(bridge: Reachable) -> NodeStarted:
 def serve(report: Reporter, config: Config, work: Work, *, reloads: bool = False) -> Exit:
     """Runs `work(bridge, feed)` in trio with an open bridge around it. reloads: SIGHUP has the lists read again."""
     report.follow(config.programs)
+    config = replace(config, limits=fitted(config.limits, open_files()))
     most = config.programs.events
     gate = Gate(report.emit, most)
     opened: list[TrioBridge] = []

@@ -11,10 +11,12 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from punchbridge.cli.exits import Exit
 from punchbridge.cli.gate import Gate
+from punchbridge.cli.process import fitted, open_files
 from punchbridge.cli.service import started
 from punchbridge.cli.signals import SIGNALS, terminal
 from punchbridge.config import Config, Programs
@@ -70,6 +72,7 @@ def serve(report: Reporter, config: Config, work: Work, *, reloads: bool = False
     from punchbridge import open as open_bridge
 
     report.follow(config.programs)
+    config = replace(config, limits=fitted(config.limits, open_files()))
     gate = Gate(report.emit, config.programs.events)
     with (
         _until_closed(),
