@@ -102,7 +102,7 @@ except OSError as problem:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user: run as root, or with sudo")
 def test_another_user_of_the_machine_is_told_and_turned_away(start: Start, server: str) -> None:
-    target = start("expose", server, *LOCAL).line()
+    target = start("expose", server, *LOCAL, "--open").line()
     forwarded = start("forward", target, *LOCAL)
     for _ in range(2):
         command = [sys.executable, "-I", "-c", STRANGER, forwarded.line()]

@@ -76,7 +76,7 @@ async def forwarded(bind: str, *, any_user: bool = False, tell_refused: float = 
                 await stream.aclose()
 
     async with (
-        punchbridge.open_trio(listen=LOOPBACK, allow_private=True) as server,
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE) as server,
         punchbridge.open_trio(listen=LOOPBACK, allow_private=True, limits=limits, events=lab.events.append) as client,
         trio.open_nursery() as nursery,
     ):
