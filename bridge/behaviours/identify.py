@@ -215,8 +215,9 @@ class IdentifyService:
                 await revision.beyond(seen)
                 await trio.sleep(self._limits.push_delay)
             seen = revision.number
+            announced = self._swarm.announced()  # once: it asks the system for the interfaces
             for connection in self._swarm.connections():
-                contents = self._contents(connection)
+                contents = self._contents(connection, announced)
                 # One that is in the table, but not announced by its event yet, asks for what holds by then.
                 if self._told.get(connection.id, contents) == contents or connection.path != "direct":
                     continue
@@ -225,15 +226,17 @@ class IdentifyService:
                     self._waiting.add(connection.id)
                     nursery.start_soon(self._push, connection)
 
-    def _tellable(self, connection: Connection) -> tuple[tuple[Multiaddr, ...], tuple[str, ...]]:
+    def _tellable(
+        self, connection: Connection, announced: tuple[Multiaddr, ...] | None = None
+    ) -> tuple[tuple[Multiaddr, ...], tuple[str, ...]]:
         """The addresses and protocols that the peer may know of: no private address for who is not known here."""
-        listen = self._swarm.announced()
+        listen = self._swarm.announced() if announced is None else announced
         if not self._swarm.gater.known(connection):
             listen = tuple(addr for addr in listen if is_relayed(addr) or is_public(addr))
         return listen, self._swarm.registry.supported(connection)
 
-    def _contents(self, connection: Connection) -> _Contents:
-        listen, protocols = self._tellable(connection)
+    def _contents(self, connection: Connection, announced: tuple[Multiaddr, ...] | None = None) -> _Contents:
+        listen, protocols = self._tellable(connection, announced)
         return frozenset(listen), frozenset(protocols)
 
     @staticmethod

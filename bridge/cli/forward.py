@@ -82,7 +82,9 @@ def forward(
         check_protocol(protocol)
 
         carry = partial(forwarding.run, target=place, bind=bind, protocol=protocol, path=path, any_user=any_user)
-        return serve(report, endpoint.configuration(), partial(_forward, report, parse_target(place), carry, timeout))
+        return serve(
+            report, endpoint.configuration(), partial(_forward, report, parse_target(place), carry, protocol, timeout)
+        )
 
     return run(program, report, verbose=bool(out.verbose))
 
@@ -91,6 +93,7 @@ async def _forward(
     report: Reporter,
     target: Target,
     carry: Callable[..., Awaitable[None]],
+    protocol: str,
     timeout: float,  # noqa: ASYNC109 - of the first connection alone
     bridge: TrioBridge,
     _feed: TrioFeed,
@@ -107,9 +110,28 @@ async def _forward(
     if limit.cancelled_caught:
         raise DialTimeout(f"no connection to {target.text} within {timeout:g} s; is the other side running?")
     report.progress(None)
+    if target.secret is None:  # else it has just been let in
+        await _forewarn(report, target, protocol, bridge)
     async with trio.open_nursery() as nursery:
         bound = await nursery.start(partial(carry, bridge.host))
         report.note("connect local clients to:")
         report.data(str(bound))
         report.detail["bind"] = str(bound)
     return Exit.DONE
+
+
+async def _forewarn(report: Reporter, target: Target, protocol: str, bridge: TrioBridge) -> None:
+    """Says early what the first call would say: that the peer offers nothing of the kind to this one. Both may change
+    while this program runs, so it is no error."""
+    import trio
+
+    for connection in bridge.host.swarm.connections(target.peer):
+        with trio.move_on_after(bridge.host.swarm.config.limits.identify.timeout):
+            await connection.identified.wait()
+        if connection.identify is None or protocol in connection.identify.protocols:
+            return
+    report.note(
+        f"the peer offers nothing to {bridge.peer_id} yet: its server is not there, or its owner has to let this peer "
+        "in (punchbridge allow, or a ticket from punchbridge invite)",
+        "warn",
+    )

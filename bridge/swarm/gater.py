@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
+from punchbridge.access.lists import Address
 from punchbridge.access.policy import Access, Decision
 from punchbridge.identity import PeerId
 from punchbridge.tasks.supervise import report
@@ -36,6 +37,8 @@ class Gater:
     def __init__(self, access: Access) -> None:
         self._access = access
         self._dialled: set[int] = set()
+        self._seen: dict[int, Address | None] = {}
+        """The address of each connection's peer, so that asking costs no parsing."""
         self._services: dict[str, Audience] = {}
         self._followers: list[Callable[[], None]] = []
         self.turned_away: deque[PeerId] = deque(maxlen=8)
@@ -90,12 +93,14 @@ class Gater:
     def enter(self, connection: Connection, others: Iterable[Connection]) -> None:
         """A connection is in the table; `others` are the peer's others. A punched one may come in from the peer
         although we have dialled the circuit that it began on."""
+        self._seen[connection.id] = seen_address(connection)
         if not connection.inbound or any(one.id in self._dialled for one in others):
             self._dialled.add(connection.id)
 
     def leave(self, connection: Connection) -> None:
         """A connection is out of the table."""
         self._dialled.discard(connection.id)
+        self._seen.pop(connection.id, None)
 
     # --- audiences ----------------------------------------------------------------------------------------
 
@@ -113,7 +118,10 @@ class Gater:
         """The audience of a service that admits others beside those on the lists; who is denied here stays denied."""
 
         def audience(connection: Connection) -> bool:
-            return (self._access | access).decide(connection.peer, seen_address(connection)) is Decision.ALLOWED
+            decision = self._decide(connection)
+            if decision is Decision.UNKNOWN:
+                decision = access.decide(connection.peer, self._address(connection))
+            return decision is Decision.ALLOWED
 
         return audience
 
@@ -138,4 +146,8 @@ class Gater:
         return self._access.labels(peer)
 
     def _decide(self, connection: Connection) -> Decision:
-        return self._access.decide(connection.peer, seen_address(connection))
+        return self._access.decide(connection.peer, self._address(connection))
+
+    def _address(self, connection: Connection) -> Address | None:
+        """As the connection was entered; before that, and after its end, read from it."""
+        return self._seen[connection.id] if connection.id in self._seen else seen_address(connection)
