@@ -10,11 +10,12 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import trio
 
+from punchbridge.addresses import Multiaddr
 from punchbridge.identity import Identity, PeerId, parse_peer_id
 from punchbridge.wire import varint
 from punchbridge.wire.circuit import (
@@ -159,6 +160,8 @@ class Attacker:
         self.streams: dict[int, Stream] = {}
         self.inbound: trio.MemorySendChannel[Stream] | None = None
         self.pongs = self.credit = True
+        self.listen: tuple[Multiaddr, ...] = ()
+        """What it says in identify that it listens on."""
         self.dead: str | None = None
         self.sent = 0
         self.peer: PeerId | None = None
@@ -335,7 +338,7 @@ class Attacker:
             await stream.expect(MULTISTREAM + line(protocol))
         return stream
 
-    async def serve(self, protocols: dict[str, Callable[[Stream], Awaitable[Any]]], *, agent: str = "x") -> None:
+    async def serve(self, protocols: Mapping[str, Callable[[Stream], Awaitable[Any]]], *, agent: str = "x") -> None:
         """Answers streams that the other side opens, each by the function of its protocol; identify is answered too.
 
         Runs until it is cancelled; `run` has to run beside it.
@@ -358,8 +361,9 @@ class Attacker:
                 nursery.start_soon(one, stream)
 
     async def tell(self, stream: Stream, protocols: tuple[str, ...], agent: str = "x") -> None:
-        """Answers identify with these protocols and no address."""
-        info = encode_info(self.identity, agent=agent, protocols=(*protocols, IDENTIFY), listen=(), observed=None)
+        """Answers identify with these protocols, and with the addresses in `listen`."""
+        every = (*protocols, IDENTIFY)
+        info = encode_info(self.identity, agent=agent, protocols=every, listen=self.listen, observed=None)
         words = varint.prefixed(info)
         await stream.frame(DATA, FIN, len(words), words)
 

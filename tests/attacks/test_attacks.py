@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.attacks.frame import Row, Tries
-from tests.attacks.run import Unavailable, names, needs_namespaces, play
+from tests.attacks.run import Unavailable, chosen, names, needs_namespaces, play
 from tests.attacks.table import cells, page, text
 
 
@@ -26,6 +26,13 @@ def test_held(name: str) -> None:
     assert rows
     for row in rows:
         assert row.held, text([row])
+
+
+def test_the_attacks_are_found_by_the_beginning_of_their_names() -> None:
+    assert chosen(["a17"]) == ["a17_ping_rate"]
+    assert chosen([]) == names()
+    with pytest.raises(ValueError, match="no attack 'b'"):
+        chosen(["b"])
 
 
 def test_a_row_tells_what_did_not_hold() -> None:
