@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from punchbridge.errors import ConfigError
@@ -28,7 +29,7 @@ def parse_place(text: str) -> Place:
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         path = path.removeprefix("//") if path.startswith("///") else path
-        if not path or len(path.encode()) > 107 or "\0" in path:
+        if not path or "\0" in path or not _fits(path):
             raise ConfigError(f"{text!r} is no unix socket: unix:PATH, at most 107 bytes")
         return Place(path=path)
     host, colon, port = text.rpartition(":")
@@ -42,3 +43,11 @@ def parse_place(text: str) -> Place:
     except UnicodeError as problem:
         raise ConfigError(f"{text!r}: {bare!r} is no host name ({problem})") from None
     return Place(bare, int(port))
+
+
+def _fits(path: str) -> bool:
+    """Whether the path has at most the 107 bytes that the kernel takes; bytes that are no UTF-8 count as they are."""
+    try:
+        return len(os.fsencode(path)) <= 107
+    except UnicodeEncodeError:
+        return False

@@ -31,7 +31,10 @@ def encode_proxy_header(
 
     Raises ValueError for an address that is none, and when the whole does not fit.
     """
-    told = b"".join(struct.pack("!BH", kind, len(value)) + value for kind, value in values)
+    found = list(values)
+    if any(len(value) > 0xFFFF for _, value in found):
+        raise ValueError("a value of a PROXY header has at most 65535 bytes")
+    told = b"".join(struct.pack("!BH", kind, len(value)) + value for kind, value in found)
     addresses = IPv6Address(source[0]).packed + IPv6Address(destination[0]).packed
     rest = addresses + struct.pack("!HH", source[1], destination[1]) + told
     if len(rest) > 0xFFFF:

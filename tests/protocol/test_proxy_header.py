@@ -40,6 +40,8 @@ def test_what_does_not_fit_is_refused() -> None:
     assert len(encode_proxy_header(here, here, [(1, bytes(65535 - 39))])) == 16 + 65535
     with pytest.raises(ValueError, match="65536"):
         encode_proxy_header(here, here, [(1, bytes(65536 - 39))])
+    with pytest.raises(ValueError, match="65535"):
+        encode_proxy_header(here, here, [(1, bytes(65536))])
     with pytest.raises(ValueError, match="192"):
         encode_proxy_header(("192.0.2.1", 1), here)
 

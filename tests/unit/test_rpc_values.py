@@ -85,6 +85,7 @@ def test_policies_and_protocols() -> None:
         ("unix:/run/x.sock", Place(path="/run/x.sock")),
         ("unix:///run/x.sock", Place(path="/run/x.sock")),
         ("unix:x.sock", Place(path="x.sock")),
+        ("unix:/run/\udcff", Place(path="/run/\udcff")),
     ],
 )
 def test_places(text: str, place: Place) -> None:
@@ -92,13 +93,15 @@ def test_places(text: str, place: Place) -> None:
     assert parse_place(str(place)) == place
 
 
-@pytest.mark.parametrize("text", ["", "50051", ":1", "host:", "host:x", "::1:80", "h:65536", "h:-1", "unix:", "h:²"])
+@pytest.mark.parametrize(
+    "text", ["", "50051", ":1", "host:", "host:x", "::1:80", "h:65536", "h:-1", "unix:", "h:²", "unix:/\ud800"]
+)
 def test_bad_places(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_place(text)
 
 
-@given(st.text(max_size=40))
+@given(st.text(st.characters(), max_size=40))
 def test_any_text_is_a_place_or_a_config_error(text: str) -> None:
     try:
         place = parse_place(text)
