@@ -18,7 +18,7 @@ from punchbridge.api.snapshots import ConnectionInfo, Control, Status, open_cont
 from punchbridge.config import Config, Fields
 from punchbridge.errors import BridgeError, ConfigError, DialTimeout
 from punchbridge.events import Event
-from punchbridge.identity import peer_text
+from punchbridge.identity import PeerId, peer_text
 from punchbridge.local.gateway import EndpointKey, EndpointUse
 from punchbridge.local.sockets import ServerDoor
 from punchbridge.local.target import GRPC_PROTOCOL, PathPolicy, check_policy, check_protocol, parse_target
@@ -106,6 +106,13 @@ class Bridge:
     def reread_lists(self) -> None:
         """Has the lists of who may call read again now. A bridge follows their files by itself within 2 s."""
         self._thread.ask(self._control.host.admission.reread)
+
+    def labels(self, peer: str | PeerId) -> frozenset[str]:
+        """The labels under which a peer stands on the lists of who may call, as of now; by an invitation too.
+
+        It waits for nothing: `punchbridge.authorize(rules, labels=b.labels)` asks it at each call. Raises AddressError.
+        """
+        return self._control.labels(peer)
 
     # --- channels -----------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from punchbridge.errors import ConfigError, DialTimeout, IdentityError
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ErrorEvent, Event, ReservationAccepted
 from punchbridge.host.host import Host, open_host
-from punchbridge.identity import peer_text
+from punchbridge.identity import PeerId, parse_peer_id, peer_text
 from punchbridge.local.gateway import Gateway, open_gateway
 from punchbridge.local.paths import wait_direct
 from punchbridge.local.target import Target
@@ -96,6 +96,10 @@ class Control:
         """See `Bridge.invite`."""
         ticket = await self.host.admission.invite(self.host.relay_client.kept, uses=uses, expires=expires, label=label)
         return ticket.encode()
+
+    def labels(self, peer: str | PeerId) -> frozenset[str]:
+        """See `Bridge.labels`. From any thread: the lists are one value, and it is replaced as a whole."""
+        return self.host.swarm.gater.labels(parse_peer_id(peer) if isinstance(peer, str) else peer)
 
     def connections(self) -> tuple[ConnectionInfo, ...]:
         return tuple(_snapshot(one) for one in self.host.swarm.connections())

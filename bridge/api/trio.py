@@ -19,7 +19,7 @@ from punchbridge.api.snapshots import ConnectionInfo, Control, Status, open_cont
 from punchbridge.config import Config, Fields
 from punchbridge.events import Event
 from punchbridge.host.host import Host, StreamHost
-from punchbridge.identity import peer_text
+from punchbridge.identity import PeerId, peer_text
 from punchbridge.local.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
 from punchbridge.local.peer import ConnectInfo
 from punchbridge.local.target import PathPolicy, Target, check_policy, check_protocol, parse_target
@@ -172,6 +172,10 @@ class TrioBridge:
     def addrs(self) -> tuple[str, ...]:
         """Our addresses as of now, circuits included, each ending in /p2p/ID."""
         return self._control.addrs()
+
+    def labels(self, peer: str | PeerId) -> frozenset[str]:
+        """The labels under which a peer stands on the lists of who may call, as of now. Raises AddressError."""
+        return self._control.labels(peer)
 
     def connections(self) -> tuple[ConnectionInfo, ...]:
         return self._control.connections()

@@ -27,6 +27,7 @@ def threads() -> None:
         channel.close()
         token = grpc.access_token_call_credentials("token")
         b.channel("/p2p/x", call_credentials=token).close()
+        punchbridge.authorize({"a.B/*": ["staff"]}, labels=b.labels)
         assert_type(b.last_error("x"), punchbridge.BridgeError | None)
         assert_type(b.wait_direct("x", 3.0), punchbridge.ConnectionInfo)
         assert_type(b.connections()[0].path, Literal["direct", "relay"])

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,7 +15,7 @@ import pytest
 
 import punchbridge
 from punchbridge.rpc.authorize import NO_RULE, RULE_KEY
-from tests.support.rpc_lab import LOOPBACK, AioService, Service, method, open_pair, serving
+from tests.support.rpc_lab import LOOPBACK, AioService, Service, eventually, method, open_pair, serving
 
 
 def every_kind(channel: Any) -> None:
@@ -92,6 +93,34 @@ def test_sync_server() -> None:
             labels[stranger.peer_id] = labels.pop(friend.peer_id)
             every_kind(bad)
             every_kind_is_refused(good, "test.Service/*")
+
+
+def test_labels_of_the_bridges_own_lists(tmp_path: Path) -> None:
+    """From the file that says who may call at all; a change of it holds for sessions that stand."""
+    with (
+        punchbridge.open(listen=LOOPBACK, allow_private=True) as staff,
+        punchbridge.open(listen=LOOPBACK, allow_private=True) as guest,
+    ):
+        listed = tmp_path / "peers"
+        listed.write_text(f"{staff.peer_id} staff\n{guest.peer_id} the guest room\n")
+        lists = punchbridge.config.AccessLists(allow_files=(str(listed),))
+        with punchbridge.open(listen=LOOPBACK, allow_private=True, access=lists) as listener:
+            assert listener.labels(staff.peer_id) == {"staff"}
+            assert listener.labels(guest.peer_id) == {"the guest room"}
+            assert listener.labels(listener.peer_id) == frozenset()
+            authorizer = punchbridge.authorize({"test.*": ["staff"]}, labels=listener.labels)
+            with (
+                serving(listener, Service(), interceptors=(authorizer,)),
+                staff.channel(listener.addrs[0]) as good,
+                guest.channel(listener.addrs[0]) as bad,
+            ):
+                every_kind(good)
+                every_kind_is_refused(bad, "test.*")
+                listed.write_text(f"{staff.peer_id}\n{guest.peer_id} staff\n")
+                listener.reread_lists()
+                eventually(lambda: listener.labels(guest.peer_id) == {"staff"})
+                every_kind(bad)
+                every_kind_is_refused(good, "test.*")
 
 
 @pytest.mark.parametrize("service", [AioService, Service], ids=["coroutines", "blocking handlers"])
