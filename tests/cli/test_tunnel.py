@@ -41,7 +41,7 @@ def server() -> Iterator[str]:
 
 def shouted(place: str, text: bytes) -> bytes:
     with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        answer, call = channel.unary_unary(METHOD).with_call(text, timeout=15)
+        answer, call = channel.unary_unary(METHOD, None, None).with_call(text, timeout=15)
         assert dict(call.trailing_metadata())["said"] == str(len(text))
         assert isinstance(answer, bytes)
         return answer
@@ -78,14 +78,19 @@ def test_call_credentials_reach_an_exposed_server(
     target = start("expose", server, "--relay", relay[1], *LOCAL, "--open").line()
     token = grpc.access_token_call_credentials("token")
     with punchbridge.open(listen=(LOOPBACK,), allow_private=True) as b, b.channel(target) as channel:
-        assert channel.unary_unary("/test.Echo/Token")(b"", timeout=15, credentials=token) == b"Bearer token"
+        assert (
+            channel.unary_unary("/test.Echo/Token", None, None)(b"", timeout=15, credentials=token) == b"Bearer token"
+        )
     path = tmp_path / "here.sock"
     start("forward", target, *LOCAL, "--bind", f"unix:{path}").line()
     port = start("forward", target, *LOCAL).line()
     for place, kind in ((f"unix:{path}", grpc.LocalConnectionType.UDS), (port, grpc.LocalConnectionType.LOCAL_TCP)):
         local = grpc.local_channel_credentials(kind)
         with grpc.secure_channel(place, local, options=[("grpc.enable_http_proxy", 0)]) as channel:
-            assert channel.unary_unary("/test.Echo/Token")(b"", timeout=15, credentials=token) == b"Bearer token"
+            assert (
+                channel.unary_unary("/test.Echo/Token", None, None)(b"", timeout=15, credentials=token)
+                == b"Bearer token"
+            )
 
 
 STRANGER = """

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_tunnel import server, shouted
 
 import punchbridge
 from tests.cli.programs import LOCAL, LOOPBACK, ROOT, Program
+from tests.cli.test_tunnel import server, shouted
 
 __all__ = ["server"]
 
@@ -45,7 +45,7 @@ def tracked() -> list[str]:
 def build(kind: str, tree: Path, out: Path) -> Path:
     """Runs a build backend hook as pip does, without a network; returns the one file that it made."""
     done = subprocess.run(
-        [sys.executable, "-c", BUILD, kind, out], cwd=tree, text=True, capture_output=True, check=False
+        [sys.executable, "-c", BUILD, kind, str(out)], cwd=tree, text=True, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
     (made,) = [path for path in out.iterdir() if path.suffix == (".whl" if kind == "build_wheel" else ".gz")]
@@ -71,8 +71,8 @@ def place(made: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     root = tmp_path_factory.mktemp("fresh")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", root], check=True)
     python = root / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
-    subprocess.run([*pip, "install", "--quiet", "--no-index", "--no-deps", made[0]], check=True)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+    subprocess.run([*pip, "install", "--quiet", "--no-index", "--no-deps", str(made[0])], check=True)
     return root
 
 

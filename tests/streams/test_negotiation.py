@@ -9,6 +9,7 @@ import trio.testing
 from punchbridge.config import MuxedLimits, YamuxLimits
 from punchbridge.errors import NegotiationFailed, ProtocolViolation
 from punchbridge.wire.multistream import HEADER, line
+from punchbridge.yamux import StreamState
 from punchbridge.yamux.frames import ACK, DATA, INITIAL_WINDOW, RST, SYN, WINDOW_UPDATE, header
 from tests.support.pairs import connection_pair
 from tests.support.scripted import PROTOCOL, scripted
@@ -105,6 +106,7 @@ async def test_early_data_behind_the_answer_stays_within_the_window() -> None:
 
         nursery.start_soon(answer_at_length)
         state = (await side.connection.open_stream([PROTOCOL])).state
+        assert isinstance(state, StreamState)
         assert state.buffered == 60_000
         assert state.buffered + state.receive_window <= INITIAL_WINDOW
 

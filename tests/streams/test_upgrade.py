@@ -143,7 +143,7 @@ async def test_round_trips_of_an_upgrade() -> None:
     flights: list[str] = []
 
     def counted(tcp: TcpStream, name: str) -> TcpStream:
-        send: Callable[[bytes], object] = tcp.send_all  # type: ignore[assignment]
+        send: Callable[[bytes], object] = tcp.send_all
 
         async def send_all(data: bytes) -> None:
             flights.append(name)

@@ -124,14 +124,14 @@ class RawPeer:
             wire.PATH,
             request_serializer=pb.KaspadMessage.SerializeToString,
             response_deserializer=pb.KaspadMessage.FromString,
-        )(compression=grpc.Compression.Gzip)
+        )(None, compression=grpc.Compression.Gzip)
 
     async def send(self, kind: wire.PayloadType, body: Any, **ids: int) -> None:
         await self.call.write(wire.message(kind, body, **ids))
 
     async def read(self) -> pb.KaspadMessage | None:
         msg = await self.call.read()
-        return None if msg is grpc.aio.EOF else msg
+        return msg if isinstance(msg, pb.KaspadMessage) else None
 
     async def expect(self, kind: wire.PayloadType) -> pb.KaspadMessage:
         """The next message of that kind; others are passed over."""

@@ -15,8 +15,8 @@ from punchbridge.config import Limits, Punch, PunchLimits
 from punchbridge.eventhub import EventHub
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, PeerId
+from punchbridge.transport.base import Connection
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.muxed.connection import Connection
 from punchbridge.wire.dcutr import PROTOCOL, encode_connect
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.service import HopService

@@ -18,9 +18,8 @@ from punchbridge.eventhub import EventHub
 from punchbridge.events import Event
 from punchbridge.identity import Identity, PeerId
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.circuit import (
     HOP,
     STOP,

@@ -32,7 +32,7 @@ def method(channel: Any, name: str) -> Any:
     return getattr(channel, kind.get(name, "unary_unary"))(f"/test.Service/{name}")
 
 
-class Service(grpc.GenericRpcHandler):
+class Service(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # At run time it takes no parameters.
     """Echo, Who, Metadata (what the call carried), Fail, Hang (until cancelled), Up (sum of sizes), Down (n messages),
     Chat (echo), Wait."""
 
@@ -152,7 +152,7 @@ def open_pair(*, sessions: bool = True) -> Iterator[tuple[punchbridge.Bridge, pu
 def serving(b: punchbridge.Bridge, service: Service, *, allow: Any = None, **options: Any) -> Iterator[grpc.Server]:
     """A sync grpc server, built as any application builds one, served on the bridge."""
     with ThreadPoolExecutor(8) as pool:
-        server = grpc.server(pool, handlers=(service,), options=options.pop("options", BIG), **options)
+        server = grpc.server(pool, handlers=[service], options=options.pop("options", BIG), **options)
         b.serve(server, allow=allow)
         server.start()
         try:
@@ -205,7 +205,8 @@ def relayed_pair(*, punch: bool, sessions: bool = True) -> Iterator[tuple[punchb
 
 def who(channel: grpc.Channel) -> list[str]:
     """Peer id, path, multiaddr and more, as the server sees the caller."""
-    return method(channel, "Who")(b"", timeout=15).decode().split("\n")
+    answer: bytes = method(channel, "Who")(b"", timeout=15)
+    return answer.decode().split("\n")
 
 
 def eventually(holds: object, seconds: float = 10) -> None:

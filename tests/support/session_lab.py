@@ -18,8 +18,7 @@ from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, PeerId
 from punchbridge.session import SESSION_PROTOCOL, SessionStream
 from punchbridge.sessions.frames import Attach, FrameReader, Kind
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.streams.stream import Stream
+from punchbridge.transport.base import Connection, Stream
 
 SERVICE = "/test/echo/1.0.0"
 
@@ -81,7 +80,8 @@ async def echo(stream: SessionStream) -> None:
 @asynccontextmanager
 async def pair(limits: Limits | None = None) -> AsyncIterator[Pair]:
     """`limits`: of both hosts."""
-    hub, events = EventHub(), []
+    hub = EventHub()
+    events: list[Event] = []
     hub.subscribe(events.append)
     async with open_host(config(limits), hub) as dialler, open_host(config(limits), EventHub()) as acceptor:
         acceptor.sessions.serve(SERVICE, echo)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from punchbridge.config import SessionLimits
 from punchbridge.sessions import Attach, Released, Session
 from punchbridge.sessions.frames import FrameReader, Kind, refuse
@@ -34,7 +36,7 @@ class Wires:
         for who in ("dialler", "acceptor"):
             self.note(who, self.end(who).lost(generation, "CUT", self.now))
 
-    def note(self, who: str, events: list[object]) -> None:
+    def note(self, who: str, events: Sequence[object]) -> None:
         self.events[who] += events
         for event in events:
             if isinstance(event, Released) and event.generation in self.queues:
@@ -59,9 +61,10 @@ class Wires:
         del queue[:most]
         receiver = "acceptor" if sender == "dialler" else "dialler"
         if receiver == "acceptor" and generation not in self.known:
-            data = self._open(generation, data)
-            if data is None:
+            rest = self._open(generation, data)
+            if rest is None:
                 return True
+            data = rest
         if data:
             self.note(receiver, self.end(receiver).received(generation, data, self.now))
         return True

@@ -16,9 +16,8 @@ from punchbridge.eventhub import EventHub
 from punchbridge.events import Event, Role
 from punchbridge.identity import Identity, PeerId
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
-from punchbridge.transport.base import Connection
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.link import Link
-from punchbridge.transport.streams.stream import Stream
 
 LOOPBACK = parse("/ip4/127.0.0.1/tcp/0")
 ECHO = "/test/echo/1"
@@ -74,13 +73,13 @@ class Node:
 
 @asynccontextmanager
 async def open_node(
-    *listen: Multiaddr, identity: Identity | None = None, limits: Limits | None = None, **swarm: float
+    *listen: Multiaddr, identity: Identity | None = None, limits: Limits | None = None, **swarm_limits: float
 ) -> AsyncIterator[Node]:
     """A swarm with an echo handler, listening on the addresses given (none: on a loopback port).
 
-    `swarm`: fields of its SwarmLimits."""
+    `swarm_limits`: fields of its SwarmLimits."""
     hub = EventHub()
-    bounds = replace(limits or Limits(), swarm=SwarmLimits(**swarm))  # type: ignore[arg-type]
+    bounds = replace(limits or Limits(), swarm=SwarmLimits(**swarm_limits))  # type: ignore[arg-type]
     config = SwarmConfig(identity or Identity.generate(), allow_private=True, limits=bounds)
     async with open_swarm(config, hub) as swarm:
         await swarm.handle(ECHO, echo, max_streams=64, max_per_peer=64)
