@@ -86,10 +86,17 @@ def run(arguments: Sequence[str]) -> int:
         except ConfigError as problem:
             return _usage(arguments, problem)
     try:
-        outcome = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        outcome = app(_with_stdin_last(arguments), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as problem:
         return _usage(arguments, problem)
     return outcome if isinstance(outcome, int) else 0
+
+
+def _with_stdin_last(arguments: Sequence[str]) -> list[str]:
+    """The same with an argument `-`, which is a TARGET, behind all options: cyclopts takes it for one of them."""
+    if "-" not in arguments or "--" in arguments:
+        return list(arguments)
+    return [*(one for one in arguments if one != "-"), "--", "-"]
 
 
 def _usage(arguments: Sequence[str], problem: Exception) -> int:

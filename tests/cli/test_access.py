@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +168,19 @@ def test_expose_notes_how_it_is_reached(
     run("key", "new")
     failed(run("invite"), 2, "nothing is known of how the server is reached")
     assert exposed.stop()[0] == 0
+
+
+@pytest.mark.parametrize("command", [("forward", "-", "--bind", "127.0.0.1:0"), ("ping", "--lan", "-"), ("dial", "-")])
+def test_a_target_is_read_from_stdin(command: tuple[str, ...], environment: dict[str, str], tmp_path: Path) -> None:
+    """A ticket among the arguments could be read by every user of the machine."""
+    done = subprocess.run(
+        [sys.executable, "-m", "punchbridge", *command],
+        input="from-stdin\n",
+        text=True,
+        capture_output=True,
+        env=environment,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    failed((done.returncode, done.stdout, done.stderr), 2, "BAD_ADDRESS", "'from-stdin' is no address")
