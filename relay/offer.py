@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from punchbridge.addresses import Multiaddr
 from punchbridge.identity import PeerId
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.signal import Signal
@@ -39,8 +40,8 @@ class Offers:
         for signal in self._waiting.get(peer, ()):
             signal.notify()
 
-    async def make(self, circuit: Circuit) -> Stream:
-        """The stream on which the target accepted.
+    async def make(self, circuit: Circuit, seen: Multiaddr) -> Stream:
+        """The stream on which the target accepted. It is told where its source was `seen`.
 
         The newest connection is asked. When another one comes while it is silent, that one is: a NAT that lost its
         state leaves the old ones dead, and the peer notices long before our keepalive does. Raises Refusal
@@ -52,11 +53,11 @@ class Offers:
         try:
             with trio.move_on_after(self._open + self._answer):
                 while True:
-                    seen = came.number
+                    number = came.number
                     connections = self._direct(circuit.target)
                     if not connections:
                         raise Refusal(Status.CONNECTION_FAILED, "connect_target_gone")
-                    stream = await self._until(came, seen, connections[0], circuit)
+                    stream = await self._until(came, number, connections[0], circuit, seen)
                     if stream is not None:
                         return stream
         finally:
@@ -65,14 +66,16 @@ class Offers:
                 self._waiting.pop(circuit.target, None)
         raise Refusal(Status.CONNECTION_FAILED, "connect_target_failed")
 
-    async def _until(self, came: Signal, seen: int, connection: Connection, circuit: Circuit) -> Stream | None:
+    async def _until(
+        self, came: Signal, number: int, connection: Connection, circuit: Circuit, seen: Multiaddr
+    ) -> Stream | None:
         """The accepted stream, or None as soon as a later connection is there to ask."""
         found: list[Stream] = []
         refusal: list[Refusal] = []
 
         async def ask() -> None:
             try:
-                found.append(await self._ask(connection, circuit))
+                found.append(await self._ask(connection, circuit, seen))
             except Refusal as problem:
                 refusal.append(problem)
             nursery.cancel_scope.cancel()
@@ -80,23 +83,23 @@ class Offers:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(ask)
-                await came.beyond(seen)
+                await came.beyond(number)
                 nursery.cancel_scope.cancel()
         except BaseException:
             for stream in found:
                 stream.abort()
             raise
-        if refusal and came.number == seen:
+        if refusal and came.number == number:
             raise refusal[0]
         return found[0] if found else None
 
-    async def _ask(self, connection: Connection, circuit: Circuit) -> Stream:
+    async def _ask(self, connection: Connection, circuit: Circuit, seen: Multiaddr) -> Stream:
         stream: Stream | None = None
         try:
             with trio.fail_after(self._open):
                 stream = await connection.open_stream([STOP], lazy=True)
             with trio.fail_after(self._answer):
-                await write_message(stream, encode_stop_connect(circuit.source, self._limit))
+                await write_message(stream, encode_stop_connect(circuit.source, self._limit, seen=seen))
                 answer = decode_stop_answer(await read_message(stream))
         except NETWORK_FAILURES:
             _abort(stream)

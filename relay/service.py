@@ -162,8 +162,11 @@ class HopService:
                 request = await self._read(stream)
                 if isinstance(request, Connect):
                     circuit = self._open_circuit(stream, request.peer)
-                    target = await self._offers.make(circuit)
-                    await self._answer(stream, encode_hop_answer(Status.OK, None, self.limits.circuit_limit))
+                    # R16: each end is told where the other one was seen.
+                    target = await self._offers.make(circuit, stream.connection.remote)
+                    where, limit = target.connection.remote, self.limits.circuit_limit
+                    answer = encode_hop_answer(Status.OK, None, limit, target=circuit.target, seen=where)
+                    await self._answer(stream, answer)
                 else:
                     await self._answer(stream, self._grant(stream))
                     await self._finish(stream)

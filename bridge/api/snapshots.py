@@ -87,6 +87,7 @@ class Control:
 
         Raises as `Swarm.connect` does, and NotAllowed.
         """
+        self.host.swarm.named_relays.add_targets(target.addrs)
         connection = await self.host.swarm.connect(target.peer, target.addrs)
         if target.secret is not None:
             await self.host.invitations.show(connection, target.secret)

@@ -100,6 +100,9 @@ class PunchLimits(Checked):
     """Hosts whose dials are counted together, whatever number of peers names them: each gets `dials` in the time of an
     attempt. Peer ids cost nothing, and many punches at once would make a flood for one victim all the same."""
 
+    named_relays: Count = 1024
+    """Relays that are remembered as named by the user; those named longest ago are forgotten first."""
+
     sockets: Count = 8
     """Sockets in upgrade at once in one attempt; a flood of accepted ones from the peer's IP is closed beyond it."""
 

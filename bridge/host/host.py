@@ -93,6 +93,7 @@ class Host(StreamHost):
         """Connects to a TARGET: a direct or circuit address ending in /p2p/ID. Errors as `Swarm.dial`."""
         if peer_of(target) is None:
             raise AddressError(f"{target} does not say which peer to expect; append /p2p/ID")
+        self.swarm.named_relays.add_targets((target,))
         return await self.swarm.dial(target)
 
     def network_changed(self) -> None:

@@ -49,6 +49,7 @@ class HostConnection:
     carried; `rtt` is in seconds, None before the first ping; `opened_at`, by trio's clock, when the bridge saw it."""
 
     limit = None
+    attested = None
     punched = False
 
     def __init__(self, raw: SwarmConn, spawn: Spawn) -> None:

@@ -27,6 +27,7 @@ from punchbridge.identity import PeerId, peer_text
 from punchbridge.libp2p.connection import HostConnection
 from punchbridge.libp2p.stream import HostStream
 from punchbridge.swarm.gater import Audience, Gater
+from punchbridge.swarm.named import NamedRelays
 from punchbridge.swarm.news import closed, opened
 from punchbridge.swarm.registry import Registration, Registry
 from punchbridge.tasks.supervise import supervise
@@ -79,6 +80,8 @@ class HostSwarm:
         self._registry = Registry(lambda: None)
         self.gater = Gater(settings.access)
         """Who may open which protocols of the bridge; the host's own protocols are the host's affair."""
+        self.named_relays = NamedRelays(settings.limits.punch.named_relays)
+        """See `Swarm`; the host makes its circuits itself."""
         self._connections: dict[int, HostConnection] = {}
         self._nursery: trio.Nursery | None = None
         self._watch = _Watch(self)

@@ -187,6 +187,7 @@ async def _connection(host: StreamHost, target: Target, policy: PathPolicy, dire
 
 
 async def _any_connection(host: StreamHost, target: Target) -> Connection:
+    host.swarm.named_relays.add_targets(target.addrs)
     best = host.swarm.best(target.peer)
     if best is not None:
         return best
@@ -211,6 +212,7 @@ async def _relayed_connection(host: StreamHost, target: Target) -> Connection:
     standing = _live(host, target.peer, "relay")
     if standing is not None:
         return standing
+    host.swarm.named_relays.add_targets(target.addrs)
     circuits = tuple(addr for addr in target.addrs if is_relayed(addr))
     if not circuits:
         raise Unreachable(f"no relayed connection to {peer_text(target.peer)}; give its circuit address")

@@ -24,6 +24,7 @@ from punchbridge.swarm.announce import Announcements
 from punchbridge.swarm.commands import Adopt, Close, Connect, Dial, Handle, Listen, OpenStream, Reserve, Unhandle
 from punchbridge.swarm.dialer import Dialer
 from punchbridge.swarm.gater import Audience, Gater
+from punchbridge.swarm.named import NamedRelays
 from punchbridge.swarm.pool import Pool
 from punchbridge.swarm.registry import Registry
 from punchbridge.tasks.nurseries import flat_nursery
@@ -77,6 +78,8 @@ class Swarm:
         self.identity = config.identity
         self.peer: PeerId = config.identity.peer_id
         self.observed = ObservedAddresses(config.limits.nat)
+        self.named_relays = NamedRelays(config.limits.punch.named_relays)
+        """The relays whose word on where a peer is seen is taken."""
         self.announcements = Announcements(self.peer, config.allow_private, config.announce)
         changed = self.announcements.revision.notify
         self.registry = Registry(changed)

@@ -121,6 +121,8 @@ class Connection(Protocol):
     """The relay that it runs through."""
     limit: CircuitLimit | None
     """What the relay lets it carry; None when it does not say, and on a direct path."""
+    attested: Multiaddr | None
+    """Of a circuit: the address at which a relay that our user named saw the peer; else None."""
     punched: bool
     """A hole punch made it."""
     opened_at: float

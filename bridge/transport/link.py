@@ -17,7 +17,8 @@ __all__ = ["CircuitLimit", "Link"]
 class Link:
     """A byte stream and its path. `inbound` says who asked for it, not who plays initiator.
 
-    Addresses of a circuit: local `<relay>/p2p-circuit`, remote `<relay>/p2p/R/p2p-circuit/p2p/T`.
+    Addresses of a circuit: local `<relay>/p2p-circuit`, remote `<relay>/p2p/R/p2p-circuit/p2p/T`; `attested` is the
+    address at which a relay that our user named saw the peer.
     """
 
     raw: RawStream
@@ -27,6 +28,7 @@ class Link:
     inbound: bool
     relay: PeerId | None = None
     limit: CircuitLimit | None = None
+    attested: Multiaddr | None = None
     punched: bool = False
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, cast
 
-from punchbridge.addresses import Multiaddr, decode
+from punchbridge.addresses import Multiaddr, decode, endpoint_of, is_relayed
 from punchbridge.errors import AddressError, ProtocolViolation
 from punchbridge.identity import PeerId
 from punchbridge.wire import messages as pb
@@ -77,10 +77,12 @@ class Reserve:
 
 @dataclass(frozen=True)
 class Connect:
-    """Hop: the sender asks for a circuit to `peer`. Stop: the relay offers a circuit from `peer`."""
+    """Hop: the sender asks for a circuit to `peer`. Stop: the relay offers a circuit from `peer`, which it sees at
+    `seen`, when it tells that (R16)."""
 
     peer: PeerId
     limit: CircuitLimit | None = None
+    seen: Multiaddr | None = None
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,13 @@ class Grant:
 
 @dataclass(frozen=True)
 class Answer:
-    """A STATUS message. `status` may be a number outside the table; see status_name."""
+    """A STATUS message. `status` may be a number outside the table; see status_name. `seen`: where the relay sees the
+    target, in the answer to CONNECT of a relay that tells it (R16)."""
 
     status: int
     grant: Grant | None = None
     limit: CircuitLimit | None = None
+    seen: Multiaddr | None = None
 
 
 HopRequest = Reserve | Connect
@@ -128,7 +132,7 @@ def decode_hop_answer(payload: bytes) -> Answer:
         decoded = (decode(raw) for raw in message.reservation.addrs[:MAX_RELAY_ADDRS])
         addrs = tuple(addr for addr in decoded if addr is not None)
         grant = Grant(int(message.reservation.expire), addrs, bytes(message.reservation.voucher))
-    return Answer(_status(message), grant, _limit(message))
+    return Answer(_status(message), grant, _limit(message), _seen(message))
 
 
 def decode_stop_request(payload: bytes) -> Connect:
@@ -138,7 +142,7 @@ def decode_stop_request(payload: bytes) -> Connect:
         raise MalformedMessage("a stop message without a type")
     if message.type != pb.StopMessage.CONNECT:
         raise UnexpectedMessage(f"a stop message of type {message.type} where CONNECT belongs")
-    return Connect(_peer(message), _limit(message))
+    return Connect(_peer(message), _limit(message), _seen(message))
 
 
 def decode_stop_answer(payload: bytes) -> Answer:
@@ -157,8 +161,16 @@ def encode_hop_connect(target: PeerId) -> bytes:
     return _bytes(pb.HopMessage(type=pb.HopMessage.CONNECT, peer=pb.PeerId(id=target.to_bytes())))
 
 
-def encode_hop_answer(status: int, grant: Grant | None = None, limit: CircuitLimit | None = None) -> bytes:
-    """A relay's answer. A grant's addresses end in the relay's /p2p part, without /p2p-circuit (R2)."""
+def encode_hop_answer(
+    status: int,
+    grant: Grant | None = None,
+    limit: CircuitLimit | None = None,
+    *,
+    target: PeerId | None = None,
+    seen: Multiaddr | None = None,
+) -> bytes:
+    """A relay's answer. A grant's addresses end in the relay's /p2p part, without /p2p-circuit (R2). `seen`: where the
+    relay sees the target of a circuit (R16)."""
     message = pb.HopMessage(type=pb.HopMessage.STATUS, status=cast(Any, int(status)))
     if grant is not None:
         message.reservation.expire = min(max(grant.expire, 0), U64_MAX)
@@ -166,11 +178,17 @@ def encode_hop_answer(status: int, grant: Grant | None = None, limit: CircuitLim
         if grant.voucher:
             message.reservation.voucher = grant.voucher
     _put_limit(message, limit)
+    if target is not None and seen is not None:
+        message.peer.id = target.to_bytes()
+        message.peer.addrs.append(seen.to_bytes())
     return _bytes(message)
 
 
-def encode_stop_connect(source: PeerId, limit: CircuitLimit | None = None) -> bytes:
+def encode_stop_connect(source: PeerId, limit: CircuitLimit | None = None, *, seen: Multiaddr | None = None) -> bytes:
+    """A relay's offer. `seen`: where it sees the source (R16)."""
     message = pb.StopMessage(type=pb.StopMessage.CONNECT, peer=pb.PeerId(id=source.to_bytes()))
+    if seen is not None:
+        message.peer.addrs.append(seen.to_bytes())
     _put_limit(message, limit)
     return _bytes(message)
 
@@ -201,6 +219,14 @@ def _peer(message: pb.HopMessage | pb.StopMessage) -> PeerId:
         raise MalformedMessage("a CONNECT without a peer")
     # R9: dialling the addresses in the message (active relay) is deprecated; they are not even decoded.
     return decode_peer(message.peer.id)
+
+
+def _seen(message: pb.HopMessage | pb.StopMessage) -> Multiaddr | None:
+    """R16: a relay writes one address. What is no numeric TCP address is skipped (F5)."""
+    addr = decode(message.peer.addrs[0]) if message.peer.addrs else None
+    endpoint = None if addr is None or is_relayed(addr) else endpoint_of(addr)
+    numeric = endpoint is not None and endpoint.kind in ("ip4", "ip6") and endpoint.proto == "tcp"
+    return addr if numeric else None
 
 
 def _status(message: pb.HopMessage | pb.StopMessage) -> int:

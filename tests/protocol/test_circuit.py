@@ -77,6 +77,26 @@ def test_f6_the_count_of_relay_addresses_is_bounded() -> None:
     assert len(grant.addrs) == MAX_RELAY_ADDRS
 
 
+def test_r16_where_the_other_end_was_seen_survives_the_wire() -> None:
+    seen = parse("/ip4/11.0.0.7/tcp/50001")
+    offer = decode_stop_request(encode_stop_connect(PEER, CircuitLimit(1, 2), seen=seen))
+    assert offer == Connect(PEER, CircuitLimit(1, 2), seen)
+    raw = encode_hop_answer(Status.OK, None, CircuitLimit(1, 2), target=PEER, seen=seen)
+    assert decode_hop_answer(raw).seen == seen
+    assert pb.HopMessage.FromString(raw).peer.id == PEER.to_bytes()  # the field is required where it is proto2
+
+
+@pytest.mark.parametrize(
+    "addr",
+    [b"", b"junk", *(parse(text).to_bytes() for text in ("/dns4/a.example/tcp/1", "/ip4/11.0.0.7/udp/1/quic-v1"))],
+)
+def test_r16_what_is_no_ip_and_tcp_address_says_nothing(addr: bytes) -> None:
+    peer = pb.PeerId(id=PEER.to_bytes(), addrs=[addr])
+    assert decode_stop_request(pb.StopMessage(type=0, peer=peer).SerializeToString()) == Connect(PEER)
+    answer = pb.HopMessage(type=2, status=100, peer=peer)  # type: ignore[arg-type]
+    assert decode_hop_answer(answer.SerializeToString()).seen is None
+
+
 @pytest.mark.parametrize(
     ("limit", "read"),
     [

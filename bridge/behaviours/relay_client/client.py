@@ -87,6 +87,7 @@ class RelayClient:
         Several addresses with one peer id are one relay, reached at whichever answers.
         Raises AddressError for an address that is no relay's, LimitExceeded beyond `limits.relays`.
         """
+        self._swarm.named_relays.add(relays)
         for relay in map(_relay_part, relays):
             keeper = self._keeper_of(relay)
             if keeper is None:
@@ -103,6 +104,7 @@ class RelayClient:
         """
         relay = _relay_part(relay)
         keeper = self._keeper_of(relay) or self._start(relay)
+        self._swarm.named_relays.add((relay,))
         keeper.waiters += 1
         try:
             await keeper.until_settled()
@@ -177,7 +179,7 @@ class RelayClient:
             whose = "this node itself" if circuit.target == self._swarm.peer else "the relay itself"
             raise AddressError(f"the target of {addr} is {whose}; give the listener's id behind /p2p-circuit")
         relay = await self._relay_connection(circuit.relay, circuit.relay_peer)
-        stream, limit = await request_circuit(relay, circuit.target, seconds=self._limits.circuit_timeout)
+        stream, answer = await request_circuit(relay, circuit.target, seconds=self._limits.circuit_timeout)
         base = with_peer(circuit.relay if endpoint_of(circuit.relay) is not None else relay.remote, relay.peer)
         link = Link(
             raw=stream,
@@ -186,7 +188,8 @@ class RelayClient:
             path="relay",
             inbound=False,
             relay=relay.peer,
-            limit=limit,
+            limit=answer.limit,
+            attested=answer.seen if self._swarm.named_relays.holds(circuit) else None,
         )
         return await self._swarm.upgrader.upgrade(link, role="initiator", expected=expected or circuit.target)
 
@@ -221,6 +224,7 @@ class RelayClient:
             inbound=True,
             relay=relay.peer,
             limit=request.limit,
+            attested=request.seen,  # R12: the relay is one that we keep, so our user named it
         )
         secured = await self._swarm.upgrader.upgrade(link, role="responder", expected=request.peer)
         connection = await self._swarm.adopt(secured)

@@ -91,15 +91,13 @@ async def request_reservation(
     return Reservation(relay, addrs, grant.expire, answer.limit)
 
 
-async def request_circuit(
-    connection: Connection, target: PeerId, *, seconds: float
-) -> tuple[Stream, CircuitLimit | None]:
+async def request_circuit(connection: Connection, target: PeerId, *, seconds: float) -> tuple[Stream, Answer]:
     """CONNECT: the stream returned is the circuit; bytes that came behind the status are still in it (R11).
 
     Raises RelayRefused with the relay's status, and else as request_reservation does. Cancelled: the stream is reset.
     """
 
-    async def ask(stream: Stream) -> tuple[Stream, CircuitLimit | None]:
+    async def ask(stream: Stream) -> tuple[Stream, Answer]:
         await write_message(stream, encode_hop_connect(target))
         answer = decode_hop_answer(await read_message(stream))
         if answer.status != Status.OK:
@@ -108,7 +106,7 @@ async def request_circuit(
             raise RelayRefused(
                 f"relay {peer_text(connection.peer)} opened no circuit to {peer_text(target)} ({name}): {hint}", name
             )
-        return stream, answer.limit
+        return stream, answer
 
     return await _exchange(connection, ask, seconds, "CONNECT")
 

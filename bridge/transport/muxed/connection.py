@@ -57,7 +57,7 @@ class Connection:
         self.path: Path = link.path
         self.transport: TransportName = link.transport
         self.local, self.remote, self.inbound = link.local, link.remote, link.inbound
-        self.relay, self.limit, self.punched = link.relay, link.limit, link.punched
+        self.relay, self.limit, self.attested, self.punched = link.relay, link.limit, link.attested, link.punched
         self.opened_at = trio.current_time()
         self.identify: IdentifyInfo | None = None
         self.identified = trio.Event()
