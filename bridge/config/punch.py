@@ -94,11 +94,41 @@ class PunchLimits(Checked):
     peer's SYN (measured)."""
 
     dials: Count = 400
-    """Dials of one attempt, all candidates together: 5 s of redials to two of them, and no tool for a flood of SYNs."""
+    """Dials of one attempt, all candidates together: 5 s of redials to two of them. Beyond the numbers for strangers
+    below they go only to an IP at which a relay that the user named saw the peer."""
 
     dial_hosts: Count = 1024
     """Hosts whose dials are counted together, whatever number of peers names them: each gets `dials` in the time of an
-    attempt. Peer ids cost nothing, and many punches at once would make a flood for one victim all the same."""
+    attempt. Peer ids cost nothing, and many punches at once would make a flood for one victim all the same. As many
+    are remembered for each of the bounds for strangers."""
+
+    stranger_dials_per_attempt: Count = 16
+    """Dials of one attempt to one IP that no relay of ours attests: it may be a third party's."""
+
+    stranger_dials_per_run: Count = 48
+    """The same of one run, and of all peers together within a short time."""
+
+    stranger_host_interval: Seconds = 1.5
+    """Such an IP gets one dial more each time that this has passed, whoever names it."""
+
+    stranger_refusals: Count = 16
+    """After so many refusals (RST, ICMP) in one run such an IP is given up, unless the peer was once seen there. A NAT
+    that refuses early SYNs lets one through within these when both sides dial."""
+
+    stranger_origin_dials: Count = 96
+    """Dials to such IPs for all peers that come from one address, or over one relay that does not tell where from."""
+
+    stranger_origin_interval: Seconds = 1.0
+    """They get one dial more each time that this has passed."""
+
+    stranger_dials: Count = 400
+    """Dials to such IPs that the whole host makes."""
+
+    stranger_interval: Seconds = 0.25
+    """It gets one dial more each time that this has passed."""
+
+    seen_addresses: Count = 8
+    """IPs of one peer that are remembered as its own, since it has proven itself there."""
 
     named_relays: Count = 1024
     """Relays that are remembered as named by the user; those named longest ago are forgotten first."""

@@ -18,6 +18,7 @@ from punchbridge.addresses import (
     decode,
     is_relayed,
     peer_of,
+    tcp_addr,
     transport_of,
 )
 from punchbridge.config import PunchLimits
@@ -25,7 +26,16 @@ from punchbridge.iana import IP, kind_of
 from punchbridge.identity import PeerId
 from punchbridge.reach.nat import endpoint_key
 
-__all__ = ["RULES", "Refusal", "RemoteCandidates", "Rule", "Scope", "filter_remote", "own_candidates"]
+__all__ = [
+    "RULES",
+    "Refusal",
+    "RemoteCandidates",
+    "Rule",
+    "Scope",
+    "filter_remote",
+    "own_candidates",
+    "with_ports_of",
+]
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,20 @@ def filter_remote(
         elif len(refused) < limits.candidates:
             refused.append((item[:64].hex() if addr is None else str(addr), judged))
     return RemoteCandidates(tuple(map(addr_of, accepted)), tuple(refused))
+
+
+def with_ports_of(raw: Sequence[bytes], hosts: Sequence[str], limits: PunchLimits) -> tuple[Multiaddr, ...]:
+    """Addresses at these IPs with the ports of other addresses, which may be private, in their order."""
+    ports: dict[int, None] = {}
+    for item in raw[: limits.candidates]:
+        addr = decode(item)
+        if addr is None or is_relayed(addr) or transport_of(addr) not in RULES:
+            continue
+        endpoint = endpoint_key(addr)
+        if endpoint is not None and endpoint.port:
+            ports.setdefault(endpoint.port)
+    chosen = list(ports)[: limits.candidate_ports]
+    return tuple(tcp_addr(host, port) for host in hosts[: limits.candidate_hosts] for port in chosen)
 
 
 def _judge(

@@ -34,14 +34,20 @@ class Buckets:
         """Takes one token. False: there was none, and nothing was taken."""
         if not self._burst or not self._interval:
             return True
+        if not self.has(key, now):
+            return False
+        self._spend(key, now)
+        return True
+
+    def has(self, key: Hashable, now: float) -> bool:
+        """Whether there is a token to take."""
+        if not self._burst or not self._interval:
+            return True
         if self._refuse_new and key not in self._full_at and len(self._full_at) >= self._max_keys:
             self._full_at = OrderedDict((one, at) for one, at in self._full_at.items() if at > now)
             if len(self._full_at) >= self._max_keys:
                 return False
-        if max(self._full_at.get(key, now), now) - now > (self._burst - 1) * self._interval:
-            return False
-        self._spend(key, now)
-        return True
+        return max(self._full_at.get(key, now), now) - now <= (self._burst - 1) * self._interval
 
     def due(self, key: Hashable, now: float) -> float:
         """Takes one token in any case and returns the moment at which there is one: `now`, or later than that."""

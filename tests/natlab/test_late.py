@@ -84,6 +84,26 @@ def test_the_dials_of_a_failed_run_take_the_syn_of_an_early_peer_in_the_next(
         assert program.wait("punch.succeeded", 30)["attempt"] in (1, 2)
 
 
+@pytest.mark.parametrize("late", ["dialer", "listener"])
+@pytest.mark.parametrize("nat", ["home-rst", "home-icmp", "home-own"])
+def test_a_side_half_a_second_late_becomes_direct_between_nats_that_refuse(tmp_path: Path, nat: str, late: str) -> None:
+    """The early side's dials are refused all that time."""
+    with Lab(listener_nat=nat, dialer_nat=nat, delay={"relay": 15, "a": 10, "b": 20}) as lab:
+        _, address = start_relay(lab, tmp_path / "r")
+        listener = Watched(lab, "a", tmp_path / "a", "listen", "--relay", address)
+        target = listener.wait("reservation.accepted", 20)["addrs"][0]
+        dialer = Watched(lab, "b", tmp_path / "b", "dial", target, "--timeout", "60")
+        listener.wait("punch.started", 40)
+        stopped = {"dialer": dialer, "listener": listener}[late].process
+        if late == "listener":
+            time.sleep(0.01)  # its SYNC must leave before it stops; its own dial follows 60 ms later
+        stopped.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)  # being late is the fault under test
+        stopped.send_signal(signal.SIGCONT)
+        for program in (listener, dialer):
+            assert program.wait("punch.succeeded", 40)["attempt"] in (1, 2, 3)
+
+
 def test_the_plain_dial_before_the_punch_takes_the_syn_of_an_early_peer(tmp_path: Path) -> None:
     """A firewalled peer announces its address: the listener's plain dial to it opens a mapping, and then comes late."""
     with Lab(listener_nat="home", dialer_nat="firewall", delay={"relay": 15, "a": 10, "b": 20}) as lab:

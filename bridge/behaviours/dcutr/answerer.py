@@ -29,7 +29,8 @@ async def answer(parts: Parts, stream: Stream, exchange: Exchange, active: Activ
     The stream is closed or reset at the end. Raises nothing but cancellation.
     """
     circuit = stream.connection
-    attempt = Attempt(circuit.peer, "responder", exchange.attempt, trio.current_time(), run=exchange.run.id)
+    began, run = trio.current_time(), exchange.run.id
+    attempt = Attempt(circuit.peer, "responder", exchange.attempt, began, run=run, spent=active.spent)
     active.attempt = attempt
     try:
         with sorted_errors(circuit):
@@ -37,7 +38,7 @@ async def answer(parts: Parts, stream: Stream, exchange: Exchange, active: Activ
         return succeeded(parts.swarm, attempt, won)
     except Failed as failure:
         stream.reset()
-        attempt.detail = failure.detail
+        attempt.detail = failure.detail or attempt.detail
         # The opener goes on, also when we had nothing to offer: our address may be known by its next attempt.
         final = exchange.attempt >= parts.punch.attempts or failure.code is Code.RELAY_LOST
         follows = final and not circuit.closed.is_set() and _opens_again(circuit)

@@ -10,6 +10,7 @@ import trio
 from punchbridge.addresses import Multiaddr
 from punchbridge.events import PunchFailed, PunchStarted, PunchSucceeded, Role
 from punchbridge.identity import PeerId, peer_text
+from punchbridge.reach.dials import RunDials
 from punchbridge.reach.punching import PunchOutcome
 from punchbridge.reach.verdict import Evidence
 from punchbridge.swarm.swarm import Swarm
@@ -39,6 +40,8 @@ class Attempt:
     """Within its run, from 1; 0 for the plain dial before the first exchange."""
     began: float
     run: int = 0
+    spent: RunDials = field(default_factory=RunDials)
+    """What its run has dialled so far."""
     local: tuple[Multiaddr, ...] = ()
     remote: tuple[Multiaddr, ...] = ()
     relay_rtt: float | None = None

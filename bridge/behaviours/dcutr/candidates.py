@@ -5,12 +5,14 @@ It asks the swarm what it knows and lets `punchbridge.reach.candidates` judge. I
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Final
 
 import trio
 
-from punchbridge.addresses import Multiaddr, Proto, endpoint_of, is_relayed
-from punchbridge.reach.candidates import RemoteCandidates, Scope, filter_remote, own_candidates
+from punchbridge.addresses import Multiaddr, Proto, address_group, endpoint_of, is_relayed
+from punchbridge.reach.candidates import RemoteCandidates, Scope, filter_remote, own_candidates, with_ports_of
+from punchbridge.reach.nat import endpoint_key
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.signal import Signal
 from punchbridge.transport.base import Connection
@@ -63,6 +65,12 @@ class Candidates:
         own = (*self._swarm.listen_addrs(), *self._seen())
         return filter_remote(raw, peer=circuit.peer, own=own, scope=scope, limits=self._limits)
 
+    def last_resort(self, raw: tuple[bytes, ...], circuit: Connection, scope: Scope) -> tuple[Multiaddr, ...]:
+        """When none of the addresses in the peer's CONNECT may be dialled: its attested IPs with the ports of these. A
+        peer that names none at all does not wait for a dial."""
+        guesses = with_ports_of(raw, sorted(self.attested(circuit)), self._limits)
+        return self.filter(tuple(addr.to_bytes() for addr in guesses), circuit, scope).accepted
+
     def announced_by(self, circuit: Connection, scope: Scope) -> tuple[Multiaddr, ...]:
         """The peer's direct addresses from identify, filtered like candidates: for the dial before the punch (D2)."""
         told = circuit.identify
@@ -70,6 +78,27 @@ class Candidates:
             return ()
         raw = tuple(addr.to_bytes() for addr in told.listen if not is_relayed(addr))
         return self.filter(raw[: self._limits.candidates], circuit, scope).accepted
+
+    def attested(self, circuit: Connection) -> frozenset[str]:
+        """The IPs at which relays that our user named saw the peer. None of a peer that called us and is on no list."""
+        if circuit.inbound and not self._swarm.gater.listed(circuit):
+            return frozenset()
+        scope = self.scope_for(circuit)
+        named = [one.attested for one in self._swarm.connections(circuit.peer) if one.attested is not None]
+        endpoints = [endpoint for endpoint in map(endpoint_key, named) if endpoint is not None]
+        return frozenset(endpoint.host for endpoint in endpoints if scope.allows(endpoint.ip))
+
+    def origin(self, circuit: Connection) -> Hashable:
+        """Where the peer comes from, whatever it calls itself: its address as an attesting relay saw it, or that of
+        its relay, or else the relay."""
+        places = [circuit.attested] if circuit.attested is not None else []
+        if circuit.relay is not None:
+            places += [one.remote for one in self._swarm.connections(circuit.relay) if one.path == "direct"]
+        for addr in places:
+            endpoint = endpoint_key(addr)
+            if endpoint is not None:
+                return address_group(endpoint.host)
+        return circuit.relay
 
     def reachable_at(self, candidates: tuple[Multiaddr, ...]) -> bool:
         """One of these needs no punch: an interface of this machine has it, or AutoNAT has confirmed it."""

@@ -58,8 +58,8 @@ class Failed(Exception):
 def judge_candidates(parts: Parts, attempt: Attempt, raw: tuple[bytes, ...], circuit: Connection, scope: Scope) -> None:
     """Puts what may be dialled of the peer's CONNECT into the attempt. Raises Failed when that is nothing."""
     remote = parts.candidates.filter(raw, circuit, scope)
-    attempt.remote = remote.accepted
-    if not remote.accepted:
+    attempt.remote = remote.accepted or parts.candidates.last_resort(raw, circuit, scope)
+    if not attempt.remote:
         refused = ", ".join(f"{addr} ({why.value})" for addr, why in remote.refused[:4])
         raise Failed(Code.NO_REMOTE_CANDIDATES, f"refused {refused}" if refused else "the list is empty")
 

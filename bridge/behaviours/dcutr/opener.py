@@ -47,7 +47,7 @@ class OpenerRun:
 
     async def run(self) -> PunchOutcome:
         """All attempts, each told by an event. Raises nothing but cancellation."""
-        parts, circuit, run = self._parts, self._circuit, self._active.run
+        parts, circuit = self._parts, self._circuit
         with trio.move_on_after(parts.limits.identify_timeout):
             await circuit.identified.wait()
         if parts.punch.reversal:
@@ -56,12 +56,12 @@ class OpenerRun:
                 return reversed_
         number = 1
         while True:
-            attempt = Attempt(circuit.peer, "initiator", number, trio.current_time(), run=run.id)
+            attempt = self._begin(number)
             self._active.attempt = attempt
             try:
                 return succeeded(parts.swarm, attempt, await self._attempt(attempt))
             except Failed as failure:
-                attempt.detail = failure.detail
+                attempt.detail = failure.detail or attempt.detail
                 last = number >= parts.punch.attempts or failure.code in _POINTLESS or circuit.closed.is_set()
                 retry_in = self._retry_in if last and not circuit.closed.is_set() else None
                 outcome = failed(parts.swarm, attempt, failure.code, final=last, retry_in=retry_in)
@@ -70,14 +70,19 @@ class OpenerRun:
             number += 1
             await trio.sleep(parts.rng.uniform(parts.punch.pause_least, parts.punch.pause_most))
 
+    def _begin(self, number: int) -> Attempt:
+        active, peer = self._active, self._circuit.peer
+        return Attempt(peer, "initiator", number, trio.current_time(), run=active.run.id, spent=active.spent)
+
     async def _reversal(self) -> PunchOutcome | None:
         """The plain dial first (D2); None when an exchange has to follow."""
         addrs = self._parts.candidates.announced_by(self._circuit, self._scope)
         addrs = addrs[: self._parts.limits.reversal_addresses]
         if not addrs:
             return None
-        attempt = Attempt(self._circuit.peer, "initiator", 0, trio.current_time(), remote=addrs)
-        won = await self._plain.dial(self._circuit.peer, addrs)
+        attempt = self._begin(0)
+        attempt.remote = addrs
+        won = await self._plain.dial(attempt, self._circuit)
         return None if won is None else succeeded(self._parts.swarm, attempt, won)
 
     async def _attempt(self, attempt: Attempt) -> Won:

@@ -12,6 +12,7 @@ import trio
 
 from punchbridge.behaviours.dcutr.attempts import Attempt
 from punchbridge.identity import PeerId
+from punchbridge.reach.dials import RunDials
 from punchbridge.reach.punching import Punching, Run
 from punchbridge.tasks.signal import Signal
 from punchbridge.transport.base import Connection
@@ -24,6 +25,7 @@ class Active:
     """A run of ours, or one exchange of the peer's that is answered, while a task performs it."""
 
     run: Run
+    spent: RunDials
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     done: trio.Event = field(default_factory=trio.Event)
     direct: Connection | None = None
@@ -53,6 +55,16 @@ class PeerPunch:
     """The direct connection that was told as an upgrade."""
     making: set[tuple[str, str]] = field(default_factory=set)
     """Local and remote address of the connections that a punch of ours is just making."""
+    seen: set[str] = field(default_factory=set)
+    """The IPs of its direct connections so far."""
+    spent: tuple[int, RunDials] = field(default_factory=lambda: (-1, RunDials()))
+    """The id of the last run, and what it has dialled."""
+
+    def dials_of(self, run: int) -> RunDials:
+        """What the run with this id has dialled so far; a run of ours and the answers to the peer's have each an id."""
+        if self.spent[0] != run:
+            self.spent = run, RunDials(self.seen)
+        return self.spent[1]
 
     @property
     def idle(self) -> bool:

@@ -26,6 +26,7 @@ from punchbridge.config import Punch
 from punchbridge.errors import DirectRequired
 from punchbridge.events import Event, Identified, ObservedAddress, P2pFallback, P2pUpgrade
 from punchbridge.identity import PeerId, peer_text
+from punchbridge.reach.nat import endpoint_key
 from punchbridge.reach.punching import Punching, PunchOutcome, Refusal, Standing, Start
 from punchbridge.reach.verdict import judge
 from punchbridge.swarm.swarm import Swarm
@@ -52,7 +53,7 @@ class Dcutr:
         """What is offered to peers."""
         self.kept = KeptSockets(swarm)
         """What stays open between two attempts."""
-        self._tcp = TcpOpener(swarm, self.kept, punch, self._rng, self._making)
+        self._tcp = TcpOpener(swarm, self.kept, self.candidates, punch, self._rng, self._making)
         self._parts = Parts(swarm, punch, limits, self.candidates, self._tcp, self._observer, self._rng)
         self._addresses = frozenset(swarm.observed.addresses(chosen=True))
         self._stopped = False
@@ -177,8 +178,15 @@ class Dcutr:
                 self._follow(record)
             return
         found = self._records.find(connection.peer)
+        if found is not None:
+            self._note_source(found, connection)
         if found is not None and (str(connection.local), str(connection.remote)) not in found.making:
             self._direct_opened(found, connection)
+
+    def _note_source(self, record: PeerPunch, connection: Connection) -> None:
+        endpoint = endpoint_key(connection.remote)
+        if endpoint is not None and len(record.seen) < self._limits.seen_addresses:
+            record.seen.add(endpoint.host)
 
     def _follow(self, record: PeerPunch) -> None:
         """Punching with a peer that has a circuit to us begins when it may; a stranger's circuit is left alone."""
@@ -297,7 +305,8 @@ class Dcutr:
         """One run."""
         circuit = self._swarm.connection(step.circuit)
         assert circuit is not None  # it stood when the step was decided, and no task has run since
-        active = record.active = Active(record.punching.begin())
+        run = record.punching.begin()
+        active = record.active = Active(run, record.dials_of(run.id))
         outcome: PunchOutcome | None = None
         began = trio.current_time()
         try:
@@ -318,7 +327,7 @@ class Dcutr:
         if isinstance(exchange, Refusal):
             stream.reset()
             return
-        before, active = record.active, Active(exchange.run)
+        before, active = record.active, Active(exchange.run, record.dials_of(exchange.run.id))
         record.active = active
         outcome: PunchOutcome | None = None
         began = trio.current_time()

@@ -8,25 +8,27 @@ no message of DCUtR.
 
 from __future__ import annotations
 
+import errno
 import random
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
 
-from punchbridge.addresses import Endpoint, Multiaddr, Proto, endpoint_of
+from punchbridge.addresses import Endpoint, Proto, endpoint_of
 from punchbridge.behaviours.dcutr.attempts import Attempt, Won
+from punchbridge.behaviours.dcutr.candidates import Candidates
 from punchbridge.behaviours.dcutr.kept import KeptSockets, PeerSockets
-from punchbridge.config import Punch
+from punchbridge.config import Punch, TcpLimits
 from punchbridge.errors import DialTimeout, LimitExceeded
 from punchbridge.events import Role
 from punchbridge.iana import kind_of
-from punchbridge.identity import PeerId
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.reach.dials import AttemptDials, DialBudget
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.nurseries import flat_nursery
-from punchbridge.tasks.rates import Buckets
 from punchbridge.transport.base import Connection
 from punchbridge.transport.link import Link
 from punchbridge.transport.tcp.dial import Dial
@@ -49,6 +51,7 @@ class TcpOpener:
         self,
         swarm: Swarm,
         kept: KeptSockets,
+        candidates: Candidates,
         punch: Punch,
         rng: random.Random,
         making: Callable[[PeerId, Link], AbstractContextManager[None]],
@@ -57,11 +60,11 @@ class TcpOpener:
         self.kept = kept
         self.swarm = swarm
         self.punch = punch
-        self.limits = limits = swarm.config.limits.punch
+        self.limits = swarm.config.limits.punch
+        self.budget = DialBudget(self.limits, punch.attempt_timeout)
         self.rng = rng
+        self._candidates = candidates
         self._making = making
-        interval = punch.attempt_timeout / limits.dials
-        self._budget = Buckets(limits.dials, interval, limits.dial_hosts, refuse_new=True)
 
     def prepare(self, attempt: Attempt, role: Role, circuit: Connection) -> TcpOpening:
         """See `DirectOpener`."""
@@ -72,9 +75,12 @@ class TcpOpener:
         with self._making(peer, link):
             return await self.swarm.adopt(await self.swarm.upgrader.upgrade(link, role=role, expected=peer))
 
-    def may_dial(self, endpoint: Endpoint) -> bool:
-        """Counts one dial of a punch to the endpoint's host; False when all punches together have made too many."""
-        return self._budget.take(endpoint.place, trio.current_time())
+    def dials_of(self, attempt: Attempt, circuit: Connection) -> AttemptDials:
+        """What an attempt that is arranged on this circuit may dial."""
+        origin, attested = self._candidates.origin(circuit), self._candidates.attested(circuit)
+        # The plain dials before the exchange belong to the first attempt.
+        before = attempt.spent.dialled if attempt.number <= 1 else ()
+        return AttemptDials(self.budget, attempt.spent, origin, attested, before)
 
     def source(self, endpoint: Endpoint) -> tuple[str, int] | None:
         """The listening (ip, port) to dial an endpoint from (D17)."""
@@ -92,63 +98,80 @@ class TcpOpener:
 
     # --- the plain dial first (D2) -----------------------------------------------------------------------
 
-    async def dial(self, peer: PeerId, addrs: Sequence[Multiaddr]) -> Won | None:
-        """Dials public addresses that the peer announces; None when an exchange has to follow.
+    async def dial(self, attempt: Attempt, circuit: Connection) -> Won | None:
+        """Dials the attempt's addresses, as the peer announces them, within its budget; None when an exchange follows.
 
         After the head start only a connected one may finish its upgrade. Those still in the air go on as dials of
         the punch (`punchbridge.transport.tcp.dial`), whose role is another one.
         """
-        wins: list[Won] = []
-        connected, ended = trio.Event(), trio.Event()
         try:
-            sockets = self.kept.take(peer)
+            sockets = self.kept.take(attempt.peer)
         except LimitExceeded:
             return None  # the exchange meets the same limit and tells of it
+        plain, ended = _Plain(sockets, self.dials_of(attempt, circuit)), trio.Event()
         try:
             async with trio.open_nursery() as nursery:
 
                 async def all_dials() -> None:
                     async with trio.open_nursery() as dials:
-                        for addr in addrs:
-                            dials.start_soon(self._dial, addr, connected, wins, dials.cancel_scope, sockets)
+                        for endpoint in map(endpoint_of, attempt.remote):
+                            if endpoint is not None and plain.budget.ask(endpoint, trio.current_time()) == "yes":
+                                dials.start_soon(self._dial, endpoint, plain, dials.cancel_scope)
                     ended.set()
 
                 nursery.start_soon(all_dials)
                 with trio.move_on_after(self.limits.reversal_head_start):
                     await ended.wait()
-                if connected.is_set() and not ended.is_set():
+                if plain.connected.is_set() and not ended.is_set():
                     with trio.move_on_after(self.limits.reversal_timeout):
                         await ended.wait()
                 nursery.cancel_scope.cancel()
         finally:
             self.kept.keep(sockets)
-        return wins[0] if wins else None
+        return plain.wins[0] if plain.wins else None
 
-    async def _dial(
-        self, addr: Multiaddr, connected: trio.Event, wins: list[Won], scope: trio.CancelScope, sockets: PeerSockets
-    ) -> None:
-        endpoint = endpoint_of(addr)
-        if endpoint is None:
-            return
+    async def _dial(self, endpoint: Endpoint, plain: _Plain, scope: trio.CancelScope) -> None:
         try:
-            sockets.dials.drop(endpoint)
-            dial = Dial(endpoint, self.source(endpoint), self.swarm.config.limits.tcp)
-            try:
-                stream = await dial.wait()
-            except trio.Cancelled:
-                sockets.dials.keep(dial, plain=True)
-                raise
-            connected.set()
+            stream = await plain.connect(endpoint, self.source(endpoint), self.swarm.config.limits.tcp)
             link = Link(raw=stream, local=stream.local, remote=stream.remote, path="direct", inbound=False)
-            connection = await self.adopt(link, "initiator", sockets.peer)
+            connection = await self.adopt(link, "initiator", plain.sockets.peer)
             try:
-                wins.append(Won(connection, "dial", await connection.ping()))
+                plain.wins.append(Won(connection, "dial", await connection.ping()))
             except BaseException:  # nobody will tell of a connection that did not win
                 connection.abort("NO_ROUND_TRIP")
                 raise
             scope.cancel()
         except NETWORK_FAILURES:
             return  # the exchange follows; its verdict counts
+
+
+@dataclass(eq=False)
+class _Plain:
+    """The plain dials before one exchange, with what they have come to."""
+
+    sockets: PeerSockets
+    budget: AttemptDials
+    connected: trio.Event = field(default_factory=trio.Event)
+    wins: list[Won] = field(default_factory=list)
+
+    async def connect(self, endpoint: Endpoint, source: tuple[str, int] | None, limits: TcpLimits) -> TcpStream:
+        """One dial. Raises OSError; cancelled, the dial in the air is kept for the punch."""
+        self.sockets.dials.drop(endpoint)
+        try:
+            dial = Dial(endpoint, source, limits)
+        except OSError:
+            self.budget.unused(endpoint)
+            raise
+        try:
+            stream = await dial.wait()
+        except trio.Cancelled:
+            self.sockets.dials.keep(dial, plain=True)
+            raise
+        except OSError as problem:
+            self.budget.refused(endpoint, errno.errorcode.get(problem.errno or 0, "OSError"))
+            raise
+        self.connected.set()
+        return stream
 
 
 class TcpOpening:
@@ -159,6 +182,7 @@ class TcpOpening:
         self._attempt = attempt
         self.peer = attempt.peer
         self._role = role
+        self._budget = opener.dials_of(attempt, circuit)
         self._patience = opener.limits.socket_patience + 4 * (circuit.rtt or 0.0)
         self._start = trio.Event()
         self._choosing = trio.Lock()
@@ -189,7 +213,7 @@ class TcpOpening:
             rng=opener.rng,
             limits=opener.limits,
             tcp=opener.swarm.config.limits.tcp,
-            allowed=opener.may_dial,
+            budget=self._budget,
         )
         try:
             sockets.expect(endpoints, frozenset(hosts))
@@ -200,11 +224,17 @@ class TcpOpening:
         finally:
             # Asked for here, since the deadline or a cancellation may come between the win and the end of `run`.
             self._attempt.won = opening.prize
+            self._tell_withheld()
             if opening.prize is None:
                 opener.kept.keep(sockets)
             else:
                 sockets.close()
         return opening.prize
+
+    def _tell_withheld(self) -> None:
+        if self._budget.withheld:
+            self._attempt.detail = self._budget.withheld
+            self._opener.swarm.refusals.add("punch_dials", str(self._budget.origin), peer_text(self.peer))
 
     async def _expire(self, opening: SimultaneousOpen[Won], scope: trio.CancelScope) -> None:
         await self._start.wait()

@@ -19,6 +19,7 @@ import trio
 from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of
 from punchbridge.config import PunchLimits, TcpLimits
 from punchbridge.errors import AddressError
+from punchbridge.reach.dials import AttemptDials
 from punchbridge.reach.verdict import Evidence
 from punchbridge.transport.tcp.dial import Dial, KeptDials, TupleTaken
 from punchbridge.transport.tcp.sockets import TcpStream
@@ -44,8 +45,9 @@ class SimultaneousOpen(Generic[T]):
 
     Takers run in `nursery`, so that they can outlast the attempt: with `keep_losers` those still running after the win
     have `limits.loser_grace` seconds more (the other side may have chosen one of them); without it they are cancelled.
-    `allowed` is asked before each dial; a no is asked again after `limits.redial_most`. Dials come from `kept` where it
-    has them, and those that are in the air at the end go there; its owner closes them. Nothing else outlives `run`.
+    `budget` is asked before each dial; where it says `later` it is asked again after `limits.redial_most`. Dials come
+    from `kept` where it has them, and those that are in the air at the end go there; its owner closes them. Nothing
+    else outlives `run`.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class SimultaneousOpen(Generic[T]):
         rng: random.Random,
         limits: PunchLimits,
         tcp: TcpLimits = TcpLimits(),
-        allowed: Callable[[Endpoint], bool] = lambda _: True,
+        budget: AttemptDials | None = None,
     ) -> None:
         self._candidates = tuple(_numeric(addr) for addr in candidates)
         self._source = source
@@ -72,7 +74,7 @@ class SimultaneousOpen(Generic[T]):
         self._keep_losers = keep_losers
         self._rng = rng
         self._tcp = tcp
-        self._allowed = allowed
+        self._budget = budget
         self._limits = limits
         self._dials_left = limits.dials
         self._scopes: set[trio.CancelScope] = set()
@@ -135,7 +137,11 @@ class SimultaneousOpen(Generic[T]):
             began = trio.current_time()
             try:
                 if dial is None:
-                    if not self._allowed(endpoint):
+                    permit = "yes" if self._budget is None else self._budget.ask(endpoint, began)
+                    if permit == "never":
+                        self._note_given_up(endpoint)
+                        return
+                    if permit == "later":
                         await trio.sleep(self._limits.redial_most)
                         continue
                     self._dials_left -= 1
@@ -144,7 +150,8 @@ class SimultaneousOpen(Generic[T]):
             except OSError as problem:
                 # At once if it was a while under way: after an ICMP error the mapping stays open, and while no dial
                 # is outstanding the peer's SYN comes through to the listener (see punchbridge.transport.tcp.dial).
-                again = began + (self._refused(problem) if dial is not None else self._failed_here(problem))
+                left = dial is not None
+                again = began + (self._refused(endpoint, problem) if left else self._failed_here(endpoint, problem))
             else:
                 again = trio.current_time() + self._jitter()
             dial = None
@@ -169,20 +176,30 @@ class SimultaneousOpen(Generic[T]):
     def _jitter(self) -> float:
         return self._rng.uniform(self._limits.redial_least, self._limits.redial_most)
 
-    def _refused(self, problem: OSError) -> float:
+    def _note_given_up(self, endpoint: Endpoint) -> None:
+        """An address that refused an earlier attempt so often that this one does not dial it has the same to say."""
+        error = "" if self._budget is None else self._budget.given_up(endpoint)
+        if error and not self._evidence.errors[error]:
+            self._evidence.errors[error] += 1
+
+    def _refused(self, endpoint: Endpoint, problem: OSError) -> float:
         """Notes that a dial was answered by an error; returns how long after its start (s) the next may follow."""
+        if self._budget is not None:
+            self._budget.refused(endpoint, _name(problem))
         self._evidence.dials += 1
         self._evidence.errors[_name(problem)] += 1
         return self._jitter()
 
-    def _failed_here(self, problem: OSError) -> float:
+    def _failed_here(self, endpoint: Endpoint, problem: OSError) -> float:
         """The same for a dial that did not leave: what is the matter here will take longer."""
+        if self._budget is not None:
+            self._budget.unused(endpoint)
         if isinstance(problem, TupleTaken):
             self._evidence.taken += 1  # our listener has the connection: look at accept()
         elif problem.errno in _LOCAL:
             self._evidence.local_errors[_name(problem)] += 1
         else:
-            return self._refused(problem)
+            return self._refused(endpoint, problem)
         return self._jitter() * _LOCAL_PAUSE
 
     def _hand_over(self, stream: TcpStream, how: How) -> trio.Event:

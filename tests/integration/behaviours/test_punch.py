@@ -15,8 +15,8 @@ import trio.testing
 
 from punchbridge.addresses import Endpoint, Multiaddr, tcp_addr
 from punchbridge.config import PunchLimits
+from punchbridge.reach.dials import AttemptDials, DialBudget, RunDials
 from punchbridge.reach.verdict import Evidence, judge
-from punchbridge.tasks.rates import Buckets
 from punchbridge.transport.tcp.dial import Dial, KeptDials, TupleTaken
 from punchbridge.transport.tcp.simultaneous import How, SimultaneousOpen
 from punchbridge.transport.tcp.sockets import TcpStream, listen_socket
@@ -64,7 +64,7 @@ class Side:
         self.taken = trio.Event()
         self.streams: list[TcpStream] = []
         self.kept = KeptDials()
-        self.allowed: Callable[[Endpoint], bool] = lambda _: True
+        self.budget: AttemptDials | None = None
         self.send, self.accepted = trio.open_memory_channel[TcpStream](8)
 
     def source(self, endpoint: Endpoint) -> tuple[str, int]:
@@ -86,7 +86,7 @@ class Side:
             keep_losers=self.keep_losers,
             rng=self.rng,
             limits=LIMITS,
-            allowed=self.allowed,
+            budget=self.budget,
         )
         return await opening.run(self.accepted, self.start)
 
@@ -164,11 +164,12 @@ async def test_refused_dials_go_on_from_the_same_port_until_somebody_listens() -
 
 
 async def test_punches_that_name_one_victim_share_its_dials() -> None:
-    target, budget = free_port(), Buckets(6, 10.0, 4, refuse_new=True)
+    bounds = PunchLimits(stranger_dials_per_run=6, stranger_host_interval=10.0)
+    target, budget = free_port(), DialBudget(bounds, 5.0)
     sides = [Side(free_port(), tcp_addr("127.0.0.1", target), echo_word) for _ in range(3)]
     async with trio.open_nursery() as nursery:
         for side in sides:
-            side.allowed = lambda endpoint: budget.take(endpoint.host, trio.current_time())
+            side.budget = AttemptDials(budget, RunDials(), side, frozenset())
             side.start.set()
             nursery.start_soon(side.run, nursery)
         await trio.sleep(20 * LIMITS.redial_most)
