@@ -45,7 +45,7 @@ COMMANDS: Final[tuple[tuple[str, str, str], ...]] = (
 _EPILOGUE: Final = (
     "Each flag can be set in the environment too (PUNCHBRIDGE_...; a command's --help names them). "
     "Exit codes: 0 done, 1 error, 2 usage, 3 unreachable, 4 relayed, 5 key or authentication, "
-    "6 relay refused, 130 interrupted."
+    "6 relay refused, 7 not admitted, 130 interrupted."
 )
 USAGE_ERROR: Final = 2
 INTERRUPTED: Final = 130
