@@ -47,6 +47,17 @@ class SwarmLimits(Checked):
     half_open_per_48: Bound = 128
     """The same from one IPv6 /48."""
 
+    handshakes_burst: Bound = 256
+    """Handshakes that one IPv4 address or IPv6 /64 may ask for at once, when it has asked for none lately. Each costs
+    about a millisecond of a core; whoever replays a recorded message pays none of it. Four times that from an IPv6 /48
+    (twice from a /56), eight times from an IPv4 /24."""
+
+    handshakes_interval: Seconds = 0.05
+    """Seconds until it may ask for one more: 20 a second take some hundredths of a core. The same multiples."""
+
+    rate_keys: Count = 16384
+    """Addresses, and nets of each size, with a token bucket, about 200 bytes each. Full ones are forgotten first."""
+
     refusals_told: Seconds = 30.0
     """Between two `refused` events, which say how many were turned away by a bound, and whence."""
 

@@ -36,8 +36,10 @@ class TcpLimits(Checked):
     listeners: Count = 16
     """Listening sockets: a few interfaces in both IP versions."""
 
-    backlog: Count = 128
-    """Connections that the kernel has accepted for a listening socket and that were not taken yet."""
+    backlog: Count = 1024
+    """Connections that the kernel has accepted for a listening socket and that were not taken yet. When there are more,
+    it drops the next one's SYN, and an honest peer is a second late behind a stranger's burst. The system bounds it too
+    (`net.core.somaxconn`)."""
 
     syn_ack_retries: Count = 2
     """A connection request whose SYN-ACK is not acknowledged leaves our listener after 7 s (the system's 5 retries:

@@ -13,7 +13,6 @@ from typing import Final
 
 import trio
 
-from punchbridge.addresses import endpoint_of
 from punchbridge.config import SwarmLimits
 from punchbridge.errors import (
     ConnectionLost,
@@ -69,15 +68,14 @@ class Pool:
 
     def accepted(self, incoming: Incoming) -> None:
         """Takes over who comes in at a port: refused at once when a limit is reached, else secured in a task."""
-        endpoint = endpoint_of(incoming.remote)
-        if endpoint is not None and self._gater.refuses_host(endpoint.host):
-            self.table.refusals.add(Refusal.DENIED, endpoint.host, "")
+        if self._gater.refuses_host(incoming.host):
+            self.table.refusals.add(Refusal.DENIED, incoming.host, "")
             incoming.abort()
             return
-        if endpoint is None or self._stopping:
+        if self._stopping:
             incoming.abort()
             return
-        arrival = self.table.admit_socket(endpoint.host, lambda: incoming.silent)
+        arrival = self.table.admit_socket(incoming.host, trio.current_time(), lambda: incoming.silent)
         if arrival.evict is not None:
             self._arriving.pop(arrival.evict).abort()
         if arrival.ticket is None:

@@ -14,7 +14,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from punchbridge.config import SwarmLimits
 from punchbridge.events import Path
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.tasks.prefixes import EVERYWHERE, Full, Places, PrefixBounds, Source, Step, source
+from punchbridge.tasks.prefixes import EVERYWHERE, Full, Places, PrefixBounds, PrefixRates, Source, Step, source
 from punchbridge.tasks.refusals import Refusals
 
 __all__ = ["Admission", "Arrival", "ConnectionTable", "Listed", "Refusal", "Ticket"]
@@ -35,6 +35,7 @@ class Refusal(StrEnum):
     HALF_OPEN_PER_56 = "half_open_per_56"
     HALF_OPEN_PER_48 = "half_open_per_48"
     PER_PEER = "connections_per_peer"
+    RATE = "handshakes"
     DENIED = "denied"
 
 
@@ -128,6 +129,7 @@ class ConnectionTable(Generic[C]):
                 soft=limits.connections // 2,
             )
         )
+        self._rate = PrefixRates(limits.handshakes_burst, limits.handshakes_interval, limits.rate_keys)
         self._half_open: Places[Ticket] = Places(
             PrefixBounds(
                 all=limits.half_open,
@@ -149,8 +151,10 @@ class ConnectionTable(Generic[C]):
         """Accepted sockets that are not authenticated yet."""
         return len(self._half_open)
 
-    def admit_socket(self, host: str, silent: Callable[[], bool] = _spoke) -> Arrival:
+    def admit_socket(self, host: str, now: float, silent: Callable[[], bool] = _spoke) -> Arrival:
         """Judges an accepted socket before a byte is read. A ticket must come back through `add` or `discard`.
+
+        Whoever comes too often is turned away first, since the handshake costs us more than it costs a stranger.
 
         When a bound is reached, the oldest socket that has said nothing goes, of those that the bound counts: an honest
         peer speaks first, in the same moment. Without one, the oldest of the address that holds most of these places
@@ -158,6 +162,9 @@ class ConnectionTable(Generic[C]):
         holds many, whatever number of addresses a stranger has.
         """
         came = source(host)
+        if not self._rate.take(came, now):
+            self.refusals.add(Refusal.RATE, came[0][1])
+            return Arrival(refused=Refusal.RATE)
         evict = None
         full = self._full(came)
         if full is not None:

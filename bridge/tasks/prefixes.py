@@ -14,8 +14,9 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final, Generic, Literal, TypeVar
 
 from punchbridge.iana import source_of
+from punchbridge.tasks.rates import Buckets
 
-__all__ = ["EVERYWHERE", "Full", "Places", "PrefixBounds", "Source", "Step", "source"]
+__all__ = ["EVERYWHERE", "Full", "Places", "PrefixBounds", "PrefixRates", "Source", "Step", "source"]
 
 Step = Literal["all", "address", "24", "56", "48"]
 """What a bound is for: all places; an IPv4 address or an IPv6 /64; an IPv4 /24; an IPv6 /56; an IPv6 /48."""
@@ -167,6 +168,25 @@ class Places(Generic[T]):
 
     def _members(self, prefix: str) -> Iterable[T]:
         return self._held if prefix == EVERYWHERE else self._groups.get(prefix, ())
+
+
+_RATES: Final[dict[Step, int]] = {"address": 1, "56": 2, "48": 4, "24": 8}
+"""How many times the rate of one address a wider net has: it may hold that many customers who are busy at once."""
+
+
+class PrefixRates:
+    """A token bucket for each prefix of a source: an address has `burst`, then one more each `interval` seconds.
+
+    A wider net has several times that (an IPv6 /56 twice, a /48 four times, an IPv4 /24 eight times), whatever number
+    of addresses it shows. `most`: buckets that are remembered for each step. 0 for `burst` or `interval` is no limit.
+    """
+
+    def __init__(self, burst: int, interval: float, most: int) -> None:
+        self._buckets = {step: Buckets(burst * times, interval / times, most) for step, times in _RATES.items()}
+
+    def take(self, where: Source, now: float) -> bool:
+        """Takes one token for each prefix. False: one of them had none; those of narrower ones are spent."""
+        return all(self._buckets[step].take(prefix, now) for step, prefix in where)
 
 
 def _wider(narrow: int, wide: int) -> int:

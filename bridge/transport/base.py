@@ -231,8 +231,8 @@ class Incoming(Protocol):
     """Somebody who asks for a connection, before a byte of it was read: the time to turn it away cheaply."""
 
     @property
-    def remote(self) -> Multiaddr:
-        """Where it comes from."""
+    def host(self) -> str:
+        """The IP that it comes from."""
         ...
 
     @property

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchbridge.tasks.prefixes import EVERYWHERE, Full, Places, PrefixBounds, source
+from punchbridge.tasks.prefixes import EVERYWHERE, Full, Places, PrefixBounds, PrefixRates, source
 from punchbridge.tasks.refusals import Refusals, RefusedSource
 
 
@@ -133,6 +133,31 @@ def test_counts_and_order_follow_any_sequence(steps: list[tuple[bool, int, str]]
         table.discard(item)
     assert table.fullest() == ("", 0)
     assert all(table.full(source(host)) is None for host in held.values())
+
+
+def test_rates_of_an_address_and_of_the_nets_around_it() -> None:
+    rates = PrefixRates(2, 1.0, 100)
+    first = source("2600:1:1:1::1")
+    assert [rates.take(first, 0.0) for _ in range(3)] == [True, True, False]
+    assert rates.take(source("2600:1:1:2::1"), 0.0)
+    assert rates.take(source("2600:1:1:2::1"), 0.0)
+    assert not rates.take(source("2600:1:1:3::1"), 0.0), "the /56 has twice as many"
+    assert rates.take(source("2600:1:1:100::1"), 0.0)
+    assert rates.take(first, 1.0)
+    assert not rates.take(first, 1.0)
+    assert rates.take(source("11.0.0.1"), 0.0)
+
+
+def test_an_address_that_comes_too_often_spends_nothing_of_its_neighbours() -> None:
+    rates = PrefixRates(1, 1.0, 100)
+    assert [rates.take(source("11.0.0.1"), 0.0) for _ in range(50)].count(True) == 1
+    assert [rates.take(source(f"11.0.0.{n}"), 0.0) for n in range(2, 20)].count(True) == 7
+
+
+@pytest.mark.parametrize(("burst", "interval"), [(0, 1.0), (1, 0.0)])
+def test_a_rate_of_zero_is_none(burst: int, interval: float) -> None:
+    rates = PrefixRates(burst, interval, 10)
+    assert all(rates.take(source("11.0.0.1"), 0.0) for _ in range(100))
 
 
 def test_refusals_are_counted_by_reason_and_prefix_with_the_last_peer() -> None:

@@ -29,12 +29,12 @@ class Member:
         self.id = next(_ids)
 
 
-def table(**limits: int) -> ConnectionTable[Member]:
+def table(**limits: float) -> ConnectionTable[Member]:
     return ConnectionTable(SwarmLimits(**limits))
 
 
 def admitted(t: ConnectionTable[Member], host: str) -> Ticket:
-    ticket = t.admit_socket(host).ticket
+    ticket = t.admit_socket(host, 0.0).ticket
     assert ticket is not None
     return ticket
 
@@ -51,7 +51,7 @@ class Socket:
 
 
 def mute(t: ConnectionTable[Member], *hosts: str) -> list[Ticket]:
-    return [ticket for host in hosts if (ticket := t.admit_socket(host, Socket().silent).ticket) is not None]
+    return [ticket for host in hosts if (ticket := t.admit_socket(host, 0.0, Socket().silent).ticket) is not None]
 
 
 def test_ranking_puts_direct_before_relayed_then_newest() -> None:
@@ -83,13 +83,13 @@ def test_a_removed_member_is_nowhere() -> None:
 def test_sockets_beyond_a_limit_are_refused_and_counted(limits: dict[str, int], refusal: Refusal) -> None:
     t = table(**limits)
     first, _ = admitted(t, "11.0.0.1"), admitted(t, "11.0.0.1")
-    assert t.admit_socket("11.0.0.1").refused is refusal
+    assert t.admit_socket("11.0.0.1", 0.0).refused is refusal
     assert t.refusals.counts == {refusal: 1}
     assert [one.prefix for one in t.refusals.most(1)] == ["11.0.0.1"]
     t.discard(first)
     t.discard(first)
     admitted(t, "11.0.0.1")
-    assert t.admit_socket("11.0.0.1").refused is refusal
+    assert t.admit_socket("11.0.0.1", 0.0).refused is refusal
 
 
 def test_the_address_count_lasts_as_long_as_the_connection() -> None:
@@ -97,7 +97,7 @@ def test_the_address_count_lasts_as_long_as_the_connection() -> None:
     member = Member(A)
     t.add(member, admitted(t, "11.0.0.1"))
     assert t.half_open == 0
-    assert t.admit_socket("11.0.0.1").refused is Refusal.PER_ADDRESS
+    assert t.admit_socket("11.0.0.1", 0.0).refused is Refusal.PER_ADDRESS
     admitted(t, "11.0.0.2")
     t.remove(member)
     admitted(t, "11.0.0.1")
@@ -134,15 +134,15 @@ def test_a_peer_at_its_limit_with_busy_connections_is_refused_and_gives_the_tick
 def test_the_oldest_that_has_said_nothing_goes_when_places_are_short() -> None:
     t = table(half_open=3)
     spoken = Socket()
-    first = t.admit_socket("11.0.0.1", spoken.silent).ticket
+    first = t.admit_socket("11.0.0.1", 0.0, spoken.silent).ticket
     second, third = mute(t, "11.0.0.2", "11.0.0.3")
     spoken.spoken = True
-    arrival = t.admit_socket("11.0.0.4")
+    arrival = t.admit_socket("11.0.0.4", 0.0)
     assert (arrival.evict, arrival.refused) == (second, None)
     assert t.half_open == 3
-    assert t.admit_socket("11.0.0.4").evict is third
+    assert t.admit_socket("11.0.0.4", 0.0).evict is third
     spoken.asked = False
-    assert t.admit_socket("11.0.0.5").evict is not first
+    assert t.admit_socket("11.0.0.5", 0.0).evict is not first
     assert not spoken.asked
     assert t.refusals.counts == {"half_open": 3}
     assert {one.prefix for one in t.refusals.most(9)} == {"11.0.0.2", "11.0.0.3", "11.0.0.4"}
@@ -154,11 +154,11 @@ def test_a_newcomer_of_another_address_takes_a_place_of_whoever_holds_most() -> 
     """256 sockets that have said one line are no more in the way than 256 that have said none."""
     t = table(half_open=4)
     crowd = [admitted(t, "11.0.0.1") for _ in range(4)]
-    assert t.admit_socket("11.0.0.1").refused is Refusal.HALF_OPEN
-    assert t.admit_socket("12.0.0.1").evict is crowd[0]
-    assert t.admit_socket("12.0.0.1").evict is crowd[1]
-    assert t.admit_socket("12.0.0.1").refused is Refusal.HALF_OPEN, "it would hold as many"
-    assert t.admit_socket("12.0.0.2").evict in (crowd[2], None)
+    assert t.admit_socket("11.0.0.1", 0.0).refused is Refusal.HALF_OPEN
+    assert t.admit_socket("12.0.0.1", 0.0).evict is crowd[0]
+    assert t.admit_socket("12.0.0.1", 0.0).evict is crowd[1]
+    assert t.admit_socket("12.0.0.1", 0.0).refused is Refusal.HALF_OPEN, "it would hold as many"
+    assert t.admit_socket("12.0.0.2", 0.0).evict in (crowd[2], None)
 
 
 @pytest.mark.parametrize("what", ["half_open", "connections"])
@@ -177,7 +177,7 @@ def test_a_customer_at_its_share_makes_room_for_itself_only(
     t = table(**{f"{what}_per_{one}": share for one, share in zip(("address", "56", "48"), shares, strict=True)})
     first, _ = mute(t, *hosts)
     (honest,) = mute(t, "11.9.9.9")
-    assert t.admit_socket(newcomer).evict is first
+    assert t.admit_socket(newcomer, 0.0).evict is first
     assert t.refusals.counts == {f"{what}_per_{step}": 1}
     assert honest.half_open
 
@@ -187,16 +187,26 @@ def test_a_24_shares_only_when_half_of_all_places_are_taken(what: str) -> None:
     t = table(**{what: 8, f"{what}_per_address": 1, f"{what}_per_24": 2})
     first, *_ = mute(t, *(f"11.0.0.{n}" for n in range(4)))
     assert t.half_open == 4
-    assert t.admit_socket("11.0.0.9").evict is first
+    assert t.admit_socket("11.0.0.9", 0.0).evict is first
     assert t.refusals.counts == {f"{what}_per_24": 1}
-    assert t.admit_socket("11.0.1.9").evict is None
+    assert t.admit_socket("11.0.1.9", 0.0).evict is None
+
+
+def test_whoever_comes_too_often_takes_no_place_and_costs_nobody_one() -> None:
+    t = table(handshakes_burst=2, handshakes_interval=1.0, half_open=2)
+    first, second = mute(t, "11.0.0.1", "11.0.0.1")
+    arrival = t.admit_socket("11.0.0.1", 0.5, Socket().silent)
+    assert (arrival.refused, arrival.evict, t.half_open) == (Refusal.RATE, None, 2)
+    assert t.refusals.counts == {"handshakes": 1}
+    assert t.admit_socket("11.0.0.1", 1.0).evict is first
+    assert t.admit_socket("11.0.0.2", 1.0).evict is second
 
 
 def test_standing_connections_of_others_never_make_room() -> None:
     t = table(connections_per_address=1, connections_per_56=2)
     for host in ("2600:1:1:1::1", "2600:1:1:2::1"):
         t.add(Member(A), admitted(t, host))
-    arrival = t.admit_socket("2600:1:1:3::1")
+    arrival = t.admit_socket("2600:1:1:3::1", 0.0)
     assert (arrival.refused, arrival.evict) == (Refusal.PER_56, None)
     assert len(t) == 2
 
@@ -209,7 +219,7 @@ def test_the_counts_follow_any_sequence(steps: list[tuple[str, int, int]]) -> No
     members: list[Member] = []
     for kind, index, host in steps:
         if kind == "s":
-            arrival = t.admit_socket(f"11.0.{host % 2}.{host}", Socket().silent if host == 3 else lambda: False)
+            arrival = t.admit_socket(f"11.0.{host % 2}.{host}", 0.0, Socket().silent if host == 3 else lambda: False)
             assert (arrival.ticket is None) == (arrival.refused is not None)
             if arrival.evict is not None:
                 tickets.remove(arrival.evict)

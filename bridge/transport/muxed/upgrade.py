@@ -102,19 +102,8 @@ async def _receive(raw: RawStream, phase: str) -> bytes:
 
 async def _secure(raw: RawStream, role: Role, identity: Identity, expected: PeerId | None) -> tuple[Secured, float]:
     """The keys and the peer, and the round trip from our last Noise message before the peer's last one, in seconds."""
-    handshake = Handshake(identity, role, expected=expected, muxers=(YAMUX,))
-    negotiation: Initiator | Responder
     asked = trio.current_time()
-    if role == "initiator":
-        negotiation = Initiator([NOISE])
-        await raw.send_all(negotiation.start() + handshake.start())
-    else:
-        negotiation = Responder(lambda: (NOISE,))
-    while not negotiation.done:
-        reply = negotiation.receive(await _receive(raw, "the security negotiation"))
-        if reply:
-            await raw.send_all(reply)
-    data = negotiation.leftover
+    handshake, data = await _agree_on_noise(raw, role, identity, expected)
     while handshake.secured is None:
         received = data or await _receive(raw, "the Noise handshake")
         data = b""
@@ -124,6 +113,31 @@ async def _secure(raw: RawStream, role: Role, identity: Identity, expected: Peer
             asked = trio.current_time()
             await raw.send_all(reply)
     return handshake.secured, rtt
+
+
+async def _agree_on_noise(
+    raw: RawStream, role: Role, identity: Identity, expected: PeerId | None
+) -> tuple[Handshake, bytes]:
+    """multistream-select in the clear; returns the handshake and the peer's bytes for it.
+
+    The responder makes its keys when it has heard of the handshake: whoever connects and says nothing costs none.
+    """
+    if role == "initiator":
+        handshake = Handshake(identity, role, expected=expected, muxers=(YAMUX,))
+        proposal = Initiator([NOISE])
+        await raw.send_all(proposal.start() + handshake.start())
+        await _negotiate(raw, proposal)
+        return handshake, proposal.leftover
+    answer = Responder(lambda: (NOISE,))
+    await _negotiate(raw, answer)
+    return Handshake(identity, role, expected=expected, muxers=(YAMUX,)), answer.leftover
+
+
+async def _negotiate(raw: RawStream, negotiation: Initiator | Responder) -> None:
+    while not negotiation.done:
+        reply = negotiation.receive(await _receive(raw, "the security negotiation"))
+        if reply:
+            await raw.send_all(reply)
 
 
 async def _agree_on_yamux(raw: RawStream, role: Role, secured: Secured) -> bytes:

@@ -21,7 +21,7 @@ from punchbridge.eventhub import EventHub
 from punchbridge.events import ErrorEvent
 from punchbridge.iana import IP, kind_of
 from punchbridge.transport.interfaces import expand, is_local
-from punchbridge.transport.tcp.sockets import TcpStream, listen_socket
+from punchbridge.transport.tcp.sockets import AcceptedSocket, TcpStream, listen_socket
 
 __all__ = ["Listeners"]
 
@@ -36,7 +36,7 @@ class _Listener:
     socket: trio.socket.SocketType
     ip: IP
     port: int
-    accepted: Callable[[TcpStream], None]
+    accepted: Callable[[AcceptedSocket], None]
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
@@ -57,7 +57,7 @@ class Listeners:
         self._diverters: list[_Diverter] = []
 
     def listen(
-        self, addr: Multiaddr, accepted: Callable[[TcpStream], None], nursery: trio.Nursery
+        self, addr: Multiaddr, accepted: Callable[[AcceptedSocket], None], nursery: trio.Nursery
     ) -> tuple[Multiaddr, ...]:
         """Binds and starts to accept in `nursery`; `accepted` takes each socket over, synchronously.
 
@@ -83,7 +83,7 @@ class Listeners:
                 exhausted = False
                 while True:
                     try:
-                        sock, _ = await listener.socket.accept()
+                        sock, name = await listener.socket.accept()
                     except OSError as problem:
                         if problem.errno in _CLOSED:
                             return
@@ -94,28 +94,28 @@ class Listeners:
                             await trio.sleep(self._limits.accept_pause)
                         continue  # anything else belongs to one socket that died in the queue: accept(2)
                     exhausted = False
-                    self._hand_on(sock, listener.accepted)
+                    self._hand_on(AcceptedSocket(sock, name[0], self._limits), listener.accepted)
         finally:
             listener.socket.close()
             if listener in self._listeners:
                 self._listeners.remove(listener)
                 self._changed()
 
-    def _hand_on(self, sock: trio.socket.SocketType, accepted: Callable[[TcpStream], None]) -> None:
-        try:
-            stream = TcpStream(sock, self._limits)
-        except (OSError, BridgeError) as problem:  # the peer reset it already: ENOTCONN
-            _log.debug("an accepted socket was dead: %s", problem)
-            sock.close()
-            return
-        for diverter in self._diverters:
-            if diverter.matches(stream.remote):
-                try:
-                    diverter.channel.send_nowait(stream)
-                except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
-                    stream.abort()
+    def _hand_on(self, sock: AcceptedSocket, accepted: Callable[[AcceptedSocket], None]) -> None:
+        if self._diverters:
+            try:
+                stream = sock.take()
+            except BridgeError as problem:  # the peer reset it already: ENOTCONN
+                _log.debug("an accepted socket was dead: %s", problem)
                 return
-        accepted(stream)
+            for diverter in self._diverters:
+                if diverter.matches(stream.remote):
+                    try:
+                        diverter.channel.send_nowait(stream)
+                    except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+                        stream.abort()
+                    return
+        accepted(sock)
 
     def _report(self, problem: OSError) -> None:
         what = f"cannot accept connections: {problem.strerror}; raise the limit of open files (ulimit -n)"

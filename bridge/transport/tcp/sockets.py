@@ -28,6 +28,7 @@ _KEEPALIVE_COUNT = 3
 _BYTES_RECEIVED = 128
 _TCP_INFO_SIZE = _BYTES_RECEIVED + 8
 """`tcpi_bytes_received`, 8 bytes of struct tcp_info (linux/tcp.h, since Linux 4.1)."""
+_RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 _RESETS = {errno.ECONNRESET, errno.EPIPE}
 
 
@@ -284,17 +285,8 @@ class TcpStream(trio.abc.HalfCloseableStream):
         if not self._closed:
             self._closed = True
             if self.unproven:
-                self.socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, struct.pack("ii", 1, 0))
+                self.socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, _RESET_AT_CLOSE)
             self.socket.close()
-
-    @property
-    def silent(self) -> bool:
-        """Whether the kernel has never had a byte of the peer's for this socket; False where it does not tell."""
-        try:
-            info = self._raw.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_INFO, _TCP_INFO_SIZE)
-        except OSError:
-            return not self._closed
-        return len(info) == _TCP_INFO_SIZE and not any(info[_BYTES_RECEIVED:])
 
     def prove(self) -> None:
         """See RawStream."""
@@ -312,6 +304,44 @@ class TcpStream(trio.abc.HalfCloseableStream):
     def _check_open(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this socket was closed here")
+
+
+class AcceptedSocket:
+    """A socket as accept(2) gave it, of which nothing was made yet: turning it away costs no more than closing it.
+
+    `host`: the IP that it comes from. `take` gives its stream; until then the socket is this object's to close.
+    """
+
+    def __init__(self, sock: trio.socket.SocketType, host: str, limits: TcpLimits) -> None:
+        self.host = host
+        self._socket = sock
+        self._limits = limits
+        self._stream: TcpStream | None = None
+
+    def take(self) -> TcpStream:
+        """The stream over the socket, the same one each time. Raises as `TcpStream`; the socket is closed then."""
+        if self._stream is None:
+            self._stream = TcpStream(self._socket, self._limits)
+            self._socket = self._stream.socket
+        return self._stream
+
+    @property
+    def silent(self) -> bool:
+        """Whether the kernel has never had a byte of the peer's for this socket; False where it does not tell."""
+        try:
+            info = self._socket.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_INFO, _TCP_INFO_SIZE)
+        except OSError:
+            return False
+        return len(info) == _TCP_INFO_SIZE and not any(info[_BYTES_RECEIVED:])
+
+    def discard(self) -> None:
+        """Turns it away by a reset. The kernel keeps nothing of it, as it would of a close in good order."""
+        if self._stream is not None:
+            self._stream.discard()
+            return
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, _RESET_AT_CLOSE)
+        self._socket.close()
 
 
 def _broken(problem: OSError) -> BrokenStream | BrokenConnection:

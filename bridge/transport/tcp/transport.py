@@ -22,7 +22,7 @@ from punchbridge.identity import PeerId
 from punchbridge.transport.base import Accept, Connection, Upgrader
 from punchbridge.transport.link import Link
 from punchbridge.transport.tcp.listener import Listeners
-from punchbridge.transport.tcp.sockets import TcpStream, connect, numeric, open_stream, unreachable
+from punchbridge.transport.tcp.sockets import AcceptedSocket, TcpStream, connect, numeric, open_stream, unreachable
 
 __all__ = ["TcpTransport"]
 
@@ -37,22 +37,22 @@ bound cannot send to that destination."""
 class _Accepted:
     """A socket that a listener has accepted; see `base.Incoming`."""
 
-    stream: TcpStream
+    socket: AcceptedSocket
     upgrader: Upgrader
 
     @property
-    def remote(self) -> Multiaddr:
-        return self.stream.remote
+    def host(self) -> str:
+        return self.socket.host
 
     @property
     def silent(self) -> bool:
-        return self.stream.silent
+        return self.socket.silent
 
     async def secure(self) -> Connection:
-        return await self.upgrader.upgrade(_link(self.stream, inbound=True), role="responder", expected=None)
+        return await self.upgrader.upgrade(_link(self.socket.take(), inbound=True), role="responder", expected=None)
 
     def abort(self) -> None:
-        self.stream.discard()  # a reset: closing in good order would leave us with the kernel's memory of strangers
+        self.socket.discard()
 
 
 class TcpTransport:
@@ -120,8 +120,8 @@ class TcpTransport:
         """
         await trio.lowlevel.checkpoint()
 
-        def accepted(stream: TcpStream) -> None:
-            accept(_Accepted(stream, self._upgrader))
+        def accepted(sock: AcceptedSocket) -> None:
+            accept(_Accepted(sock, self._upgrader))
 
         return self._listeners.listen(addr, accepted, self.nursery)
 

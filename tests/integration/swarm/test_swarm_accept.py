@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import socket
@@ -15,13 +16,14 @@ import trio
 
 from punchbridge.addresses import Multiaddr, endpoint_of, parse
 from punchbridge.config import Limits, MuxedLimits, TcpLimits, YamuxLimits
-from punchbridge.errors import AddressError, LimitExceeded, PortInUse, StreamReset
+from punchbridge.errors import AddressError, BridgeError, LimitExceeded, PortInUse, StreamReset
 from punchbridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent, Refused
 from punchbridge.identity import PeerId
 from punchbridge.transport.base import Connection
 from punchbridge.transport.interfaces import interface_addresses
 from punchbridge.transport.streams.stream import Stream
-from punchbridge.transport.tcp.sockets import TcpStream
+from punchbridge.transport.tcp.sockets import AcceptedSocket
+from punchbridge.wire.noise import Handshake
 from tests.support.swarms import ECHO, LOOPBACK, Node, open_descriptors, open_node
 
 
@@ -153,13 +155,51 @@ async def test_over_a_limit_a_socket_is_closed_at_once_when_the_others_have_spok
 async def test_one_byte_that_nobody_has_read_yet_is_no_silence() -> None:
     listener = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener[0], await trio.open_tcp_stream(*listener[0].socket.getsockname()) as client:
-        accepted = TcpStream((await listener[0].accept()).socket)
+        sock, name = await listener[0].socket.accept()
+        accepted = AcceptedSocket(sock, name[0], TcpLimits())
+        assert accepted.host == "127.0.0.1"
         assert accepted.silent
         await client.send_all(b"\x13")
-        await trio.lowlevel.wait_readable(accepted.socket)
+        await trio.lowlevel.wait_readable(sock)
         assert not accepted.silent
-        accepted.abort()
+        assert await accepted.take().receive_some() == b"\x13"
         assert not accepted.silent
+        accepted.discard()
+        assert not accepted.silent
+        with pytest.raises(trio.BrokenResourceError):
+            await client.receive_some()
+
+
+async def test_whoever_asks_for_handshakes_too_often_is_turned_away_and_others_are_not() -> None:
+    async with open_node(handshakes_burst=3, handshakes_interval=3600.0) as a:
+        for _ in range(3):
+            async with open_node() as b:
+                assert (await b.swarm.dial(a.addr)).peer == a.peer
+        assert await is_turned_away(a)
+        assert a.swarm.refusals.counts == {"handshakes": 1}
+        other = await trio.open_tcp_stream(*place(a.addr), local_address="127.9.0.1")
+        async with other, open_node() as b:
+            await other.send_all(b"\x13/multistream/1.0.0\n\x07/noise\n")
+            assert await other.receive_some()
+            with pytest.raises(BridgeError):
+                await b.swarm.dial(a.addr)
+
+
+def handshakes() -> int:
+    """How many handshakes this process has under way."""
+    gc.collect()
+    return sum(isinstance(one, Handshake) for one in gc.get_objects())
+
+
+async def test_a_socket_that_says_nothing_costs_no_keys() -> None:
+    async with open_node() as a, await knock(a) as mute, await knock(a) as half:
+        before = handshakes()
+        await half.send_all(b"\x13/multistream/1.0.0\n")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert (handshakes(), a.swarm._pool.table.half_open) == (before, 2)
+        await mute.send_all(b"\x13/multistream/1.0.0\n\x07/noise\n")
+        assert await mute.receive_some()
+        assert handshakes() == before + 1
 
 
 async def test_what_was_turned_away_is_told_once_in_a_while_and_not_when_nothing_was() -> None:
