@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import punchbridge
 from punchbridge.api.configuration import configured, host_config, load_config
+from punchbridge.cli.callers import Callers
 from punchbridge.cli.configuration import setting_tables
 from punchbridge.cli.options import Endpoint
 from punchbridge.cli.relay import LimitFlags, RelayFlags, RelaySettings
@@ -130,7 +131,7 @@ def test_each_setting_has_a_variable_of_its_own_a_unit_and_a_reason() -> None:
     for value in (Config(), RelaySettings(), NodeProgram()):
         found = list(settings(value))
         assert len({one.variable for one in found}) == len(found)
-        assert all(one.kind in KINDS or one.kind in ("Addresses", "File", "Key") for one in found)
+        assert all(one.kind in KINDS or one.kind in ("Addresses", "File", "Key", "Texts") for one in found)
         page = setting_tables(value)
         assert all(f"`{one.variable}`" in page for one in found)
 
@@ -172,7 +173,7 @@ def test_a_relay_has_connections_for_what_it_grants() -> None:
 
 def test_what_the_operator_says_of_connections_is_kept() -> None:
     said = ("limits.swarm.connections=2048", "limits.swarm.connections_per_address=5", "limits.swarm.mailbox=7")
-    settings_of = RelayFlags(set=said).settings(LimitFlags(reservations=5000, reservations_per_address=0))
+    settings_of = RelayFlags(set=said).settings(LimitFlags(reservations=5000, reservations_per_address=0), Callers())
     assert settings_of.limits.swarm == SwarmLimits(
         connections=2048,
         connections_per_address=5,
@@ -188,7 +189,7 @@ def test_a_relay_reads_its_own_table_and_no_other() -> None:
     assert (settings_of.relay.reservations, settings_of.limits.swarm.half_open) == (9, 3)
     variables = {"PUNCHBRIDGE_RELAY_RESERVATIONS": "5", "PUNCHBRIDGE_ALLOW": "10.0.0.0/8 11.0.0.0/8"}
     read = apply(RelaySettings(), from_environment(variables, RelaySettings()))
-    assert (read.relay.reservations, read.allow) == (5, ("10.0.0.0/8", "11.0.0.0/8"))
+    assert (read.relay.reservations, read.access.allow) == (5, ("10.0.0.0/8", "11.0.0.0/8"))
     with pytest.raises(ConfigError, match="no setting punch"):
         apply(RelaySettings(), {"punch": {}})
 

@@ -11,6 +11,7 @@ import trio
 
 from punchbridge.addresses import Multiaddr, endpoint_of, parse, with_peer
 from punchbridge.behaviours.relay_client import RelayClient
+from punchbridge.cli.callers import Callers
 from punchbridge.cli.relay import LimitFlags, RelayFlags
 from punchbridge.cli.relay import _program as made_of
 from punchbridge.config import Limits, SwarmLimits
@@ -94,7 +95,7 @@ async def test_a_bound_that_the_operator_set_to_the_default_is_kept_as_well(tmp_
     """Without a word of the operator there would be no bound, since reservations of one address have none."""
     words = f"limits.swarm.connections_per_address={PER_ADDRESS}"
     flags = RelayFlags(listen=("/ip4/127.0.0.1/tcp/0",), key=tmp_path / "key", set=(words,))
-    config = made_of(flags.settings(LimitFlags(reservations_per_address=0)))
+    config = made_of(flags.settings(LimitFlags(reservations_per_address=0), Callers()))
     async with open_relay(config) as (service, addr), AsyncExitStack() as stack:
         await knock(stack, addr, PER_ADDRESS + 2)
         with trio.fail_after(20):
