@@ -33,7 +33,11 @@ class SwarmLimits(Checked):
 
     half_open: Bound = 256
     """Accepted, but not yet authenticated. Each lives at most `limits.muxed.upgrade_timeout`. When a bound of these is
-    reached, the oldest goes that has said nothing."""
+    reached, the oldest goes that has said nothing for `half_open_grace`."""
+
+    half_open_grace: Seconds = 1.0
+    """A socket that says nothing has its place for so long even when places are short: an honest peer speaks at once,
+    but it may be far away, and its first packet may be lost."""
 
     half_open_per_address: Bound = 32
     """The same from one IPv4 address or IPv6 /64: a second's worth of newcomers with a round trip of 300 ms."""

@@ -80,6 +80,8 @@ class Ticket:
     """An accepted socket's place in the counts, from accept until the connection is gone."""
 
     source: Source
+    since: float = 0.0
+    """When it was accepted, by the clock of whoever asks for admission."""
     silent: Callable[[], bool] = _spoke
     """Whether not one byte has come from there yet."""
     half_open: bool = True
@@ -156,10 +158,11 @@ class ConnectionTable(Generic[C]):
 
         Whoever comes too often is turned away first, since the handshake costs us more than it costs a stranger.
 
-        When a bound is reached, the oldest socket that has said nothing goes, of those that the bound counts: an honest
-        peer speaks first, in the same moment. Without one, the oldest of the address that holds most of these places
-        goes, if it holds more than the newcomer's own would. So a place is found for a newcomer as long as somebody
-        holds many, whatever number of addresses a stranger has.
+        When a bound is reached, one goes of those that the bound counts: the oldest that has said nothing for a while,
+        since an honest peer speaks first; without one, the oldest of the address that holds most half-open places, if
+        it holds more than the newcomer's own would; at last the oldest that has said nothing yet, if its address holds
+        more than the newcomer's. So a newcomer finds a place as long as somebody holds many, and nobody who holds many
+        takes one from whoever has only just come.
         """
         came = source(host)
         if not self._rate.take(came, now):
@@ -169,12 +172,12 @@ class ConnectionTable(Generic[C]):
         full = self._full(came)
         if full is not None:
             refused, where, half_open = full
-            evict = self._mute_in(where.prefix) or (self._crowded_in(where.prefix, came) if half_open else None)
+            evict = self._victim(where.prefix, came, now, half_open=half_open)
             self.refusals.add(refused, came[0][1] if evict is None else evict.group)
             if evict is None:
                 return Arrival(refused=refused)
             self.discard(evict)
-        ticket = Ticket(came, silent)
+        ticket = Ticket(came, now, silent)
         for places in (self._accepted, self._half_open, self._mute):
             places.add(ticket, came)
         return Arrival(ticket, evict=evict)
@@ -188,16 +191,23 @@ class ConnectionTable(Generic[C]):
             return _CONNECTIONS[standing.step], standing, False
         return None if arriving is None else (_HALF_OPEN[arriving.step], arriving, True)
 
+    def _victim(self, prefix: str, came: Source, now: float, *, half_open: bool) -> Ticket | None:
+        """Who gives a place up inside of a prefix for a newcomer; None when nobody does."""
+        mute = self._mute_in(prefix)
+        if mute is not None and now - mute.since >= self.limits.half_open_grace:
+            return mute
+        mine = self._half_open.count(came[0][1])
+        fullest, held = self._half_open.fullest(prefix) if half_open else ("", 0)
+        if held > mine + 1:
+            return self._half_open.oldest(fullest)
+        return mute if mute is not None and self._half_open.count(mute.group) > mine else None
+
     def _mute_in(self, prefix: str) -> Ticket | None:
         while (oldest := self._mute.oldest(prefix)) is not None:
             if oldest.silent():
                 return oldest
             self._mute.discard(oldest)
         return None
-
-    def _crowded_in(self, prefix: str, came: Source) -> Ticket | None:
-        fullest, held = self._half_open.fullest(prefix)
-        return self._half_open.oldest(fullest) if held > self._half_open.count(came[0][1]) + 1 else None
 
     def discard(self, ticket: Ticket) -> None:
         """Gives a ticket back whose socket never became a connection; does nothing the second time."""

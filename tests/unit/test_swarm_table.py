@@ -16,6 +16,7 @@ from punchbridge.identity import PeerId
 from punchbridge.swarm.table import ConnectionTable, Refusal, Ticket
 
 _ids = count(1)
+LATER = SwarmLimits().half_open_grace
 A, B = (PeerId(b"\x12\x20" + bytes([n]) * 32) for n in (1, 2))
 
 
@@ -131,23 +132,45 @@ def test_a_peer_at_its_limit_with_busy_connections_is_refused_and_gives_the_tick
     admitted(t, "11.0.0.1")
 
 
-def test_the_oldest_that_has_said_nothing_goes_when_places_are_short() -> None:
+def test_the_oldest_that_has_said_nothing_for_a_while_goes_when_places_are_short() -> None:
     t = table(half_open=3)
     spoken = Socket()
     first = t.admit_socket("11.0.0.1", 0.0, spoken.silent).ticket
-    second, third = mute(t, "11.0.0.2", "11.0.0.3")
+    second, third = mute(t, "11.0.0.1", "11.0.0.1")
     spoken.spoken = True
-    arrival = t.admit_socket("11.0.0.4", 0.0)
+    arrival = t.admit_socket("11.0.0.1", LATER, Socket().silent)
     assert (arrival.evict, arrival.refused) == (second, None)
     assert t.half_open == 3
-    assert t.admit_socket("11.0.0.4", 0.0).evict is third
     spoken.asked = False
-    assert t.admit_socket("11.0.0.5", 0.0).evict is not first
-    assert not spoken.asked
+    assert t.admit_socket("11.0.0.1", LATER).evict is third
+    assert not spoken.asked, "who has spoken is not asked again"
+    assert first is not None
+    assert first.half_open
+    assert t.admit_socket("11.0.0.1", LATER).refused is Refusal.HALF_OPEN, "the silence of the others is young"
     assert t.refusals.counts == {"half_open": 3}
-    assert {one.prefix for one in t.refusals.most(9)} == {"11.0.0.2", "11.0.0.3", "11.0.0.4"}
     t.discard(second)
     assert t.half_open == 3
+
+
+def test_whoever_has_only_just_come_gives_way_to_none_who_holds_as_many() -> None:
+    """An honest peer is silent for a moment as well; a crowd that has spoken must not push it out."""
+    t = table(half_open=4)
+    for _ in range(3):
+        admitted(t, "11.0.0.1")
+    (honest,) = mute(t, "11.9.9.9")
+    assert t.admit_socket("11.0.0.1", 0.0).refused is Refusal.HALF_OPEN
+    assert honest.half_open
+    assert t.admit_socket("11.0.0.2", 0.0).evict is not honest
+
+
+def test_among_many_addresses_with_one_place_each_the_oldest_silent_one_goes() -> None:
+    t = table(half_open=4)
+    first, *_ = mute(t, *(f"11.0.0.{n}" for n in range(4)))
+    assert t.admit_socket("12.0.0.1", 0.0).evict is first
+    t = table(half_open=4)
+    for n in range(4):
+        admitted(t, f"11.0.0.{n}")
+    assert t.admit_socket("12.0.0.1", LATER).refused is Refusal.HALF_OPEN, "all of them have spoken"
 
 
 def test_a_newcomer_of_another_address_takes_a_place_of_whoever_holds_most() -> None:
@@ -177,7 +200,7 @@ def test_a_customer_at_its_share_makes_room_for_itself_only(
     t = table(**{f"{what}_per_{one}": share for one, share in zip(("address", "56", "48"), shares, strict=True)})
     first, _ = mute(t, *hosts)
     (honest,) = mute(t, "11.9.9.9")
-    assert t.admit_socket(newcomer, 0.0).evict is first
+    assert t.admit_socket(newcomer, LATER).evict is first
     assert t.refusals.counts == {f"{what}_per_{step}": 1}
     assert honest.half_open
 

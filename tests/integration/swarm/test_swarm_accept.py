@@ -132,7 +132,8 @@ async def test_the_number_of_listeners_is_bounded() -> None:
 
 @pytest.mark.parametrize("limits", [{"half_open": 2}, {"connections_per_address": 2}, {"connections": 2}])
 async def test_over_a_limit_the_oldest_socket_that_has_said_nothing_is_closed(limits: dict[str, int]) -> None:
-    async with open_node(**limits) as a, await knock(a) as first, await knock(a) as second, await knock(a):
+    node = open_node(**limits, half_open_grace=0.0)
+    async with node as a, await knock(a) as first, await knock(a) as second, await knock(a):
         assert await is_closed(first)
         async with open_node() as b:
             assert (await b.swarm.dial(a.addr)).peer == a.peer
@@ -199,11 +200,13 @@ async def test_a_socket_that_says_nothing_costs_no_keys() -> None:
         assert (handshakes(), a.swarm._pool.table.half_open) == (before, 2)
         await mute.send_all(b"\x13/multistream/1.0.0\n\x07/noise\n")
         assert await mute.receive_some()
+        await trio.testing.wait_all_tasks_blocked(0.01)
         assert handshakes() == before + 1
 
 
 async def test_what_was_turned_away_is_told_once_in_a_while_and_not_when_nothing_was() -> None:
-    async with open_node(half_open=1, refusals_told=0.05) as a, await knock(a), await knock(a) as last:
+    node = open_node(half_open=1, half_open_grace=0.0, refusals_told=0.05)
+    async with node as a, await knock(a), await knock(a) as last:
         told = await a.record.wait(Refused)
         assert told.refused == {"half_open": 1}
         assert told.sources == ({"reason": "half_open", "from": "127.0.0.1", "times": 1},)
