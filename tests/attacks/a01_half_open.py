@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import trio
 
 from tests.attacks.attacker import EXPECTED, MULTISTREAM, tcp
-from tests.attacks.frame import Relay, Row, Stage, strangers
+from tests.attacks.frame import Row, Stage, strangers
+from tests.attacks.programs import Relay
 
 NEIGHBOURS = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5")
 """In the /24 of the honest peer."""

@@ -11,7 +11,8 @@ from punchbridge.wire.multistream import Initiator
 from punchbridge.wire.noise import Handshake
 from punchbridge.yamux import YAMUX
 from tests.attacks.attacker import EXPECTED, reset, tcp
-from tests.attacks.frame import Relay, Row, Stage
+from tests.attacks.frame import Row, Stage
+from tests.attacks.programs import Relay
 
 WORKERS = 16
 

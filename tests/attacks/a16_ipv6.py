@@ -9,7 +9,8 @@ import trio
 
 from tests.attacks.a01_half_open import hold, judge
 from tests.attacks.attacker import MULTISTREAM, Attacker, reserve
-from tests.attacks.frame import Relay, Row, Stage
+from tests.attacks.frame import Row, Stage
+from tests.attacks.programs import Relay
 
 NAMESPACES = True
 
