@@ -36,7 +36,9 @@ STRICT = Scope()
 BOTH: tuple[tuple[int, Proto], ...] = ((4, "tcp"), (6, "tcp"))
 
 
-def pick(*texts: str, scope: Scope = STRICT, sources: tuple[tuple[int, Proto], ...] = BOTH, own: tuple[str, ...] = ()):
+def pick(
+    *texts: str, scope: Scope = STRICT, sources: tuple[tuple[int, Proto], ...] = BOTH, own: tuple[str, ...] = ()
+) -> Choice | Refused:
     request = Request(tuple(parse(text).to_bytes() for text in texts), 7)
     return choose(request, client_ip="11.1.0.2", own=own, scope=scope, sources=sources)
 

@@ -10,6 +10,7 @@ from punchbridge.addresses import Multiaddr, is_relayed, parse, tcp_addr
 from punchbridge.config import NatLimits, PunchLimits
 from punchbridge.identity import Identity
 from punchbridge.reach.candidates import Refusal, RemoteCandidates, Scope, filter_remote, own_candidates
+from punchbridge.reach.nat import Observation
 from punchbridge.reach.observed import ObservedAddresses
 
 LIMITS = PunchLimits()
@@ -144,7 +145,9 @@ def test_own_candidates_observed_first_then_public_listening_ones_never_a_guess(
     assert own_candidates([parse("/ip4/11.1.0.2/tcp/0")], [], MACHINE, 16) == ()
 
 
-def record(book: ObservedAddresses, observer: str, observed: str, now: float, local: str = "/ip4/10.1.0.2/tcp/4001"):
+def record(
+    book: ObservedAddresses, observer: str, observed: str, now: float, local: str = "/ip4/10.1.0.2/tcp/4001"
+) -> Observation | None:
     return book.record(observer=observer, observer_peer=PEER, local=parse(local), observed=parse(observed), now=now)
 
 

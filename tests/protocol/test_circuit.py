@@ -49,7 +49,9 @@ def test_connect_names_the_target() -> None:
 
 
 def test_r9_addresses_in_connect_are_ignored() -> None:
-    raw = pb.HopMessage(type=1, peer=pb.PeerId(id=PEER.to_bytes(), addrs=[b"\xff\xff", b"junk"])).SerializeToString()
+    raw = pb.HopMessage(
+        type=pb.HopMessage.CONNECT, peer=pb.PeerId(id=PEER.to_bytes(), addrs=[b"\xff\xff", b"junk"])
+    ).SerializeToString()
     assert decode_hop_request(raw) == Connect(PEER)
 
 
@@ -60,7 +62,7 @@ def test_r1_grant_and_limit_survive_the_wire() -> None:
 
 
 def test_f5_malformed_addresses_of_a_grant_are_skipped() -> None:
-    message = pb.HopMessage(type=2, status=100)
+    message = pb.HopMessage(type=pb.HopMessage.STATUS, status=pb.Status.OK)
     message.reservation.expire = 5
     message.reservation.addrs.extend([b"\xff", RELAY.to_bytes(), b""])
     answer = decode_hop_answer(message.SerializeToString())
@@ -69,7 +71,7 @@ def test_f5_malformed_addresses_of_a_grant_are_skipped() -> None:
 
 
 def test_f6_the_count_of_relay_addresses_is_bounded() -> None:
-    message = pb.HopMessage(type=2, status=100)
+    message = pb.HopMessage(type=pb.HopMessage.STATUS, status=pb.Status.OK)
     message.reservation.expire = 5
     message.reservation.addrs.extend([RELAY.to_bytes()] * 300)
     grant = decode_hop_answer(message.SerializeToString()).grant
@@ -113,7 +115,7 @@ def test_r3_zero_or_absent_is_unlimited(limit: CircuitLimit | None, read: Circui
 
 
 def test_r3_a_limit_of_two_zeros_is_unlimited() -> None:
-    message = pb.HopMessage(type=2, status=100)
+    message = pb.HopMessage(type=pb.HopMessage.STATUS, status=pb.Status.OK)
     message.limit.duration = 0
     message.limit.data = 0
     assert decode_hop_answer(message.SerializeToString()).limit is None
@@ -127,7 +129,7 @@ def test_every_status_survives_the_wire(status: Status) -> None:
 
 
 def test_a_status_outside_the_table_keeps_its_number() -> None:
-    answer = decode_hop_answer(pb.HopMessage(type=2, status=777).SerializeToString())  # type: ignore[arg-type]
+    answer = decode_hop_answer(pb.HopMessage(type=pb.HopMessage.STATUS, status=777).SerializeToString())  # type: ignore[arg-type]
     assert status_name(answer.status) == "STATUS_777"
 
 
@@ -135,11 +137,11 @@ def test_a_status_outside_the_table_keeps_its_number() -> None:
     "message",
     [
         pb.HopMessage(),
-        pb.HopMessage(type=1),
-        pb.HopMessage(type=1, peer=pb.PeerId()),
-        pb.HopMessage(type=1, peer=pb.PeerId(id=b"\x00" * 200)),
-        pb.HopMessage(type=1, peer=pb.PeerId(id=b"\x11\x14" + b"\x00" * 20)),
-        pb.HopMessage(type=1, peer=pb.PeerId(id=b"\x12\x21" + b"\x00" * 32)),
+        pb.HopMessage(type=pb.HopMessage.CONNECT),
+        pb.HopMessage(type=pb.HopMessage.CONNECT, peer=pb.PeerId()),
+        pb.HopMessage(type=pb.HopMessage.CONNECT, peer=pb.PeerId(id=b"\x00" * 200)),
+        pb.HopMessage(type=pb.HopMessage.CONNECT, peer=pb.PeerId(id=b"\x11\x14" + b"\x00" * 20)),
+        pb.HopMessage(type=pb.HopMessage.CONNECT, peer=pb.PeerId(id=b"\x12\x21" + b"\x00" * 32)),
     ],
 )
 def test_r8_requests_that_lack_something_are_malformed(message: pb.HopMessage) -> None:
@@ -161,13 +163,16 @@ def test_r8_a_wrong_type_is_unexpected_not_malformed() -> None:
 
 
 def test_a_status_message_needs_a_status() -> None:
-    for message in (pb.HopMessage(type=2), pb.HopMessage(type=2, status=0)):
+    for message in (
+        pb.HopMessage(type=pb.HopMessage.STATUS),
+        pb.HopMessage(type=pb.HopMessage.STATUS, status=pb.Status.UNUSED),
+    ):
         with pytest.raises(MalformedMessage):
             decode_hop_answer(message.SerializeToString())
 
 
 def test_r14_a_grant_needs_an_expiry_and_clamps_what_does_not_fit() -> None:
-    message = pb.HopMessage(type=2, status=100)
+    message = pb.HopMessage(type=pb.HopMessage.STATUS, status=pb.Status.OK)
     message.reservation.addrs.append(RELAY.to_bytes())
     with pytest.raises(MalformedMessage):
         decode_hop_answer(message.SerializeToString())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,7 +28,7 @@ ADDRS = (parse("/ip4/11.0.0.1/tcp/4001"), parse("/ip6/2001:db8::1/tcp/4001"))
 CIRCUIT = parse(f"/ip4/11.0.0.9/tcp/1/p2p/{peer_text(OTHER.peer_id)}/p2p-circuit")
 
 
-def message(**fields: object) -> bytes:
+def message(**fields: Any) -> bytes:
     return bytes(Identify(**fields).SerializeToString())
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 from libp2p.crypto.pb import crypto_pb2
 from libp2p.identity.identify.pb import identify_pb2
 from libp2p.peer.envelope import unmarshal_envelope
@@ -17,7 +18,7 @@ from punchbridge.identity import Identity
 from punchbridge.wire import messages as pb
 from punchbridge.wire.voucher import DOMAIN, seal_voucher
 
-PAIRS = [
+PAIRS: list[tuple[type[Message], type[Message]]] = [
     (pb.PublicKeyMessage, crypto_pb2.PublicKey),
     (pb.Envelope, envelope_pb2.Envelope),
     (pb.PeerRecord, peer_record_pb2.PeerRecord),

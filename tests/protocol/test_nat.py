@@ -16,7 +16,9 @@ PEER = Identity.generate().peer_id
 LOCAL = Endpoint("ip4", "10.1.0.2", 4001, "tcp")
 
 
-def seen(observer: str, host: str, port: int, *, at: float = 1.0, local: Endpoint = LOCAL, observer_port: int = 7001):
+def seen(
+    observer: str, host: str, port: int, *, at: float = 1.0, local: Endpoint = LOCAL, observer_port: int = 7001
+) -> Observation:
     return Observation(observer, observer_port, PEER, local, Endpoint("ip4", host, port, "tcp"), at)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -133,7 +134,7 @@ def der(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> bytes:
 
 
 def serialized(kind: int, key: bytes) -> bytes:
-    return bytes(PublicKeyMessage(key_type=kind, data=key).SerializeToString())
+    return bytes(PublicKeyMessage(key_type=cast("KeyType", kind), data=key).SerializeToString())
 
 
 def test_rsa_and_ecdsa_and_secp256k1_identities() -> None:
@@ -252,7 +253,7 @@ def test_any_second_message_raises_only_the_remote_fault(raw: bytes) -> None:
 def test_any_payload_of_an_honest_key_raises_only_the_remote_fault(payload: bytes) -> None:
     """What is inside message 2 when everything around it is right."""
     first, second = pair()
-    second._payload = lambda _muxers: payload  # type: ignore[method-assign]
+    second._payload = lambda muxers: payload  # type: ignore[method-assign]
     with pytest.raises((AuthenticationFailed, ProtocolViolation)):
         first.receive(second.receive(first.start()))
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from punchbridge.config import Punch, PunchLimits
+from punchbridge.events import Role
 from punchbridge.identity import Identity
 from punchbridge.reach.punching import (
     After,
@@ -38,7 +39,12 @@ def punching(*, gives_way: bool = False, retry_most: float = 100.0) -> Punching:
 
 
 def outcome(
-    code: Code | None, *, final: bool = True, side: str = "initiator", retry_in: float | None = None, ended: float = 0.0
+    code: Code | None,
+    *,
+    final: bool = True,
+    side: Role = "initiator",
+    retry_in: float | None = None,
+    ended: float = 0.0,
 ) -> PunchOutcome:
     verdict = None if code is None else Verdict(code, retry_in=retry_in)
     return PunchOutcome(PEER, verdict, 1, side, final, 0.1, ended, circuit=7)

@@ -11,8 +11,7 @@ from punchbridge.config import SessionLimits
 from punchbridge.sessions import Attach, Outgoing, Refusal, Released, Session
 from punchbridge.sessions.budget import Budget
 from punchbridge.sessions.frames import AttachedFrame, Kind, encode
-
-from .test_session import ID, joined, write_all
+from tests.support.session_wires import ID, joined, write_all
 
 LIMITS = SessionLimits()
 

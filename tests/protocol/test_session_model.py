@@ -7,6 +7,8 @@ that was too long, nothing but a beginning of it is, and both ends know that it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -66,7 +68,7 @@ class Sessions(RuleBasedStateMachine):
         generation = self.ends["dialler"].attach(self.now)
         self.wires[generation] = Wire()
 
-    def _note(self, who: str, events: list[object]) -> None:
+    def _note(self, who: str, events: Sequence[object]) -> None:
         for event in events:
             if isinstance(event, Ended):
                 self._ended(who, event)
