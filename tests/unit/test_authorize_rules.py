@@ -54,7 +54,7 @@ def ask(authorizer: Authorizer, peer: str, method: str, *, known: bool = True) -
     except Ended:
         code, _ = context.refused
         if code is grpc.StatusCode.PERMISSION_DENIED:
-            return dict(context.trailing)[RULE_KEY]
+            return str(dict(context.trailing)[RULE_KEY])
         return str(code.name)
     finally:
         TABLE.remove(context.name)

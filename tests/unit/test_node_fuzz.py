@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -64,7 +64,7 @@ def filled(draw: st.DrawFn, kind: Descriptor, depth: int = 4) -> Message:
 
 
 def of(kind: type[Message]) -> st.SearchStrategy[Any]:
-    return filled(kind.DESCRIPTOR)
+    return filled(cast("Descriptor", kind.DESCRIPTOR))
 
 
 @given(of(pb.BlockMessage))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -34,11 +35,11 @@ def machine(refusal: Refusal | None = None) -> Handshake:
     return Handshake(own_version(NodeConfig(), 1), TIMES, lambda _: refusal)
 
 
-def kinds(actions: list[object]) -> list[object]:
+def kinds(actions: Sequence[object]) -> list[object]:
     return [wire.payload_type(a.message) if isinstance(a, Send) else type(a) for a in actions]
 
 
-def test_the_expected_course():
+def test_the_expected_course() -> None:
     it = machine()
     assert kinds(it.start(0)) == [wire.VERSION]
     assert kinds(it.receive(VERSION, 1)) == [wire.VERACK]
@@ -52,13 +53,13 @@ def test_the_expected_course():
 
 
 @given(st.data())
-def test_two_machines_complete_for_any_interleaving(data: st.DataObject):
+def test_two_machines_complete_for_any_interleaving(data: st.DataObject) -> None:
     sides = [machine(), machine()]
     # Each direction is a FIFO: the stream keeps order, the two directions do not wait for each other.
     queues: list[list[pb.KaspadMessage]] = [[], []]
     done = [False, False]
 
-    def act(side: int, actions: list[object]) -> None:
+    def act(side: int, actions: Sequence[object]) -> None:
         for action in actions:
             assert not isinstance(action, Failed)
             if isinstance(action, Send):
@@ -77,7 +78,7 @@ def test_two_machines_complete_for_any_interleaving(data: st.DataObject):
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations([VERSION, VERACK, READY])))
-def test_the_peers_messages_in_any_order_complete_once(order: tuple[pb.KaspadMessage, ...]):
+def test_the_peers_messages_in_any_order_complete_once(order: tuple[pb.KaspadMessage, ...]) -> None:
     it = machine()
     it.start(0)
     seen: list[object] = []
@@ -92,7 +93,7 @@ def test_the_peers_messages_in_any_order_complete_once(order: tuple[pb.KaspadMes
 
 
 @given(st.lists(st.sampled_from([VERSION, VERACK, READY]), max_size=8))
-def test_any_sequence_ends_in_a_known_state_and_a_repeat_always_fails(messages: list[pb.KaspadMessage]):
+def test_any_sequence_ends_in_a_known_state_and_a_repeat_always_fails(messages: list[pb.KaspadMessage]) -> None:
     it = machine()
     it.start(0)
     said: set[str] = set()
@@ -112,7 +113,7 @@ def test_any_sequence_ends_in_a_known_state_and_a_repeat_always_fails(messages: 
     assert (it.state is State.FAILED) == repeated
 
 
-def test_a_message_of_another_type_fails():
+def test_a_message_of_another_type_fails() -> None:
     it = machine()
     it.start(0)
     (failed,) = it.receive(wire.message(wire.PING, pb.PingMessage(nonce=1)), 0)
@@ -120,7 +121,7 @@ def test_a_message_of_another_type_fails():
     assert failed.failure is HandshakeFailure.OUT_OF_ORDER
 
 
-def test_after_done_everything_is_out_of_order():
+def test_after_done_everything_is_out_of_order() -> None:
     it = machine()
     it.start(0)
     for msg in (VERSION, VERACK):
@@ -130,7 +131,7 @@ def test_after_done_everything_is_out_of_order():
     assert kinds(it.receive(READY, 0)) == [Failed]
 
 
-def test_the_check_is_made_after_verack_so_that_the_peer_has_ours_first():
+def test_the_check_is_made_after_verack_so_that_the_peer_has_ours_first() -> None:
     it = machine(Refusal(HandshakeFailure.WRONG_NETWORK, "no"))
     it.start(0)
     assert kinds(it.receive(VERSION, 0)) == [wire.VERACK]
@@ -147,7 +148,7 @@ def test_the_check_is_made_after_verack_so_that_the_peer_has_ours_first():
         ([VERSION, VERACK], 1 + 8, HandshakeFailure.READY_TIMEOUT),
     ],
 )
-def test_deadlines(said: list[pb.KaspadMessage], at: float, failure: HandshakeFailure):
+def test_deadlines(said: list[pb.KaspadMessage], at: float, failure: HandshakeFailure) -> None:
     it = machine()
     it.start(0)
     for msg in said:
@@ -162,7 +163,7 @@ def test_deadlines(said: list[pb.KaspadMessage], at: float, failure: HandshakeFa
     assert it.next_timer() is None
 
 
-def test_flows_subscribed_out_of_turn_is_our_mistake():
+def test_flows_subscribed_out_of_turn_is_our_mistake() -> None:
     with pytest.raises(RuntimeError):
         machine().flows_subscribed(0)
 
@@ -195,7 +196,7 @@ FAULTS: list[tuple[dict[str, object], HandshakeFailure]] = [
 
 
 @given(st.lists(st.sampled_from(range(len(FAULTS))), unique=True).map(sorted))
-def test_the_first_fault_in_the_order_of_the_wire_is_named(faults: list[int]):
+def test_the_first_fault_in_the_order_of_the_wire_is_named(faults: list[int]) -> None:
     changes: dict[str, object] = {}
     for index in reversed(faults):
         changes.update(FAULTS[index][0])
@@ -209,25 +210,25 @@ def test_the_first_fault_in_the_order_of_the_wire_is_named(faults: list[int]):
     assert (refusal.failure if refusal else None) == (names[0] if names else None)
 
 
-def test_the_two_harmless_reasons_are_spelt_as_on_the_wire():
+def test_the_two_harmless_reasons_are_spelt_as_on_the_wire() -> None:
     duplicate = check_version(offer(), CONFIG, duplicate=lambda _: True)
     loopback = check_version(offer(id=CONFIG.node_id), CONFIG, duplicate=lambda _: False)
     assert duplicate == Refusal(HandshakeFailure.DUPLICATE, "DUPLICATE_CONNECTION")
     assert loopback == Refusal(HandshakeFailure.LOOPBACK, "LOOPBACK_CONNECTION")
 
 
-def test_a_user_agent_outside_the_allow_list_is_refused():
+def test_a_user_agent_outside_the_allow_list_is_refused() -> None:
     refusal = check_version(offer(userAgent="/other/"), CONFIG, duplicate=lambda _: False)
     assert refusal is not None
     assert refusal.failure is HandshakeFailure.USER_AGENT
 
 
-def test_there_is_no_upper_bound_on_the_version():
+def test_there_is_no_upper_bound_on_the_version() -> None:
     assert check_version(offer(protocolVersion=2**32 - 1), CONFIG, duplicate=lambda _: False) is None
 
 
 @given(st.text(max_size=300), st.integers(0, 256))
-def test_a_cut_user_agent_is_a_prefix_within_its_bound(text: str, size: int):
+def test_a_cut_user_agent_is_a_prefix_within_its_bound(text: str, size: int) -> None:
     text = text.encode("utf-8", "replace").decode()
     cut = wire.cut_utf8(text, size)
     assert text.startswith(cut)
@@ -235,7 +236,7 @@ def test_a_cut_user_agent_is_a_prefix_within_its_bound(text: str, size: int):
     assert len(cut) == len(text) or len(text[: len(cut) + 1].encode()) > size
 
 
-def test_our_version_carries_what_is_configured():
+def test_our_version_carries_what_is_configured() -> None:
     config = NodeConfig(user_agent="ü" * 200, advertise=("11.0.0.1", 16611), disable_relay_tx=True)
     version = own_version(config, 1_700_000_000_000)
     assert version.protocolVersion == 10

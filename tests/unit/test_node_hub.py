@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from punchbridge_node.hub import Hub, Verdict, judge
 from punchbridge_node.inventory import BodyStore, Inventory
 from punchbridge_node.peer import BoundedSet, PeerRecord
 from punchbridge_node.transport import PeerInfo
+from tests.support.fresh import fresh
 
 
 class Nowhere:
@@ -70,7 +73,7 @@ def announced(it: Connection) -> list[bytes]:
     return found
 
 
-def on_loop(work) -> None:
+def on_loop(work: Callable[[], None]) -> None:
     """Retiring uses the loop's clock, so these run on one."""
 
     async def main() -> None:
@@ -87,17 +90,17 @@ def judged(existing: Connection | None, same: bool, proven: bool, outbound: bool
 
 
 @pytest.mark.parametrize(("same", "proven", "outbound", "ours"), list(itertools.product(BOOLS, repeat=4)))
-def test_the_first_stream_is_always_free(same: bool, proven: bool, outbound: bool, ours: bool):
+def test_the_first_stream_is_always_free(same: bool, proven: bool, outbound: bool, ours: bool) -> None:
     assert judged(None, same, proven, outbound, ours) is Verdict.FREE
 
 
 @pytest.mark.parametrize(("same", "mine", "outbound", "ours"), list(itertools.product(BOOLS, repeat=4)))
-def test_an_unproven_second_stream_is_always_a_duplicate(same: bool, mine: bool, outbound: bool, ours: bool):
+def test_an_unproven_second_stream_is_always_a_duplicate(same: bool, mine: bool, outbound: bool, ours: bool) -> None:
     assert judged(connection(mine), same, False, outbound, ours) is Verdict.DUPLICATE
 
 
 @pytest.mark.parametrize(("a_first", "b_first", "a_is_smaller"), list(itertools.product(BOOLS, repeat=3)))
-def test_both_sides_of_a_crossed_dial_keep_the_same_stream(a_first: bool, b_first: bool, a_is_smaller: bool):
+def test_both_sides_of_a_crossed_dial_keep_the_same_stream(a_first: bool, b_first: bool, a_is_smaller: bool) -> None:
     """Stream X is dialled by A, stream Y by B; either may be the first at either side."""
 
     def kept(first_is_outbound: bool, ours_wins: bool) -> bool:
@@ -111,7 +114,7 @@ def test_both_sides_of_a_crossed_dial_keep_the_same_stream(a_first: bool, b_firs
     assert a_keeps_x == a_is_smaller
 
 
-def test_a_reopened_stream_a_restarted_peer_and_a_dead_stream_are_succeeded():
+def test_a_reopened_stream_a_restarted_peer_and_a_dead_stream_are_succeeded() -> None:
     for outbound in BOOLS:
         assert judged(connection(outbound), True, True, outbound, False) is Verdict.SUCCESSOR
         assert judged(connection(not outbound), False, True, outbound, False) is Verdict.SUCCESSOR
@@ -120,7 +123,7 @@ def test_a_reopened_stream_a_restarted_peer_and_a_dead_stream_are_succeeded():
     assert judged(over, True, True, False, True) is Verdict.SUCCESSOR
 
 
-def test_a_successor_takes_over_record_and_counters_and_retires_the_old_stream():
+def test_a_successor_takes_over_record_and_counters_and_retires_the_old_stream() -> None:
     def work() -> None:
         hub = Hub(bytes(16), LIMITS)
         old, young = connection(), connection()
@@ -138,7 +141,7 @@ def test_a_successor_takes_over_record_and_counters_and_retires_the_old_stream()
         assert old.ending is not None  # nothing was under way, and the dialler ends at once
         assert old.ending.reason is DisconnectReason.REPLACED
         hub.leave(record, old)
-        assert record.connection is young
+        assert fresh(record.connection) is young
         hub.leave(record, young)
         assert record.connection is None
         assert hub.get("P") is record
@@ -146,16 +149,16 @@ def test_a_successor_takes_over_record_and_counters_and_retires_the_old_stream()
     on_loop(work)
 
 
-def test_a_retired_stream_waits_for_its_successor_to_be_admitted_and_for_what_it_is_owed():
+def test_a_retired_stream_waits_for_its_successor_to_be_admitted_and_for_what_it_is_owed() -> None:
     def work() -> None:
         for answered_first in BOOLS:
             it, successor = connection(), connection()
             it.expect(2)
             it.retire(successor)
-            steps = [lambda it=it: it.expect(-2), successor._confirm]
+            steps: list[Callable[[], None]] = [partial(it.expect, -2), successor._confirm]
             first, last = steps if answered_first else reversed(steps)
             first()
-            assert it.ending is None
+            assert fresh(it.ending) is None
             last()
             assert it.ending is not None
             assert it.ending.reason is DisconnectReason.REPLACED
@@ -167,7 +170,7 @@ def test_a_retired_stream_waits_for_its_successor_to_be_admitted_and_for_what_it
     on_loop(work)
 
 
-def test_the_table_is_bounded():
+def test_the_table_is_bounded() -> None:
     hub = Hub(bytes(16), NodeLimits(peers=2))
     for index in range(2):
         assert isinstance(hub.admit(PeerInfo(f"1.1.1.{index}"), bytes([index]) * 16, connection()), PeerRecord)
@@ -192,7 +195,7 @@ def test_the_table_is_bounded():
 
 
 @pytest.mark.parametrize("bridged", [False, True])
-def test_one_address_with_many_ids_does_not_take_all_places(bridged: bool):
+def test_one_address_with_many_ids_does_not_take_all_places(bridged: bool) -> None:
     def info(host: str, number: int) -> PeerInfo:
         if bridged:
             peer = peer_text(Identity.generate().peer_id)
@@ -208,7 +211,7 @@ def test_one_address_with_many_ids_does_not_take_all_places(bridged: bool):
     assert isinstance(hub.admit(relayed, bytes([30]) * 16, connection()), PeerRecord)
 
 
-def test_a_full_outgoing_queue_ends_the_connection():
+def test_a_full_outgoing_queue_ends_the_connection() -> None:
     it = connection(capacity=2)
     ping = wire.message(wire.PING, pb.PingMessage(nonce=1))
     it.send_now(ping)
@@ -220,7 +223,7 @@ def test_a_full_outgoing_queue_ends_the_connection():
     assert len(it._queue) == 2
 
 
-def test_too_many_bytes_end_it_as_well_but_one_large_message_passes():
+def test_too_many_bytes_end_it_as_well_but_one_large_message_passes() -> None:
     it = connection(outgoing_high_water=1000)
     large = wire.message(wire.TRANSACTION, pb.TransactionMessage(payload=bytes(5000)))
     it.send_now(large)
@@ -228,7 +231,7 @@ def test_too_many_bytes_end_it_as_well_but_one_large_message_passes():
         it.send_now(large)
 
 
-def test_an_answer_waits_for_room_and_gives_up_in_time():
+def test_an_answer_waits_for_room_and_gives_up_in_time() -> None:
 
     async def main() -> None:
         it = connection(capacity=4, outgoing_stall=0.05)
@@ -268,7 +271,7 @@ def link(record: PeerRecord) -> Connection:
     return record.connection
 
 
-def test_an_item_is_wanted_from_one_peer_only_and_never_again_once_had():
+def test_an_item_is_wanted_from_one_peer_only_and_never_again_once_had() -> None:
     inventory, _, (a, b), _ = stage(2)
     tx = gossip.transaction(10)
     item = ids.transaction_id(tx)
@@ -282,7 +285,7 @@ def test_an_item_is_wanted_from_one_peer_only_and_never_again_once_had():
     assert inventory.want([item], link(a)) == []
 
 
-def test_open_requests_are_bounded_and_a_peer_that_never_answers_keeps_nobody_from_asking():
+def test_open_requests_are_bounded_and_a_peer_that_never_answers_keeps_nobody_from_asking() -> None:
     inventory, _, (silent, honest), _ = stage(2, NodeLimits(requested_ids=3))
     announced = [os.urandom(32) for _ in range(9)]
     assert inventory.want(announced, link(silent)) == announced
@@ -293,7 +296,7 @@ def test_open_requests_are_bounded_and_a_peer_that_never_answers_keeps_nobody_fr
     assert len(inventory._requested) == 3
 
 
-def test_a_block_goes_to_all_but_its_source_and_those_that_know_it():
+def test_a_block_goes_to_all_but_its_source_and_those_that_know_it() -> None:
     inventory, _, (source, knows, fresh), _ = stage(3)
     block = gossip.block(None, 10)
     item = ids.block_hash(block)
@@ -304,7 +307,7 @@ def test_a_block_goes_to_all_but_its_source_and_those_that_know_it():
     assert announced(link(fresh)) == [item]
 
 
-def test_transactions_go_in_batches_to_all_but_the_source():
+def test_transactions_go_in_batches_to_all_but_the_source() -> None:
     inventory, _, (source, fresh), _ = stage(2)
     mine = inventory.publish_transaction(gossip.transaction(10))
     theirs = gossip.transaction(10)
@@ -323,7 +326,7 @@ def test_transactions_go_in_batches_to_all_but_the_source():
     assert len(sent(link(fresh))) == 1
 
 
-def test_on_a_reopened_stream_only_what_is_recent_is_announced_again():
+def test_on_a_reopened_stream_only_what_is_recent_is_announced_again() -> None:
     def work() -> None:
         inventory, hub, (record,), clock = stage(1)
         old = inventory.publish_block(gossip.block(None, 10))
@@ -337,7 +340,7 @@ def test_on_a_reopened_stream_only_what_is_recent_is_announced_again():
     on_loop(work)
 
 
-def test_what_came_in_during_a_handshake_is_announced_after_it_but_not_to_who_wants_none():
+def test_what_came_in_during_a_handshake_is_announced_after_it_but_not_to_who_wants_none() -> None:
     inventory, hub, _, clock = stage(0)
     stale = inventory.publish_transaction(gossip.transaction(10))
     clock.now += LIMITS.reannounce_age + 1
@@ -354,7 +357,7 @@ def test_what_came_in_during_a_handshake_is_announced_after_it_but_not_to_who_wa
         assert stale not in announced(it)
 
 
-def test_what_a_lost_connection_owed_is_offered_to_its_successor_first():
+def test_what_a_lost_connection_owed_is_offered_to_its_successor_first() -> None:
     def work() -> None:
         inventory, hub, (a, b), _ = stage(2)
         shared, only_a, nobodys = (bytes([n]) * 32 for n in range(3))
@@ -390,14 +393,14 @@ async def test_what_a_full_queue_drops_is_offered_to_the_next_peer() -> None:
     assert offered[1] == [item]
 
 
-def test_a_transaction_without_a_known_id_cannot_be_published():
+def test_a_transaction_without_a_known_id_cannot_be_published() -> None:
     inventory, _, _, _ = stage(0)
     with pytest.raises(ValueError, match="version 1"):
         inventory.publish_transaction(pb.TransactionMessage(version=1))
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 60)), max_size=40))
-def test_a_body_store_stays_within_both_bounds(puts: list[tuple[int, int]]):
+def test_a_body_store_stays_within_both_bounds(puts: list[tuple[int, int]]) -> None:
     store: BodyStore[pb.TransactionMessage] = BodyStore(count=4, size=100)
     model: dict[bytes, int] = {}
     for key, size in puts:
@@ -415,8 +418,9 @@ def test_a_body_store_stays_within_both_bounds(puts: list[tuple[int, int]]):
 
 
 @given(st.lists(st.integers(0, 20), max_size=60))
-def test_a_bounded_set_keeps_the_youngest(items: list[int]):
-    it, model = BoundedSet(5), []
+def test_a_bounded_set_keeps_the_youngest(items: list[int]) -> None:
+    it = BoundedSet(5)
+    model: list[int] = []
     for item in items:
         it.add(bytes([item]))
         if item in model:

@@ -49,7 +49,7 @@ def peer(key: str = "P", **changes: object) -> StoredPeer:
     return StoredPeer(**{**base, **changes})  # type: ignore[arg-type]
 
 
-def test_what_was_stored_is_there_after_reopening(tmp_path: Path):
+def test_what_was_stored_is_there_after_reopening(tmp_path: Path) -> None:
     path = tmp_path / "peers.db"
     first = PeerStore(path)
     first.record_peer(peer(), now=100)
@@ -61,7 +61,7 @@ def test_what_was_stored_is_there_after_reopening(tmp_path: Path):
     again.close()
 
 
-def test_a_peer_seen_again_is_refreshed_and_keeps_its_former_addresses(store: PeerStore):
+def test_a_peer_seen_again_is_refreshed_and_keeps_its_former_addresses(store: PeerStore) -> None:
     store.record_peer(peer(), now=100)
     store.record_peer(peer(multiaddrs=("/ip4/13.0.0.1/tcp/1",), observed=(), user_agent="/b/"), now=200)
     (found,) = store.peers(now=200)
@@ -70,7 +70,7 @@ def test_a_peer_seen_again_is_refreshed_and_keeps_its_former_addresses(store: Pe
     assert (found.user_agent, found.last_seen) == ("/b/", 200.0)
 
 
-def test_what_expired_is_not_given_and_goes_with_the_next_write(tmp_path: Path):
+def test_what_expired_is_not_given_and_goes_with_the_next_write(tmp_path: Path) -> None:
     store = PeerStore(tmp_path / "peers.db", StoreLimits(expiry=10.0))
     store.record_peer(peer("old"), now=100)
     store.record_addresses([NetworkAddress("11.0.0.9", 1)], now=100)
@@ -86,7 +86,7 @@ def test_what_expired_is_not_given_and_goes_with_the_next_write(tmp_path: Path):
 TABLES = ("peer", "peer_address", "network_address")
 
 
-def test_every_table_is_bounded(tmp_path: Path):
+def test_every_table_is_bounded(tmp_path: Path) -> None:
     store = PeerStore(tmp_path / "few.db", StoreLimits(peers=3, addresses_per_peer=2, network_addresses=4))
     for now in range(6):
         store.record_peer(peer(str(now), multiaddrs=tuple(f"/ip4/11.0.0.{n}/tcp/1" for n in range(9))), now=now)
@@ -97,13 +97,13 @@ def test_every_table_is_bounded(tmp_path: Path):
     store.close()
 
 
-def test_a_text_of_the_network_that_is_too_long_is_refused(store: PeerStore):
+def test_a_text_of_the_network_that_is_too_long_is_refused(store: PeerStore) -> None:
     with pytest.raises(ValueError, match="512 bytes"):
         store.record_peer(peer(user_agent="x" * 513), now=1)
     assert store.peers(now=1) == []
 
 
-def test_only_its_owner_can_read_it(tmp_path: Path):
+def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         store = PeerStore(tmp_path / "peers.db")
@@ -122,14 +122,14 @@ def test_only_its_owner_can_read_it(tmp_path: Path):
 # --- things that are no peer store ---
 
 
-def test_garbage_is_corrupt_and_says_what_to_do(tmp_path: Path):
+def test_garbage_is_corrupt_and_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "peers.db"
     path.write_bytes(os.urandom(5000))
     with pytest.raises(PeerStoreCorrupt, match="move it away"):
         PeerStore(path)
 
 
-def test_another_database_or_another_schema_is_refused_and_left_alone(tmp_path: Path):
+def test_another_database_or_another_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.db"
     with sqlite3.connect(foreign) as db:
         db.execute("CREATE TABLE mine (x)")
@@ -148,7 +148,7 @@ def test_another_database_or_another_schema_is_refused_and_left_alone(tmp_path: 
 
 
 @pytest.mark.parametrize("make", ["missing/peers.db", "a-directory", "a-link"])
-def test_what_cannot_be_opened_is_unavailable(tmp_path: Path, make: str):
+def test_what_cannot_be_opened_is_unavailable(tmp_path: Path, make: str) -> None:
     (tmp_path / "a-directory").mkdir()
     (tmp_path / "a-link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PeerStoreUnavailable, match=str(tmp_path)):
@@ -156,7 +156,7 @@ def test_what_cannot_be_opened_is_unavailable(tmp_path: Path, make: str):
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_store_locked_by_another_process_is_unavailable(tmp_path: Path):
+def test_a_store_locked_by_another_process_is_unavailable(tmp_path: Path) -> None:
     store = PeerStore(tmp_path / "peers.db", StoreLimits(busy_timeout=0.05))
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -186,7 +186,7 @@ WRITER = textwrap.dedent(
 )
 
 
-def test_a_kill_at_any_moment_loses_no_finished_write_and_leaves_no_half_one(tmp_path: Path):
+def test_a_kill_at_any_moment_loses_no_finished_write_and_leaves_no_half_one(tmp_path: Path) -> None:
     path = tmp_path / "peers.db"
     chance = random.Random(7)
     number = 0
@@ -248,7 +248,7 @@ GROWER = textwrap.dedent(
 )
 
 
-def test_a_full_disk_is_a_typed_error_and_the_store_goes_on_when_there_is_room(tmp_path: Path):
+def test_a_full_disk_is_a_typed_error_and_the_store_goes_on_when_there_is_room(tmp_path: Path) -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
     done = subprocess.run(
         [sys.executable, "-c", GROWER, tmp_path / "peers.db"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -275,7 +275,7 @@ def record(key: str, **info: object) -> PeerRecord:
     return PeerRecord(key, PeerInfo(**info), bytes(16), NodeLimits())  # type: ignore[arg-type]
 
 
-def test_the_keeper_tells_a_failure_once_and_writes_again_when_it_can(tmp_path: Path):
+def test_the_keeper_tells_a_failure_once_and_writes_again_when_it_can(tmp_path: Path) -> None:
     events: list[Event] = []
 
     async def main() -> None:
@@ -301,7 +301,7 @@ def test_the_keeper_tells_a_failure_once_and_writes_again_when_it_can(tmp_path: 
     assert all(isinstance(event, ErrorEvent) for event in events)
 
 
-def test_the_keeper_drops_the_oldest_when_the_disk_is_slower_than_the_network(tmp_path: Path):
+def test_the_keeper_drops_the_oldest_when_the_disk_is_slower_than_the_network(tmp_path: Path) -> None:
     async def main() -> None:
         store = PeerStore(tmp_path / "peers.db", StoreLimits(queue=20))
         keeper = StoreKeeper(store, clock=lambda: 5.0)
@@ -315,7 +315,7 @@ def test_the_keeper_drops_the_oldest_when_the_disk_is_slower_than_the_network(tm
     asyncio.run(main())
 
 
-def test_a_failure_of_every_kind_has_its_own_type():
+def test_a_failure_of_every_kind_has_its_own_type() -> None:
     for kind in (PeerStoreFull, PeerStoreCorrupt, PeerStoreUnavailable):
         assert issubclass(kind, PeerStoreError)
     assert tcp_multiaddr("11.0.0.1", 5) == "/ip4/11.0.0.1/tcp/5"
@@ -323,6 +323,6 @@ def test_a_failure_of_every_kind_has_its_own_type():
     assert tcp_multiaddr("host.example", 5) is None
 
 
-def test_the_documented_schema_is_the_real_one():
+def test_the_documented_schema_is_the_real_one() -> None:
     page = (ROOT / "docs" / "policy.md").read_text()
     assert SCHEMA.strip() in page

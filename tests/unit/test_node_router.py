@@ -25,7 +25,7 @@ def empty_of(kind: wire.PayloadType, response_id: int = 0) -> pb.KaspadMessage:
     return msg
 
 
-def test_what_waits_is_bounded_in_bytes_over_all_routes():
+def test_what_waits_is_bounded_in_bytes_over_all_routes() -> None:
     table = RouteTable(MOST)
     invs, txs = table.subscribe([wire.INV_TRANSACTIONS], 4096), table.subscribe([wire.TRANSACTION], 4096)
     most, tx = MOST, empty_of(wire.TRANSACTION)
@@ -40,7 +40,7 @@ def test_what_waits_is_bounded_in_bytes_over_all_routes():
     assert table.route(PING, 0) is Outcome.NO_ROUTE
 
 
-def test_a_message_goes_by_type_and_wakes_the_reader():
+def test_a_message_goes_by_type_and_wakes_the_reader() -> None:
     table = RouteTable(MOST)
     route = table.subscribe([wire.PING, wire.PONG])
     woken: list[bool] = []
@@ -50,7 +50,7 @@ def test_a_message_goes_by_type_and_wakes_the_reader():
     assert woken == [True]
 
 
-def test_a_response_id_routes_by_id_whatever_the_type():
+def test_a_response_id_routes_by_id_whatever_the_type() -> None:
     table = RouteTable(MOST)
     by_type, by_id = table.subscribe([wire.BLOCK]), table.subscribe([])
     assert table.route(empty_of(wire.BLOCK, by_id.id)) is Outcome.DELIVERED
@@ -58,14 +58,14 @@ def test_a_response_id_routes_by_id_whatever_the_type():
     assert table.route(empty_of(wire.BLOCK, by_id.id + by_type.id + 1000)) is Outcome.NO_ROUTE
 
 
-def test_a_block_without_its_id_has_no_route():
+def test_a_block_without_its_id_has_no_route() -> None:
     table = RouteTable(MOST)
     table.subscribe([])
     assert table.route(empty_of(wire.BLOCK)) is Outcome.NO_ROUTE
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_a_full_route_drops_inventories_and_nothing_else(kind: wire.PayloadType):
+def test_a_full_route_drops_inventories_and_nothing_else(kind: wire.PayloadType) -> None:
     table = RouteTable(MOST)
     route = table.subscribe([kind], capacity=2)
     outcomes = [table.route(empty_of(kind)) for _ in range(3)]
@@ -74,7 +74,7 @@ def test_a_full_route_drops_inventories_and_nothing_else(kind: wire.PayloadType)
     assert len(route.queue) == 2
 
 
-def test_a_reject_is_never_routed_and_an_unknown_payload_is_empty():
+def test_a_reject_is_never_routed_and_an_unknown_payload_is_empty() -> None:
     table = RouteTable(MOST)
     assert table.route(wire.message(wire.REJECT, pb.RejectMessage(reason="x"))) is Outcome.REJECTED
     assert table.route(pb.KaspadMessage()) is Outcome.EMPTY
@@ -82,7 +82,7 @@ def test_a_reject_is_never_routed_and_an_unknown_payload_is_empty():
     assert table.route(wire.parse(b"\x9a\x06\x00")) is Outcome.EMPTY
 
 
-def test_our_own_mistakes_raise():
+def test_our_own_mistakes_raise() -> None:
     table = RouteTable(MOST)
     table.subscribe([wire.PING])
     for types in ([wire.PING], [wire.REJECT], [wire.PayloadType("nonsense")], [wire.PONG, wire.PONG]):
@@ -93,7 +93,7 @@ def test_our_own_mistakes_raise():
         table.subscribe([], capacity=0)
 
 
-def test_after_unsubscribe_there_is_no_route_and_the_queue_stays_readable():
+def test_after_unsubscribe_there_is_no_route_and_the_queue_stays_readable() -> None:
     table = RouteTable(MOST)
     route = table.subscribe([wire.PING])
     table.route(PING)
@@ -104,7 +104,7 @@ def test_after_unsubscribe_there_is_no_route_and_the_queue_stays_readable():
     table.subscribe([wire.PING])
 
 
-def test_only_rules_that_end_a_connection_have_an_ending():
+def test_only_rules_that_end_a_connection_have_an_ending() -> None:
     reasons = {outcome: ending_for(outcome, PING).reason for outcome in list(Outcome)[2:]}
     assert reasons == {
         Outcome.FULL: DisconnectReason.ROUTE_FULL,
@@ -175,7 +175,7 @@ TestRouting = Routing.TestCase
 
 
 @given(st.binary(max_size=200))
-def test_parse_gives_a_message_or_the_one_typed_error(data: bytes):
+def test_parse_gives_a_message_or_the_one_typed_error(data: bytes) -> None:
     table = RouteTable(MOST)
     table.subscribe(TYPES)
     try:
@@ -186,7 +186,7 @@ def test_parse_gives_a_message_or_the_one_typed_error(data: bytes):
 
 
 @given(st.sampled_from(TYPES), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
-def test_a_message_survives_the_wire_with_both_ids(kind: wire.PayloadType, request_id: int, response_id: int):
+def test_a_message_survives_the_wire_with_both_ids(kind: wire.PayloadType, request_id: int, response_id: int) -> None:
     body = getattr(pb.KaspadMessage(), kind)
     msg = wire.message(kind, body, request_id=request_id, response_id=response_id)
     back = wire.parse(msg.SerializeToString())

@@ -35,14 +35,14 @@ NUMBERS = {
 }  # fmt: skip
 
 
-def test_the_path_and_the_oneof_are_those_of_the_wire():
+def test_the_path_and_the_oneof_are_those_of_the_wire() -> None:
     assert wire.PATH == "/protowire.P2P/MessageStream"
     assert {name: field.number for name, field in wire.PAYLOAD_FIELDS.items()} == NUMBERS
     fields = pb.KaspadMessage.DESCRIPTOR.fields_by_name
     assert (fields["responseId"].number, fields["requestId"].number) == (101, 102)
 
 
-def test_a_version_has_the_bytes_of_the_wire():
+def test_a_version_has_the_bytes_of_the_wire() -> None:
     """Written by hand from the field table, so that a renumbering in the .proto shows."""
     version = pb.VersionMessage(protocolVersion=10, timestamp=5, id=b"\x07" * 16, userAgent="a", network="n")
     expected = b"\x08\x0a" + b"\x18\x05" + b"\x2a\x10" + b"\x07" * 16 + b"\x32\x01a" + b"\x52\x01n"
@@ -52,13 +52,13 @@ def test_a_version_has_the_bytes_of_the_wire():
     assert wire.message(wire.VERACK, pb.VerackMessage()).SerializeToString() == b"\x9a\x01\x00"
 
 
-def test_messages_outside_our_subset_survive_unread():
+def test_messages_outside_our_subset_survive_unread() -> None:
     # requestHeaders = 45 with a field 3 we do not declare, as bytes
     data = b"\xea\x02\x05\x1a\x03abc"
     assert wire.parse(data).SerializeToString() == data
 
 
-def test_the_generated_modules_are_what_their_source_makes():
+def test_the_generated_modules_are_what_their_source_makes() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "gen-proto", "--check"], capture_output=True, text=True, check=False
     )
@@ -91,7 +91,9 @@ NATIVE = pb.SubnetworkId(bytes=ids.NATIVE_SUBNETWORK)
 COINBASE = pb.SubnetworkId(bytes=ids.COINBASE_SUBNETWORK)
 
 
-def tx(version: int, *, lock: int = 0, gas: int = 0, subnetwork: pb.SubnetworkId = NATIVE, **parts: object):
+def tx(
+    version: int, *, lock: int = 0, gas: int = 0, subnetwork: pb.SubnetworkId = NATIVE, **parts: object
+) -> pb.TransactionMessage:
     return pb.TransactionMessage(version=version, lockTime=lock, gas=gas, subnetworkId=subnetwork, **parts)  # type: ignore[arg-type]
 
 
@@ -115,11 +117,11 @@ VECTORS = [
 
 
 @pytest.mark.parametrize(("transaction", "expected"), VECTORS)
-def test_transaction_ids(transaction: pb.TransactionMessage, expected: str):
+def test_transaction_ids(transaction: pb.TransactionMessage, expected: str) -> None:
     assert ids.blake2b_transaction_id(transaction).hex() == expected
 
 
-def test_only_version_0_has_an_id_here():
+def test_only_version_0_has_an_id_here() -> None:
     assert ids.transaction_id(VECTORS[0][0]) is not None
     assert ids.transaction_id(VECTORS[1][0]) is None
 
@@ -138,7 +140,7 @@ def genesis(root: str, utxo: bytes, timestamp: int, bits: int, nonce: int, daa: 
     return pb.BlockMessage(header=header)
 
 
-def test_block_hashes_of_the_genesis_blocks():
+def test_block_hashes_of_the_genesis_blocks() -> None:
     mainnet = genesis(
         "8ec898568c6801d13df4ee6e2a1b54b7e6236f671f20954f05306410518eeb32",
         bytes.fromhex("710f27df423e63aa6cdb72b89ea5a06cffa399d66f167704455b5af59def8e20"),
@@ -159,7 +161,7 @@ def test_block_hashes_of_the_genesis_blocks():
     assert ids.block_hash(simnet).hex() == "411f8cd26f3d41aea39e78573927da24d23995705b579f30959b9127e96b79e3"
 
 
-def test_run_length_coded_parents_expand_and_are_bounded():
+def test_run_length_coded_parents_expand_and_are_bounded() -> None:
     header = pb.BlockHeader()
     header.parents.add(cumulativeLevel=2).parentHashes.add(bytes=b"a" * 32)
     header.parents.add(cumulativeLevel=3).parentHashes.add(bytes=b"b" * 32)
@@ -176,7 +178,7 @@ def test_run_length_coded_parents_expand_and_are_bounded():
 # --- bounds ---
 
 
-def test_a_full_inventory_parses_and_one_more_id_does_not():
+def test_a_full_inventory_parses_and_one_more_id_does_not() -> None:
     full = wire.inv_transactions(bytes(32) for _ in range(fixed.MAX_INV_PER_MESSAGE))
     assert full.ByteSize() > 4 << 20  # more than grpcio takes by default
     assert len(wire.transaction_ids(full)) == fixed.MAX_INV_PER_MESSAGE
@@ -186,7 +188,7 @@ def test_a_full_inventory_parses_and_one_more_id_does_not():
 
 
 @pytest.mark.parametrize("size", [0, 31, 33])
-def test_a_hash_has_32_bytes(size: int):
+def test_a_hash_has_32_bytes(size: int) -> None:
     with pytest.raises(wire.MalformedMessage):
         wire.transaction_ids(wire.inv_transactions([bytes(size)]))
 
@@ -199,19 +201,19 @@ def test_a_hash_has_32_bytes(size: int):
         (pb.NetAddress(ip=b"\x20\x01" + bytes(13) + b"\1", port=1), "2001::1"),
     ],
 )
-def test_addresses_from_the_wire(item: pb.NetAddress, text: str):
+def test_addresses_from_the_wire(item: pb.NetAddress, text: str) -> None:
     assert NetworkAddress.from_wire(item) == NetworkAddress(text, 1)
 
 
 @pytest.mark.parametrize(
     "item", [pb.NetAddress(ip=b"", port=1), pb.NetAddress(ip=bytes(5)), pb.NetAddress(ip=bytes(4), port=65536)]
 )
-def test_addresses_that_are_none(item: pb.NetAddress):
+def test_addresses_that_are_none(item: pb.NetAddress) -> None:
     with pytest.raises(wire.MalformedMessage):
         NetworkAddress.from_wire(item)
 
 
-def test_the_address_book_is_bounded_and_gives_the_youngest_first():
+def test_the_address_book_is_bounded_and_gives_the_youngest_first() -> None:
     book = AddressBook(capacity=3)
     items = [NetworkAddress(f"11.0.0.{n}", 1) for n in range(5)]
     assert book.add(items) == items
@@ -233,18 +235,18 @@ def test_the_address_book_is_bounded_and_gives_the_youngest_first():
         ("unix:/run/x", PeerInfo()),
     ],
 )
-def test_grpc_peer_names(text: str, info: PeerInfo):
+def test_grpc_peer_names(text: str, info: PeerInfo) -> None:
     assert parse_grpc_peer(text) == info
 
 
-def test_the_peer_key_is_the_peer_id_whatever_the_address():
+def test_the_peer_key_is_the_peer_id_whatever_the_address() -> None:
     node_id = bytes(16)
     assert PeerInfo("1.2.3.4", 5).key_with(node_id) == f"{'00' * 16}@1.2.3.4"
     assert PeerInfo("1.2.3.4", 5, peer_id="P").key_with(node_id) == "P"
     assert PeerInfo("5.6.7.8", 5, peer_id="P").key_with(b"x" * 16) == "P"
 
 
-def test_configs_refuse_what_cannot_work():
+def test_configs_refuse_what_cannot_work() -> None:
     for changes in (
         {"network": "mainnet"},
         {"node_id": b"short"},
@@ -253,7 +255,7 @@ def test_configs_refuse_what_cannot_work():
         {"blocks_per_second": 0},
     ):
         with pytest.raises(ValueError, match=r"must|hold"):
-            NodeConfig(**changes)  # type: ignore[arg-type]
+            NodeConfig(**changes)
     assert default_port("kaspa-testnet-10") == 16211
     assert default_port("kaspa-testnet-99") == 16411
     with pytest.raises(ValueError, match="no Kaspa network"):
@@ -263,7 +265,7 @@ def test_configs_refuse_what_cannot_work():
 @given(
     st.text(max_size=40) | st.tuples(st.sampled_from(["ipv4:", "ipv6:", "unix:"]), st.text(max_size=30)).map("".join)
 )
-def test_any_name_of_a_grpc_peer_is_an_address_or_none(text: str):
+def test_any_name_of_a_grpc_peer_is_an_address_or_none(text: str) -> None:
     info = parse_grpc_peer(text)
     assert info.peer_id is None
     assert info.port >= 0

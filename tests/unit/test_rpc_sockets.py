@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_bad_temporary_directory_is_passed_over(monkeypatch: pytest.MonkeyPatch,
     long = tmp_path / ("x" * 90)
     long.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(odd))
-    monkeypatch.setattr(sockets.tempfile, "gettempdir", lambda: str(long))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(long))
     made = SocketDirectory()
     assert made.path.startswith("/tmp/")
     made.close()
@@ -77,7 +78,7 @@ def test_no_place_for_the_directory_says_what_to_do(monkeypatch: pytest.MonkeyPa
     def refuse(**_: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(sockets.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with pytest.raises(ConfigError, match="set TMPDIR"):
         SocketDirectory()
 
