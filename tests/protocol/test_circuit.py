@@ -94,8 +94,9 @@ def test_r16_where_the_other_end_was_seen_survives_the_wire() -> None:
 )
 def test_r16_what_is_no_ip_and_tcp_address_says_nothing(addr: bytes) -> None:
     peer = pb.PeerId(id=PEER.to_bytes(), addrs=[addr])
-    assert decode_stop_request(pb.StopMessage(type=0, peer=peer).SerializeToString()) == Connect(PEER)
-    answer = pb.HopMessage(type=2, status=100, peer=peer)  # type: ignore[arg-type]
+    request = pb.StopMessage(type=pb.StopMessage.CONNECT, peer=peer)
+    assert decode_stop_request(request.SerializeToString()) == Connect(PEER)
+    answer = pb.HopMessage(type=pb.HopMessage.STATUS, status=pb.Status.OK, peer=peer)
     assert decode_hop_answer(answer.SerializeToString()).seen is None
 
 
