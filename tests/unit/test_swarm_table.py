@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -30,7 +30,7 @@ class Member:
         self.id = next(_ids)
 
 
-def table(**limits: float) -> ConnectionTable[Member]:
+def table(**limits: Any) -> ConnectionTable[Member]:
     return ConnectionTable(SwarmLimits(**limits))
 
 
