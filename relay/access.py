@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from punchbridge.access.lists import Address
 from punchbridge.access.policy import OPEN, Access, Decision
 from punchbridge.identity import PeerId
-from punchbridge.tasks.prefixes import Source, source
+from punchbridge.tasks.prefixes import Source, network, source
 
 __all__ = ["Address", "RelayAccess", "address_key", "network_key", "source_of"]
 
@@ -49,5 +49,4 @@ def address_key(ip: Address | None) -> str:
 
 def network_key(ip: Address | None) -> str:
     """What may be one customer's: an IPv4 address, or an IPv6 /48."""
-    where = source_of(ip)
-    return where[-1][1] if where[-1][0] == "48" else where[0][1]
+    return network(source_of(ip))

@@ -42,6 +42,10 @@ class HopLimits(Checked):
     close_timeout: Seconds = 10.0
     """Closing a stream in good order after its answer; then it is reset."""
 
+    stalled: Seconds = 60.0
+    """A circuit ends whose bytes wait, and whose other end took none of them for this long. One without bytes may be
+    idle for as long as it likes."""
+
     drain: Seconds = 5.0
     """Telling all connections at stop that no more streams are taken; the whole bound is `programs.drain`."""
 
@@ -96,11 +100,14 @@ class RelayLimits(Checked):
     """Payload in each direction (go: 128 KiB): handshakes and a punch, not a download."""
 
     hop_streams: Bound = 2048
-    """Requests under way at once, in all: those that are not yet a circuit. More than 64 connections of one address
-    can hold open, so that no single address shuts the others out."""
+    """Requests under way at once, in all: those that are not yet a circuit, each about 20 KiB."""
 
     hop_streams_per_peer: Bound = 16
     """Requests under way at once from one peer (rust: 10 for each connection)."""
+
+    hop_streams_per_address: Bound = 256
+    """Requests under way at once from one IPv4 address or IPv6 /48; each may make its task wait for 10 s. Peer ids cost
+    nothing."""
 
     peer_burst: Bound = 30
     """Reservations, and apart from them circuits, that one peer may ask for at once (rust: 30)."""

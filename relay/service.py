@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -34,12 +32,13 @@ from punchbridge.wire.circuit import (
     encode_hop_answer,
 )
 from punchbridge.wire.voucher import seal_voucher
-from punchbridge_relay.access import Address, RelayAccess, address_key
+from punchbridge_relay.access import Address, RelayAccess, address_key, network_key
 from punchbridge_relay.circuits import Circuit, CircuitTable
 from punchbridge_relay.events import CircuitClosed, CircuitOpened, RelayStats
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.offer import Offers
 from punchbridge_relay.refusal import Refusal
+from punchbridge_relay.requests import Requests
 from punchbridge_relay.reservations import ReservationTable
 from punchbridge_relay.splice import splice
 
@@ -59,7 +58,7 @@ class HopService:
         self.circuits = CircuitTable(self.limits, rules)
         self._swarm = swarm
         self._draining = False
-        self._asking: Counter[PeerId] = Counter()
+        self._requests = Requests(self.limits)
         self._offers = Offers(self._direct, self.limits.circuit_limit, self._hop)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -72,7 +71,7 @@ class HopService:
             # way are counted here. relayed=False: R7, no reservation and no CONNECT over a circuit.
             most = self._hop.handlers
             await self._swarm.handle(
-                HOP, self._serve, max_streams=most, max_per_peer=most, relayed=False, audience=anyone
+                HOP, self._serve, max_streams=most, max_per_peer=most, relayed=False, audience=anyone, small=True
             )
             task_status.started()
             await self._dismiss_strangers()
@@ -154,16 +153,17 @@ class HopService:
 
     async def _serve(self, stream: Stream) -> None:
         """One hop stream, from its request to the end of its circuit. Each phase has its own deadline."""
-        peer = stream.connection.peer
+        peer, network = stream.connection.peer, network_key(_ip(stream.connection))
         circuit: Circuit | None = None
         target: Stream | None = None
         try:
-            with self._request(peer):
+            with self._requests.under_way(peer, network):
                 request = await self._read(stream)
                 if isinstance(request, Connect):
                     circuit = self._open_circuit(stream, request.peer)
                     # R16: each end is told where the other one was seen.
                     target = await self._offers.make(circuit, stream.connection.remote)
+                    stream.unread_most = target.unread_most
                     where, limit = target.connection.remote, self.limits.circuit_limit
                     answer = encode_hop_answer(Status.OK, None, limit, target=circuit.target, seen=where)
                     await self._answer(stream, answer)
@@ -172,7 +172,8 @@ class HopService:
                     await self._finish(stream)
         except Refusal as refusal:
             self._swarm.refusals.add(refusal.reason, address_key(_ip(stream.connection)), peer_text(peer))
-            await self._refuse(stream, refusal.status)
+            with self._requests.refusing(network) as heard:
+                await self._refuse(stream, refusal.status if heard else None)
         except BaseException:
             stream.abort()
             if target is not None:
@@ -184,22 +185,6 @@ class HopService:
         finally:
             if circuit is not None:
                 self.circuits.close(circuit)
-
-    @contextmanager
-    def _request(self, peer: PeerId) -> Iterator[None]:
-        """Counts a request under way. Raises Refusal when there are too many."""
-        limits = self.limits
-        if limits.hop_streams and self._asking.total() >= limits.hop_streams:
-            raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "hop_streams")
-        if limits.hop_streams_per_peer and self._asking[peer] >= limits.hop_streams_per_peer:
-            raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "hop_streams_peer")
-        self._asking[peer] += 1
-        try:
-            yield
-        finally:
-            self._asking[peer] -= 1
-            if not self._asking[peer]:
-                del self._asking[peer]
 
     async def _read(self, stream: Stream) -> object:
         try:
@@ -277,7 +262,12 @@ class HopService:
             return
         stream.abort()
 
-    async def _refuse(self, stream: Stream, status: Status) -> None:
+    async def _refuse(self, stream: Stream, status: Status | None) -> None:
+        """None: by a reset alone."""
+        if status is None:
+            stream.abort()
+            await trio.lowlevel.checkpoint()
+            return
         try:
             await self._answer(stream, encode_hop_answer(status))
             await self._finish(stream)

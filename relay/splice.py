@@ -12,7 +12,8 @@ import trio
 from punchbridge.errors import ConnectionLost
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.signal import Signal
-from punchbridge.transport.raw import Buffer, InboxStream
+from punchbridge.transport.base import Stream
+from punchbridge.transport.raw import Buffer
 from punchbridge_relay.circuits import Circuit, Direction
 from punchbridge_relay.limits import HopLimits
 
@@ -20,16 +21,18 @@ NORMAL: Final = "NORMAL"
 DATA_LIMIT: Final = "DATA_LIMIT"
 DURATION_LIMIT: Final = "DURATION_LIMIT"
 CONNECTION_LOST: Final = "CONNECTION_LOST"
+STALLED: Final = "STALLED"
 
 _SIDES: Final = {Direction.TO_TARGET: ("SOURCE", "TARGET"), Direction.TO_SOURCE: ("TARGET", "SOURCE")}
 
 
-async def splice(circuit: Circuit, source: InboxStream, target: InboxStream, *, seconds: int, hop: HopLimits) -> str:
+async def splice(circuit: Circuit, source: Stream, target: Stream, *, seconds: int, hop: HopLimits) -> str:
     """Copies both ways until both directions ended; returns why the circuit ended.
 
     NORMAL, DURATION_LIMIT (after `seconds`, idle or not; 0: never), DATA_LIMIT (what fits was delivered),
-    SOURCE_RESET / TARGET_RESET, or CONNECTION_LOST (an end that had sent all it wanted is gone). After all but NORMAL
-    both streams are reset; so they are when cancelled.
+    SOURCE_RESET / TARGET_RESET, CONNECTION_LOST (an end that had sent all it wanted is gone), or STALLED (bytes waited,
+    and the end that they are for took nothing for `hop.stalled` seconds). After all but NORMAL both streams are reset;
+    so they are when cancelled.
     """
     reasons: list[str] = []
     running = 2
@@ -37,7 +40,7 @@ async def splice(circuit: Circuit, source: InboxStream, target: InboxStream, *, 
         with trio.move_on_after(seconds) if seconds else trio.CancelScope() as duration:
             async with trio.open_nursery() as nursery:
 
-                async def run(direction: Direction, reader: InboxStream, writer: InboxStream) -> None:
+                async def run(direction: Direction, reader: Stream, writer: Stream) -> None:
                     nonlocal running
                     reason = await _Copy(circuit, direction, reader, writer, hop).run()
                     running -= 1
@@ -65,15 +68,13 @@ async def splice(circuit: Circuit, source: InboxStream, target: InboxStream, *, 
 
 
 class _Copy:
-    """One direction. Back-pressure: nothing more is read before the writer took all of it."""
+    """One direction. Back-pressure: no more is taken from the reader than the writer has room for."""
 
-    def __init__(
-        self, circuit: Circuit, direction: Direction, reader: InboxStream, writer: InboxStream, hop: HopLimits
-    ) -> None:
-        self._read, self._turns = hop.read, hop.turns
+    def __init__(self, circuit: Circuit, direction: Direction, reader: Stream, writer: Stream, hop: HopLimits) -> None:
+        self._read, self._turns, self._stalled = hop.read, hop.turns, hop.stalled
         self._circuit, self._direction = circuit, direction
         self._reader, self._writer = reader, writer
-        self._delivering = False
+        self._delivering = self._blocked = False
         self._rest: list[Buffer] = []
         self._ended = False
         self._reason = ""
@@ -88,9 +89,13 @@ class _Copy:
             self._deliver()
             while True:
                 seen = await self._handed_over.beyond(seen)
-                for piece in self._rest:
-                    await self._writer.send_all(piece)
-                self._rest = []
+                while self._blocked:
+                    with trio.move_on_after(self._stalled) as patience:
+                        await self._writer.wait_send_all_might_not_block()
+                    if patience.cancelled_caught:
+                        return STALLED
+                    rest, self._rest = self._rest, []
+                    self._send(rest)
                 if self._ended:
                     await self._writer.send_eof()
                     return NORMAL
@@ -107,14 +112,18 @@ class _Copy:
 
         Hands over to `run` when the writer would block, at every end, and after `turns` reads.
         """
-        if self._delivering or self._rest or self._ended or self._reason:
+        if self._delivering or self._blocked or self._ended or self._reason:
             return
         reading, writing = _SIDES[self._direction]
         self._delivering = True
         try:
             for _ in range(self._turns):
+                room = self._writer.room
+                if not room and self._reader.waiting:
+                    self._blocked = True
+                    break
                 try:
-                    pieces = self._reader.receive_parts(self._read)
+                    pieces = self._reader.receive_parts(min(self._read, room) or self._read)
                 except NETWORK_FAILURES:
                     self._reason = f"{reading}_RESET"
                     break
@@ -129,7 +138,7 @@ class _Copy:
                     self._reason = DATA_LIMIT
                     pieces = [memoryview(b"".join(pieces))[:size]]
                 self._send(pieces)
-                if self._rest or self._reason:
+                if self._blocked or self._reason:
                     break
         except NETWORK_FAILURES:
             self._reason = f"{writing}_RESET"
@@ -138,14 +147,16 @@ class _Copy:
         self._handed_over.notify()
 
     def _send(self, pieces: list[Buffer]) -> None:
+        self._blocked = False
         for number, piece in enumerate(pieces):
             sent = self._writer.send_nowait(piece)
             if sent < len(piece):
                 self._rest = [memoryview(piece)[sent:], *pieces[number + 1 :]]
+                self._blocked = True
                 return
 
 
-async def _death(direction: Direction, reader: InboxStream) -> str:
+async def _death(direction: Direction, reader: Stream) -> str:
     """Waits until a stream that has ended in good order is reset all the same, or its connection is gone."""
     reasons: list[str] = []
     gone = trio.Event()
@@ -166,7 +177,7 @@ async def _death(direction: Direction, reader: InboxStream) -> str:
         reader.on_readable = None
 
 
-async def _close(seconds: float, *streams: InboxStream) -> None:
+async def _close(seconds: float, *streams: Stream) -> None:
     with trio.move_on_after(seconds):
         for stream in streams:
             try:

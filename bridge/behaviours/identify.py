@@ -6,6 +6,7 @@ It decides nothing about punching or reachability; those read `connection.identi
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import trio
 
@@ -54,14 +55,17 @@ class IdentifyService:
             swarm.config.limits.swarm.connections or _UNLIMITED,
         )
         """What each connection may push."""
+        self._taking: set[int] = set()
+        """Connections with a push that waits until it may be taken."""
         self._waiting: set[int] = set()
         """Connections with a push whose message is not made yet: it will tell later changes too."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Connections that stand already are asked too."""
         total, per_peer = self._limits.streams, self._limits.streams_per_peer
-        await self._swarm.handle(IDENTIFY, self._answer, max_streams=total, max_per_peer=per_peer, audience=anyone)
-        await self._swarm.handle(PUSH, self._take_push, max_streams=total, max_per_peer=per_peer)
+        handle = partial(self._swarm.handle, max_streams=total, max_per_peer=per_peer, small=True)
+        await handle(IDENTIFY, self._answer, audience=anyone)
+        await handle(PUSH, self._take_push)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             leave = self._swarm.watchers.add(self)
@@ -112,22 +116,29 @@ class IdentifyService:
             connection.identified.set()
 
     async def _take_push(self, stream: Stream) -> None:
+        connection, now = stream.connection, trio.current_time()
+        if connection.id in self._told and not self._pushed.take(connection.id, now):  # it was not closed meanwhile
+            if connection.id in self._taking:
+                seen = _host(connection.remote) or ""
+                self._swarm.refusals.add("identify_pushes", seen, peer_text(connection.peer))
+                stream.reset()
+                return
+            self._taking.add(connection.id)
+            try:
+                with trio.fail_after(self._limits.timeout):
+                    await trio.sleep_until(self._pushed.due(connection.id, now))
+            finally:
+                self._taking.discard(connection.id)
         with trio.fail_after(self._limits.timeout):
-            await self._turn(stream.connection)
-            await self._read(stream.connection, stream, push=True)
+            await self._read(connection, stream, push=True)
             await stream.aclose()
-
-    async def _turn(self, connection: Connection) -> None:
-        """Waits while the connection has pushed more than it may: `pushes_taken`, and one each `push_taken_every`."""
-        if connection.id in self._told:  # not closed meanwhile
-            await trio.sleep_until(self._pushed.due(connection.id, trio.current_time()))
 
     async def _read(self, connection: Connection, stream: Stream, *, push: bool) -> None:
         """Reads to the end of the stream, merging what arrives (I4: go splits its answer)."""
         buffer = bytearray()
         for _ in range(self._limits.messages):
             while (found := varint.split(buffer, self._limits.read)) is None:
-                chunk = await stream.receive_some()
+                chunk = await stream.receive_some(self._limits.read)  # what is behind it stays in the stream's window
                 if not chunk:
                     return
                 buffer += chunk

@@ -111,6 +111,9 @@ class LimitFlags:
     hop_streams_per_peer: Annotated[
         int | None, limit("hop-streams-per-peer", "Requests under way at once from one peer.")
     ] = None
+    hop_streams_per_address: Annotated[
+        int | None, limit("hop-streams-per-address", "Requests under way at once from one IPv4 address or IPv6 /48.")
+    ] = None
     peer_burst: Annotated[
         int | None, limit("peer-burst", "Reservations, and apart from them circuits, that a peer may ask for at once.")
     ] = None

@@ -12,6 +12,7 @@ from punchbridge.config.config import Config, Fields
 from punchbridge.config.limits import Limits
 from punchbridge.config.load import load
 from punchbridge.config.local import LocalLimits
+from punchbridge.config.memory import MemoryLimits
 from punchbridge.config.nat import NatLimits
 from punchbridge.config.programs import Programs
 from punchbridge.config.punch import Punch, PunchLimits
@@ -36,6 +37,7 @@ __all__ = [
     "IdentifyLimits",
     "Limits",
     "LocalLimits",
+    "MemoryLimits",
     "MuxedLimits",
     "NatLimits",
     "PathLimits",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from punchbridge.config.access import AccessLimits
 from punchbridge.config.local import LocalLimits
+from punchbridge.config.memory import MemoryLimits
 from punchbridge.config.nat import NatLimits
 from punchbridge.config.punch import PunchLimits
 from punchbridge.config.relay_client import RelayClientLimits
@@ -34,6 +35,9 @@ class Limits(Checked):
 
     yamux: YamuxLimits = YamuxLimits()
     """The streams of each of these."""
+
+    memory: MemoryLimits = MemoryLimits()
+    """What all of these hold together."""
 
     identify: IdentifyLimits = IdentifyLimits()
     """What peers tell each other."""

@@ -33,8 +33,8 @@ class IdentifyLimits(Checked):
     """Pushes of one connection that are read at once; each may hold 64 addresses, which take 4 ms to read."""
 
     push_taken_every: Seconds = 1.0
-    """After those, one push in this time; others wait for it, `timeout` at most. We, like js, push once for many
-    changes."""
+    """After those, one push in this time. One waits for it, `timeout` at most, and what comes meanwhile is refused: a
+    push that waits may hold a whole window. We, like js, push once for many changes."""
 
     interface_check: Seconds = 30.0
     """How soon a change of the interfaces' addresses is told to peers. Reading them costs under a millisecond."""

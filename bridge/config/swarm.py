@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from punchbridge.config.values import Bound, Checked, Count, Seconds
+from punchbridge.config.values import KIB, Bound, Bytes, Checked, Count, Seconds
 
 __all__ = ["SwarmLimits"]
 
@@ -64,6 +64,10 @@ class SwarmLimits(Checked):
 
     refusals_told: Seconds = 30.0
     """Between two `refused` events, which say how many were turned away by a bound, and whence."""
+
+    unread: Bytes = 64 * KIB
+    """Bytes of a stream of identify or of a relay's requests that wait to be read; with more it is reset. A message has
+    8 KiB at most, and whoever waits for its turn would hold a window of 256 KiB."""
 
     transport_dial_timeout: Seconds = 30.0
     """A circuit: connecting and upgrading to the relay (15 s), CONNECT, and STOP on the far side."""

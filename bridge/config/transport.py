@@ -82,6 +82,10 @@ class MuxedLimits(Checked):
     send_queue_most: Bytes = 2 * MIB
     """With the answers that the peer's own frames demand: a peer that asks on and never reads is cut off."""
 
+    send_timeout: Seconds = 60.0
+    """A peer that has not taken one message of at most 64 KiB for this long is cut off: that is less than a modem's
+    speed, and what waits for it is memory that others lack."""
+
     send_burst: Bytes = 256 * KIB
     """Bytes one call sends before the other tasks get their turn."""
 

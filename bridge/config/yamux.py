@@ -32,8 +32,9 @@ class YamuxLimits(Checked):
     window_most: Bytes = 16 * MIB
     """A stream's receive window never grows beyond (go: 16 MiB): 160 MB/s at 100 ms. It begins with 256 KiB."""
 
-    window_budget: Bytes = 64 * MIB
-    """What all streams of one connection may have granted above their initial windows."""
+    window_budget: Bytes = 32 * MIB
+    """What all streams of one connection may have granted above their initial windows; `limits.memory` has the bound of
+    all connections together."""
 
     discarded: Bytes = 128 * KIB
     """Data that arrives after we closed a stream is dropped up to here, then the stream is reset."""
@@ -61,6 +62,10 @@ class YamuxLimits(Checked):
 
     rtt_interval: Seconds = 60.0
     """A busy connection measures its round trip this often, for the window growth."""
+
+    rtt_most: Seconds = 1.0
+    """A longer round trip counts as this for the window growth: a peer that answers our pings late makes its path look
+    as long as it likes. A path through a satellite takes 0.6 s."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -125,7 +125,7 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
         autonat = None
         if config.autonat or config.autonat_server:
             # Whoever asks the server is dialled by a stranger, from a port that nobody has seen (A8).
-            upgrader = MuxedUpgrader(Identity.generate(), config.limits.muxed, config.limits.yamux)
+            upgrader = MuxedUpgrader(Identity.generate(), config.limits.muxed, config.limits.yamux, swarm.memory)
             outside = TcpTransport(upgrader, Listeners(lambda: None, events, config.limits.tcp), config.limits.tcp)
             autonat = Autonat(swarm, outside, client=config.autonat, server=config.autonat_server)
         relay_client = RelayClient(swarm)

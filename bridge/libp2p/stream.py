@@ -57,6 +57,7 @@ class HostStream(trio.abc.HalfCloseableStream):
         self.inbound = inbound
         self.on_readable: Callable[[], None] | None = None
         """Called whenever bytes, the end or a failure have come. It must neither block nor raise."""
+        self.unread_most = _INBOX
         self._net = net
         self._inbox: deque[Buffer] = deque()
         self._buffered = 0
@@ -199,6 +200,11 @@ class HostStream(trio.abc.HalfCloseableStream):
             await self._readers.park()
         return b"".join(parts)
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that have come and were not taken."""
+        return self._buffered
+
     def push_back(self, data: bytes) -> None:
         """Puts bytes back in front: they were read, but belong to what follows."""
         if data and not self._closed:
@@ -216,6 +222,11 @@ class HostStream(trio.abc.HalfCloseableStream):
             self._queued += size
             self._work.unpark_all()
         return size
+
+    @property
+    def room(self) -> int:
+        """Bytes that `send_nowait` takes now; 0 when it would block."""
+        return max(0, _OUTBOX - self._queued)
 
     def send_parts(self, parts: Sequence[Buffer], size: int) -> int:
         """As `send_nowait`, for `size` bytes in parts."""

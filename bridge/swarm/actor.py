@@ -191,6 +191,7 @@ class Actor:
                 command.max_per_peer,
                 command.relayed,
                 command.audience,
+                command.small,
             )
         )
 

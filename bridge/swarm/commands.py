@@ -127,6 +127,7 @@ class Handle(Command[None]):
     max_per_peer: int
     relayed: bool
     audience: Audience
+    small: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,6 +153,8 @@ class Pool:
             self.table.refusals.add("streams", origin or "", peer_text(stream.connection.peer))
             stream.reset()
             return
+        if registration.small:
+            stream.unread_most = self._limits.unread
         self.nursery.start_soon(self._serve, registration, stream, origin)
 
     async def _serve(self, registration: Registration, stream: Stream, origin: str | None) -> None:
@@ -166,6 +168,8 @@ class Pool:
             await supervise(f"the handler of {registration.protocol}", partial(registration.handler, stream), failed)
         finally:
             del self._served[stream]
+            if registration.small and isinstance(stream.failure, LimitExceeded):
+                self.table.refusals.add("unread", origin or "", peer_text(stream.connection.peer))
             registration.leave(stream.connection.peer, origin)
 
     async def tell_refusals(self) -> None:

@@ -21,8 +21,9 @@ Handler = Callable[["Stream"], Awaitable[None]]
 
 @dataclass(eq=False)
 class Registration:
-    """One protocol. `audience`: who may open it; to others it is a protocol that we do not speak. `active` counts the
-    streams whose handler runs, for each peer, `origins` for each address.
+    """One protocol. `audience`: who may open it; to others it is a protocol that we do not speak. `small`: its messages
+    are short, so that many unread bytes are a fault. `active` counts the streams whose handler runs, for each peer,
+    `origins` for each address.
 
     Peer ids cost nothing, so no single address gets more than half of all places.
     """
@@ -33,6 +34,7 @@ class Registration:
     max_per_peer: int
     relayed: bool
     audience: Audience = anyone
+    small: bool = False
     active: Counter[PeerId] = field(default_factory=Counter)
     origins: Counter[str] = field(default_factory=Counter)
     total: int = 0

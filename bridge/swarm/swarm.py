@@ -17,7 +17,7 @@ from punchbridge.access.policy import OPEN, Access
 from punchbridge.addresses import Multiaddr, Proto
 from punchbridge.config import Limits
 from punchbridge.eventhub import EventHub
-from punchbridge.identity import Identity, PeerId
+from punchbridge.identity import Identity, PeerId, peer_text
 from punchbridge.reach.observed import ObservedAddresses
 from punchbridge.swarm.actor import Actor
 from punchbridge.swarm.announce import Announcements
@@ -27,6 +27,7 @@ from punchbridge.swarm.gater import Audience, Gater
 from punchbridge.swarm.named import NamedRelays
 from punchbridge.swarm.pool import Pool
 from punchbridge.swarm.registry import Registry
+from punchbridge.tasks.memory import Account, Memory
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection, Reservation, Stream, Transport, Upgrader
 from punchbridge.transport.muxed.upgrade import MuxedUpgrader
@@ -92,11 +93,17 @@ class Swarm:
         """The parts of this node that are told of connections with the connection itself."""
         self.refusals = self._pool.table.refusals
         """What each limit has turned away since the start, and whom. Behaviours add what they refuse."""
-        self.upgrader: Upgrader = MuxedUpgrader(config.identity, limits.muxed, limits.yamux)
+        self.memory = Memory(limits.memory, self._held_too_much)
+        """What all connections hold together."""
+        self.upgrader: Upgrader = MuxedUpgrader(config.identity, limits.muxed, limits.yamux, self.memory)
         self._tcp = TcpTransport(self.upgrader, Listeners(changed, events, limits.tcp), limits.tcp)
         self._transports: list[Transport] = [self._tcp]
         self._dialer = Dialer(limits, self._pool, self._transports)
         self.actor = Actor(limits.swarm, self._pool, self._dialer, self._transports, (self._tcp,))
+
+    def _held_too_much(self, account: Account) -> None:
+        peer = "" if account.peer is None else peer_text(account.peer)
+        self.refusals.add("memory", account.origin, peer)
 
     async def listen(self, addr: Multiaddr) -> tuple[Multiaddr, ...]:
         """Listens on an IP and TCP port (0 = any; 0.0.0.0 and :: = every interface), or reserves at a relay when
@@ -136,12 +143,14 @@ class Swarm:
         max_per_peer: int,
         relayed: bool = True,
         audience: Audience | None = None,
+        small: bool = False,
     ) -> None:
         """Accepts inbound streams of a protocol; `handler` runs in a task of the swarm and owns the stream, so it
         closes it. When the handler raises, the stream is reset. Streams beyond the limits are reset at once.
         `relayed=False`: not on relayed connections. `audience`: who may open it, by default whoever is known to the
-        gater; a stream of somebody whom the audience loses is reset. Raises ConfigError when the protocol has a
-        handler already."""
+        gater; a stream of somebody whom the audience loses is reset. `small`: its messages are short; a stream with
+        more than `limits.swarm.unread` bytes unread is reset, unless the handler sets another bound. Raises
+        ConfigError when the protocol has a handler already."""
         await self.actor.submit(
             Handle(
                 protocol=protocol,
@@ -150,6 +159,7 @@ class Swarm:
                 max_per_peer=max_per_peer,
                 relayed=relayed,
                 audience=audience or self.gater.known,
+                small=small,
             )
         )
 

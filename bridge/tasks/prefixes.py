@@ -16,7 +16,7 @@ from typing import Final, Generic, Literal, TypeVar
 from punchbridge.iana import source_of
 from punchbridge.tasks.rates import Buckets
 
-__all__ = ["EVERYWHERE", "Full", "Places", "PrefixBounds", "PrefixRates", "Source", "Step", "source"]
+__all__ = ["EVERYWHERE", "Full", "Places", "PrefixBounds", "PrefixRates", "Source", "Step", "network", "source"]
 
 Step = Literal["all", "address", "24", "56", "48"]
 """What a bound is for: all places; an IPv4 address or an IPv6 /64; an IPv4 /24; an IPv6 /56; an IPv6 /48."""
@@ -48,6 +48,11 @@ def source(host: str) -> Source:
         return ("address", str(ip)), ("24", f"{ip_address(number >> 8 << 8)}/24")
     nets: tuple[tuple[Step, int], ...] = (("address", 64), ("56", 56), ("48", 48))
     return tuple((step, f"{IPv6Address(number >> 128 - bits << 128 - bits)}/{bits}") for step, bits in nets)
+
+
+def network(where: Source) -> str:
+    """Of the prefixes, the one that may be one customer's: an IPv4 address, or an IPv6 /48."""
+    return where[-1][1] if where[-1][0] == "48" else where[0][1]
 
 
 @dataclass(frozen=True, kw_only=True)

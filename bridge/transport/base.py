@@ -49,6 +49,9 @@ class Stream(InboxStream, RawStream, Protocol):
     one may write at a time.
     """
 
+    unread_most: int
+    """With more bytes than that unread it is reset. Every stream begins with what its window allows."""
+
     @property
     def connection(self) -> Connection:
         """What the stream belongs to."""
@@ -72,6 +75,16 @@ class Stream(InboxStream, RawStream, Protocol):
     @property
     def failure(self) -> BridgeError | None:
         """Why the stream ended, if it was not closed here or by the peer's end."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that have come and were not taken."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """Bytes that `send_nowait` takes now, about."""
         ...
 
     def push_back(self, data: bytes) -> None:

@@ -8,12 +8,13 @@ from punchbridge.yamux.frames import ACK, MAX_CREDIT, PING, SYN, header
 
 
 class Liveness:
-    """`rtt` in seconds, None before the first answer; `floor` is the lowest so far, the path's own without our queues;
-    `last_received` is when any byte came last."""
+    """`rtt` in seconds, None before the first answer; `floor` is the lowest so far, the path's own without our queues,
+    and `believed` is that as far as windows grow by it; `last_received` is when any byte came last."""
 
     def __init__(self, limits: YamuxLimits, now: float) -> None:
         self.rtt: float | None = None
         self.floor: float | None = None
+        self.believed: float | None = None
         self.last_received = now
         self.pings: dict[int, float] = {}
         self.owed = 0
@@ -24,6 +25,7 @@ class Liveness:
         self._pings_most, self._owed_most = limits.pings, limits.ping_answers
         self._idle, self._timeout = limits.keepalive_interval, limits.keepalive_timeout
         self._samples, self._interval = limits.rtt_samples, limits.rtt_interval
+        self._believed_most = limits.rtt_most
 
     def received(self, now: float) -> None:
         """Any byte proves that the peer lives."""
@@ -52,6 +54,7 @@ class Liveness:
             return None
         self.rtt = now - sent
         self.floor = self.rtt if self.floor is None else min(self.floor, self.rtt)
+        self.believed = min(self.floor, self._believed_most)
         self._answers += 1
         return self.rtt
 

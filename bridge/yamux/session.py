@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from punchbridge.config import YamuxLimits
 from punchbridge.errors import ConnectionLost, ProtocolViolation
+from punchbridge.tasks.memory import Account, Memory
 from punchbridge.yamux.events import Dead, Event, GoneAway, Opened, Pong, Readable, Reset, Writable
 from punchbridge.yamux.frames import (
     ACK,
@@ -34,10 +35,14 @@ from punchbridge.yamux.table import StreamTable
 
 
 class Yamux:
-    """The session. `client` is the logical dialer after any role override: it uses odd ids (Y1)."""
+    """The session. `client` is the logical dialer after any role override: it uses odd ids (Y1). `account`: the memory
+    of this connection, one of its own when None."""
 
-    def __init__(self, limits: YamuxLimits = YamuxLimits(), *, client: bool, now: float) -> None:
-        self._table = StreamTable(limits, client=client)
+    def __init__(
+        self, limits: YamuxLimits = YamuxLimits(), *, client: bool, now: float, account: Account | None = None
+    ) -> None:
+        self.account = Memory().account("") if account is None else account
+        self._table = StreamTable(limits, self.account, client=client)
         self.streams = self._table.live
         self.liveness = Liveness(limits, now)
         self.remote_gone = False
@@ -142,6 +147,8 @@ class Yamux:
             if stream.discarded > self._discarded_most:
                 self._outgoing += self.reset(stream)
             return
+        if not stream.buffered:
+            stream.moved = now
         stream.put(payload, whole)
         events = self._events
         if not events or type(events[-1]) is not Readable or events[-1].stream is not stream:
@@ -276,12 +283,13 @@ class Yamux:
     def consumed(self, stream: StreamState, now: float) -> bytes:
         """Called after bytes left the inbox: the credit to send, once half a window has been read.
 
-        The window doubles when the stream outgrows it, up to `window_most` and the budget of the connection.
+        The window doubles when the stream outgrows it, up to `window_most` and the budgets.
         """
+        stream.moved = now
         credit = stream.max_window - stream.buffered - stream.receive_window
         if credit * 2 < stream.max_window or stream.fin_received or stream.reset or stream.closed:
             return b""
-        if stream.outgrows(credit, self.liveness.floor, now):
+        if stream.outgrows(credit, self.liveness.believed, now):
             credit += self._table.grow(stream)
         stream.receive_window += credit
         flags, stream.pending_flags = stream.pending_flags, 0
@@ -322,6 +330,7 @@ class Yamux:
     def reset(self, stream: StreamState) -> bytes:
         """RST: both halves end at once. Repeated calls, and calls on a finished stream, send nothing."""
         if stream.reset:
+            stream.drop()
             return b""
         live = self._table.forget(stream)
         stream.reset = True

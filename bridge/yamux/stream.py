@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from punchbridge.tasks.memory import Account
 from punchbridge.yamux.frames import INITIAL_WINDOW
 
 _SMALL = 1024
@@ -23,9 +24,11 @@ and a stream whose window follows a loopback's 60 µs stands still whenever the 
 
 
 class StreamState:
-    """One stream as the session sees it. Windows and `buffered` in bytes; `read`: bytes credited since `epoch`."""
+    """One stream as the session sees it. Windows and `buffered` in bytes; `read`: bytes credited since `epoch`;
+    `account`: where unread bytes are counted; `moved`: when bytes were taken, or came while there were none."""
 
     __slots__ = (
+        "account",
         "acked",
         "buffered",
         "closed",
@@ -37,6 +40,7 @@ class StreamState:
         "inbound",
         "inbox",
         "max_window",
+        "moved",
         "pending_flags",
         "read",
         "receive_window",
@@ -45,8 +49,9 @@ class StreamState:
         "taken",
     )
 
-    def __init__(self, stream_id: int, *, inbound: bool, flags: int, now: float) -> None:
+    def __init__(self, stream_id: int, account: Account, *, inbound: bool, flags: int, now: float) -> None:
         self.id = stream_id
+        self.account = account
         self.inbound = inbound
         self.pending_flags = flags
         self.send_window = INITIAL_WINDOW
@@ -54,7 +59,7 @@ class StreamState:
         self.max_window = INITIAL_WINDOW
         self.inbox: deque[bytes | bytearray | memoryview] = deque()
         self.buffered = 0
-        self.epoch = now
+        self.epoch = self.moved = now
         self.read = 0
         self.acked = inbound
         self.taken = not inbound
@@ -90,6 +95,7 @@ class StreamState:
         """
         size = len(payload)
         self.buffered += size
+        self.account.unread += size
         if size * 2 >= whole:
             self.inbox.append(payload)
         elif size >= _SMALL:
@@ -111,10 +117,12 @@ class StreamState:
         if size > limit:
             inbox[0] = memoryview(first)[limit:]
             self.buffered -= limit
+            self.account.unread -= limit
             return bytes(first[:limit])
         if len(inbox) == 1:
             inbox.clear()
             self.buffered -= size
+            self.account.unread -= size
             return bytes(first)
         pieces = [inbox.popleft()]
         while inbox and size + len(inbox[0]) <= limit:
@@ -128,6 +136,7 @@ class StreamState:
             inbox[0] = memoryview(piece)[rest:]
             size = limit
         self.buffered -= size
+        self.account.unread -= size
         return b"".join(pieces)
 
     def take_pieces(self, limit: int) -> list[bytes | bytearray | memoryview]:
@@ -142,6 +151,7 @@ class StreamState:
             pieces.append(piece)
             left -= len(piece)
         self.buffered -= limit - left
+        self.account.unread -= limit - left
         return pieces
 
     def put_back(self, data: bytes) -> None:
@@ -149,8 +159,10 @@ class StreamState:
         if data:
             self.inbox.appendleft(bytes(data))
             self.buffered += len(data)
+            self.account.unread += len(data)
 
     def drop(self) -> None:
         """Forgets what was not read."""
         self.inbox.clear()
+        self.account.unread -= self.buffered
         self.buffered = 0

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from punchbridge.config import YamuxLimits
 from punchbridge.errors import LimitExceeded
+from punchbridge.tasks.memory import Account
 from punchbridge.yamux.frames import ACK, INITIAL_WINDOW, MAX_ID, SYN
 from punchbridge.yamux.stream import StreamState
 
 
 class StreamTable:
-    """`live`: the streams that have not ended on both sides, by id. `client`: our ids are the odd ones (Y1)."""
+    """`live`: the streams that have not ended on both sides, by id. `client`: our ids are the odd ones (Y1). `account`:
+    the memory of this connection."""
 
-    def __init__(self, limits: YamuxLimits, *, client: bool) -> None:
+    def __init__(self, limits: YamuxLimits, account: Account, *, client: bool) -> None:
+        self._account = account
         self.live: dict[int, StreamState] = {}
         self._next_id = 1 if client else 2
         self._unacked = self._backlog = self._granted = 0
@@ -49,7 +52,7 @@ class StreamTable:
             raise LimitExceeded("the stream ids of this connection are used up; open another connection")
         if not self.can_open:
             raise LimitExceeded("too many streams wait for the peer's acknowledgement")
-        stream = StreamState(self._next_id, inbound=False, flags=SYN, now=now)
+        stream = StreamState(self._next_id, self._account, inbound=False, flags=SYN, now=now)
         self._next_id += 2
         self._unacked += 1
         self.live[stream.id] = stream
@@ -57,7 +60,7 @@ class StreamTable:
 
     def accept(self, stream_id: int, now: float) -> StreamState:
         """A stream of the peer's, which waits in the backlog until it is taken."""
-        stream = StreamState(stream_id, inbound=True, flags=ACK, now=now)
+        stream = StreamState(stream_id, self._account, inbound=True, flags=ACK, now=now)
         self.live[stream_id] = stream
         self._backlog += 1
         return stream
@@ -75,8 +78,10 @@ class StreamTable:
             self._backlog -= 1
 
     def grow(self, stream: StreamState) -> int:
-        """Doubles the stream's window, up to the largest and the budget of the connection; the bytes added."""
-        growth = max(0, min(stream.max_window, self._window_most - stream.max_window, self._budget - self._granted))
+        """Doubles the stream's window, up to the largest and the budgets of the connection, of its address and of all;
+        the bytes added."""
+        wanted = max(0, min(stream.max_window, self._window_most - stream.max_window, self._budget - self._granted))
+        growth = self._account.grow(wanted)
         stream.max_window += growth
         self._granted += growth
         return growth
@@ -99,7 +104,9 @@ class StreamTable:
         if self.live.pop(stream.id, None) is None:
             return False
         self._lingering.pop(stream.id, None)
-        self._granted -= stream.max_window - INITIAL_WINDOW
+        growth = stream.max_window - INITIAL_WINDOW
+        self._granted -= growth
+        self._account.shrink(growth)
         self.acked(stream)
         self.take(stream)
         return True

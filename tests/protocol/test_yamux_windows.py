@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from punchbridge.config import MIB
+from punchbridge.config import MIB, MemoryLimits
+from punchbridge.tasks.memory import Memory
 from punchbridge.yamux import GoAwayCode, StreamState, Writable, Yamux
-from punchbridge.yamux.frames import ACK, DATA, FIN, INITIAL_WINDOW, MAX_CREDIT, SYN, WINDOW_UPDATE
+from punchbridge.yamux.frames import ACK, DATA, FIN, INITIAL_WINDOW, MAX_CREDIT, PING, RST, SYN, WINDOW_UPDATE
 from tests.support.yamux_frames import data, frame, frames, opened, server, violates
 
 
@@ -84,7 +85,7 @@ def fill(session: Yamux, stream: StreamState, now: float) -> bytes:
 def test_the_window_doubles_within_two_round_trips_up_to_the_largest(limits: dict[str, int], most: int) -> None:
     session = server(**limits)
     stream = opened(session)
-    session.liveness.floor = 0.1
+    session.liveness.believed = 0.1
     now = 0.0
     for _ in range(10):
         now += 0.19
@@ -95,7 +96,7 @@ def test_the_window_doubles_within_two_round_trips_up_to_the_largest(limits: dic
 def test_the_window_stays_for_a_slow_reader() -> None:
     session = server()
     stream = opened(session)
-    session.liveness.floor = 0.1
+    session.liveness.believed = 0.1
     for turn in range(1, 5):
         fill(session, stream, turn * 0.5)
     assert stream.max_window == INITIAL_WINDOW
@@ -104,7 +105,7 @@ def test_the_window_stays_for_a_slow_reader() -> None:
 def test_a_reader_that_catches_up_after_a_pause_gets_no_larger_window() -> None:
     session = server()
     stream = opened(session)
-    session.liveness.floor = 0.0001
+    session.liveness.believed = 0.0001
     for turn in range(1, 50):
         for part in (0.0, 0.0005, 0.001):
             fill(session, stream, turn * 0.04 + part)
@@ -114,7 +115,7 @@ def test_a_reader_that_catches_up_after_a_pause_gets_no_larger_window() -> None:
 def test_the_window_follows_a_steady_reader_on_a_short_path() -> None:
     session = server()
     stream = opened(session)
-    session.liveness.floor = 0.0001
+    session.liveness.believed = 0.0001
     for turn in range(1, 500):
         fill(session, stream, turn * 0.001)
     assert stream.max_window == 16 * MIB
@@ -122,7 +123,7 @@ def test_the_window_follows_a_steady_reader_on_a_short_path() -> None:
 
 def test_all_windows_of_a_connection_stay_in_the_budget() -> None:
     session = server(window_budget=5 * MIB)
-    session.liveness.floor = 1.0
+    session.liveness.believed = 1.0
     streams = [opened(session, stream_id) for stream_id in range(1, 21, 2)]
     for turn in range(10):
         for stream in streams:
@@ -165,3 +166,43 @@ def test_put_back_bytes_come_first_and_are_not_granted_twice() -> None:
     assert stream.take(2) == b"\x01\x00"
     assert stream.take(INITIAL_WINDOW) == bytes(INITIAL_WINDOW - 2)
     assert frames(session.consumed(stream, 0.0))[0][3] == INITIAL_WINDOW
+
+
+def test_windows_of_several_connections_grow_from_one_budget() -> None:
+    memory = Memory(MemoryLimits(windows=3 * MIB, windows_per_address=2 * MIB))
+    sessions = [Yamux(client=False, now=0.0, account=memory.account(origin)) for origin in ("a", "a", "b")]
+    streams = [opened(session) for session in sessions]
+    for turn in range(10):
+        for session, stream in zip(sessions, streams, strict=True):
+            session.liveness.believed = 1.0
+            fill(session, stream, turn * 0.1)
+    grown = [stream.max_window - INITIAL_WINDOW for stream in streams]
+    assert (grown[0] + grown[1], grown[2]) == (2 * MIB, MIB)
+    sessions[0].reset(streams[0])
+    assert memory.granted == 3 * MIB - grown[0]
+
+
+def test_a_late_answer_to_a_ping_makes_no_path_longer_than_a_second() -> None:
+    session = server()
+    value, _ = session.ping(0.0)
+    session.receive(frame(PING, ACK, 0, value), 8.0)
+    assert (session.liveness.floor, session.liveness.believed) == (8.0, 1.0)
+    stream = opened(session)
+    for turn in range(1, 20):  # half a window in 2.5 s: within two round trips of eight seconds, not of one
+        fill(session, stream, 8.0 + turn * 5)
+    assert stream.max_window == INITIAL_WINDOW
+
+
+def test_unread_bytes_are_counted_until_they_are_read_or_dropped() -> None:
+    session = server()
+    first, second = opened(session, 1, bytes(1000)), opened(session, 3, bytes(500))
+    assert session.account.unread == 1500
+    first.take(400)
+    first.put_back(bytes(100))
+    first.take_pieces(50)
+    assert session.account.unread == 1150
+    session.receive(frame(WINDOW_UPDATE, RST, 3, 0), 1.0)
+    assert session.account.unread == 1150, "what came before the reset may still be read"
+    session.reset(second)
+    session.close(first, 1.0)
+    assert session.account.unread == 0

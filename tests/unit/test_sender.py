@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from punchbridge.config import MuxedLimits
+from punchbridge.errors import LimitExceeded
 from punchbridge.transport.muxed.sender import Sender
 from punchbridge.wire.noise import Sealer
 
@@ -73,6 +74,27 @@ async def test_flush_ends_only_when_nothing_is_being_sent(turn: int) -> None:
             socket.open.set()
             await flushed.wait()
             nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_takes_nothing_is_cut(autojump_clock: trio.testing.MockClock) -> None:
+    lost: list[BaseException] = []
+    limits = MuxedLimits(send_timeout=20)
+    sender = Sender(FullSocket(), Sealer(bytes(32)), limits, lost=lost.append, room=lambda: None)  # type: ignore[arg-type]
+    sender.send(b"a frame")
+    with trio.fail_after(30):
+        await sender.run()
+    assert trio.current_time() == 20
+    assert isinstance(lost[0], LimitExceeded)
+
+
+async def test_small_frames_are_kept_together_while_they_wait() -> None:
+    """An object for each would take more memory than its bytes, and only these are counted."""
+    socket = FullSocket()
+    sender = Sender(socket, Sealer(bytes(32)), MuxedLimits(), lost=pytest.fail, room=lambda: None)  # type: ignore[arg-type]
+    for _ in range(2000):
+        sender.send(bytes(30))
+    assert len(sender._queue) <= 3
+    assert sender.queued == 1999 * 30 + 30 + 16 + 2  # the first one is sealed already
 
 
 async def test_stopped_by_its_own_send_nothing_is_waited_for() -> None:

@@ -15,6 +15,7 @@ from punchbridge.errors import ConnectionLost, LimitExceeded, RemoteError
 from punchbridge.events import Path, Role
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.tasks.failures import NETWORK_FAILURES
+from punchbridge.tasks.memory import Account, Memory
 from punchbridge.transport.base import OnStream, Supported, TransportName
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.sender import Sender
@@ -36,6 +37,7 @@ class Connection:
 
     `bytes_received` counts what came from the stream below, `opened_at` is trio's clock. `heard` is set once a frame of
     the peer came: as the responder, that is its answer to a handshake message of ours. `rtt` is the handshake's.
+    `account`: the memory that it may hold, one of its own when None; closed with it.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Connection:
         opener: Opener,
         limits: MuxedLimits,
         yamux: YamuxLimits,
+        account: Account | None = None,
         early: bytes = b"",
         rtt: float | None = None,
     ) -> None:
@@ -68,8 +71,11 @@ class Connection:
         self._raw = link.raw
         self._opener, self._early = opener, early
         self._sender = Sender(self._raw, sealer, limits, lost=self._lost, room=self._room)
-        self._streams = YamuxStreams(self._sender, limits, yamux, client=role == "initiator")
+        self.account = Memory().account("") if account is None else account
+        self._streams = YamuxStreams(self._sender, limits, yamux, self.account, client=role == "initiator")
         self._mux = Mux(self, self._streams, limits)
+        self.account.peer = peer
+        self.account.watch(self._streams.held, self._shed)
         self._read, self._close_timeout = limits.read, limits.close_timeout
         self._handshake_rtt = rtt
         self._closing_reason: str | None = None
@@ -195,6 +201,7 @@ class Connection:
         self.identified.set()
         self._mux.fail(self._gone())
         self._sender.stop()
+        self.account.close()
         if self.close_reason in SILENT_REASONS:
             self._raw.discard()
         else:
@@ -215,6 +222,14 @@ class Connection:
 
     def _gone(self) -> BrokenConnection:
         return BrokenConnection(f"the connection to {peer_text(self.peer)} is gone ({self.close_reason})")
+
+    def _shed(self, since: float) -> None:
+        """Gives up the largest thing that it holds and that has not moved since then: a stream, or itself."""
+        if self._streams.held() * 2 >= self.account.held:  # unsent bytes and open streams, rather than unread bytes
+            if self._sender.moved <= since:
+                self.abort("MEMORY")
+        elif not self._mux.shed(since) and trio.current_time() <= since:
+            self.abort("MEMORY")  # what its streams have left behind
 
     def _room(self) -> None:
         if self._mux.blocked:

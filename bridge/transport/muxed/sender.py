@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
-from punchbridge.config import MuxedLimits
+from punchbridge.config import KIB, MuxedLimits
 from punchbridge.errors import LimitExceeded
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.transport.raw import RawStream
 from punchbridge.wire.noise import MAX_NOISE_PLAINTEXT, Sealer
+
+_SMALL: Final = KIB
+_TAIL: Final = 32 * KIB
+"""Queued frames below the first size are joined up to the second: an object for each would take more than its bytes."""
 
 
 class Sender:
@@ -36,7 +41,10 @@ class Sender:
         self.bytes_sent = 0
         self._send_nowait, self._send_all, self._seal = raw.send_nowait, raw.send_all, sealer.seal
         self._lost, self._room = lost, room
-        self._queue: deque[bytes] = deque()
+        self._timeout = limits.send_timeout
+        self._queue: deque[bytes | bytearray] = deque()
+        self.moved = 0.0
+        """When queued bytes have left last, or were queued while there were none; by trio's clock."""
         self._waiting = 0
         self._unsent = memoryview(b"")
         self._work, self._idle = trio.Event(), trio.Event()
@@ -47,7 +55,12 @@ class Sender:
         if not frames or self._stopped:
             return
         if self.queued:
-            self._queue.append(frames)
+            if len(frames) >= _SMALL:
+                self._queue.append(frames)
+            elif self._queue and isinstance(tail := self._queue[-1], bytearray) and len(tail) < _TAIL:
+                tail += frames
+            else:
+                self._queue.append(bytearray(frames))
             self._waiting += len(frames)
             self.queued += len(frames)
             if self.queued > self._most:
@@ -63,6 +76,7 @@ class Sender:
         if sent < len(message):
             self._unsent = memoryview(message)[sent:]
             self.queued = len(self._unsent)
+            self.moved = trio.current_time()
             self._idle = trio.Event()
             self._work.set()
 
@@ -73,7 +87,7 @@ class Sender:
             await self._idle.wait()
 
     async def run(self) -> None:
-        """Drains the queue until the connection ends."""
+        """Drains the queue until the connection ends. A peer that takes nothing for `send_timeout` has lost it."""
         try:
             # Stopping may come between the waking of this task and its turn; then there is nothing left to send.
             while not self._stopped:
@@ -83,7 +97,11 @@ class Sender:
                     await self._work.wait()
                     continue
                 unsent = self._unsent or memoryview(self._seal(self._gather()))
-                await self._send_all(unsent)
+                with trio.move_on_after(self._timeout) as patience:
+                    await self._send_all(unsent)
+                if patience.cancelled_caught:
+                    self._lost(LimitExceeded("the peer takes nothing of what is sent"))
+                    return
                 self._unsent = memoryview(b"")
                 self._sent(len(unsent))
                 self._drain()
@@ -102,6 +120,7 @@ class Sender:
 
     def _sent(self, count: int) -> None:
         self.bytes_sent += count
+        self.moved = trio.current_time()
         self.queued = self._waiting + len(self._unsent)
         if self.queued <= self._room_below:
             self._room()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import trio
 
 from punchbridge.config import MuxedLimits, YamuxLimits
+from punchbridge.tasks.memory import STREAM, Account
 from punchbridge.transport.muxed.sender import Sender
 from punchbridge.transport.raw import BrokenConnection, Buffer
 from punchbridge.transport.streams.engine import Queue, StreamEvents
@@ -38,8 +39,11 @@ class YamuxStreams:
     events: StreamEvents
     frame = MAX_FRAME_PAYLOAD
 
-    def __init__(self, sender: Sender, limits: MuxedLimits, yamux: YamuxLimits, *, client: bool) -> None:
-        self.session = Yamux(yamux, client=client, now=trio.current_time())
+    def __init__(
+        self, sender: Sender, limits: MuxedLimits, yamux: YamuxLimits, account: Account, *, client: bool
+    ) -> None:
+        self.session = Yamux(yamux, client=client, now=trio.current_time(), account=account)
+        self._settle = account.settle
         self._turn = limits.turn_frames
         self.queue: Queue = sender
         self._send = sender.send
@@ -66,6 +70,11 @@ class YamuxStreams:
             session.flushed()
         if self.events.openers and session.can_open:
             self.events.may_open()
+        self._settle(now)
+
+    def held(self) -> int:
+        """What the account does not know by itself: bytes that wait to be sent, and the streams."""
+        return self.queue.queued + STREAM * len(self.session.streams)
 
     def _tell(self, event: Event) -> None:
         match event:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import trio
 
+from punchbridge.addresses import endpoint_of
 from punchbridge.config import MuxedLimits, YamuxLimits
-from punchbridge.errors import AuthenticationFailed, ConnectionLost, DialTimeout, ProtocolViolation
+from punchbridge.errors import AddressError, AuthenticationFailed, ConnectionLost, DialTimeout, ProtocolViolation
 from punchbridge.events import Role
 from punchbridge.identity import Identity, PeerId
 from punchbridge.tasks.failures import NETWORK_FAILURES
+from punchbridge.tasks.memory import Memory
+from punchbridge.tasks.prefixes import network, source
 from punchbridge.tasks.supervise import report
 from punchbridge.transport import base
 from punchbridge.transport.link import Link
@@ -26,10 +29,13 @@ _READ = 65536
 
 
 class MuxedUpgrader:
-    """See `base.Upgrader`: multistream-select, Noise and Yamux, for one identity."""
+    """See `base.Upgrader`: multistream-select, Noise and Yamux, for one identity. `memory`: what they share."""
 
-    def __init__(self, identity: Identity, limits: MuxedLimits, yamux: YamuxLimits) -> None:
+    def __init__(
+        self, identity: Identity, limits: MuxedLimits, yamux: YamuxLimits, memory: Memory | None = None
+    ) -> None:
         self._limits, self._yamux = limits, yamux
+        self._memory = Memory() if memory is None else memory
         self._identity = identity
 
     async def upgrade(self, link: Link, *, role: Role, expected: PeerId | None) -> base.Connection:
@@ -43,6 +49,7 @@ class MuxedUpgrader:
                     expected=expected,
                     limits=self._limits,
                     yamux=self._yamux,
+                    memory=self._memory,
                 )
         except NETWORK_FAILURES:
             raise
@@ -61,8 +68,10 @@ async def upgrade(
     expected: PeerId | None,
     limits: MuxedLimits = MuxedLimits(),
     yamux: YamuxLimits = YamuxLimits(),
+    memory: Memory | None = None,
 ) -> Connection:
     """Secures and muxes a link, without a deadline. `expected` is the peer that must be there; None accepts any.
+    `memory`: what the connection shares with others.
 
     Raises AuthenticationFailed, WrongPeer, NegotiationFailed, ProtocolViolation or ConnectionLost. The link is aborted
     on every failure and on cancellation.
@@ -82,6 +91,7 @@ async def upgrade(
             opener=secured.opener,
             limits=limits,
             yamux=yamux,
+            account=None if memory is None else memory.account(_origin(link)),
             early=early,
             rtt=rtt,
         )
@@ -91,6 +101,15 @@ async def upgrade(
     except BaseException:
         link.raw.abort()
         raise
+
+
+def _origin(link: Link) -> str:
+    """The address that a connection's memory counts for; of a circuit, the relay's."""
+    try:
+        endpoint = endpoint_of(link.remote)
+    except AddressError:
+        endpoint = None
+    return "" if endpoint is None else network(source(endpoint.host))
 
 
 async def _receive(raw: RawStream, phase: str) -> bytes:

@@ -21,6 +21,8 @@ class StreamState(Protocol):
     inbound: bool
     buffered: int
     """What has come and was not taken yet."""
+    moved: float
+    """When some of it was taken, or it came while there was none; by trio's clock."""
     send_window: int
     """What the peer lets us send now."""
     fin_sent: bool

@@ -17,7 +17,7 @@ from punchbridge.errors import BridgeError, LimitExceeded, NegotiationFailed
 from punchbridge.transport.base import Connection, OnStream, Supported
 from punchbridge.transport.raw import BrokenConnection, BrokenStream
 from punchbridge.transport.streams.engine import Streams, StreamState
-from punchbridge.transport.streams.stream import Stream
+from punchbridge.transport.streams.stream import Stream, fresh
 from punchbridge.wire.multistream import Initiator, Responder
 
 
@@ -67,7 +67,7 @@ class Mux:
                 return stream
             await answered.wait()
             if stream.failure is not None:
-                raise stream.fresh_failure()
+                raise fresh(stream.failure)
         except BaseException:
             stream.abort()
             raise
@@ -103,6 +103,15 @@ class Mux:
         """The queue has room again."""
         for stream in tuple(self.blocked.values()):
             stream.wake_writer()
+
+    def shed(self, since: float) -> bool:
+        """Resets the stream that has most unread bytes of which none were taken since a moment; False for none."""
+        stalled = (stream for stream in self._streams.values() if stream.state.moved <= since)
+        largest = max(stalled, key=lambda stream: stream.state.buffered, default=None)
+        if largest is None or not largest.state.buffered:
+            return False
+        self._refuse(largest, LimitExceeded("it was not read, and its memory was needed (limits.memory)"))
+        return True
 
     # --- for the streams --------------------------------------------------------------------------------
 
@@ -142,6 +151,9 @@ class Mux:
         if stream.negotiation is not None and not (state.reset and stream.inbound):
             self._negotiate(stream)
         if stream.negotiation is None:
+            if state.buffered > stream.unread_most:
+                self._refuse(stream, LimitExceeded(f"{stream.unread_most} bytes came that nobody has read"))
+                return
             stream.wake_reader()
             if state.finished and not state.reset:  # a reset has its own event, still to come
                 self._release(state)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import index
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
@@ -23,6 +23,8 @@ from punchbridge.wire.multistream import Initiator, Responder
 
 if TYPE_CHECKING:
     from punchbridge.transport.streams.mux import Mux
+
+_ANY: Final = 1 << 62
 
 
 class Stream(trio.abc.HalfCloseableStream):
@@ -46,8 +48,11 @@ class Stream(trio.abc.HalfCloseableStream):
         self.negotiation: Initiator | Responder | None = negotiation
         self._mux, self._engine, self._queue = mux, mux.engine, mux.engine.queue
         self._frame, self._burst, self._full = mux.engine.frame, mux.burst, mux.engine.queue.full
+        self.unread_most = _ANY
+        """See `base.Stream`."""
         self._closed = False
-        self._failure: BridgeError | None = None
+        self.failure: BridgeError | None = None
+        """Why the stream ended, if it was not closed here or by FIN."""
         self._sending = Turn("another task is sending on this stream")
         self._receiving = Turn("another task is reading this stream")
         self.on_readable: Callable[[], None] | None = None
@@ -95,8 +100,8 @@ class Stream(trio.abc.HalfCloseableStream):
                 return data
             if state.fin_received:
                 return b""
-        if self._failure is not None:
-            raise self.fresh_failure()
+        if self.failure is not None:
+            raise fresh(self.failure)
         return None
 
     def receive_parts(self, max_bytes: int) -> list[Buffer] | None:
@@ -107,6 +112,11 @@ class Stream(trio.abc.HalfCloseableStream):
         pieces = state.take_pieces(max_bytes)
         self._engine.consumed(state)
         return pieces
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that have come and were not taken."""
+        return self.state.buffered
 
     def push_back(self, data: bytes) -> None:
         """Puts bytes back in front: they were read, but belong to what follows."""
@@ -132,6 +142,12 @@ class Stream(trio.abc.HalfCloseableStream):
             engine.data(state, view[sent : sent + size])
             sent += size
         return sent
+
+    @property
+    def room(self) -> int:
+        """Bytes that `send_nowait` takes now, about; 0 when it would block."""
+        free = self._full - self._queue.queued
+        return min(max(free, self._frame), self.state.send_window, self._burst) if free > 0 else 0
 
     def send_parts(self, parts: Sequence[Buffer], size: int) -> int:
         """As `send_nowait`, for `size` bytes in parts; what fits one frame is joined there."""
@@ -181,13 +197,13 @@ class Stream(trio.abc.HalfCloseableStream):
             self._mux.finish(self.state)
 
     def _check_writable(self) -> None:
-        if self._closed or (self.state.fin_sent and self._failure is None):
+        if self._closed or (self.state.fin_sent and self.failure is None):
             raise trio.ClosedResourceError("this stream was closed here")
-        if self._failure is not None:
-            raise self.fresh_failure()
+        if self.failure is not None:
+            raise fresh(self.failure)
 
     def _would_block(self) -> bool:
-        return self._failure is None and (self.state.send_window <= 0 or self._queue.queued >= self._full)
+        return self.failure is None and (self.state.send_window <= 0 or self._queue.queued >= self._full)
 
     async def _wait_writable(self) -> None:
         self._writer = current_task()
@@ -233,21 +249,9 @@ class Stream(trio.abc.HalfCloseableStream):
 
     def fail(self, failure: BridgeError) -> None:
         """The connection says how the stream ended; the first reason stays."""
-        if self._failure is None:
-            self._failure = failure
+        if self.failure is None:
+            self.failure = failure
         self._wake_all()
-
-    @property
-    def failure(self) -> BridgeError | None:
-        """Why the stream ended, if it was not closed here or by FIN."""
-        return self._failure
-
-    def fresh_failure(self) -> BridgeError:
-        """A fresh exception for each raise: tracebacks must not pile up on a shared one."""
-        failure = self._failure
-        if isinstance(failure, BrokenConnection | BrokenStream | NegotiationFailed | ProtocolViolation):
-            return type(failure)(str(failure))
-        return BrokenStream(str(failure))
 
     # --- waking, by the connection ----------------------------------------------------------------------
 
@@ -274,3 +278,10 @@ class Stream(trio.abc.HalfCloseableStream):
     def _wake_all(self) -> None:
         self.wake_reader()
         self.wake_writer()
+
+
+def fresh(failure: BridgeError | None) -> BridgeError:
+    """A fresh exception for each raise: tracebacks must not pile up on a shared one."""
+    if isinstance(failure, BrokenConnection | BrokenStream | NegotiationFailed | ProtocolViolation):
+        return type(failure)(str(failure))
+    return BrokenStream(str(failure))

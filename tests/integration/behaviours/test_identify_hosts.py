@@ -278,6 +278,19 @@ async def test_a_peer_that_pushes_for_ever_is_read_slowly() -> None:
         assert TAKEN <= len(taken) <= TAKEN + 10
 
 
+async def test_of_pushes_that_have_to_wait_one_waits() -> None:
+    async with open_party() as a, open_party() as b:
+        connection = await identified(await b.host.dial(a.addr))
+        await identified(a.host.swarm.connections()[0])
+        refusals = a.host.swarm.refusals.counts
+        with trio.fail_after(20):
+            while not refusals["identify_pushes"]:
+                with suppress(StreamReset):
+                    await (await connection.open_stream((PUSH,))).send_eof()
+        assert len(a.host.identify._taking) <= 1
+        await connection.ping()
+
+
 async def test_a_push_with_another_peers_key_changes_nothing() -> None:
     async with open_party() as a, open_node() as b:
         connection = await b.swarm.dial(a.addr)

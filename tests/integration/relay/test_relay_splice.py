@@ -8,12 +8,14 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from punchbridge.config import MIB
 from punchbridge.errors import StreamReset
 from punchbridge.events import ConnectionClosed
 from punchbridge.identity import Identity
 from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.circuit import HOP, CircuitLimit, Status, encode_reserve, encode_stop_answer
 from punchbridge_relay.events import CircuitClosed, CircuitOpened
+from punchbridge_relay.limits import HopLimits
 from tests.support.relay_lab import (
     ECHO,
     circuit,
@@ -79,6 +81,19 @@ async def test_r4_the_duration_limit_cuts_an_idle_circuit() -> None:
                 await stream.receive_some()
         assert 0.5 < trio.current_time() - started < 5
         assert (await relay.log.wait(CircuitClosed)).reason == "DURATION_LIMIT"
+
+
+async def test_a_circuit_whose_target_takes_nothing_ends_and_an_idle_one_does_not() -> None:
+    async with network() as net:
+        relay = await net.relay(circuit_bytes=0, circuit_seconds=0, hop=HopLimits(stalled=0.5))
+        idle, idle_far, _, _ = await circuit(net, relay)
+        near, far, _, _ = await circuit(net, relay)
+        with pytest.raises(StreamReset):
+            await near.send_all(bytes(16 * MIB))  # `far` reads nothing
+        assert (await relay.log.wait(CircuitClosed)).reason == "STALLED"
+        await idle.send_all(b"alive")
+        assert await read_all(idle_far, 5) == b"alive"
+        far.abort()
 
 
 async def test_half_close_goes_through_both_ways() -> None:
@@ -233,7 +248,7 @@ def test_any_requests_leave_the_relay_in_service(payloads: list[bytes]) -> None:
                 assert not waited.cancelled_caught
             assert (await hop(connection, encode_reserve())).status == Status.OK
             await trio.testing.wait_all_tasks_blocked(0.001)
-            assert relay.service._asking == {}
+            assert relay.service._requests._all == 0
 
     trio.run(main)
 
