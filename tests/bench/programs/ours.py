@@ -19,7 +19,7 @@ from echo import SIZE, echo_times  # noqa: E402
 
 from punchbridge.access.policy import OPEN  # noqa: E402
 from punchbridge.addresses import parse, with_peer  # noqa: E402
-from punchbridge.config import Limits, Punch, SwarmLimits  # noqa: E402
+from punchbridge.config import Limits, PingLimits, Punch, SwarmLimits  # noqa: E402
 from punchbridge.eventhub import EventHub  # noqa: E402
 from punchbridge.events import Event, PunchFailed, PunchSucceeded  # noqa: E402
 from punchbridge.host.host import Host, HostConfig, open_host  # noqa: E402
@@ -134,7 +134,10 @@ async def main() -> None:
     hub = EventHub()
     send, receive = trio.open_memory_channel[Event](64)
     hub.subscribe(lambda event: send.send_nowait(event) if isinstance(event, PunchSucceeded | PunchFailed) else None)
-    many = Limits(swarm=SwarmLimits(connections=MANY, connections_per_address=MANY, connections_per_peer=MANY))
+    many = Limits(
+        ping=PingLimits(every=0),
+        swarm=SwarmLimits(connections=MANY, connections_per_address=MANY, connections_per_peer=MANY),
+    )
     config = HostConfig(
         Identity.generate(),
         listen=listen,
