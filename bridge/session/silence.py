@@ -32,6 +32,8 @@ class SilenceCheck:
         self._least = limits.sessions.silence
         self._stall = limits.sessions.stall
         self._asking = False
+        self._own: set[PeerId] = set()
+        """Peers whose own connections are being asked."""
         self._disbelieved: OrderedDict[PeerId, tuple[float, float]] = OrderedDict()
         """Peers whose silence was their own alone: until when it counts for nothing, and the pause that led there."""
 
@@ -42,10 +44,17 @@ class SilenceCheck:
             connection.abort("SILENT")
 
     async def ask(self, peer: PeerId) -> None:
-        """One round because of a silent session with `peer`; returns at once while another is under way, and while the
-        peer is not believed. Cancelling leaves every connection as it is."""
-        now = trio.current_time()
-        if self._asking or now < self._disbelieved.get(peer, (0.0, 0.0))[0]:
+        """One round because of a silent session with `peer`; returns at once while another is under way. While the peer
+        is not believed only its own connections are asked. Cancelling leaves every connection as it is."""
+        if self._asking:
+            return
+        if trio.current_time() < self._disbelieved.get(peer, (0.0, 0.0))[0]:
+            if peer not in self._own:
+                self._own.add(peer)
+                try:
+                    await self._round_of(peer)
+                finally:
+                    self._own.discard(peer)
             return
         self._asking = True
         try:
@@ -69,6 +78,13 @@ class SilenceCheck:
             self._disbelieve(peer)
         else:
             self._disbelieved.clear()
+
+    async def _round_of(self, peer: PeerId) -> None:
+        """Asks the peer's own connections, with a moment more for those that do not answer at once: its last silence
+        said nothing of the others, but one of these may be dead now, and sessions would be sent over it again."""
+        own = [one for one in self._swarm.connections(peer) if not one.closed.is_set()]
+        for connection in await self._silent(await self._silent(own, 1.0), 0.5):
+            connection.abort("SILENT")
 
     async def _answers(self, connection: Connection, share: float) -> bool:
         """Whether the connection answers a ping, or ends, within `share` of what a silent carrier is given."""

@@ -46,8 +46,8 @@ class Lines:
     def __init__(self, *lines: Line) -> None:
         self.lines = lines
 
-    def connections(self) -> tuple[Line, ...]:
-        return self.lines
+    def connections(self, peer: PeerId | None = None) -> tuple[Line, ...]:
+        return tuple(one for one in self.lines if peer in (None, one.peer))
 
 
 def check(*lines: Line, paths: PathLimits | None = None) -> SilenceCheck:
@@ -102,13 +102,35 @@ async def test_a_peer_that_cried_wolf_is_not_believed_for_a_while(autojump_clock
     assert fine.asked == 3
 
 
-async def test_the_only_peer_starts_no_rounds_one_after_another(autojump_clock: MockClock) -> None:
+async def test_a_peer_that_is_not_believed_puts_itself_alone_in_question(autojump_clock: MockClock) -> None:
     first, again = Line(LOST, None), Line(LOST, 0.02)
     network = Lines(first)
     asked = SilenceCheck(cast(Any, network), Limits())
     await asked.ask(LOST)
     assert first.closed_for == "SILENT"
-    network.lines = (again,)
+    other = Line(BUSY, 0.02)
+    network.lines = (again, other)
     for _ in range(20):
         await asked.ask(LOST)
-    assert again.asked == 0
+    assert (again.asked, again.closed_for, other.asked) == (20, "", 0)
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):  # one round of it at a time, however many sessions it has
+            nursery.start_soon(asked.ask, LOST)
+    assert again.asked == 21
+
+
+async def test_a_connection_that_dies_while_its_peer_is_not_believed_is_closed_all_the_same(
+    autojump_clock: MockClock,
+) -> None:
+    """A direct path that was cut three times within seconds: the third cut has to show as soon as the first."""
+    dead, relayed, other = Line(LOST, None), Line(LOST, 0.0), Line(BUSY, 0.0)
+    asker = check(Line(LOST, None), other, relayed, dead)
+    await asker.ask(LOST)
+    again, swarm = Line(LOST, None), asker._swarm
+    cast(Any, swarm).lines = (other, relayed, again)
+    before, began = other.asked, trio.current_time()
+    await asker.ask(LOST)  # within the pause
+    assert again.closed_for == "SILENT"
+    assert trio.current_time() - began < 2.0
+    assert not relayed.closed_for
+    assert other.asked == before
