@@ -70,7 +70,7 @@ def test_a_transport_that_we_do_not_speak_is_refused_by_its_name(run: Run, behin
 
 def test_an_unknown_relay_cannot_be_reached(run: Run) -> None:
     relay = f"tcp/4001/p2p/{SOMEBODY}/p2p-circuit/p2p/{Identity.generate()}"
-    failed(run("dial", f"/dns4/relay.invalid/{relay}", *LOCAL, "--timeout", "5"), 3, "relay.invalid")
+    failed(run("dial", f"/dns4/relay.invalid/{relay}", *LOCAL, "--timeout", "30"), 3, "relay.invalid")
 
 
 def test_a_full_relay_is_asked_again_until_the_time_is_over(run: Run, start: Start, tmp_path: Path) -> None:
