@@ -187,7 +187,8 @@ class Pool:
                 stream.reset()
         for connection in self.table.members():
             if self._gater.refuses(connection) and not self._stopping:
-                self.nursery.start_soon(self.close, (connection,), "NOT_ALLOWED")
+                farewell = partial(self.close, (connection,), "NOT_ALLOWED")
+                self.nursery.start_soon(supervise, "the end of a denied connection", farewell, connection.abort)
 
     async def open_stream(self, connections: tuple[Connection, ...], protocols: tuple[str, ...]) -> Stream:
         """Opens a stream on the first connection that is not closing down."""
