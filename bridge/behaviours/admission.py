@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import trio
 
 from punchbridge.access.contact import Contact
 from punchbridge.access.invitations import WORDS, Outcome
-from punchbridge.access.records import Records
 from punchbridge.access.secret import SECRET_SIZE, Secret
 from punchbridge.access.sources import Sources
 from punchbridge.access.store import AccessFile
@@ -122,13 +122,8 @@ class Admission:
             raise ConfigError("invitations are kept in a file beside the key; open with key=PATH, or with access.file")
         secret, now = Secret(os.urandom(SECRET_SIZE)), time.time()
         until = None if expires is None else now + expires
-
-        def change(records: Records) -> tuple[None, Records]:
-            return None, records.inviting(
-                secret, now=now, expires=until, uses=uses, label=label, limits=self._limits, newest=newest
-            )
-
-        await trio.to_thread.run_sync(file.edit, change)
+        keep = partial(file.invite, secret, now=now, expires=until, uses=uses, label=label, newest=newest)
+        await trio.to_thread.run_sync(keep)
         return self.contact(relays).ticket(secret)
 
     async def look(self, *, again: bool = False) -> None:
@@ -177,22 +172,28 @@ class Invitations:
         """timeout: seconds for a server's answer."""
         self._timeout = timeout
         self._shown: dict[PeerId, Secret] = {}
-        self._showing = trio.Lock()
+        self._showing: dict[PeerId, trio.Lock] = {}
+        """Held while a server is shown its invitation: a slow one delays nobody but its own callers."""
 
     async def show(self, connection: Connection, secret: Secret) -> None:
         """Returns once the peer has let us in by this secret, now or before; or when it takes no invitations at all.
         Raises NotAllowed and StreamReset."""
-        async with self._showing:
-            if self._shown.get(connection.peer) == secret:
-                await trio.lowlevel.checkpoint()
-                return
-            try:
-                await show_invitation(connection, secret, self._timeout)
-            except NegotiationFailed:
-                return  # open to anyone, or another program: what it serves is asked for itself
-            self._shown[connection.peer] = secret
-            while len(self._shown) > self._MOST:
-                del self._shown[next(iter(self._shown))]
+        peer = connection.peer
+        lock = self._showing.setdefault(peer, trio.Lock())
+        try:
+            async with lock:
+                if self._shown.get(peer) == secret:
+                    return
+                try:
+                    await show_invitation(connection, secret, self._timeout)
+                except NegotiationFailed:
+                    return  # open to anyone, or another program: what it serves is asked for itself
+                self._shown[peer] = secret
+                while len(self._shown) > self._MOST:
+                    del self._shown[next(iter(self._shown))]
+        finally:
+            if not lock.statistics().tasks_waiting and not lock.locked():
+                self._showing.pop(peer, None)
 
     def forget(self, peer: PeerId) -> None:
         """The peer is shown its invitation again the next time."""
