@@ -23,6 +23,7 @@ from punchbridge.verdict import Code, Verdict
 if TYPE_CHECKING:
     from punchbridge.errors import BridgeError
     from punchbridge.reach.path import PathKeeper, PathPolicy
+    from punchbridge.swarm.gater import Audience
     from punchbridge.transport.base import Connection, Stream
 
 __all__ = ["LiveSession"]
@@ -49,6 +50,8 @@ class LiveSession:
         """Where the session may run; None at the accepting end."""
         self.allowed: PathPolicy = "any"
         """Which carriers the accepting end takes."""
+        self.audience: Audience | None = None
+        """At the accepting end, who may have such a session; the service that it was opened for may have ended."""
         self.changes = EventHub()
         """Gets the SessionSwitched events of this session alone."""
         self.problem: BridgeError | None = None

@@ -230,13 +230,14 @@ class SessionService:
     def _access_changed(self) -> None:
         """Sessions of peers who are not admitted any more end, and the peers are told why."""
         for session in tuple(self._accepted.values()):
-            service, last = self._services.get(session.machine.service), session.last
-            if service is not None and last is not None and not service.audience(last) and not session.over.is_set():
+            audience, last = session.audience, session.last
+            if audience is not None and last is not None and not audience(last) and not session.over.is_set():
                 session.handle(session.machine.reset(Refusal.NOT_ALLOWED.name))
 
     def _make(self, peer: PeerId, attach: Attach) -> LiveSession:
         session = self._live(attach.session, attach.service, peer, dialling=False)
-        session.allowed = self._services[attach.service].path
+        service = self._services[attach.service]
+        session.allowed, session.audience = service.path, service.audience
         return session
 
     def _live(self, identifier: bytes, service: str, peer: PeerId, *, dialling: bool) -> LiveSession:

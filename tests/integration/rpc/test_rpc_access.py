@@ -8,8 +8,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+import trio
 
 import punchbridge
+from punchbridge.access.policy import NOBODY
 from punchbridge.access.secret import Secret
 from punchbridge.access.store import AccessFile, access_path
 from punchbridge.access.ticket import Ticket
@@ -126,6 +128,25 @@ def test_a_change_of_the_file_is_followed(tmp_path: Path) -> None:
                 next(waiting)
             assert caught.value.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
         assert not admitted(client, server.addrs[0])
+
+
+async def test_who_is_struck_out_loses_a_session_of_a_service_that_has_ended() -> None:
+    friend = punchbridge.Identity.generate()
+    async with (
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, allow=[str(friend)]) as server,
+        punchbridge.open_trio(key=friend, listen=LOOPBACK, allow_private=True) as client,
+        trio.open_nursery() as nursery,
+    ):
+        async with server.accept_stream("/test/echo/1") as incoming:
+            far = await client.dial_stream(server.addrs[0], "/test/echo/1")
+            await far.send_all(b"x")
+            near = await anext(incoming)
+            server.host.sessions.unserve("/test/echo/1")
+            server.host.swarm.gater.access = NOBODY
+            with trio.fail_after(SOON), pytest.raises(punchbridge.StreamReset):
+                await far.receive_some()
+            near.reset()
+        nursery.cancel_scope.cancel()
 
 
 def invite(file: AccessFile, server: punchbridge.Bridge, *, uses: int = 1, expires: float | None = None) -> str:
