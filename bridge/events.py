@@ -282,8 +282,9 @@ class LocalRefused(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Refused(Event):
-    """Limits turned others away within the last `seconds`. `refused`: how often, by limit; `sources`: the prefixes they
-    came from most often, each with its `reason`, `from`, `times` and the last `peer` that had proven its id."""
+    """Limits or lists turned others away within the last `seconds`, which is since the last such event. `refused`: how
+    often, by limit, `denied` (on a list) or `not_allowed` (a caller on no list); `sources`: the prefixes they came from
+    most often, each with its `reason`, `from`, `times` and the last `peer` that had proven its id."""
 
     name = "refused"
     seconds: float
@@ -307,16 +308,6 @@ class InvitationShown(Event):
     name = "invitation.shown"
     peer: str
     outcome: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class CallsRefused(Event):
-    """Peers that are on no list have called. `times`: calls since the last such event, which is 10 s ago or more;
-    `peers`: the last of those who did, at most eight."""
-
-    name = "calls.refused"
-    times: int
-    peers: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from punchbridge.access.store import AccessFile
 from punchbridge.access.ticket import Ticket
 from punchbridge.addresses import Multiaddr, is_public, is_relayed
 from punchbridge.errors import ConfigError, NegotiationFailed, NotAllowed, ProtocolViolation
-from punchbridge.events import AccessChanged, CallsRefused, ErrorEvent, InvitationShown
+from punchbridge.events import AccessChanged, ErrorEvent, InvitationShown
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.swarm.gater import anyone
 from punchbridge.swarm.swarm import Swarm
@@ -74,29 +74,15 @@ class Admission:
                 audience=anyone,
             )
         task_status.started()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tell_refusals)
-            while True:
-                seen = self._asked.number
-                with trio.move_on_after(self._limits.follow):
-                    await self._asked.beyond(seen)
-                await self.look(again=self._asked.number != seen)
+        while True:
+            seen = self._asked.number
+            with trio.move_on_after(self._limits.follow):
+                await self._asked.beyond(seen)
+            await self.look(again=self._asked.number != seen)
 
     def reread(self) -> None:
         """Asks for everything to be read again, soon: what SIGHUP means."""
         self._asked.notify()
-
-    async def _tell_refusals(self) -> None:
-        """Says that peers who are on no list have called, once in a while."""
-        gater, told = self._swarm.gater, 0
-        while True:
-            await trio.sleep(self._limits.follow)
-            if gater.times_turned_away > told:
-                peers = tuple(peer_text(peer) for peer in gater.turned_away)
-                self._swarm.events.emit(CallsRefused(times=gater.times_turned_away - told, peers=peers))
-                told = gater.times_turned_away
-                gater.turned_away.clear()
-                await trio.sleep(self._limits.refusals_told)
 
     def contact(self, relays: Sequence[Multiaddr]) -> Contact:
         """How this host is reached now. relays: those that it keeps a reservation with."""

@@ -99,7 +99,11 @@ def _switched(event: events.SessionSwitched) -> tuple[str, Tone]:
 def _refused(event: events.Refused) -> tuple[str, Tone]:
     counts = ", ".join(f"{reason} {times}" for reason, times in event.refused.items())
     most = ", ".join(f"{one['from']} ({one['times']})" for one in event.sources[:3] if one["from"])
-    return f"turned away in {event.seconds:.0f} s: {counts}{f'; most from {most}' if most else ''}", "warn"
+    text = f"turned away in {event.seconds:.0f} s: {counts}{f'; most from {most}' if most else ''}"
+    callers = [str(one["peer"]) for one in event.sources if one["reason"] == "not_allowed"]
+    if callers:
+        text += f"; not on a list: {', '.join(callers[:3])}, whom `punchbridge allow PEER_ID` lets in"
+    return text, "warn"
 
 
 def _kept(event: events.SessionKept) -> tuple[str, Tone]:
@@ -135,9 +139,5 @@ LINES: Final[Lines] = {
     ),
     events.AccessChanged: lambda e: (f"who may call has changed: {e.allowed} allowed, {e.denied} denied", "plain"),
     events.InvitationShown: lambda e: (f"{short(e.peer)} has shown an invitation: {e.outcome}", "plain"),
-    events.CallsRefused: lambda e: (
-        f"refused {e.times} calls of peers that are on no list: {', '.join(e.peers)}; allow with punchbridge allow ID",
-        "warn",
-    ),
     events.ErrorEvent: lambda e: (f"error {e.code}: {e.message}", "bad"),
 }

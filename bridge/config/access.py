@@ -82,8 +82,5 @@ class AccessLimits(Checked):
     invite_streams: Count = 64
     """Streams of /punchbridge/invite/1.0.0 at once; a peer has one."""
 
-    refusals_told: Seconds = 10.0
-    """Between two events that tell of callers who are on no list."""
-
     invite_timeout: Seconds = 5.0
     """One stream of /punchbridge/invite/1.0.0: a question, an answer, and the file written in between."""

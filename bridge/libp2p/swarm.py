@@ -30,6 +30,7 @@ from punchbridge.swarm.gater import Audience, Gater
 from punchbridge.swarm.named import NamedRelays
 from punchbridge.swarm.news import closed, opened
 from punchbridge.swarm.registry import Registration, Registry
+from punchbridge.tasks.refusals import Refusals
 from punchbridge.tasks.supervise import supervise
 
 __all__ = ["HostSwarm", "Settings"]
@@ -80,6 +81,8 @@ class HostSwarm:
         self._registry = Registry(lambda: None)
         self.gater = Gater(settings.access)
         """Who may open which protocols of the bridge; the host's own protocols are the host's affair."""
+        self.refusals = Refusals()
+        """Whom the bridge has turned away since the start."""
         self.named_relays = NamedRelays(settings.limits.punch.named_relays)
         """See `Swarm`; the host makes its circuits itself."""
         self._connections: dict[int, HostConnection] = {}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from punchbridge.errors import BridgeError, LimitExceeded, ProtocolViolation
-from punchbridge.identity import PeerId
+from punchbridge.identity import PeerId, peer_text
 from punchbridge.reach.path import PathPolicy
 from punchbridge.session.around import Around
 from punchbridge.session.carrier import READ, Carrier
@@ -182,7 +182,8 @@ class SessionService:
             refusal = self._may_open(peer, attach, stream.connection)
             if refusal is not None:
                 if refusal is Refusal.NOT_ALLOWED:
-                    self._host.swarm.gater.turn_away(stream.connection)
+                    where = origin_of(stream.connection)
+                    self._host.swarm.refusals.add("not_allowed", where, peer_text(peer))
                 await self._refuse(stream, refusal)
                 return
         elif known.allowed not in ("any", stream.connection.path):

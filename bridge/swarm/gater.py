@@ -9,7 +9,6 @@ gater.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
@@ -41,10 +40,6 @@ class Gater:
         """The address of each connection's peer, so that asking costs no parsing."""
         self._services: dict[str, Audience] = {}
         self._followers: list[Callable[[], None]] = []
-        self.turned_away: deque[PeerId] = deque(maxlen=8)
-        """The last callers who were on no list."""
-        self.times_turned_away = 0
-        """How many calls of such peers there were."""
 
     # --- the lists ----------------------------------------------------------------------------------------
 
@@ -134,12 +129,6 @@ class Gater:
         """The service has ended. Unknown ones are ignored."""
         if self._services.pop(protocol, None) is not None:
             self._changed()
-
-    def turn_away(self, connection: Connection) -> None:
-        """Counts a call of a peer that is not admitted."""
-        self.times_turned_away += 1
-        if connection.peer not in self.turned_away:
-            self.turned_away.append(connection.peer)
 
     def labels(self, peer: PeerId) -> frozenset[str]:
         """The labels by which a peer is on the lists."""

@@ -39,6 +39,9 @@ _log = logging.getLogger(__name__)
 _TOLD: Final = 8
 """Prefixes named in one `refused` event: a line of a log can be read."""
 
+_SOON: Final = 1.0
+"""Seconds until the first refusals after a quiet time are told; whoever waits for a caller looks now."""
+
 
 class Pool:
     """Owns every connection of a swarm. Its tasks live in `nursery`, which the actor sets and cancels."""
@@ -173,12 +176,17 @@ class Pool:
             registration.leave(stream.connection.peer, origin)
 
     async def tell_refusals(self) -> None:
-        """Emits what limits have turned away, once in `refusals_told` seconds and only when there was any."""
+        """Emits what limits and lists have turned away: soon when there was nothing for a while, else once in
+        `refusals_told` seconds."""
+        since = trio.current_time()
         while True:
-            await trio.sleep(self._limits.refusals_told)
+            await trio.sleep(min(_SOON, self._limits.refusals_told))
             counts, sources = self.table.refusals.untold(_TOLD)
             if counts:
-                self._events.emit(refused(self._limits.refusals_told, counts, sources))
+                now = trio.current_time()
+                self._events.emit(refused(round(now - since, 1), counts, sources))
+                since = now
+                await trio.sleep(self._limits.refusals_told)
 
     def _access_changed(self) -> None:
         """Who is denied now goes, and streams whose audience has lost their peer end."""

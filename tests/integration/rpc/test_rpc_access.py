@@ -17,7 +17,7 @@ from punchbridge.access.store import AccessFile, access_path
 from punchbridge.access.ticket import Ticket
 from punchbridge.addresses import parse
 from punchbridge.config import AccessLimits
-from punchbridge.events import CallsRefused, Event
+from punchbridge.events import Event, Refused
 from punchbridge.identity import parse_peer_id
 from tests.support.rpc_lab import LOOPBACK, Service, method, serving
 
@@ -65,7 +65,11 @@ def test_a_bridge_that_is_told_nothing_admits_nobody() -> None:
         details = refusal(client, server.addrs[0])
         assert client.peer_id in details  # what to tell the server's owner
         assert "/punchbridge/grpc" not in details
-        until(lambda: any(isinstance(event, CallsRefused) and event.peers == (client.peer_id,) for event in told))
+        until(lambda: any(isinstance(event, Refused) for event in told))
+        (refused,) = (event for event in told if isinstance(event, Refused))
+        assert dict(refused.refused) == {"not_allowed": 1}
+        assert [one["peer"] for one in refused.sources] == [client.peer_id]
+        assert server.status().refused["not_allowed"] == 1
     assert service.infos == []
 
 
