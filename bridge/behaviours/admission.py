@@ -70,7 +70,7 @@ class Admission:
                 INVITE,
                 self._serve,
                 max_streams=self._limits.invite_streams,
-                max_per_peer=1,
+                max_per_peer=2,  # one that is ending may stand beside the next
                 audience=anyone,
             )
         task_status.started()
