@@ -85,7 +85,7 @@ def access_of(lists: AccessLists, key: Key, limits: AccessLimits) -> tuple[Sourc
 
     Raises ConfigError for a list that is missing or malformed."""
     file = None
-    if lists.file != AccessLists.file:
+    if lists.file is not None:
         file = AccessFile(Path(lists.file), limits)
     elif isinstance(key, str | Path):
         file = AccessFile(access_path(Path(key)), limits)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
-from punchbridge.config.values import MIB, Bytes, Checked, Count, Seconds, Texts
+from punchbridge.config.values import MIB, Bytes, Checked, Count, File, Seconds, Texts
 
 __all__ = ["ANYONE", "AccessLimits", "AccessLists", "Anyone"]
 
@@ -46,8 +46,9 @@ class AccessLists(Checked):
     deny_files: Texts = ()
     """Files of them."""
 
-    file: str = "beside the key"
-    """The file that `punchbridge allow`, `deny` and `invite` edit. Without a key file there is none beside it."""
+    file: File = None
+    """The file that `punchbridge allow`, `deny` and `invite` edit. None is the one beside the key file, if there is a
+    key file."""
 
 
 @dataclass(frozen=True, kw_only=True)
