@@ -30,18 +30,43 @@ class SessionLimits(Checked):
     """Sessions accepted from one IPv4 address or IPv6 /64 over direct connections: peer ids cost nothing, and a session
     that lost its carrier is kept for `resume_timeout`, so one address could hold all places for ever."""
 
+    per_ipv6_56: Count = 640
+    """The same from one IPv6 /56: providers hand these out to one customer."""
+
+    per_ipv6_48: Count = 768
+    """The same from one IPv6 /48, the widest net of one customer."""
+
+    relayed: Count = 512
+    """Sessions that were opened over relays, from all of them together: nobody's address is seen there, so these leave
+    a half to callers who come directly."""
+
+    per_relay: Count = 384
+    """The same over one relay, which leaves places to callers over another one."""
+
+    grace: Seconds = 3.0
+    """Where places are short, a session that carries nothing goes; but not for this long in favour of somebody who has
+    no fewer: the first byte of a caller may be on its way, or its next carrier."""
+
     budget: Bytes = 512 * MIB
-    """All sessions of a host together may grow by this much beyond their least sizes: sixteen of full size both ways.
-    The peer decides how fast it reads and acknowledges, so one peer could otherwise fill `per_peer` of them."""
+    """What all sessions of a host together may hold beyond their `floor`: sixteen of full size both ways. The peer
+    decides how fast it reads and acknowledges, so one peer could otherwise fill `per_peer` of them."""
+
+    budget_per_origin: Bytes = 64 * MIB
+    """What sessions that were accepted from one address, IPv6 /56 or relay may take of `budget`: two of full size both
+    ways. Whoever lets sessions stand still uses up this share and no other one."""
+
+    floor: Bytes = 64 * KIB
+    """What a session may hold each way when nothing is left of the budget: a whole frame, so that it goes on."""
 
     replay_least: Bytes = 512 * KIB
-    """Bytes written and not yet received by the peer that a session keeps from the beginning."""
+    """Bytes written and not yet received by the peer that a session keeps from the beginning, while `budget` lasts."""
 
     replay_most: Bytes = 16 * MIB
     """The same when it has grown: 16 MiB is 160 MB/s at 100 ms round trip (go's Yamux window)."""
 
     window_least: Bytes = 1 * MIB
-    """Bytes received and not yet read by the application, those ahead of their turn included, from the beginning."""
+    """Bytes received and not yet read by the application, those ahead of their turn included, from the beginning, while
+    `budget` lasts."""
 
     window_most: Bytes = 16 * MIB
     """The same when the window has grown."""
@@ -61,6 +86,15 @@ class SessionLimits(Checked):
 
     resume_timeout: Seconds = 30.0
     """A session without a carrier waits this long before it fails: three times the longest outage that is promised."""
+
+    mute_timeout: Seconds = 5.0
+    """The same for an accepted session that has carried nothing yet, in neither direction: it costs its opener nothing
+    to hold its place, and nothing to open another one."""
+
+    progress_timeout: Seconds = 60.0
+    """A session ends when nothing new was received, read or acknowledged for this long and the peer did not answer
+    pings either; while sent bytes wait for an acknowledgement, answers count for nothing. No less than `resume_timeout`
+    and two times `keepalive` together."""
 
     silence: Seconds = 1.0
     """With traffic waiting, a carrier silent for this long (or three round trips) is dead."""

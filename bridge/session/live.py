@@ -191,7 +191,7 @@ class LiveSession:
         over = self.machine.over
         for carrier in list(self.carriers.values()):
             carrier.flush(trio.current_time())
-            if over is not None and over.code in ("DONE", "RESET"):
+            if over is not None and over.code in ("DONE", "RESET", "STALLED"):
                 self._nursery.start_soon(self._leave, carrier)
             else:
                 carrier.drop()
@@ -265,10 +265,10 @@ def _nothing() -> None:
 
 def _path_news(switched: SessionSwitched, connection: Connection) -> P2pUpgrade | P2pFallback | None:
     """The session's part in the peer's way to direct, or back to the relay; None when its path stays of one kind."""
+    if switched.from_ not in ("relay", "direct") or switched.from_ == switched.to:
+        return None
     moved = {item.name: getattr(switched, item.name) for item in fields(Moved)}
-    if (switched.from_, switched.to) == ("relay", "direct"):
+    if switched.to == "direct":
         local, remote = str(connection.local), str(connection.remote)
         return P2pUpgrade(peer=switched.peer, local=local, remote=remote, **moved)
-    if (switched.from_, switched.to) == ("direct", "relay"):
-        return P2pFallback(peer=switched.peer, verdict=Verdict(Code.DIRECT_LOST), **moved)
-    return None
+    return P2pFallback(peer=switched.peer, verdict=Verdict(Code.DIRECT_LOST), **moved)

@@ -86,6 +86,11 @@ class Attach:
     alive: int
     service: str = ""
 
+    @property
+    def begins(self) -> bool:
+        """Whether it can be the first of a session that opens: it is `fresh`, and nothing was received yet."""
+        return self.fresh and self.generation > 0 and self.received == 0
+
     def encode(self) -> bytes:
         head = _ATTACH.pack(VERSION, int(self.fresh), self.session, self.generation, self.alive, self.edge)
         body = head + self.service.encode()

@@ -18,7 +18,7 @@ class Incoming:
 
     def __init__(self, budget: Budget, limits: SessionLimits) -> None:
         self._budget = budget
-        self._window_least = limits.window_least
+        self._floor = min(limits.floor, limits.window_least)
         self._window_most = limits.window_most
         self._ack_bytes = limits.ack_bytes
         self._ack_early = limits.ack_delay / 2
@@ -26,8 +26,8 @@ class Incoming:
         self._trip_least = limits.trip_least
         self.received = 0
         self.read_to = 0
-        self.window = limits.window_least
-        self.step = limits.ack_bytes
+        self.window = budget.first(self._floor, limits.window_least)
+        self.step = 0
         """So many bytes are worth an acknowledgement; the peer goes on meanwhile (`Outgoing.acknowledge`)."""
         self.length: int | None = None
         self.acked = 0
@@ -42,6 +42,11 @@ class Incoming:
         self._ahead_order: list[int] = []
         self._ahead_bytes = 0
         self._mark = (0, 0.0)
+        self._set_step()
+
+    def _set_step(self) -> None:
+        # More than half of the window would let the peer wait for room that it is not told of.
+        self.step = min(max(self._ack_bytes, self.window // 4), max(1, self.window // 2))
 
     def ack_wanted(self, now: float, *, sending: bool) -> bool:
         """Whether an acknowledgement should leave now. `sending`: other bytes leave, which it rides along with."""
@@ -170,10 +175,10 @@ class Incoming:
             return
         if now - since < 2 * max(round_trip, self._trip_least):
             self.window += self._budget.take(min(self.window, self._window_most - self.window))
-            self.step = max(self._ack_bytes, self.window // 4)
+            self._set_step()
         self._mark = (self.read_to, now)
 
     def give_back(self) -> None:
         """What was taken of the budget; the window grows no more. Repeated calls do nothing."""
-        self._budget.give_back(self.window - self._window_least)
+        self._budget.give_back(self.window - self._floor)
         self._budget = Budget(0)

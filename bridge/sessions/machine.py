@@ -17,6 +17,7 @@ from punchbridge.sessions.events import Attached, Ended, Refused, Released, Sess
 from punchbridge.sessions.frames import MAX_PAYLOAD, MAX_REASON, Attach, AttachedFrame, Kind, Refusal, encode
 from punchbridge.sessions.incoming import Incoming
 from punchbridge.sessions.outgoing import Outgoing
+from punchbridge.sessions.progress import Progress
 from punchbridge.sessions.pulse import Pulse
 from punchbridge.sessions.writes import Write, Writes
 
@@ -42,6 +43,7 @@ class Session:
         self.outgoing = Outgoing(budget, limits)
         self.incoming = Incoming(budget, limits)
         self.pulse = Pulse(now, limits)
+        self._progress = Progress(self.incoming, self.outgoing, now, limits, dialling=dialling)
         self.generation = 0
         self.active: int | None = None
         self.over: Ended | None = None
@@ -192,6 +194,8 @@ class Session:
                 if carrier.generation == self.active:
                     self.pulse.measured(now - carrier.asked_at)
                 carrier.asked_at = None
+                if not self.outgoing.waiting:
+                    self._progress.answers += 1
         elif kind is Kind.END:
             carrier.end_received = True
             return self._left(carrier, now) if carrier.generation == self.active else self._drained(carrier)
@@ -358,19 +362,23 @@ class Session:
         # Without a carrier there is nothing that an acknowledgement could leave on.
         due = None if self.active is None else self.incoming.ack_due
         times = [] if due is None or (blocked_at is not None and due <= blocked_at) else [due]
+        times.append(self._progress.due)
         if self._starved_at is not None:
-            times.append(self._starved_at + self.limits.resume_timeout)
+            times.append(self._starved_at + self._progress.patience)
         pulse, active, waiting = self.pulse, self.active, self.outgoing.waiting
         for one in self._carriers.values():
             times.append(pulse.deadline(one, active=one.generation == active, waiting=waiting)[0])
-        return min(times, default=None)
+        return min(times)
 
     def tick(self, now: float) -> list[SessionEvent]:
         """Does what is due. Call it at `timer`, or at any other time."""
         if self.over is not None:
             return []
-        if self._starved_at is not None and now >= self._starved_at + self.limits.resume_timeout:
-            return self._end("EXPIRED", f"no carrier for {self.limits.resume_timeout:g} s")
+        if self._starved_at is not None and now >= self._starved_at + self._progress.patience:
+            return self._end("EXPIRED", f"no carrier for {self._progress.patience:g} s")
+        if now >= self._progress.due and self._progress.stalled(now):
+            self._tell_reset("nothing moved")
+            return self._end("STALLED", f"nothing moved for {self._progress.timeout:g} s")
         events: list[SessionEvent] = []
         for carrier in list(self._carriers.values()):
             active = carrier.generation == self.active

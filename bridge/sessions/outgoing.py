@@ -23,7 +23,7 @@ class Outgoing:
 
     def __init__(self, budget: Budget, limits: SessionLimits) -> None:
         self._budget = budget
-        self._replay_least = limits.replay_least
+        self._floor = min(limits.floor, limits.replay_least)
         self._replay_most = limits.replay_most
         self._pieces = limits.pieces
         self._trip_least = limits.trip_least
@@ -31,7 +31,7 @@ class Outgoing:
         self.cursor = 0
         self.written = 0
         self.edge = 0
-        self.capacity = limits.replay_least
+        self.capacity = budget.first(self._floor, limits.replay_least)
         self.finished = False
         self.fin_sent = False
         self.fin_acked = False
@@ -152,7 +152,7 @@ class Outgoing:
 
     def give_back(self) -> None:
         """What was taken of the budget; it grows no more. Repeated calls do nothing."""
-        self._budget.give_back(self.capacity - self._replay_least)
+        self._budget.give_back(self.capacity - self._floor)
         self._budget = Budget(0)
 
     def _without_end(self, received: int) -> int:

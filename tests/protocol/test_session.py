@@ -238,7 +238,7 @@ def test_an_end_that_stood_still_itself_takes_nobody_for_silent() -> None:
 
 
 def test_idle_carrier_is_found_dead_within_the_keepalive_interval() -> None:
-    wires = joined()
+    wires = joined(SessionLimits(progress_timeout=600.0))
     wires.now += 60
     wires.dialler.pulse.heard = wires.dialler._carriers[1].heard = wires.now
     start = wires.now
@@ -250,6 +250,7 @@ def test_idle_carrier_is_found_dead_within_the_keepalive_interval() -> None:
 
 def test_session_without_a_carrier_expires() -> None:
     wires = joined()
+    write_all(wires, "dialler", b"x")
     wires.cut(1)
     wires.now += LIMITS.resume_timeout - 0.1
     assert wires.acceptor.tick(wires.now) == []

@@ -6,7 +6,9 @@ import pytest
 
 from punchbridge.config import SessionLimits
 from punchbridge.sessions import Ended, Released
+from punchbridge.sessions.budget import Budget
 from punchbridge.sessions.frames import FrameReader, Kind, encode
+from punchbridge.sessions.incoming import Incoming
 from tests.support.session_wires import Wires, joined, write_all
 
 KIB = 1024
@@ -48,7 +50,9 @@ def test_a_slow_reader_of_a_small_window_is_waited_for_and_no_longer() -> None:
 def test_the_budget_bounds_what_a_session_grows_by() -> None:
     wires = joined(SessionLimits(budget=1000))
     wires.dialler.outgoing._grow_to(1 << 22)
-    assert wires.dialler.outgoing.capacity == SessionLimits().replay_least + 1000
+    floor = SessionLimits().floor
+    taken = sum(end.outgoing.capacity + end.incoming.window - 2 * floor for end in (wires.dialler,))
+    assert (taken, wires.dialler.outgoing.capacity >= floor) == (1000, True)
 
 
 def test_writes_are_kept_one_by_one_up_to_the_bound() -> None:
@@ -83,18 +87,90 @@ def test_answers_that_wait_up_to_the_bound() -> None:
 
 def test_a_session_without_a_carrier_waits_as_long_as_it_is_told() -> None:
     wires = joined(SessionLimits(resume_timeout=5.0))
+    write_all(wires, "dialler", b"x")
     wires.cut(1)
     assert wires.acceptor.tick(wires.now + 4.9) == []
     assert wires.acceptor.tick(wires.now + 5.1) == [Ended("EXPIRED", "no carrier for 5 s")]
+
+
+def test_an_accepted_session_that_carried_nothing_waits_a_shorter_time() -> None:
+    wires = joined(SessionLimits(resume_timeout=30.0, mute_timeout=4.0))
+    wires.cut(1)
+    assert wires.acceptor.timer() == pytest.approx(wires.now + 4.0)
+    assert wires.acceptor.tick(wires.now + 4.1) == [Ended("EXPIRED", "no carrier for 4 s")]
+    assert wires.dialler.timer() == pytest.approx(wires.now + 30.0)
+
+
+def test_a_session_in_which_nothing_moves_ends() -> None:
+    """A peer that only keeps its carrier alive, by frames that answer nothing, holds no place for ever."""
+    wires = joined(SessionLimits(progress_timeout=20.0, resume_timeout=5.0, keepalive=5.0))
+    end, began = wires.acceptor, wires.now
+    while end.over is None and wires.now < began + 45:
+        # Any byte counts as a sign of life of a carrier, and these are no answer and no progress.
+        end.received(1, encode(Kind.PONG, 77), wires.now)
+        wires.now += 0.25
+        end.tick(wires.now)
+    assert end.over == Ended("STALLED", "nothing moved for 20 s")
+    assert Kind.RESET in frames_of(wires, "acceptor")
+
+
+def test_an_idle_session_whose_peer_answers_pings_lives() -> None:
+    wires = joined(SessionLimits(progress_timeout=20.0, resume_timeout=5.0, keepalive=5.0))
+    for _ in range(40):
+        wires.now += 5.0
+        for who in ("dialler", "acceptor"):
+            wires.note(who, wires.end(who).tick(wires.now))
+        wires.settle()
+    assert (wires.dialler.over, wires.acceptor.over) == (None, None)
+
+
+def test_answers_are_no_progress_while_sent_bytes_wait_for_an_acknowledgement() -> None:
+    wires = joined(SessionLimits(progress_timeout=20.0, resume_timeout=5.0, keepalive=5.0))
+    end, began = wires.acceptor, wires.now
+    end.write(b"x", wires.now)
+    while end.over is None and wires.now < began + 45:
+        wires.now = max(end.timer() or 0.0, wires.now + 0.001)
+        end.tick(wires.now)
+        kinds = frames_of(wires, "acceptor")
+        if Kind.PING in kinds:
+            end.received(1, encode(Kind.PONG, 1), wires.now)
+    assert end.over == Ended("STALLED", "nothing moved for 20 s")
+
+
+def test_a_look_that_comes_late_ends_nothing() -> None:
+    wires = joined(SessionLimits(progress_timeout=20.0, resume_timeout=5.0, keepalive=5.0))
+    wires.acceptor.tick(wires.now + 3600)
+    assert wires.acceptor.over is None
+
+
+def test_sessions_of_one_share_of_the_budget_begin_smaller_and_leave_the_rest_to_others() -> None:
+    limits = SessionLimits()
+    whole = Budget(limits.budget)
+    share = Budget(limits.budget_per_origin, whole)
+    windows = [Incoming(share, limits).window for _ in range(1000)]
+    assert windows[0] == limits.window_least
+    assert limits.floor <= windows[-1] < 2 * limits.floor
+    assert sorted(windows, reverse=True) == windows
+    assert whole.left >= limits.budget - limits.budget_per_origin
+    assert Incoming(Budget(limits.budget_per_origin, whole), limits).window == limits.window_least
+
+
+def test_a_window_that_could_only_be_small_is_read_on() -> None:
+    """The writer learns of the room that reading makes, however small the window began."""
+    limits = SessionLimits(budget=1)
+    wires = joined(limits)
+    write_all(wires, "dialler", bytes(20 * limits.floor))
+    assert wires.got["acceptor"] == bytes(20 * limits.floor)
+    assert wires.acceptor.incoming.window == limits.floor
 
 
 @pytest.mark.parametrize(
     ("limits", "busy", "asked", "dead"),
     [
         # An idle carrier is asked after the keepalive, a busy one after the probe; two thirds of the silence to answer.
-        (SessionLimits(keepalive=4.0, busy=0.0, silence=6.0), False, 4.0, 8.0),
-        (SessionLimits(probe=0.5, silence=3.0), True, 0.5, 2.5),
-        (SessionLimits(probe=0.5, busy=0.0, keepalive=7.0), True, 7.0, 7.0 + 2 / 3),
+        (SessionLimits(keepalive=4.0, busy=0.0, silence=6.0, progress_timeout=600.0), False, 4.0, 8.0),
+        (SessionLimits(probe=0.5, silence=3.0, progress_timeout=600.0), True, 0.5, 2.5),
+        (SessionLimits(probe=0.5, busy=0.0, keepalive=7.0, progress_timeout=600.0), True, 7.0, 7.0 + 2 / 3),
     ],
 )
 def test_a_quiet_carrier_is_asked_and_given_up_as_told(

@@ -52,7 +52,8 @@ class Sessions(RuleBasedStateMachine):
         self.now = 100.0
         self.ends = {
             "dialler": Session(ID, "echo", dialling=True, now=self.now),
-            "acceptor": Session(ID, "echo", dialling=False, now=self.now),
+            # One that carried nothing yet would be given up sooner, with nothing lost that was ever there.
+            "acceptor": Session(ID, "echo", dialling=False, now=self.now, limits=SessionLimits(mute_timeout=30.0)),
         }
         self.wires: dict[int, Wire] = {}
         self.sent = {who: bytearray() for who in ENDS}

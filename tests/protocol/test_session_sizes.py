@@ -73,11 +73,11 @@ def test_many_sessions_grow_together_by_no_more_than_the_budget() -> None:
     ends = [sent_for(40, TRIP, TRIP, budget) for _ in range(6)] + [read_for(5.0, 4e8, budget) for _ in range(6)]
     outgoing = [end for end in ends if isinstance(end, Outgoing)]
     incoming = [end for end in ends if isinstance(end, Incoming)]
-    grown = sum(end.capacity - LIMITS.replay_least for end in outgoing)
-    grown += sum(end.window - LIMITS.window_least for end in incoming)
+    grown = sum(end.capacity - LIMITS.floor for end in outgoing)
+    grown += sum(end.window - LIMITS.floor for end in incoming)
     assert (grown, budget.left) == (size, 0)
-    assert min(end.capacity for end in outgoing) >= LIMITS.replay_least
-    assert min(end.window for end in incoming) == LIMITS.window_least
+    assert min(end.capacity for end in outgoing) >= LIMITS.floor
+    assert min(end.window for end in incoming) >= LIMITS.floor
     for end in ends * 2:
         end.give_back()
     assert budget.left == size
