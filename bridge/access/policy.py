@@ -61,6 +61,10 @@ class Access:
             return Decision.DENIED
         return Decision.ALLOWED if self.anyone or self.allow.match(peer, address) else Decision.UNKNOWN
 
+    def names(self, peer: PeerId, address: Address | None) -> bool:
+        """Whether a peer is allowed by an entry of the lists, and not only because everybody is."""
+        return self.allow.match(peer, address) and not self.deny.match(peer, address)
+
     def denies_address(self, address: Address | None) -> bool:
         """Whether everybody who is seen at `address` is denied, so that no peer id need be proven first."""
         return self.deny.match_address(address)

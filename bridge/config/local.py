@@ -61,5 +61,13 @@ class LocalLimits(Checked):
     accept_pause: Seconds = 0.1
     """After accept fails for want of descriptors or memory: time for others to give some back."""
 
+    first_byte: Seconds = 0.3
+    """`expose` connects to its server once the caller has sent something, or after this long for servers that speak
+    first: a caller that is mute costs the server no connection until then."""
+
+    silent: Count = 64
+    """Connections of `expose` to its server for callers who are on no list and have said nothing yet. For one more the
+    oldest goes of the peer that has most of them: a crowd of mute strangers must not fill the server's own queue."""
+
     connect_timeout: Seconds = 5.0
     """To the program behind `serve` or `expose`, on this machine or next to it."""

@@ -17,11 +17,13 @@ from punchbridge.errors import ConfigError, ServerDown
 from punchbridge.events import ErrorEvent
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.local.gateway import connect_unix
-from punchbridge.local.paths import accept_streams, refuse_streams, remote_peer
+from punchbridge.local.paths import accept_streams, connection_of, refuse_streams, remote_peer
 from punchbridge.local.peer import synthesized_address
 from punchbridge.local.places import Place, parse_place
-from punchbridge.local.pump import pump
+from punchbridge.local.pump import Pumped, pump
+from punchbridge.local.silent import Silent
 from punchbridge.local.target import GRPC_PROTOCOL, check_protocol
+from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.wire.proxy import PP2_TYPE_PEER_ID, encode_proxy_header
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from punchbridge.host.host import StreamHost
     from punchbridge.session import SessionStream
     from punchbridge.transport.base import Stream
+    from punchbridge.transport.raw import InboxStream
 
 __all__ = ["caller_header", "run"]
 
@@ -51,6 +54,7 @@ async def run(
     proxy_protocol: each connection begins with a PROXY v2 header that names the caller, see `caller_header`.
     max_streams, max_per_peer: at once, by default `limits.local.served_streams` and `served_streams_per_peer`.
     allow: who may open such streams beside those on the host's lists.
+    The server is connected to when the caller has sent something, or after `limits.local.first_byte`.
     Runs until cancelled; reports the place once streams are taken. While the server is down, streams are reset, each
     with an `error` event, and the next one tries again. Cancellation takes no more streams; those under way end with
     the host. Raises ConfigError for a malformed place, LocalError when the protocol is handled already.
@@ -60,24 +64,11 @@ async def run(
         raise ConfigError(f"{place!r} names no port to connect to")
     check_protocol(protocol)
     limits = host.swarm.config.limits.local
-
-    async def handler(stream: Stream | SessionStream) -> None:
-        try:
-            local = await connect(behind, limits.connect_timeout)
-            if proxy_protocol:
-                await _send_first(local, caller_header(remote_peer(stream), host.swarm.peer))
-        except OSError as problem:
-            text = f"cannot reach the server at {behind}: {problem.strerror or problem}; does it run there?"
-            log.info("%s", text)
-            host.swarm.events.emit(ErrorEvent(code=ServerDown.code, message=text))
-            stream.abort()
-            return
-        await pump(local, stream, limits)
-
+    server = _Behind(host, behind, proxy_protocol=proxy_protocol)
     await accept_streams(
         host,
         protocol,
-        handler,
+        server.take,
         max_streams=limits.served_streams if max_streams is None else max_streams,
         max_per_peer=limits.served_streams_per_peer if max_per_peer is None else max_per_peer,
         allow=allow,
@@ -88,6 +79,57 @@ async def run(
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + limits.connect_timeout):
             await refuse_streams(host, protocol)
+
+
+class _Behind:
+    """The server behind, and what becomes of each stream for it."""
+
+    def __init__(self, host: StreamHost, place: Place, *, proxy_protocol: bool) -> None:
+        self._host = host
+        self._place = place
+        self._proxy_protocol = proxy_protocol
+        self._limits = host.swarm.config.limits.local
+        self._silent = Silent(self._limits.silent)
+
+    async def take(self, stream: Stream | SessionStream) -> None:
+        """Carries one stream until it has ended. Cancelling resets it."""
+        try:
+            spoke = await _first_byte(stream, self._limits.first_byte)
+        except NETWORK_FAILURES:
+            stream.abort()
+            return
+        connection = connection_of(stream)
+        named = connection is not None and self._host.swarm.gater.named(connection)
+        with self._silent.place(None if spoke or named else remote_peer(stream)) as outcome:
+            await self._carry(stream, outcome)
+        stream.abort()
+
+    async def _carry(self, stream: Stream | SessionStream, outcome: Pumped) -> None:
+        try:
+            local = await connect(self._place, self._limits.connect_timeout)
+            if self._proxy_protocol:
+                await _send_first(local, caller_header(remote_peer(stream), self._host.swarm.peer))
+        except OSError as problem:
+            text = f"cannot reach the server at {self._place}: {problem.strerror or problem}; does it run there?"
+            log.info("%s", text)
+            self._host.swarm.events.emit(ErrorEvent(code=ServerDown.code, message=text))
+            stream.abort()
+            return
+        await pump(local, stream, self._limits, outcome=outcome)
+
+
+async def _first_byte(stream: InboxStream, seconds: float) -> bool:
+    """Whether the caller has sent something, its end included, within so many seconds. Raises when the stream broke."""
+    try:
+        with trio.move_on_after(seconds):
+            while stream.receive_parts(0) is None:
+                came = trio.Event()
+                stream.on_readable = came.set
+                await came.wait()
+            return True
+        return False
+    finally:
+        stream.on_readable = None
 
 
 def caller_header(caller: PeerId, own: PeerId) -> bytes:

@@ -29,6 +29,7 @@ __all__ = [
     "StreamCarrier",
     "accept_streams",
     "carrier_of",
+    "connection_of",
     "direct_connection",
     "open_on_path",
     "refuse_streams",
@@ -76,6 +77,11 @@ def _nothing() -> None:
 def remote_peer(stream: Stream | SessionStream) -> PeerId:
     """The authenticated peer at the other end."""
     return stream.peer if isinstance(stream, SessionStream) else stream.connection.peer
+
+
+def connection_of(stream: Stream | SessionStream) -> Connection | None:
+    """The connection in use, or the last one of a session."""
+    return stream.live.last if isinstance(stream, SessionStream) else stream.connection
 
 
 def carrier_of(stream: Stream | SessionStream) -> SessionStream | StreamCarrier:

@@ -32,6 +32,9 @@ __all__ = ["PumpEnd", "Pumped", "pump"]
 _PIECES: Final = 32
 """Received pieces that go to the local socket as they are; IOV_MAX is 1024."""
 
+_SCRATCH: Final = trio.lowlevel.RunVar[memoryview]("scratch")
+"""Where the pumps of a thread read into, one after another: nothing stays in it while a task waits."""
+
 _COALESCER: Final = trio.lowlevel.RunVar[Coalescer]("coalescer")
 """One for all pumps of a thread, made by the first of them with its bounds."""
 
@@ -64,14 +67,16 @@ async def pump(
     limits: LocalLimits,
     *,
     before_close: Callable[[Pumped], None] | None = None,
+    outcome: Pumped | None = None,
 ) -> Pumped:
     """Carries bytes between a connected, non-blocking socket and a stream until both directions have ended.
 
     Owns both from the start: whatever happens, cancellation included, both are closed when it returns or raises
     (the stream by reset unless both directions ended cleanly). Transport failures are not raised but returned;
-    `before_close` is told of them before the program behind the local socket can notice.
+    `before_close` is told of them before the program behind the local socket can notice. `outcome`: what is returned,
+    for whoever looks at its counts meanwhile.
     """
-    outcome = Pumped()
+    outcome = Pumped() if outcome is None else outcome
     state = _State(local, stream, limits, outcome)
     finished = False
     try:
@@ -117,11 +122,14 @@ class _State:
         self.scope.cancel()
 
     async def outbound(self) -> None:
-        """Local socket to stream. Reads until the socket is empty and yields only every `turns` operations."""
+        """Local socket to stream. Reads until the socket is empty and yields only every `turns` operations.
+
+        Of a stream that keeps what it is given no more is read than it takes: it alone bounds what waits for a peer.
+        """
         local, stream, outcome = self.local, self.stream, self.outcome
         read, bulk_least, most = self._read, self._limits.bulk, self._turns
         before_read = _coalescer(self._limits).before_read
-        view = memoryview(bytearray(read))
+        view, keeps = _scratch(read), stream.keeps
         turns = 0
         drained, bulk = True, False
         while True:
@@ -129,9 +137,17 @@ class _State:
                 turns = 0
                 await trio.lowlevel.wait_readable(local)
                 before_read()
+            want = min(read, stream.room) if keeps else read
+            if not want:
+                try:
+                    await stream.wait_send_all_might_not_block()
+                except NETWORK_FAILURES as problem:
+                    return self.fail(PumpEnd.REMOTE, str(problem), problem)
+                turns, drained = 0, False
+                continue
             try:
                 # A stream that keeps what it is given copies it out of `view`; bulk is read into memory of its own.
-                data = memoryview(local.recv(read)) if bulk else view[: local.recv_into(view)]
+                data = memoryview(local.recv(want)) if bulk else view[: local.recv_into(view, want)]
             except BlockingIOError:
                 drained = True
                 continue
@@ -140,14 +156,14 @@ class _State:
             count = len(data)
             if count == 0:
                 break
-            bulk = stream.keeps and count >= bulk_least
+            bulk = keeps and count >= bulk_least
             # A short read emptied the socket: waiting first spares a system call that would fail.
-            drained = count < read
+            drained = count < want
             try:
                 taken = stream.send_nowait(data)
                 if taken < count:
                     turns = 0
-                    await stream.send_all(data[taken:])
+                    await stream.send_all(data[taken:] if bulk else bytes(data[taken:]))
             except NETWORK_FAILURES as problem:
                 return self.fail(PumpEnd.REMOTE, str(problem), problem)
             outcome.sent += count
@@ -226,6 +242,18 @@ class _State:
             self.fail(PumpEnd.REMOTE, str(problem), problem)
         finally:
             self._delivering = False
+
+
+def _scratch(size: int) -> memoryview:
+    """At least so many bytes to read into; the same for all pumps of a thread."""
+    try:
+        made = _SCRATCH.get()
+    except LookupError:
+        made = memoryview(b"")
+    if len(made) < size:
+        made = memoryview(bytearray(size))
+        _SCRATCH.set(made)
+    return made
 
 
 def _coalescer(limits: LocalLimits) -> Coalescer:

@@ -103,6 +103,11 @@ class Gater:
         """The audience of what is served here."""
         return self._decide(connection) is Decision.ALLOWED
 
+    def named(self, connection: Connection) -> bool:
+        """Whether the peer stands on the lists itself, which everybody does not where anyone may call. Such peers come
+        before strangers where there is not enough of something."""
+        return self._access.names(connection.peer, seen_address(connection))
+
     def known(self, connection: Connection) -> bool:
         """The audience of what makes and keeps connections."""
         if connection.id in self._dialled or self.listed(connection):

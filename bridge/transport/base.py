@@ -82,21 +82,12 @@ class Stream(InboxStream, RawStream, Protocol):
         """Bytes that have come and were not taken."""
         ...
 
-    @property
-    def room(self) -> int:
-        """Bytes that `send_nowait` takes now, about."""
-        ...
-
     def push_back(self, data: bytes) -> None:
         """Puts bytes back in front: they were read, but belong to what follows."""
         ...
 
     def send_parts(self, parts: Sequence[Buffer], size: int) -> int:
         """As `send_nowait`, for `size` bytes in parts."""
-        ...
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Returns once the stream takes more bytes. Raises as `send_all`."""
         ...
 
     def reset(self) -> None:

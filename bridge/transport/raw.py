@@ -97,11 +97,20 @@ class InboxStream(ByteStream, Protocol):
         ...
 
     @property
+    def room(self) -> int:
+        """Bytes that `send_nowait` would take now; about so many, of a stream that does not keep them."""
+        ...
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Returns once the stream takes more bytes. Raises as `send_all`."""
+        ...
+
+    @property
     def failure(self) -> BridgeError | None:
         """Why the stream ended, if it was not closed here or by the peer's end; bytes before it may still be there."""
         ...
 
     def receive_parts(self, max_bytes: int) -> list[Buffer] | None:
         """What is there, in the pieces that arrived; [] at the end, None when nothing has come yet. Raises as
-        `receive_some`."""
+        `receive_some`. With 0 nothing is taken: [] tells that something has come."""
         ...

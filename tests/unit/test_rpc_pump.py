@@ -24,6 +24,7 @@ class Inbox(TcpStream):
     """Calls back when bytes are there, as streams do whose connection is read by somebody else."""
 
     keeps = True
+    room = 1 << 20
     failure: BridgeError | None = None
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
@@ -40,6 +41,9 @@ class Inbox(TcpStream):
         cut = 2000 if len(data) % 2 else 7
         pieces: list[Buffer] = [data[at : at + 1] for at in range(min(cut, len(data)))]
         return [*pieces, data[cut:]] if len(data) > cut else pieces
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.wait_writable(self.socket)
 
     async def watch(self) -> None:
         while True:
