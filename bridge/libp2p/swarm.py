@@ -85,6 +85,8 @@ class HostSwarm:
         """Whom the bridge has turned away since the start."""
         self.named_relays = NamedRelays(settings.limits.punch.named_relays)
         """See `Swarm`; the host makes its circuits itself."""
+        self.refusals = Refusals()
+        """What bounds of ours have turned away."""
         self._connections: dict[int, HostConnection] = {}
         self._nursery: trio.Nursery | None = None
         self._watch = _Watch(self)

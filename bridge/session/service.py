@@ -7,30 +7,31 @@ carriers of a session that does not exist.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from punchbridge.errors import BridgeError, LimitExceeded, ProtocolViolation
+from punchbridge.errors import BridgeError, LimitExceeded
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.reach.path import PathPolicy
 from punchbridge.session.around import Around
-from punchbridge.session.carrier import READ, Carrier
+from punchbridge.session.attaching import first_frame, turn_down
+from punchbridge.session.carrier import Carrier
 from punchbridge.session.keeper import Keeper, Route
 from punchbridge.session.live import LiveSession
+from punchbridge.session.places import Claim, SessionPlaces, Short
 from punchbridge.session.refused import why_not
+from punchbridge.session.served import Handler, Served
 from punchbridge.session.silence import SilenceCheck
 from punchbridge.session.stream import SessionStream
 from punchbridge.sessions import Attach, Refusal, Session
 from punchbridge.sessions.budget import Budget
-from punchbridge.sessions.frames import HEADER, FrameReader, Kind, UnknownVersion, refuse
+from punchbridge.sessions.frames import UnknownVersion
 from punchbridge.swarm.gater import Audience, anyone
+from punchbridge.tasks.fair import FairQueue
 from punchbridge.tasks.supervise import supervise
-from punchbridge.transport.origin import origin_of
 
 if TYPE_CHECKING:
     from punchbridge.transport.base import Connection, Stream
@@ -39,22 +40,8 @@ __all__ = ["SESSION_PROTOCOL", "SessionService"]
 
 SESSION_PROTOCOL = "/punchbridge/session/1.0.0"
 
-T = TypeVar("T")
-Handler = Callable[[SessionStream], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class _Service:
-    handler: Handler
-    path: PathPolicy
-    max_sessions: int
-    max_per_peer: int
-    audience: Audience
-    active: Counter[PeerId] = field(default_factory=Counter)
-
-    @property
-    def full(self) -> bool:
-        return self.active.total() >= self.max_sessions
+_BATCH: Final = 8
+"""Sessions that begin, about a millisecond each, before all that is carried has its turn."""
 
 
 class SessionService:
@@ -69,13 +56,13 @@ class SessionService:
         self.enabled = enabled
         self._limits = host.swarm.config.limits.sessions
         self._silence = SilenceCheck(host.swarm, host.swarm.config.limits)
-        self._services: dict[str, _Service] = {}
+        self._services: dict[str, Served] = {}
         self._accepted: dict[tuple[PeerId, bytes], LiveSession] = {}
-        self._per_peer: Counter[PeerId] = Counter()
-        self._per_origin: Counter[str] = Counter()
         self._opened: set[LiveSession] = set()
         self.budget = Budget(self._limits.budget)
-        """What the buffers of all sessions may still grow by."""
+        """What the buffers of all sessions may still hold."""
+        self._places = SessionPlaces(self._limits, self.budget)
+        self._beginning: FairQueue[PeerId] = FairQueue(_BATCH)
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -99,10 +86,11 @@ class SessionService:
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                nursery.start_soon(self._beginning.run)
                 await self._host.swarm.handle(
                     SESSION_PROTOCOL,
                     self._carrier_came,
-                    max_streams=2 * self._limits.total,
+                    max_streams=self._limits.carriers * self._limits.total,
                     max_per_peer=4 * self._limits.per_peer,
                     audience=anyone,  # who may not open a session is told so
                 )
@@ -155,7 +143,7 @@ class SessionService:
         """
         total = self._limits.total if max_sessions is None else max_sessions
         per_peer = self._limits.per_peer if max_per_peer is None else max_per_peer
-        self._services[service] = _Service(handler, path, total, per_peer, audience or self._host.swarm.gater.listed)
+        self._services[service] = Served(handler, path, total, per_peer, audience or self._host.swarm.gater.listed)
 
     def unserve(self, service: str) -> None:
         """Sessions that run go on. Idempotent."""
@@ -166,50 +154,46 @@ class SessionService:
     async def _carrier_came(self, stream: Stream) -> None:
         try:
             with trio.fail_after(self._limits.first_frame_timeout):
-                attach, rest = await _first_frame(stream)
+                attach, rest = await first_frame(stream)
         except trio.TooSlowError:
             stream.abort()
             return
         except UnknownVersion:
             await self._refuse(stream, Refusal.BAD_VERSION)
             return
+        claim = Claim.of(stream.connection, listed=self._host.swarm.gater.named(stream.connection))
+        known = self._accepted.get((claim.peer, attach.session))
+        if known is None and self._nursery is not None:
+            await self._beginning.turn(claim.peer)
+            known = self._accepted.get((claim.peer, attach.session))
         if self._nursery is None:  # stopped, and the swarm still takes streams
             stream.abort()
             return
-        peer = stream.connection.peer
-        known = self._accepted.get((peer, attach.session))
         if known is None:
-            refusal = self._may_open(peer, attach, stream.connection)
+            refusal = self._may_open(claim, attach, stream.connection)
             if refusal is not None:
                 if refusal is Refusal.NOT_ALLOWED:
-                    where = origin_of(stream.connection)
-                    self._host.swarm.refusals.add("not_allowed", where, peer_text(peer))
+                    self._host.swarm.refusals.add("not_allowed", claim.where[0][1], peer_text(claim.peer))
                 await self._refuse(stream, refusal)
                 return
         elif known.allowed not in ("any", stream.connection.path):
             await self._refuse(stream, Refusal.PATH_NOT_ALLOWED)
             return
-        session = known or self._make(peer, attach)
+        session = known or self._make(claim, attach)
         refused, events = session.machine.attached_by(attach, trio.current_time())
+        if known is None:
+            self._begin(session, claim, refused)
         if refused is not None:
             await self._refuse(stream, refused)
             return
-        if known is None:
-            self._begin(session, origin_of(stream.connection))
         carrier = session.adopt(stream, attach.generation)
         session.handle(events)
         await self._carry(session, carrier, rest)
 
     async def _refuse(self, stream: Stream, refusal: Refusal) -> None:
-        # A peer that does not read must not keep the place of the stream.
-        with trio.move_on_after(self._limits.first_frame_timeout):
-            await stream.send_all(refuse(refusal, refusal.name.lower().replace("_", " ")))
-            await stream.send_eof()
-            await stream.aclose()
-            return
-        stream.abort()
+        await turn_down(stream, refusal, self._limits.first_frame_timeout)
 
-    def _may_open(self, peer: PeerId, attach: Attach, connection: Connection) -> Refusal | None:
+    def _may_open(self, claim: Claim, attach: Attach, connection: Connection) -> Refusal | None:
         if not attach.fresh:
             return Refusal.UNKNOWN_SESSION
         service = self._services.get(attach.service)
@@ -220,13 +204,29 @@ class SessionService:
             return Refusal.NOT_ALLOWED
         if service.path not in ("any", connection.path):
             return Refusal.PATH_NOT_ALLOWED
-        if self._per_peer[peer] >= self._limits.per_peer or self.count >= self._limits.total:
-            return Refusal.TOO_MANY
-        if service.active[peer] >= service.max_per_peer or service.full:
-            return Refusal.TOO_MANY
-        if self._per_origin[origin_of(connection)] >= self._limits.per_address:
-            return Refusal.TOO_MANY
-        return None
+        # One that opens nothing, as the session itself will say, must not cost anybody a place.
+        return None if not attach.begins or self._make_room(service, claim) else Refusal.TOO_MANY
+
+    def _make_room(self, service: Served, claim: Claim) -> bool:
+        """Whether there is a place for one session more; ends others that have to go first."""
+        while (short := self._short(service, claim)) is not None:
+            going = self._places.first_to_go(claim, short, service.active.keys(), trio.current_time())
+            counted = claim if going is None else self._places.claim(going)
+            self._host.swarm.refusals.add(short, counted.where[0][1], peer_text(counted.peer))
+            if going is None:
+                return False
+            for one in self._services.values():
+                one.leave(going)
+            self._places.discard(going)
+            going.handle(going.machine.reset("its place was needed"))
+        return True
+
+    def _short(self, service: Served, claim: Claim) -> Short | None:
+        full: Short | None
+        if service.peers[claim.peer] >= service.max_per_peer:
+            return "sessions_per_peer"
+        full = "sessions_of_service" if len(service.active) >= service.max_sessions else None
+        return self._places.short(claim, len(self._opened)) or full
 
     def _access_changed(self) -> None:
         """Sessions of peers who are not admitted any more end, and the peers are told why."""
@@ -235,30 +235,36 @@ class SessionService:
             if audience is not None and last is not None and not audience(last) and not session.over.is_set():
                 session.handle(session.machine.reset(Refusal.NOT_ALLOWED.name))
 
-    def _make(self, peer: PeerId, attach: Attach) -> LiveSession:
-        session = self._live(attach.session, attach.service, peer, dialling=False)
+    def _make(self, claim: Claim, attach: Attach) -> LiveSession:
+        session = self._live(attach.session, attach.service, claim.peer, self._places.borrow(claim), dialling=False)
         service = self._services[attach.service]
         session.allowed, session.audience = service.path, service.audience
         return session
 
-    def _live(self, identifier: bytes, service: str, peer: PeerId, *, dialling: bool) -> LiveSession:
+    def _live(self, identifier: bytes, service: str, peer: PeerId, budget: Budget, *, dialling: bool) -> LiveSession:
         now, limits = trio.current_time(), self._limits
-        machine = Session(identifier, service, dialling=dialling, now=now, limits=limits, budget=self.budget)
+        machine = Session(identifier, service, dialling=dialling, now=now, limits=limits, budget=budget)
         return LiveSession(machine, peer, self._host.swarm.events, self._running(), self._silence)
 
-    def _begin(self, session: LiveSession, origin: str) -> None:
+    def _begin(self, session: LiveSession, claim: Claim, refused: Refusal | None) -> None:
+        if refused is not None:
+            self._return_budget(session, claim)
+            return
         service = self._services[session.machine.service]
-        service.active[session.peer] += 1
+        service.enter(session)
+        self._places.add(session, claim, trio.current_time())
         self._accepted[(session.peer, session.machine.id)] = session
-        self._per_peer[session.peer] += 1
-        self._per_origin[origin] += 1
-        self._start("an accepted session", partial(self._serve, session, service, origin))
+        self._start("an accepted session", partial(self._serve, session, service, claim))
+
+    def _return_budget(self, session: LiveSession, claim: Claim) -> None:
+        session.machine.give_back()
+        self._places.give_back(claim)
 
     def _start(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         """A task of one session, whose failure must not end the others."""
         self._running().start_soon(supervise, what, work, _let_be)
 
-    async def _serve(self, session: LiveSession, service: _Service, origin: str) -> None:
+    async def _serve(self, session: LiveSession, service: Served, claim: Claim) -> None:
         """Runs the handler of one accepted session, and its timer, until both have ended."""
         key = (session.peer, session.machine.id)
         stream = SessionStream(session)
@@ -272,11 +278,10 @@ class SessionService:
                 nursery.cancel_scope.cancel()
         finally:
             stream.abort()
-            session.machine.give_back()
+            self._return_budget(session, claim)
             del self._accepted[key]
-            _take_one(service.active, session.peer)
-            _take_one(self._per_peer, session.peer)
-            _take_one(self._per_origin, origin)
+            service.leave(session)
+            self._places.discard(session)
 
     # --- opening ----------------------------------------------------------------------------------------
 
@@ -298,7 +303,7 @@ class SessionService:
         """
         if len(self._opened) >= self._limits.total:
             raise LimitExceeded(f"{self._limits.total} sessions are open; close some")
-        session = self._live(os.urandom(16), service, route.peer, dialling=True)
+        session = self._live(os.urandom(16), service, route.peer, self.budget, dialling=True)
         stream = SessionStream(session)
         try:
             if not await self.move(session, connection, "OPENED"):
@@ -370,25 +375,3 @@ class SessionService:
 
 def _let_be(_reason: str) -> None:
     """The task's own clean-up has done what there is to do."""
-
-
-def _take_one(counts: Counter[T], key: T) -> None:
-    counts[key] -= 1
-    if not counts[key]:
-        del counts[key]
-
-
-async def _first_frame(stream: Stream) -> tuple[Attach, bytes]:
-    """The ATTACH frame, and what came behind it. Raises ProtocolViolation for anything else."""
-    reader, seen = FrameReader(), b""
-    while True:
-        data = await stream.receive_some(READ)
-        if not data:
-            raise ProtocolViolation("the carrier ended before it said for which session it is")
-        seen += data
-        frames = reader.feed(data)
-        if frames:
-            kind, value, payload = frames[0]
-            if kind is not Kind.ATTACH:
-                raise ProtocolViolation(f"a carrier that begins with {kind.name}")
-            return Attach.decode(value, bytes(payload)), seen[HEADER.size + len(payload) :]

@@ -122,6 +122,11 @@ class SessionStream(trio.abc.HalfCloseableStream):
     def on_readable(self, callback: Callable[[], None] | None) -> None:
         self.live.on_readable = callback
 
+    @property
+    def room(self) -> int:
+        """See InboxStream."""
+        return self._machine.outgoing.room
+
     def receive_parts(self, max_bytes: int) -> list[Buffer] | None:
         """See InboxStream; raises as `receive_some`."""
         machine = self._machine

@@ -148,7 +148,7 @@ class Pool:
 
     def _on_stream(self, stream: Stream, protocol: str) -> None:
         registration = self.registry.find(protocol, stream.connection)
-        origin = self.table.origin(stream.connection.id)
+        origin = self.table.origin(stream.connection.id) or _relay_of(stream.connection)
         if registration is None or self._stopping:
             stream.reset()
             return
@@ -229,3 +229,9 @@ class Pool:
         self._stopping = True
         for path in ("relay", "direct"):  # the goodbye on a circuit needs the connection to its relay
             await self.close(tuple(one for one in self.table.members() if one.path == path), "NORMAL")
+
+
+def _relay_of(connection: Connection) -> str | None:
+    """The origin of who came over a relay, where no address is seen; None of whom we have dialled."""
+    relay = connection.relay if connection.inbound else None
+    return None if relay is None else f"over {peer_text(relay)}"

@@ -23,9 +23,9 @@ Handler = Callable[["Stream"], Awaitable[None]]
 class Registration:
     """One protocol. `audience`: who may open it; to others it is a protocol that we do not speak. `small`: its messages
     are short, so that many unread bytes are a fault. `active` counts the streams whose handler runs, for each peer,
-    `origins` for each address.
+    `origins` for each address and each relay.
 
-    Peer ids cost nothing, so no single address gets more than half of all places.
+    Peer ids cost nothing, so no single address or relay gets more than half of all places.
     """
 
     protocol: str
@@ -46,7 +46,7 @@ class Registration:
 
     def enter(self, peer: PeerId, origin: str | None = None) -> bool:
         """Takes a place for one stream; False when there is none (then it is counted as refused). `origin`: the
-        address that the peer came from, None when we dialled it and over a relay."""
+        address that the peer came from, or the relay; None when we dialled it."""
         full = self.total >= self.max_streams or self.active[peer] >= self.max_per_peer
         if full or (origin is not None and self.origins[origin] >= max(self.max_per_peer, self.max_streams // 2)):
             self.refused += 1

@@ -7,7 +7,7 @@ does what it answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
@@ -158,7 +158,11 @@ class Places(Generic[T]):
 
     def oldest(self, prefix: str, fits: Callable[[T], bool] = lambda _: True) -> T | None:
         """The item inside of a prefix that has had its place longest, of those that fit; None when none does."""
-        return next(filter(fits, self._members(prefix)), None)
+        return next(filter(fits, self.members(prefix)), None)
+
+    def members(self, prefix: str) -> Collection[T]:
+        """The items inside of a prefix, the oldest first. They change as places are handed out and taken back."""
+        return (self._held if prefix == EVERYWHERE else self._groups.get(prefix, {})).keys()
 
     def fullest(self, prefix: str = EVERYWHERE) -> tuple[str, int]:
         """The IPv4 address or IPv6 /64 inside of a prefix that holds most places, and how many; ("", 0) for none."""
@@ -170,9 +174,6 @@ class Places(Generic[T]):
         self._held.clear()
         self._groups.clear()
         self._inside = {EVERYWHERE: {}}
-
-    def _members(self, prefix: str) -> Iterable[T]:
-        return self._held if prefix == EVERYWHERE else self._groups.get(prefix, ())
 
 
 _RATES: Final[dict[Step, int]] = {"address": 1, "56": 2, "48": 4, "24": 8}

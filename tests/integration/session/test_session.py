@@ -146,7 +146,8 @@ async def test_what_sessions_grew_by_is_free_again_once_they_ended() -> None:
             for service in services:
                 (live,) = service.opened or service.accepted
                 live.machine.outgoing._grow_to(LIMITS.replay_most)
-                assert service.budget.left == whole - (LIMITS.replay_most - LIMITS.replay_least)
+                held = LIMITS.replay_most + live.machine.incoming.window - 2 * LIMITS.floor
+                assert service.budget.left == whole - held
             if ending == "closed":
                 await stream.send_eof()
                 assert await stream.receive_some() == b""

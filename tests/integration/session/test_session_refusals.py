@@ -176,7 +176,7 @@ async def test_too_many_sessions_of_one_peer() -> None:
 async def test_a_host_opens_and_takes_no_more_sessions_than_it_is_told() -> None:
     async with pair(Limits(sessions=SessionLimits(total=2))) as both, stranger() as other:
         for _ in range(2):
-            await both.open()
+            await said(await both.open(), b"used")
         with pytest.raises(LimitExceeded, match="2 sessions are open"):
             await both.open()
         connection = await other.swarm.dial(both.addr)
@@ -295,11 +295,29 @@ async def test_one_address_with_many_ids_leaves_sessions_to_others() -> None:
         connection = await both.connect()
         route = Route(both.peer, both.addr)
         for _ in range(2):
-            await both.dialler.sessions.open(connection, SERVICE, route=route, policy="any")
+            await said(await both.dialler.sessions.open(connection, SERVICE, route=route, policy="any"), b"used")
         connection = await same_machine.swarm.dial(both.addr)
         first = await same_machine.sessions.open(connection, SERVICE, route=route, policy="any")
+        await said(first, b"used too")
         with pytest.raises(LimitExceeded):
             await same_machine.sessions.open(connection, SERVICE, route=route, policy="any")
         await first.aclose()
         await until(lambda: both.acceptor.sessions.count < 3)
         await said(await same_machine.sessions.open(connection, SERVICE, route=route, policy="any"), b"a place again")
+
+
+async def test_a_session_that_carried_nothing_makes_room_for_another_one() -> None:
+    async with pair(Limits(sessions=SessionLimits(per_address=3))) as both, stranger() as same_machine:
+        connection = await both.connect()
+        route = Route(both.peer, both.addr)
+        used = await both.open()
+        await said(used, b"used")
+        mute = [await both.dialler.sessions.open(connection, SERVICE, route=route, policy="any") for _ in range(2)]
+        connection = await same_machine.swarm.dial(both.addr)
+        fresh = await same_machine.sessions.open(connection, SERVICE, route=route, policy="any")
+        await said(fresh, b"a word")
+        with pytest.raises(StreamReset, match="its place was needed"):
+            await mute[0].receive_some()
+        await said(used, b"still here")
+        await said(mute[1], b"and so is the younger one")
+        assert both.acceptor.swarm.refusals.counts["sessions_per_origin"] == 1
