@@ -71,6 +71,10 @@ class CircuitTable:
         """Circuits that are joined now."""
         return sum(circuit.joined for circuit in self._table.values())
 
+    def involves(self, peer: PeerId) -> bool:
+        """Whether the peer is an end of a circuit, or of one that is being made."""
+        return peer in self._sources or peer in self._targets
+
     def admit(self, source: PeerId, target: PeerId, ip: Address | None, now: float) -> None:
         """May the source ask for this circuit at all? Raises Refusal: PERMISSION_DENIED by access rule or when it
         is to itself, RESOURCE_LIMIT_EXCEEDED when it asks too often."""

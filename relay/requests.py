@@ -30,6 +30,10 @@ class Requests:
         self._networks: Counter[str] = Counter()
         self._refusing: Counter[str] = Counter()
 
+    def asks(self, peer: PeerId) -> bool:
+        """Whether a request of this peer is under way."""
+        return peer in self._peers
+
     @contextmanager
     def under_way(self, peer: PeerId, network: str) -> Iterator[None]:
         """Counts one request while the block runs. Raises Refusal when there are too many. `network`: an IPv4 address

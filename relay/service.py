@@ -66,6 +66,7 @@ class HopService:
         circuits go on until the swarm ends."""
         leave = self._swarm.watchers.add(self)
         unfollow = self._swarm.gater.follow(self._access_changed)
+        self._swarm.keepers.append(self._uses)
         try:
             # Handlers live as long as their circuits, so the registry's bound is on both together; requests under
             # way are counted here. relayed=False: R7, no reservation and no CONNECT over a circuit.
@@ -78,7 +79,14 @@ class HopService:
         finally:
             leave()
             unfollow()
+            self._swarm.keepers.remove(self._uses)
             self._draining = True
+
+    def _uses(self, connection: Connection) -> bool:
+        """Whether a connection is what the relay is there for: it stays when places are short."""
+        peer = connection.peer
+        held = self.reservations.holds(peer, trio.current_time())
+        return held or self.circuits.involves(peer) or self._requests.asks(peer)
 
     def _access_changed(self) -> None:
         """Reservations of peers that may not hold one any more end; their connections stay for a while."""

@@ -32,5 +32,9 @@ class MemoryLimits(Checked):
     """The same, and from here on what has not moved for `stalled` goes: 48 streams whose initial window is full, and
     nobody reads them. What moves may be slow."""
 
+    give_back: Seconds = 20.0
+    """How often it is looked whether connections hold much less than before; then free memory goes back to the
+    system."""
+
     stalled: Seconds = 1.0
     """How long that is. A reader that waits for its turn on a loaded processor is faster."""

@@ -14,7 +14,16 @@ class SwarmLimits(Checked):
     """How many connections a swarm accepts and holds, and how it dials."""
 
     connections: Bound = 2048
-    """Connections in all. An idle one costs about 40 KiB."""
+    """Connections in all, and an eighth more of sockets in their handshake. An idle one costs about 40 KiB. When seven
+    eighths are taken, an idle one gives way to a newcomer, and strangers leave the rest to those on a list."""
+
+    idle_grace: Seconds = 10.0
+    """How long a connection that came in may stand without a stream before it gives way to others while places are
+    short: the oldest first. Whoever wants something asks within a second or two."""
+
+    files_reserve: Count = 64
+    """Files that accepted sockets leave to everything else when the process may open no more than a few: listeners,
+    databases, names, dials, local sockets."""
 
     connections_per_address: Bound = 64
     """Accepted from one IPv4 address or one IPv6 /64: a carrier-grade NAT holds several honest peers (go: 8)."""

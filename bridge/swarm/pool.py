@@ -1,8 +1,8 @@
 """The live connections: enters them in the table, runs them and their stream handlers, closes them.
 
 It decides nothing about admission (the table does) and knows no address to dial. Idle connections are kept without
-a limit of time: a relay connection carries a reservation, a user's connection waits for its next call, and dead
-ones are found by the keepalive; `SwarmLimits` bounds their number.
+a limit of time, while there are places and files: a relay connection carries a reservation, a user's connection waits
+for its next call, and dead ones are found by the keepalive; `SwarmLimits` bounds their number.
 """
 
 from __future__ import annotations
@@ -78,6 +78,10 @@ class Pool:
         if self._stopping:
             incoming.abort()
             return
+        if incoming.room is not None and incoming.room < self._limits.files_reserve and not self._gave_way():
+            self.table.refusals.add(Refusal.FILES, incoming.host, "")
+            incoming.abort()
+            return
         arrival = self.table.admit_socket(incoming.host, trio.current_time(), lambda: incoming.silent)
         if arrival.evict is not None:
             self._arriving.pop(arrival.evict).abort()
@@ -86,6 +90,16 @@ class Pool:
             return
         self._arriving[arrival.ticket] = incoming
         self.nursery.start_soon(self._secure_inbound, incoming, arrival.ticket)
+
+    def _gave_way(self) -> bool:
+        """Cuts the connection that is of least use, for its file. False: all are of use."""
+        idle = self.table.idle(trio.current_time(), stranger=False)
+        if idle is None:
+            return False
+        self.table.refusals.add(Refusal.FILES, origin_of(idle), peer_text(idle.peer))
+        self.table.remove(idle)
+        idle.abort("NO_PLACE")
+        return True
 
     async def _secure_inbound(self, incoming: Incoming, ticket: Ticket) -> None:
         async def work() -> None:
@@ -113,14 +127,15 @@ class Pool:
             connection.abort("NOT_ALLOWED")
             raise NotAllowed(f"{peer_text(connection.peer)} is on the list of those that are denied")
         others = self.table.members(connection.peer)
-        admission = self.table.add(connection, ticket)
+        stranger = connection.inbound and not self._gater.known(connection)
+        admission = self.table.add(connection, ticket, now=trio.current_time(), stranger=stranger)
         if admission.refused is not None:
             connection.abort("LIMIT")
             raise LimitExceeded(
                 f"no more connections: limits.swarm.{admission.refused} is reached; close some or raise it"
             )
         for old in admission.evict:
-            old.abort("REPLACED")
+            old.abort("REPLACED" if old.peer == connection.peer else "NO_PLACE")
         self._gater.enter(connection, others)
         await self.nursery.start(self._run, connection)
         return connection
@@ -193,6 +208,7 @@ class Pool:
         for stream, registration in tuple(self._served.items()):
             if not registration.audience(stream.connection):
                 stream.reset()
+        self.table.admitted(self._gater.known)
         for connection in self.table.members():
             if self._gater.refuses(connection) and not self._stopping:
                 farewell = partial(self.close, (connection,), "NOT_ALLOWED")

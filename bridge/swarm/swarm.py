@@ -27,6 +27,7 @@ from punchbridge.swarm.gater import Audience, Gater
 from punchbridge.swarm.named import NamedRelays
 from punchbridge.swarm.pool import Pool
 from punchbridge.swarm.registry import Registry
+from punchbridge.tasks.heap import give_back
 from punchbridge.tasks.memory import Account, Memory
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection, Reservation, Stream, Transport, Upgrader
@@ -62,6 +63,7 @@ async def open_swarm(config: SwarmConfig, events: EventHub) -> AsyncIterator[Swa
     swarm = Swarm(config, events)
     async with flat_nursery() as nursery:
         await nursery.start(swarm.actor.run)
+        nursery.start_soon(give_back, swarm.memory, config.limits.memory.give_back)
         try:
             yield swarm
         finally:
@@ -93,6 +95,8 @@ class Swarm:
         """The parts of this node that are told of connections with the connection itself."""
         self.refusals = self._pool.table.refusals
         """What each limit has turned away since the start, and whom. Behaviours add what they refuse."""
+        self.keepers = self._pool.table.keepers
+        """Each says whether a connection is of use to it: such a one gives way to nobody when places are short."""
         self.memory = Memory(limits.memory, self._held_too_much)
         """What all connections hold together."""
         self.upgrader: Upgrader = MuxedUpgrader(config.identity, limits.muxed, limits.yamux, self.memory)

@@ -6,7 +6,7 @@ the few attributes of `Listed`, in practice `Connection`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Generic, Protocol, TypeVar
@@ -35,6 +35,8 @@ class Refusal(StrEnum):
     HALF_OPEN_PER_56 = "half_open_per_56"
     HALF_OPEN_PER_48 = "half_open_per_48"
     PER_PEER = "connections_per_peer"
+    STRANGER = "strangers"
+    FILES = "files"
     RATE = "handshakes"
     DENIED = "denied"
 
@@ -53,6 +55,9 @@ _HALF_OPEN: Final[dict[Step, Refusal]] = {
     "56": Refusal.HALF_OPEN_PER_56,
     "48": Refusal.HALF_OPEN_PER_48,
 }
+
+_LOOK_AGAIN: Final = 1.0
+"""Seconds."""
 
 
 class Listed(Protocol):
@@ -142,6 +147,12 @@ class ConnectionTable(Generic[C]):
                 soft=limits.half_open // 2,
             )
         )
+        self.keepers: list[Callable[[C], bool]] = []
+        """Each says whether a connection is of use to it. Where there is none, a connection with streams is of use."""
+        self._strangers: dict[int, C] = {}
+        """The members who may call nothing here."""
+        self._fruitless: dict[bool, float] = {}
+        """When `idle` was asked in vain, for a stranger and for others: to look at everybody again takes a while."""
         self._mute: Places[Ticket] = Places(PrefixBounds())
         """Those of the half-open ones of which nobody has seen yet that they have spoken."""
 
@@ -185,7 +196,8 @@ class ConnectionTable(Generic[C]):
     def _full(self, came: Source) -> tuple[Refusal, Full, bool] | None:
         """The bound that is reached around the fewest others, where, and whether it is one of half-open places."""
         standing, arriving = self._accepted.full(came), self._half_open.full(came)
-        if standing is None and _reached(len(self._members) + len(self._half_open), self.limits.connections):
+        most = self.limits.connections
+        if standing is None and _reached(len(self._members) + len(self._half_open), most + most // 8):
             standing = Full("all", EVERYWHERE)
         if standing is not None and (arriving is None or standing.within(arriving)):
             return _CONNECTIONS[standing.step], standing, False
@@ -221,20 +233,29 @@ class ConnectionTable(Generic[C]):
         self._half_open.discard(ticket)
         self._mute.discard(ticket)
 
-    def add(self, member: C, ticket: Ticket | None = None) -> Admission[C]:
-        """Takes in an authenticated connection, or refuses it (then the ticket is given back).
+    def add(self, member: C, ticket: Ticket | None = None, *, now: float = 0.0, stranger: bool = False) -> Admission[C]:
+        """Takes in an authenticated connection, or refuses it (then the ticket is given back). stranger: its peer may
+        call nothing here.
 
         A peer at its limit replaces its own oldest connection without streams: after a crash or a change of network
-        its old ones are dead, but not yet known to be. Nobody can evict another peer's connection.
+        its old ones are dead, but not yet known to be. When places are short, a connection of no use gives way, see
+        `idle`; without one strangers are refused while there is room for others still.
         """
-        mine = self._peers.get(member.peer, {})
+        mine, most = self._peers.get(member.peer, {}), self.limits.connections
         evict: tuple[C, ...] = ()
         refused = None
         if _reached(len(mine), self.limits.connections_per_peer):
             evict = tuple(sorted((m for m in mine.values() if not m.streams), key=lambda m: m.id)[:1])
             refused = None if evict else Refusal.PER_PEER
-        elif _reached(len(self._members), self.limits.connections):
-            refused = Refusal.TOTAL
+        elif _reached(len(self._members), most - most // 8):
+            idle = self.idle(now, stranger=stranger)
+            evict = () if idle is None else (idle,)
+            if idle is not None:
+                self.refusals.add(Refusal.TOTAL, self.origin(idle.id) or "", peer_text(idle.peer))
+            elif stranger:
+                refused = Refusal.STRANGER
+            elif _reached(len(self._members), most):
+                refused = Refusal.TOTAL
         if refused is not None:
             self.refusals.add(refused, "" if ticket is None else ticket.group, peer_text(member.peer))
             if ticket is not None:
@@ -243,16 +264,51 @@ class ConnectionTable(Generic[C]):
         if ticket is not None and ticket.half_open:
             self._secured(ticket)
             self._tickets[member.id] = ticket
+        if stranger:
+            self._strangers[member.id] = member
         self._members[member.id] = member
         self._peers.setdefault(member.peer, {})[member.id] = member
         for old in evict:
             self.remove(old)
         return Admission(None, evict)
 
+    def idle(self, now: float, *, stranger: bool) -> C | None:
+        """The connection that gives way when places are short; None when there is none.
+
+        It came in and has stood for `idle_grace`. Strangers go first, and for a stranger nobody else goes. Of each the
+        oldest goes, one without streams first; those that are of use to a keeper stay.
+        """
+        if now < self._fruitless.get(stranger, 0.0):
+            return None
+        found = self._idle_among(self._strangers, now)
+        if found is None and not stranger:
+            found = self._idle_among(self._members, now)
+        if found is None:
+            self._fruitless[stranger] = now + _LOOK_AGAIN
+        return found
+
+    def _idle_among(self, members: Mapping[int, C], now: float) -> C | None:
+        for with_streams in (False, True) if self.keepers else (False,):
+            for member in members.values():
+                ticket = self._tickets.get(member.id)
+                if ticket is None:
+                    continue  # we have dialled it
+                if now - ticket.since < self.limits.idle_grace:
+                    break  # those behind it came later
+                if (with_streams or not member.streams) and not any(keep(member) for keep in self.keepers):
+                    return member
+        return None
+
+    def admitted(self, known: Callable[[C], bool]) -> None:
+        """The lists have changed: strangers who are known now are strangers no more."""
+        for member in [one for one in self._strangers.values() if known(one)]:
+            del self._strangers[member.id]
+
     def remove(self, member: C) -> None:
         """Forgets a connection; unknown ones are ignored."""
         if self._members.pop(member.id, None) is None:
             return
+        self._strangers.pop(member.id, None)
         siblings = self._peers[member.peer]
         del siblings[member.id]
         if not siblings:

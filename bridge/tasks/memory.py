@@ -99,6 +99,8 @@ class Memory:
         self._shares: dict[str, _Share] = {}
         self._relieving = False
         self.granted = self.held = 0
+        self.most = 0
+        """The most that was held since somebody set this."""
 
     def account(self, origin: str) -> Account:
         """For one more connection with that address; it has to be closed."""
@@ -135,6 +137,8 @@ class Memory:
             account.held = held
             share.held += change
             self.held += change
+            if self.held > self.most:
+                self.most = self.held
 
     def settle(self, account: Account, share: _Share, held: int, now: float) -> None:
         """See Account."""

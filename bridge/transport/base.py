@@ -240,6 +240,11 @@ class Incoming(Protocol):
         ...
 
     @property
+    def room(self) -> int | None:
+        """How many more files this process can open at least; None for no limit."""
+        ...
+
+    @property
     def silent(self) -> bool:
         """Whether not one byte has come from there yet, read or not. An initiator speaks first."""
         ...

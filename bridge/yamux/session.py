@@ -351,6 +351,11 @@ class Yamux:
         self._faulted = code != GoAwayCode.NORMAL
         return header(GO_AWAY, 0, 0, code)
 
+    def end(self) -> None:
+        """The connection is gone: nothing is kept of it. Whoever has a stream reads on what it has."""
+        self.streams.clear()
+        self._partial, self._body, self._body_stream = b"", 0, None
+
     # --- time -------------------------------------------------------------------------------------------
 
     def next_timer(self) -> float:

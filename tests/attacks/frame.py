@@ -275,12 +275,17 @@ class Stage:
                 return max(0.0, now - began - 2)
         return None
 
-    def close(self) -> None:
+    def clear(self) -> None:
+        """Ends honest peers and programs, for another row on a stage where nothing was played yet."""
         for probe in self._probes:
             probe.kill()
             probe.wait()
         for program in reversed(self._programs):
             program.stop()
+        self._probes, self._programs, self.honest = [], [], Honest()
+
+    def close(self) -> None:
+        self.clear()
         for folder in self._folders:
             folder.cleanup()
 

@@ -266,3 +266,103 @@ def test_the_counts_follow_any_sequence(steps: list[tuple[str, int, int]]) -> No
         t.remove(member)
     for _ in range(3):
         admitted(t, "11.0.0.0")
+
+
+# --- when places are short --------------------------------------------------------------------------------
+
+
+def arrive(t: ConnectionTable[Member], at: float, *, stranger: bool = False, streams: int = 0) -> Member:
+    """A peer of its own, from an address of its own, which is in the table when it is not refused."""
+    member = Member(PeerId(b"\x12\x20" + next(_ids).to_bytes(32, "big")), streams=streams)
+    ticket = t.admit_socket(f"11.0.{member.id % 200}.{member.id // 200 + 1}", at).ticket
+    assert ticket is not None
+    admission = t.add(member, ticket, now=at, stranger=stranger)
+    for old in admission.evict:
+        assert t.get(old.id) is None
+    return member
+
+
+def standing(t: ConnectionTable[Member], *members: Member) -> list[bool]:
+    return [t.get(member.id) is not None for member in members]
+
+
+def test_in_the_last_eighth_the_oldest_idle_connection_gives_way() -> None:
+    t = table(connections=16)
+    dialled = Member(A)
+    t.add(dialled)
+    busy, *idle = [arrive(t, 0.0, streams=number == 0) for number in range(13)]
+    assert len(t) == 14
+    first = arrive(t, 100.0)
+    assert standing(t, dialled, busy, *idle[:2], first) == [True, True, False, True, True]
+    assert t.refusals.counts == {Refusal.TOTAL: 1}
+    arrive(t, 100.0)
+    assert standing(t, *idle[:3]) == [False, False, True]
+    assert len(t) == 14
+
+
+def test_without_an_idle_one_there_is_room_until_all_places_are_taken() -> None:
+    t = table(connections=16)
+    for _ in range(14):
+        arrive(t, 0.0, streams=1)
+    fresh = [arrive(t, 1.0) for _ in range(2)]
+    assert standing(t, *fresh) == [True, True], "they have only just come, so they do not give way either"
+    assert t.add(Member(B), now=1.0).refused is Refusal.TOTAL
+    handshakes = [t.admit_socket(f"11.9.0.{number}", 1.0).refused for number in range(3)]
+    assert handshakes == [None, None, Refusal.TOTAL]
+
+
+def test_strangers_go_first_and_take_no_place_of_anybody_else() -> None:
+    t = table(connections=16, idle_grace=10.0)
+    known = [arrive(t, 0.0) for _ in range(13)]
+    stranger = arrive(t, 5.0, stranger=True)
+    late = arrive(t, 10.0, stranger=True)
+    assert standing(t, stranger, late, *known) == [True, False] + [True] * 13, "refused: nobody of them gives way"
+    assert t.refusals.counts == {Refusal.STRANGER: 1}
+    newer = arrive(t, 20.0, stranger=True)
+    assert standing(t, stranger, newer) == [False, True], "an old stranger gives way to a new one"
+    arrive(t, 40.0)
+    assert standing(t, newer, *known) == [False] + [True] * 13
+
+
+def test_who_is_let_in_by_a_list_meanwhile_is_no_stranger() -> None:
+    t = table(connections=16)
+    [arrive(t, 0.0, streams=1) for _ in range(13)]
+    guest = arrive(t, 0.0, stranger=True)
+    t.admitted(lambda member: member is guest)
+    refused = arrive(t, 100.0, stranger=True)
+    assert standing(t, guest, refused) == [True, False]
+
+
+def test_a_keeper_says_what_is_of_use() -> None:
+    """Whoever does nothing but hold a stream open gives way too, after those that hold none."""
+    t = table(connections=16)
+    useful = [arrive(t, 0.0) for _ in range(10)]
+    pinging, *idle = [arrive(t, 0.0, streams=1 - bool(number)) for number in range(4)]
+    t.keepers.append(lambda member: member in useful)
+    for number in range(2):
+        arrive(t, 5.0 + number, streams=1)  # too soon for anybody to give way
+    assert standing(t, pinging, *idle) == [True] * 4
+    for number in range(1, 5):
+        arrive(t, 100.0 * number, streams=1)
+        assert standing(t, *idle, pinging).count(False) == number
+    assert standing(t, *useful) == [True] * 10
+
+
+def test_looking_in_vain_is_not_repeated_at_once() -> None:
+    t = table(connections=16)
+    asked: list[Member] = []
+
+    def keep(member: Member) -> bool:
+        asked.append(member)
+        return True
+
+    t.keepers.append(keep)
+    for _ in range(14):
+        arrive(t, 0.0)
+    arrive(t, 100.0)
+    seen = len(asked)
+    arrive(t, 100.1)
+    assert len(asked) == seen > 0
+    t.admit_socket("11.9.0.1", 102.0)
+    assert t.idle(102.0, stranger=False) is None
+    assert len(asked) > seen

@@ -201,6 +201,7 @@ class Connection:
         self.identified.set()
         self._mux.fail(self._gone())
         self._sender.stop()
+        self._streams.end()
         self.account.close()
         if self.close_reason in SILENT_REASONS:
             self._raw.discard()

@@ -76,6 +76,10 @@ class YamuxStreams:
         """What the account does not know by itself: bytes that wait to be sent, and the streams."""
         return self.queue.queued + STREAM * len(self.session.streams)
 
+    def end(self) -> None:
+        """The connection is gone."""
+        self.session.end()
+
     def _tell(self, event: Event) -> None:
         match event:
             case Readable(state):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import Final
 
 import trio
 
@@ -20,6 +22,7 @@ from punchbridge.errors import AddressError, BridgeError, LimitExceeded
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ErrorEvent
 from punchbridge.iana import IP, kind_of
+from punchbridge.tasks.descriptors import Spare
 from punchbridge.transport.interfaces import expand, is_local
 from punchbridge.transport.tcp.sockets import AcceptedSocket, TcpStream, listen_socket
 
@@ -28,6 +31,9 @@ __all__ = ["Listeners"]
 _log = logging.getLogger(__name__)
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_REPORTED_EVERY: Final = 30.0
+"""Seconds between two reports that nothing can be accepted: it may be so for each socket that comes."""
+
 _CLOSED = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}
 
 
@@ -55,6 +61,8 @@ class Listeners:
         self._limits = limits
         self._listeners: list[_Listener] = []
         self._diverters: list[_Diverter] = []
+        self._spare = Spare()
+        self._report_again = -math.inf
 
     def listen(
         self, addr: Multiaddr, accepted: Callable[[AcceptedSocket], None], nursery: trio.Nursery
@@ -74,13 +82,14 @@ class Listeners:
         listener = _Listener(sock, ip_address(name[0].partition("%")[0]), int(name[1]), accepted)
         self._listeners.append(listener)
         nursery.start_soon(self._accept, listener)
+        self._spare.hold()
         self._changed()
         return self._expanded(listener)
 
     async def _accept(self, listener: _Listener) -> None:
         try:
             with listener.scope:
-                exhausted = False
+                knocking = False
                 while True:
                     try:
                         sock, name = await listener.socket.accept()
@@ -88,18 +97,30 @@ class Listeners:
                         if problem.errno in _CLOSED:
                             return
                         if problem.errno in _EXHAUSTED:
-                            if not exhausted:
-                                self._report(problem)
-                            exhausted = True
-                            await trio.sleep(self._limits.accept_pause)
+                            await self._make_room(listener, problem, knocking=knocking)
+                            knocking = True
                         continue  # anything else belongs to one socket that died in the queue: accept(2)
-                    exhausted = False
+                    knocking = False
                     self._hand_on(AcceptedSocket(sock, name[0], self._limits), listener.accepted)
+                    self._spare.hold()
         finally:
             listener.socket.close()
             if listener in self._listeners:
                 self._listeners.remove(listener)
                 self._changed()
+            if not self._listeners:
+                self._spare.give_up()
+
+    async def _make_room(self, listener: _Listener, problem: OSError, *, knocking: bool) -> None:
+        """Waits until somebody knocks, since accept(2) tells of a want of files before that too. Then the spare file is
+        given up, so that the next one is accepted and judged: whoever takes sockets makes room, or turns it away.
+        Otherwise all would wait in the kernel's queue, unanswered."""
+        if not knocking:
+            await trio.lowlevel.wait_readable(listener.socket)
+            return
+        self._report(problem)
+        if not self._spare.give_up():
+            await trio.sleep(self._limits.accept_pause)
 
     def _hand_on(self, sock: AcceptedSocket, accepted: Callable[[AcceptedSocket], None]) -> None:
         if self._diverters:
@@ -118,6 +139,9 @@ class Listeners:
         accepted(sock)
 
     def _report(self, problem: OSError) -> None:
+        if trio.current_time() < self._report_again:
+            return
+        self._report_again = trio.current_time() + _REPORTED_EVERY
         what = f"cannot accept connections: {problem.strerror}; raise the limit of open files (ulimit -n)"
         _log.warning("%s", what)
         self._events.emit(ErrorEvent(code="ACCEPT", message=what))

@@ -19,6 +19,7 @@ import trio
 from punchbridge.addresses import Endpoint, Multiaddr, spoken_endpoint, tcp_addr
 from punchbridge.config import TcpLimits
 from punchbridge.errors import AddressError, DialTimeout, PortInUse, Unreachable
+from punchbridge.tasks.descriptors import room_above
 from punchbridge.transport.raw import BrokenConnection, BrokenStream, Buffer
 from punchbridge.transport.turn import Turn
 
@@ -324,6 +325,11 @@ class AcceptedSocket:
             self._stream = TcpStream(self._socket, self._limits)
             self._socket = self._stream.socket
         return self._stream
+
+    @property
+    def room(self) -> int | None:
+        """See `base.Incoming`."""
+        return room_above(self._socket.fileno())
 
     @property
     def silent(self) -> bool:

@@ -45,6 +45,10 @@ class _Accepted:
         return self.socket.host
 
     @property
+    def room(self) -> int | None:
+        return self.socket.room
+
+    @property
     def silent(self) -> bool:
         return self.socket.silent
 

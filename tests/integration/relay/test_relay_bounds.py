@@ -103,3 +103,30 @@ async def test_a_bound_that_the_operator_set_to_the_default_is_kept_as_well(tmp_
         with trio.fail_after(20):
             while service.refused != {"connections_per_address": 2}:  # noqa: ASYNC110
                 await trio.lowlevel.checkpoint()
+
+
+async def test_who_reserves_stays_when_places_are_short_and_idle_ones_give_way() -> None:
+    rooms = Limits(swarm=SwarmLimits(connections=8, idle_grace=0.0))
+    async with open_relay(configured(RelayLimits(), rooms)) as (service, addr), AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(trio.open_nursery())
+
+        async def peer() -> Swarm:
+            return await stack.enter_async_context(open_swarm(SwarmConfig(Identity.generate()), EventHub()))
+
+        listener = await peer()
+        client = RelayClient(listener)
+        await nursery.start(client.run)
+        await listener.reserve(addr)
+        reserved = listener.connections()[0]
+        idle = []
+        for _ in range(12):
+            connection = await (await peer()).dial(addr)
+            await connection.ping()
+            idle.append(connection)
+        assert not reserved.closed.is_set()
+        assert service.refused["connections"] >= 5
+        with trio.fail_after(10):
+            for connection in idle[:5]:
+                await connection.closed.wait()
+        assert not idle[-1].closed.is_set()
+        nursery.cancel_scope.cancel()
