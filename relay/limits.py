@@ -25,7 +25,7 @@ class HopLimits(Checked):
     """How long the relay waits for clients and targets, and how it shares itself among circuits."""
 
     stranger_seconds: Seconds = 10.0
-    """A peer that is on no list of a closed relay, and has no stream open, goes after this time."""
+    """A peer that is on no list of a closed relay, and has had no circuit for this time, goes."""
 
     request_timeout: Seconds = 10.0
     """From the opening of a hop stream to its request: a client sends it at once (go: 60, rust: 60)."""

@@ -96,14 +96,14 @@ class HopService:
                 self.reservations.end(peer)
 
     async def _dismiss_strangers(self) -> None:
-        """Closes the connections of peers that are on no list once they have done nothing for a while: no stream of
-        theirs is open, so no circuit either. An open relay has no strangers."""
+        """Closes the connections of peers that are on no list once they have had no circuit for a while, whatever
+        streams they keep open. An open relay has no strangers."""
         idle: dict[int, float] = {}
         while True:
             await trio.sleep(self._hop.stranger_seconds / 4)
             now, gater = trio.current_time(), self._swarm.gater
             strange = [one for one in self._swarm.connections() if one.inbound and not gater.listed(one)]
-            idle = {one.id: idle.get(one.id, now) for one in strange if not one.streams}
+            idle = {one.id: idle.get(one.id, now) for one in strange if not self.circuits.involves(one.peer)}
             for one in strange:
                 if now - idle.get(one.id, now) >= self._hop.stranger_seconds:
                     self._swarm.refusals.add("stranger_idle", address_key(_ip(one)), peer_text(one.peer))

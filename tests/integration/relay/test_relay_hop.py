@@ -154,6 +154,22 @@ async def test_strangers_of_a_closed_relay_go_after_a_while() -> None:
         assert not stays.closed.is_set()
 
 
+async def test_a_stranger_stays_for_its_circuit_and_not_for_other_streams() -> None:
+    async with network() as net:
+        caller, holder = await net.node(), await net.node()
+        relay = await net.relay(hop=HopLimits(stranger_seconds=0.4))
+        target = await raw_target(net, relay)
+        relay.swarm.gater.access = Access.of([target.node.peer])
+        _, answer = await connect_raw(caller, relay, target.node.peer)
+        assert answer.status == Status.OK
+        calls, holds = caller.swarm.connections(relay.swarm.peer)[0], await holder.swarm.dial(relay.addr)
+        stream = await holds.open_stream([HOP])
+        await stream.send_all(b"\x7f")
+        with trio.fail_after(10):
+            await holds.closed.wait()
+        assert not calls.closed.is_set()
+
+
 async def test_access_rules_by_network_see_the_socket_address() -> None:
     async with network() as net:
         relay = await net.relay(Access.of(["11.0.0.0/8"]))
