@@ -335,7 +335,10 @@ class Attacker:
         stream.window -= len(words)
         await stream.frame(DATA, SYN, len(words), words)
         if wait:
-            await stream.expect(MULTISTREAM + line(protocol))
+            await stream.expect(MULTISTREAM)
+            answer = await stream.line()
+            if answer != protocol:
+                raise Ended(f"{protocol}: {answer}")
         return stream
 
     async def serve(self, protocols: Mapping[str, Callable[[Stream], Awaitable[Any]]], *, agent: str = "x") -> None:
