@@ -11,7 +11,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-__all__ = ["file_fault", "folder_fault", "make_folder", "read_private", "replace_file"]
+__all__ = ["add_file", "file_fault", "folder_fault", "make_folder", "read_private", "replace_file"]
 
 
 def folder_fault(folder: Path) -> str | None:
@@ -21,10 +21,10 @@ def folder_fault(folder: Path) -> str | None:
     """
     status = folder.stat()
     if status.st_uid not in (os.geteuid(), 0):
-        return f"its folder {folder} belongs to uid {status.st_uid}; choose a folder of your own"
+        return f"the folder {folder} belongs to uid {status.st_uid}; choose one of your own"
     if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
         mode = stat.S_IMODE(status.st_mode)
-        return f"other users can write in its folder {folder} (mode {mode:04o}); run: chmod go-w {folder}"
+        return f"other users can write in the folder {folder} (mode {mode:04o}); run: chmod go-w {folder}"
     return None
 
 
@@ -61,17 +61,41 @@ def replace_file(path: Path, data: bytes) -> None:
 
     Raises OSError; then what was there is there still.
     """
+    temporary = _written(path, data)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    _sync_folder(path.parent)
+
+
+def add_file(path: Path, data: bytes) -> None:
+    """As `replace_file`, where nothing is yet. Raises FileExistsError when something is, even a link to nothing."""
+    temporary = _written(path, data)
+    try:
+        os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+    _sync_folder(path.parent)
+
+
+def _written(path: Path, data: bytes) -> str:
+    """A file beside `path` that holds the data, on disk."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-        os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return temporary
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:

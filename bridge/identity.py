@@ -1,22 +1,21 @@
 """Who we are: the identity key and its file.
 
 A key file holds the PrivateKey message of libp2p's peer-ids specification, so that other implementations read it; it is
-made with mode 0600 and refused when group or others can read it. Nothing here knows a connection.
+made with mode 0600 and refused when group or others can read it, or replace it. Nothing here knows a connection.
 """
 
 from __future__ import annotations
 
 import os
-import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from punchbridge.errors import IdentityError
+from punchbridge.files import add_file, folder_fault, make_folder, read_private
 from punchbridge.keys import KeyRefused, PrivateKey, PublicKey
 from punchbridge.peer_id import PeerId, parse_peer_id, peer_id_forms, peer_text
 
-__all__ = ["Identity", "PeerId", "load_or_create", "parse_peer_id", "peer_id_forms", "peer_text"]
+__all__ = ["Identity", "PeerId", "load_named", "load_or_create", "parse_peer_id", "peer_id_forms", "peer_text"]
 
 _MAX_KEY_FILE = 16 * 1024
 
@@ -45,11 +44,28 @@ class Identity:
         return peer_text(self.peer_id)
 
 
-def load_or_create(path: Path) -> Identity:
-    """Reads the key file, or makes one with a fresh Ed25519 key (mode 0600, parent folders 0700).
+def load_named(path: Path, *, new: bool) -> Identity:
+    """The identity of a key file that somebody has named. `new`: it may be made when it is absent.
 
-    Raises IdentityError, with what to do, when the file cannot be read, is malformed, belongs to somebody else, or
-    can be read by group or others. The file is written whole or not at all.
+    Without that a missing file is an IdentityError: a typing error must not make another peer of a program in silence.
+    Raises as `load_or_create`.
+    """
+    if new:
+        return load_or_create(path)
+    try:
+        return load(path)
+    except FileNotFoundError:
+        raise IdentityError(
+            f"there is no key file {path}; check the path, or make one there: --new-key (in Python new_key=True)"
+        ) from None
+
+
+def load_or_create(path: Path) -> Identity:
+    """Reads the key file, or makes one with a fresh Ed25519 key (mode 0600, folders that are missing 0700).
+
+    Raises IdentityError, with what to do, when the file cannot be read, is malformed, belongs to somebody else, can be
+    read by group or others, or stands in a folder where others can put another one in its place. The file is written
+    whole or not at all.
     """
     try:
         return load(path)
@@ -66,31 +82,30 @@ def load_or_create(path: Path) -> Identity:
 def load(path: Path) -> Identity:
     """Reads the key file. Raises FileNotFoundError when there is none, IdentityError when it is unusable."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        data, fault = read_private(path, _MAX_KEY_FILE, secret=True)
+        fault = fault or _folder_fault(path)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise IdentityError(
+                f"the key file {path} is a symbolic link to {os.readlink(path)}, which is not there"
+            ) from None
         raise
-    except OSError as problem:
-        raise IdentityError(f"cannot read the key file {path}: {problem.strerror}; check its owner and mode") from None
-    try:
-        _check_file(os.fstat(descriptor), path)
-        data = os.read(descriptor, _MAX_KEY_FILE + 1)
-    finally:
-        os.close(descriptor)
+    except (OSError, ValueError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else problem
+        raise IdentityError(f"cannot read the key file {path}: {reason}; check its path, owner and mode") from None
+    if fault:
+        raise IdentityError(f"the key file {path} is not used: {fault}")
     return Identity.from_private_key(_decode(data, path))
 
 
-def _check_file(status: os.stat_result, path: Path) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise IdentityError(f"{path} is not a regular file; name a key file")
-    if status.st_uid not in (os.geteuid(), 0):
-        raise IdentityError(f"the key file {path} belongs to uid {status.st_uid}; chown it or use another file")
-    if status.st_mode & 0o077:
-        mode = stat.S_IMODE(status.st_mode)
-        raise IdentityError(f"the key file {path} is open to other users (mode {mode:04o}); run: chmod 600 {path}")
+def _folder_fault(path: Path) -> str | None:
+    """Who could put another file in the place of this one, or of the one that it is a link to."""
+    folders = dict.fromkeys((path.parent, Path(os.path.realpath(path)).parent))
+    return next(filter(None, map(folder_fault, folders)), None)
 
 
 def _decode(data: bytes, path: Path) -> PrivateKey:
-    hint = f"{path} holds no libp2p private key; move it away and a fresh one will be made"
+    hint = f"{path} holds no libp2p private key; move it away and a fresh one can be made"
     if not data or len(data) > _MAX_KEY_FILE:
         raise IdentityError(hint)
     try:
@@ -101,17 +116,15 @@ def _decode(data: bytes, path: Path) -> PrivateKey:
 
 def _write(path: Path, identity: Identity) -> None:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(identity.private_key.serialize())
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)
-        finally:
-            os.unlink(temporary)
+        make_folder(path.parent)
+        fault = _folder_fault(path)
+        if fault:
+            raise IdentityError(f"no key file {path} is made: {fault}")
+        add_file(path, identity.private_key.serialize())
     except FileExistsError:
+        if not path.parent.is_dir():
+            raise IdentityError(f"cannot write the key file {path}: {path.parent} is not a folder") from None
         raise
-    except OSError as problem:
-        raise IdentityError(f"cannot write the key file {path}: {problem.strerror}; choose a writable place") from None
+    except (OSError, ValueError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else problem
+        raise IdentityError(f"cannot write the key file {path}: {reason}; choose a writable place") from None

@@ -18,7 +18,7 @@ methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("demo.Greeter", methods),))
 
 try:
-    with punchbridge.open(key="server.key", relays=sys.argv[1:]) as b:
+    with punchbridge.open(key="server.key", new_key=True, relays=sys.argv[1:]) as b:
         b.serve(server)
         server.start()
         _ = sys.argv[1:] and b.wait_reservation()

@@ -17,7 +17,7 @@ from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of
 from punchbridge.config import AccessLimits, AccessLists, Config, load
 from punchbridge.errors import AddressError, ConfigError
 from punchbridge.host.host import HostConfig
-from punchbridge.identity import Identity, load_or_create
+from punchbridge.identity import Identity, load_named
 
 if TYPE_CHECKING:
     from punchbridge.config.config import Key
@@ -63,7 +63,7 @@ def host_config(config: Config, *, autonat: bool = True, autonat_server: bool = 
             raise AddressError(f"cannot announce {addr}; the addresses at a relay are announced while it accepts us")
     sources, file = access_of(config.access, config.key, config.limits.access)
     return HostConfig(
-        identity=_identity(config.key),
+        identity=_identity(config.key, new=config.new_key),
         listen=tuple(_multiaddr(addr) for addr in config.listen),
         relays=relays,
         announce=announce,
@@ -100,8 +100,10 @@ def access_of(lists: AccessLists, key: Key, limits: AccessLimits) -> tuple[Sourc
     return sources, file
 
 
-def _identity(key: Key) -> Identity:
-    return Identity.generate() if key is None else key if isinstance(key, Identity) else load_or_create(Path(key))
+def _identity(key: Key, *, new: bool) -> Identity:
+    if key is None:
+        return Identity.generate()
+    return key if isinstance(key, Identity) else load_named(Path(key), new=new)
 
 
 def _multiaddr(addr: str | Multiaddr) -> Multiaddr:

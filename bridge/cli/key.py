@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -32,7 +33,7 @@ def new(*, key: KeyFile = None, out: Output = OUTPUT_FLAGS) -> int:
         from punchbridge.errors import IdentityError
         from punchbridge.identity import load_or_create
 
-        if path.exists():
+        if os.path.lexists(path):
             raise IdentityError(f"{path} exists already; name another file, or move it away")
         return load_or_create(path)
 

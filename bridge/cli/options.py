@@ -100,8 +100,9 @@ class Endpoint:
     ] = None
     key: Annotated[
         Path | None,
-        setting("key", "Identity key file, made when absent.", shown="kept for you", env=f"{PREFIX}KEY_FILE"),
+        setting("key", "Identity key file; it has to be there.", shown="kept for you", env=f"{PREFIX}KEY_FILE"),
     ] = None
+    new_key: Annotated[bool | None, setting("new-key", "Make the file of --key when it is absent.", shown="no")] = None
     ephemeral: Annotated[
         bool | None, setting("ephemeral", "Be a peer that nobody has seen before, for this run alone.", shown="no")
     ] = None
@@ -141,9 +142,9 @@ class Endpoint:
     ) -> C:
         """What file, environment and flags say over the command's defaults. Raises ConfigError and AddressError.
 
-        relays: those of the command's own flag; None for a command that holds no
-        reservation. key: the file that the command takes when none is named. more: what other flags say, by dotted
-        keys; flagged: the settings that have such a flag.
+        relays: those of the command's own flag; None for a command that holds no reservation. key: the file that the
+        command takes, or makes, when none is named. more: what other flags say, by dotted keys; flagged: the settings
+        that have such a flag.
         """
         config = read(
             base,
@@ -155,6 +156,7 @@ class Endpoint:
                 "relays": tuple(relays) if relays else None,
                 "key": None if self.key is None else str(self.key),
                 "ephemeral": self.ephemeral,
+                "new_key": self.new_key,
                 "punch.enabled": None if self.no_p2p is None else not self.no_p2p,
                 "punch.retry": self.punch_retry,
                 "allow_private": self.lan,
@@ -163,8 +165,9 @@ class Endpoint:
             flagged={**FLAGS, **(flagged or {})},
         )
         kept = config.relays if relays is not None else ()
-        own = config.key or (None if key is None or config.ephemeral else str(key))
-        config = replace(config, relays=kept, key=own)
+        config = replace(config, relays=kept)
+        if config.key is None and key is not None and not config.ephemeral:
+            config = replace(config, key=str(key), new_key=True)
         checked_listen([str(addr) for addr in config.listen])
         checked_relays([str(addr) for addr in config.relays])
         return config

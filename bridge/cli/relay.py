@@ -42,7 +42,10 @@ class RelaySettings(Checked):
     """What a relay program is told: the tables and keys of its file, and its variables."""
 
     key: Key = None
-    """Identity key file, made when it is missing; by default $XDG_STATE_HOME/punchbridge/relay-key."""
+    """Identity key file, which has to be there; by default $XDG_STATE_HOME/punchbridge/relay-key, which is made."""
+
+    new_key: bool = False
+    """Make the key file that `key` names when it is missing."""
 
     listen: Addresses = LISTEN
     """Multiaddrs to listen on."""
@@ -144,11 +147,12 @@ class RelayFlags:
         Path | None,
         setting(
             "key",
-            "Identity key file, made when absent.",
+            "Identity key file; one that is named has to be there.",
             shown="$XDG_STATE_HOME/punchbridge/relay-key",
             env=f"{PREFIX}KEY_FILE",
         ),
     ] = None
+    new_key: Annotated[bool | None, setting("new-key", "Make the file of --key when it is absent.", shown="no")] = None
     allow_connect: Annotated[
         tuple[str, ...] | None,
         setting(
@@ -172,6 +176,7 @@ class RelayFlags:
             pairs=self.set,
             flags={
                 "key": None if self.key is None else str(self.key),
+                "new_key": self.new_key,
                 "listen": self.listen,
                 "announce": self.announce,
                 "allow_connect": self.allow_connect,
@@ -256,18 +261,18 @@ def _program(settings: RelaySettings) -> RelayConfig:
     from punchbridge.addresses import parse
     from punchbridge.api.configuration import access_of
     from punchbridge.errors import ConfigError
-    from punchbridge.identity import Identity, load_or_create
+    from punchbridge.identity import Identity, load_named
     from punchbridge_relay.program import RelayConfig
 
     if not settings.stats_interval > 0:
         raise ConfigError("--stats-interval must be above 0")
-    key = settings.key or default_key()
+    key, new = settings.key or default_key(), settings.new_key or settings.key is None
     listen = checked_listen([str(one) for one in settings.listen])
     sources, file = access_of(
         settings.access, str(key) if not isinstance(key, Identity) else key, settings.limits.access
     )
     return RelayConfig(
-        identity=key if isinstance(key, Identity) else load_or_create(Path(key)),
+        identity=key if isinstance(key, Identity) else load_named(Path(key), new=new),
         listen=tuple(map(parse, listen)),
         announce=tuple(parse(str(one)) for one in settings.announce),
         limits=settings.relay,

@@ -35,6 +35,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "ephemeral": "--ephemeral",
     "key": "--key",
     "listen": "--listen",
+    "new_key": "--new-key",
     "punch.enabled": "--no-p2p",
     "punch.retry": "--punch-retry",
     "relays": "--relay",

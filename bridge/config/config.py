@@ -35,8 +35,13 @@ class Config(Checked):
     """What a bridge is made of. Raises ConfigError for a value that makes no sense."""
 
     key: Key = None
-    """The identity: the path of a key file, made when it is missing, or an Identity. None takes one that is kept for
-    the clients of this user, the first that no other program uses, so that who comes back is the same peer."""
+    """The identity: the path of a key file, which has to be there (see `new_key`), or an Identity. None takes one that
+    is kept for the clients of this user, the first that no other program uses, so that who comes back is the same
+    peer."""
+
+    new_key: bool = False
+    """Make the key file that `key` names when it is missing. Else a missing one is an error: a typing error must not
+    make another peer in silence."""
 
     ephemeral: bool = False
     """Without a key: a fresh identity for this run alone."""
@@ -108,6 +113,7 @@ class Fields(TypedDict, total=False):
     """The fields of `Config` as keyword arguments."""
 
     key: Key
+    new_key: bool
     ephemeral: bool
     listen: Addresses
     announce: Addresses

@@ -20,8 +20,10 @@ import string
 import struct
 import tempfile
 import time
+from pathlib import Path
 
 from punchbridge.errors import ConfigError
+from punchbridge.files import folder_fault
 
 __all__ = ["ServerDoor", "SocketDirectory", "peer_process"]
 
@@ -161,6 +163,9 @@ def _make() -> str:
         if not parent or not os.path.isabs(parent) or not _SAFE.issuperset(parent):
             continue
         try:
+            if fault := folder_fault(Path(parent)):
+                seen.append(fault)
+                continue
             path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
         except OSError as problem:
             seen.append(f"{parent}: {problem.strerror}")

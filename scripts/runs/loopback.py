@@ -73,7 +73,7 @@ def _start(log: EventLog, programs: dict[str, Program], folder: Path, name: str,
     home = folder / name
     home.mkdir(mode=0o700)
     env = {**os.environ, "XDG_STATE_HOME": str(home), "PYTHONPATH": str(REPOSITORY), "NO_COLOR": "1"}
-    argv = [*program_command(), *arguments, "--key", str(home / "key"), "--json"]
+    argv = [*program_command(), *arguments, "--key", str(home / "key"), "--new-key", "--json"]
     lab: Any = Loopback()
     programs[name] = Program(lab, log, name, "loopback", argv, folder, env)
 

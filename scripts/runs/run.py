@@ -117,7 +117,7 @@ class Run:
             "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")])),
             "NO_COLOR": "1",
         }
-        argv = [*self.command, *arguments, "--key", str(home / "key"), "--json"]
+        argv = [*self.command, *arguments, "--key", str(home / "key"), "--new-key", "--json"]
         self.programs[name] = program = Program(self.lab, self.log, name, host, argv, self.folder, env)
         self.mark(f"{name}.started")
         return program

@@ -39,7 +39,7 @@ def place_of(address: str) -> tuple[str, int]:
 
 
 def test_a_peer_that_is_no_relay_is_named_so(run: Run, listener: tuple[Program, str], tmp_path: Path) -> None:
-    other = ("--key", str(tmp_path / "other"))
+    other = ("--key", str(tmp_path / "other"), "--new-key")
     failed(run("listen", "--relay", listener[1], *LOCAL, *other), 1, "no circuit relay", "address that a relay printed")
     failed(run("dial", f"{listener[1]}/p2p-circuit/p2p/{SOMEBODY}", *LOCAL), 1, "no circuit relay")
 
@@ -78,10 +78,11 @@ def test_a_full_relay_is_asked_again_until_the_time_is_over(run: Run, start: Sta
     address = relay.event("relay.listening")["addrs"][0]
     first = start("listen", "--relay", address, *LOCAL)
     assert "/p2p-circuit/" in first.line()
-    second = run("listen", "--relay", address, *LOCAL, "--key", str(tmp_path / "second"), "--timeout", "3")
+    second = run("listen", "--relay", address, *LOCAL, "--key", str(tmp_path / "second"), "--new-key", "--timeout", "3")
     failed(second, 6, "RELAY_REFUSED", "RESERVATION_REFUSED", "another relay")
     # For ever: it goes on until the first listener has left.
-    third = start("listen", "--relay", address, *LOCAL, "--key", str(tmp_path / "third"), "--timeout", "0", "--json")
+    other = ("--key", str(tmp_path / "third"), "--new-key")
+    third = start("listen", "--relay", address, *LOCAL, *other, "--timeout", "0", "--json")
     assert third.event("reservation.lost")["code"] == "RESERVATION_REFUSED"
     first.stop()
     assert third.event("reservation.accepted")["addrs"]
@@ -134,7 +135,7 @@ def test_garbage_on_the_ports_of_relay_and_listener_harms_nobody(
 ) -> None:
     listener = start("listen", "--relay", relay[1], *LOCAL)
     target = listener.line()
-    bound = start("listen", *LOCAL, "--key", "other")
+    bound = start("listen", *LOCAL, "--key", "other", "--new-key")
     annoy(place_of(relay[1]))
     annoy(place_of(bound.line()))
     for address in (target, bound.line()):

@@ -73,6 +73,37 @@ def test_key_file_open_to_others_ends_with_5(run: Run, tmp_path: Path) -> None:
     failed(run("relay", "--key", str(key), "--listen", LOOPBACK), 5, "chmod 600")
 
 
+@pytest.mark.parametrize("command", ["relay", "listen", "dial", "forward", "expose", "ping", "identify"])
+def test_a_key_file_that_is_named_and_missing_ends_with_5(run: Run, tmp_path: Path, command: str) -> None:
+    key = tmp_path / "typo.key"
+    places = {"expose": "127.0.0.1:1", "relay": "", "listen": ""}
+    place = places.get(command, f"/ip4/127.0.0.1/tcp/1/p2p/{SOMEBODY}")
+    failed(run(command, *filter(None, [place]), "--key", str(key)), 5, "BAD_KEY", "there is no key file", "--new-key")
+    assert not key.exists()
+    code, _, errors = run(command, *filter(None, [place]), PUNCHBRIDGE_KEY_FILE=str(key))
+    assert code == 5, errors
+
+
+def test_a_new_key_is_made_where_it_is_asked_for(start: Start, tmp_path: Path) -> None:
+    key = tmp_path / "deep" / "server.key"
+    first = start("listen", *LOCAL, "--key", str(key), "--new-key", "--json").event("node.started")
+    assert key.stat().st_mode & 0o777 == 0o600
+    again = start("listen", *LOCAL, "--key", str(key), "--json").event("node.started")
+    assert again["peer_id"] == first["peer_id"]
+
+
+def test_a_key_in_a_folder_where_others_write_ends_with_5(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    key = folder / "key"
+    assert run("key", "new", "--key", str(key))[0] == 0
+    folder.chmod(0o777)
+    failed(run("listen", "--key", str(key), *LOCAL), 5, "BAD_KEY", "other users can write in the folder", "chmod go-w")
+    failed(run("key", "new", "--key", str(folder / "other")), 5, "BAD_KEY", "chmod go-w")
+    folder.chmod(0o1777)
+    assert run("key", "show", "--key", str(key))[0] == 0
+
+
 def test_key_file_with_garbage_ends_with_5(run: Run, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(b"no key at all")

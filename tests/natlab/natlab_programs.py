@@ -25,7 +25,7 @@ class Watched:
         self.lab = lab
         self.process = lab.popen(
             host,
-            [sys.executable, "-m", "punchbridge", *arguments, "--json", "--key", str(home / "key")],
+            [sys.executable, "-m", "punchbridge", *arguments, "--json", "--key", str(home / "key"), "--new-key"],
             stdout=subprocess.PIPE,
             text=True,
             env=environment,

@@ -222,7 +222,7 @@ def test_a_folder_that_others_can_write_is_refused(file: AccessFile) -> None:
     allow(file, ALICE)
     file.path.parent.chmod(0o777)
     for call in (file.read, lambda: allow(file, BOB)):
-        with pytest.raises(AccessFileError, match=r"other users can write in its folder .*; run: chmod go-w"):
+        with pytest.raises(AccessFileError, match=r"other users can write in the folder .*; run: chmod go-w"):
             call()
     file.path.parent.chmod(0o1777)  # as /tmp: nobody can put another file in the place of ours
     assert file.read().allow.peers == {ALICE}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchbridge.errors import AddressError, IdentityError
-from punchbridge.identity import Identity, PeerId, load, load_or_create, parse_peer_id, peer_id_forms, peer_text
+from punchbridge.identity import (
+    Identity,
+    PeerId,
+    load,
+    load_named,
+    load_or_create,
+    parse_peer_id,
+    peer_id_forms,
+    peer_text,
+)
 from punchbridge.keys import InvalidSignature
 
 
@@ -73,9 +83,94 @@ def test_any_content_is_a_key_or_an_identity_error(content: bytes) -> None:
         assert path.read_bytes() == content
 
 
-def test_directory_in_place_of_a_key_is_refused(tmp_path: Path) -> None:
+def test_a_named_key_is_made_only_when_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "typo.key"
+    with pytest.raises(IdentityError, match=r"there is no key file .*typo\.key; .*--new-key .*new_key=True"):
+        load_named(path, new=False)
+    assert not path.exists()
+    made = load_named(path, new=True)
+    assert load_named(path, new=False).peer_id == load_named(path, new=True).peer_id == made.peer_id
+
+
+def odd(path: Path, kind: str) -> Path:
+    """Something that is no key file."""
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as end:
+            end.bind(str(path))
+    elif kind == "link to nothing":
+        path.symlink_to(path.parent / "nowhere")
+    elif kind == "link to itself":
+        path.symlink_to(path)
+    elif kind == "below a file":
+        path.write_text("")
+        return path / "key"
+    elif kind == "too long":
+        return path.parent / ("k" * 300)
+    elif kind == "zero byte":
+        return Path("ke\0y")
+    else:
+        return Path(kind)
+    return path
+
+
+KINDS = [
+    "folder", "pipe", "socket", "link to nothing", "link to itself", "below a file", "too long", "zero byte",
+    "/dev/zero", "/dev/null", "/proc/self/mem", "/proc/self/environ", "/proc/self/no/such",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("new", [False, True])
+def test_whatever_stands_in_the_place_of_a_key_is_an_identity_error(tmp_path: Path, kind: str, new: bool) -> None:
+    path = odd(tmp_path / "key", kind)
+    with pytest.raises(IdentityError, match="key"):
+        load_named(path, new=new)
     with pytest.raises(IdentityError):
-        load_or_create(tmp_path)
+        load_or_create(path)
+
+
+def test_a_link_to_nothing_is_named_so_and_not_written_through(tmp_path: Path) -> None:
+    path = odd(tmp_path / "key", "link to nothing")
+    with pytest.raises(IdentityError, match=r"symbolic link to .*nowhere, which is not there"):
+        load_or_create(path)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_link_to_a_key_is_followed(tmp_path: Path) -> None:
+    made = load_or_create(tmp_path / "real" / "key")
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "key")
+    assert load(tmp_path / "link").peer_id == made.peer_id
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o707, 0o722])
+def test_a_folder_where_others_can_write_is_no_place_for_a_key(tmp_path: Path, mode: int) -> None:
+    """They could take the key away, and put another one there or have a fresh one made."""
+    path = tmp_path / "shared" / "key"
+    made = load_or_create(path)
+    path.parent.chmod(mode)
+    with pytest.raises(IdentityError, match=rf"folder .*shared \(mode {mode:04o}\); run: chmod go-w"):
+        load(path)
+    with pytest.raises(IdentityError, match="chmod go-w"):
+        load_or_create(path.parent / "other")
+    assert [one.name for one in path.parent.iterdir()] == ["key"]
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(IdentityError, match="chmod go-w"):
+        load(tmp_path / "link")
+    path.parent.chmod(mode | 0o1000)
+    assert load(path).peer_id == made.peer_id
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user_is_no_place_for_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "theirs" / "key"
+    load_or_create(path)
+    os.chown(path.parent, 65534, 65534)
+    with pytest.raises(IdentityError, match="belongs to uid 65534"):
+        load(path)
 
 
 def test_key_with_the_public_half_twice_is_read(tmp_path: Path) -> None:

@@ -74,6 +74,25 @@ def test_bad_temporary_directory_is_passed_over(monkeypatch: pytest.MonkeyPatch,
     assert not list(long.iterdir())
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_a_place_where_others_could_rename_the_directory_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int
+) -> None:
+    """Whoever may write in it without the sticky bit takes our directory away and puts a door of its own there."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(mode)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(shared))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(shared))
+    made = SocketDirectory()
+    assert made.path.startswith("/tmp/")
+    assert not list(shared.iterdir())
+    made.close()
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    with pytest.raises(ConfigError, match=rf"can write in the folder .*shared \(mode {mode:04o}\).*set TMPDIR"):
+        SocketDirectory()
+
+
 def test_no_place_for_the_directory_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> str:
         raise PermissionError(13, "Permission denied")

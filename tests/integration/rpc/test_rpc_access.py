@@ -117,7 +117,7 @@ def test_a_change_of_the_file_is_followed(tmp_path: Path) -> None:
     file = AccessFile(access_path(key), LIMITS)
     peer = parse_peer_id(str(client_key))
     with (
-        punchbridge.open(key=key, listen=LOOPBACK, allow_private=True) as server,
+        punchbridge.open(key=key, new_key=True, listen=LOOPBACK, allow_private=True) as server,
         punchbridge.open(key=client_key, listen=LOOPBACK, allow_private=True) as client,
         serving(server, Service()),
     ):
@@ -168,7 +168,10 @@ def invite(file: AccessFile, server: punchbridge.Bridge, *, uses: int = 1, expir
 def test_a_ticket_lets_one_peer_in_for_good(tmp_path: Path) -> None:
     key, mine = tmp_path / "key", punchbridge.Identity.generate()
     file = AccessFile(access_path(key), LIMITS)
-    with punchbridge.open(key=key, listen=LOOPBACK, allow_private=True) as server, serving(server, Service()):
+    with (
+        punchbridge.open(key=key, new_key=True, listen=LOOPBACK, allow_private=True) as server,
+        serving(server, Service()),
+    ):
         ticket = invite(file, server)
         with punchbridge.open(key=mine, listen=LOOPBACK, allow_private=True) as client:
             assert call(client, ticket) == b"hello"
@@ -187,7 +190,7 @@ def test_an_expired_and_a_revoked_ticket_are_told_apart(tmp_path: Path) -> None:
     key = tmp_path / "key"
     file = AccessFile(access_path(key), LIMITS)
     with (
-        punchbridge.open(key=key, listen=LOOPBACK, allow_private=True) as server,
+        punchbridge.open(key=key, new_key=True, listen=LOOPBACK, allow_private=True) as server,
         punchbridge.open(ephemeral=True, listen=LOOPBACK, allow_private=True) as client,
         serving(server, Service()),
     ):
@@ -202,7 +205,7 @@ def test_the_secret_is_in_no_text(tmp_path: Path) -> None:
     key = tmp_path / "key"
     told: list[Event] = []
     with (
-        punchbridge.open(key=key, listen=LOOPBACK, allow_private=True, events=told.append) as server,
+        punchbridge.open(key=key, new_key=True, listen=LOOPBACK, allow_private=True, events=told.append) as server,
         punchbridge.open(ephemeral=True, listen=LOOPBACK, allow_private=True, events=told.append) as client,
         serving(server, Service()),
     ):
