@@ -78,6 +78,15 @@ class SwarmStopped(LocalError):
     code = "STOPPED"
 
 
+class ReplacedBySameKey(LocalError):
+    """Another program runs with the same key, and has the reservation at this relay now; that one is told
+    `SAME_KEY_ELSEWHERE` (`key.shared`). This one keeps none there until it is started again or its network changes.
+    Give each program a key of its own (`--key`), or stop one of the two.
+    """
+
+    code = "REPLACED_BY_SAME_KEY"
+
+
 class NotBridged(LocalError):
     """The RPC did not come through the bridge, so no peer id stands behind it."""
 

@@ -71,7 +71,8 @@ class ReservationAccepted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ReservationLost(Event):
-    """The reservation ended: refused, expired, or the relay vanished. It is asked for again in `retry_in` s."""
+    """The reservation ended: refused, expired, or the relay vanished. It is asked for again in `retry_in` s; with the
+    code REPLACED_BY_SAME_KEY, whose `retry_in` is 0, it is not."""
 
     name = "reservation.lost"
     relay: str
@@ -80,6 +81,17 @@ class ReservationLost(Event):
     retry_in: float = 0.0
     error: BridgeError | None = field(default=None, metadata={"json": False})
     """What was raised where the failure was seen; not in the JSON form."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyShared(Event):
+    """A relay tells that another program runs with our key. `code`: REPLACED_BY_SAME_KEY when that one has the
+    reservation there now, and this program keeps none until it is started again or its network changes;
+    SAME_KEY_ELSEWHERE when this program has taken it over."""
+
+    name = "key.shared"
+    relay: str
+    code: str
 
 
 @dataclass(frozen=True, kw_only=True)

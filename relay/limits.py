@@ -58,6 +58,22 @@ class HopLimits(Checked):
     turns: Count = 2
     """Reads of one circuit before other tasks get their turn: half a MiB, about 1 ms."""
 
+    same_key_ping: Seconds = 5.0
+    """The answer of the connection over which a peer reserved before, to tell two programs with one key from one that
+    came back: above the round trips of satellites and of queues that are full."""
+
+    notice_timeout: Seconds = 10.0
+    """Telling one program of another one with its key: two round trips."""
+
+    notices: Count = 64
+    """Peers whose earlier connections are asked, and told, at once. What is beyond is asked at the next reservation."""
+
+    notice_burst: Bound = 32
+    """Earlier connections of one peer that are asked at once: a fleet that was started with one key by mistake."""
+
+    notice_interval: Seconds = 10.0
+    """Seconds until one more connection of that peer is asked."""
+
     rate_keys: Count = 16384
     """Peers or addresses with a token bucket, about 200 bytes each. Full buckets are forgotten first."""
 

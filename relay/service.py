@@ -40,6 +40,7 @@ from punchbridge_relay.offer import Offers
 from punchbridge_relay.refusal import Refusal
 from punchbridge_relay.requests import Requests
 from punchbridge_relay.reservations import ReservationTable
+from punchbridge_relay.same_key import Holders
 from punchbridge_relay.splice import splice
 
 _REFUSED_TOLD: Final = 8
@@ -59,7 +60,8 @@ class HopService:
         self._swarm = swarm
         self._draining = False
         self._requests = Requests(self.limits)
-        self._offers = Offers(self._direct, self.limits.circuit_limit, self._hop)
+        self._offers = Offers(self._reserved_over, self.limits.circuit_limit, self._hop)
+        self._holders = Holders(self._hop, self._offers.arrived)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled. Started once the hop protocol is registered. Cancelled, it refuses what comes;
@@ -74,8 +76,10 @@ class HopService:
             await self._swarm.handle(
                 HOP, self._serve, max_streams=most, max_per_peer=most, relayed=False, audience=anyone, small=True
             )
-            task_status.started()
-            await self._dismiss_strangers()
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._holders.run)
+                task_status.started()
+                await self._dismiss_strangers()
         finally:
             leave()
             unfollow()
@@ -148,14 +152,20 @@ class HopService:
             self._offers.arrived(connection.peer)
 
     def on_disconnected(self, connection: Connection) -> None:
-        """The swarm's word on a connection. R5: a reservation ends with the peer's last direct connection."""
-        if connection.path == "direct" and not self._direct(connection.peer):
+        """The swarm's word on a connection. R5: a reservation ends with the peer's last direct connection; of a peer
+        that is two programs, with that of the program which has it."""
+        if connection.path == "direct" and self._holders.ended(connection, last=not self._direct(connection.peer)):
             self.reservations.end(connection.peer)
 
     def _direct(self, peer: PeerId) -> list[Connection]:
         """The peer's live direct connections, newest first."""
         alive = [c for c in self._swarm.connections(peer) if c.path == "direct" and not c.closed.is_set()]
         return sorted(alive, key=lambda connection: connection.id, reverse=True)
+
+    def _reserved_over(self, peer: PeerId) -> list[Connection]:
+        """The connections that lead to the program which has the peer's reservation, newest first."""
+        only = self._holders.only(peer)
+        return [one for one in self._direct(peer) if only is None or one is only]
 
     # --- one request ----------------------------------------------------------------------------------------
 
@@ -221,6 +231,7 @@ class HopService:
         if not self._direct(peer):
             raise Refusal(Status.RESERVATION_REFUSED, "reserve_gone")
         held = self.reservations.reserve(peer, _ip(stream.connection), trio.current_time(), time.time())
+        self._holders.granted(stream.connection)
         me = self._swarm.peer
         addrs = [with_peer(addr, me) for addr in self._swarm.announced() if not is_relayed(addr)]
         voucher = seal_voucher(self._swarm.identity, peer, held.expire)

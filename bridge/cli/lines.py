@@ -61,6 +61,15 @@ def _reservation_lost(event: events.ReservationLost) -> tuple[str, Tone]:
     return f"reservation lost at relay {short(event.relay)} ({event.code}{text}){_soon(event.retry_in)}", "warn"
 
 
+def _key_shared(event: events.KeyShared) -> tuple[str, Tone]:
+    kept = "that one" if event.code == "REPLACED_BY_SAME_KEY" else "this one"
+    return (
+        f"two programs run with this key, and {kept} is reached over relay {short(event.relay)} ({event.code}); "
+        "give each a key of its own with --key",
+        "warn",
+    )
+
+
 def _opened(event: events.ConnectionOpened) -> tuple[str, Tone]:
     how = "punched" if event.punched else "accepted" if event.inbound else "dialled"
     over = "directly at" if event.path == "direct" else "over the relay at"
@@ -116,6 +125,7 @@ LINES: Final[Lines] = {
     events.NodeStarted: lambda e: (f"peer {e.peer_id}, listening on {', '.join(e.listen) or 'nothing'}", "plain"),
     events.ReservationAccepted: _reservation,
     events.ReservationLost: _reservation_lost,
+    events.KeyShared: _key_shared,
     events.ConnectionOpened: _opened,
     events.ConnectionClosed: _closed,
     events.PunchStarted: lambda e: (

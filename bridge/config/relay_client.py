@@ -69,6 +69,22 @@ class RelayClientLimits(Checked):
     stable: Seconds = 30.0
     """A reservation held for this long resets the back-off; a relay that drops us at once does not."""
 
+    notice_streams: Count = 32
+    """Streams of /punchbridge/notice/1.0.0 at once, of all relays: two for each relay that may be kept."""
+
+    notice_streams_per_relay: Count = 2
+    """The same of one relay, which sends one at a time to a connection."""
+
+    notice_timeout: Seconds = 5.0
+    """From a relay's notice to its end; the message arrives with the stream."""
+
+    notice_burst: Count = 3
+    """Warnings of a second program with our key that one relay may cause at once. A notice that ends our reservation
+    is not counted, since there is none to end after it."""
+
+    notice_interval: Seconds = 60.0
+    """Seconds until a relay may cause one more."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for less, more in (("lease_least", "lease_most"), ("renew_earliest", "renew_latest")):

@@ -101,11 +101,13 @@ class Host(StreamHost):
 
         Observed addresses, AutoNAT's findings, the external addresses that were announced and the dials that wait for
         the next attempt of a punch go. Peers are told what is announced now, AutoNAT servers are asked anew, and where
-        punches had failed the next run begins at once. Connections stay: those that still work need not break, and the
+        punches had failed the next run begins at once. Reservations that another program with our key has taken over
+        are asked for again. Connections stay: those that still work need not break, and the
         others end by themselves. Nothing here watches the network: whoever does calls this, in the trio thread.
         """
         self.swarm.observed.clear()
         self.swarm.announcements.network_changed()
+        self.relay_client.network_changed()
         if self.dcutr is not None:
             self.dcutr.network_changed()
         if self.autonat is not None:

@@ -26,6 +26,7 @@ from punchbridge._pb.punchbridge.wire.invite_pb2 import InviteAnswer, InviteRequ
 from punchbridge._pb.punchbridge.wire.keys_pb2 import KeyType
 from punchbridge._pb.punchbridge.wire.keys_pb2 import PublicKey as PublicKeyMessage
 from punchbridge._pb.punchbridge.wire.noise_pb2 import NoiseExtensions, NoiseHandshakePayload
+from punchbridge._pb.punchbridge.wire.notice_pb2 import Notice
 from punchbridge._pb.punchbridge.wire.peer_record_pb2 import PeerRecord
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Limit",
     "NoiseExtensions",
     "NoiseHandshakePayload",
+    "Notice",
     "PeerId",
     "PeerRecord",
     "PublicKeyMessage",

@@ -22,6 +22,7 @@ from punchbridge.addresses import (
 )
 from punchbridge.behaviours.relay_client.exchange import Reservation, request_circuit
 from punchbridge.behaviours.relay_client.keeper import Keeper
+from punchbridge.behaviours.relay_client.notices import Notices
 from punchbridge.errors import AddressError, LimitExceeded, ProtocolViolation, SwarmStopped, Unreachable
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.swarm.swarm import Swarm
@@ -49,7 +50,10 @@ class RelayClient:
         self._swarm = swarm
         self._limits = swarm.config.limits.relay_client
         self._held: dict[PeerId, Reservation] = {}
+        self._asked: dict[PeerId, int] = {}
+        """For each relay that is kept, the connection over which it was last asked for a reservation."""
         self._keepers: list[Keeper] = []
+        self._notices = Notices(swarm, self._live, self._asked)
         self._nursery: trio.Nursery | None = None
         swarm.add_transport(self)
 
@@ -62,6 +66,7 @@ class RelayClient:
             max_per_peer=self._limits.inbound_circuits_per_relay,
             relayed=False,
         )
+        await self._notices.serve()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
@@ -100,7 +105,8 @@ class RelayClient:
         """Returns once the relay accepted; the reservation is then kept until `release`.
 
         Raises RelayRefused, Unreachable, AddressError, NegotiationFailed and so on when the first try fails; then
-        nothing is kept. So it is when this call is cancelled, unless others asked for this relay too.
+        nothing is kept. So it is when this call is cancelled, unless others asked for this relay too. Raises
+        ReplacedBySameKey while another program with our key has the reservation that was kept there.
         """
         relay = _relay_part(relay)
         keeper = self._keeper_of(relay) or self._start(relay)
@@ -126,6 +132,11 @@ class RelayClient:
             if keeper.peer == relay:
                 keeper.scope.cancel()
 
+    def network_changed(self) -> None:
+        """Reservations that another program with our key has taken over are asked for again."""
+        for keeper in self._live():
+            keeper.network_changed()
+
     def _live(self) -> list[Keeper]:
         """Those that were not let go; they need a moment to end."""
         return [keeper for keeper in self._keepers if not keeper.scope.cancel_called]
@@ -143,7 +154,7 @@ class RelayClient:
             raise SwarmStopped("the relay client is not running")
         if len(self._live()) >= self._limits.relays:
             raise LimitExceeded(f"{self._limits.relays} relays are kept already; release one first")
-        keeper = Keeper(self._swarm, relay, self._held)
+        keeper = Keeper(self._swarm, relay, self._held, self._asked)
         self._keepers.append(keeper)
         self._nursery.start_soon(self._run_keeper, keeper)
         return keeper
@@ -153,6 +164,8 @@ class RelayClient:
             await keeper.run()
         finally:
             self._keepers.remove(keeper)
+            if keeper.peer is not None and all(one.peer != keeper.peer for one in self._keepers):
+                self._asked.pop(keeper.peer, None)
 
     # --- transport ------------------------------------------------------------------------------------------
 

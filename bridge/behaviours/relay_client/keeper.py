@@ -1,7 +1,8 @@
 """Keeps one reservation: reach the relay, reserve, announce, renew, and start over when it is lost.
 
 One task for each relay. It announces a circuit address only while the relay's acceptance stands, and reports each
-change as an event. Which relays are kept, and what arrives over them, is the client's business.
+change as an event. Once another program with our key has the reservation, it asks no more until the network changes.
+Which relays are kept, and what arrives over them, is the client's business.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import trio
 from punchbridge.addresses import Multiaddr, peer_of
 from punchbridge.behaviours.relay_client.exchange import Reservation, request_reservation
 from punchbridge.behaviours.relay_client.lease import Backoff, Grants, lease_seconds
-from punchbridge.errors import BridgeError, ConnectionLost, DialTimeout, RelayRefused
+from punchbridge.errors import BridgeError, ConnectionLost, DialTimeout, RelayRefused, ReplacedBySameKey
 from punchbridge.events import ReservationAccepted, ReservationLost
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.tasks.failures import NETWORK_FAILURES
@@ -35,7 +36,11 @@ class Keeper:
     Unless it is `kept`, it ends, with `error` set, when that try fails. `waiters`: the calls that wait for that.
     """
 
-    def __init__(self, swarm: Swarm, relay: Multiaddr, held: dict[PeerId, Reservation]) -> None:
+    def __init__(
+        self, swarm: Swarm, relay: Multiaddr, held: dict[PeerId, Reservation], asked: dict[PeerId, int]
+    ) -> None:
+        """held, asked: shared by all keepers of a client. asked: for each relay, the number of the connection over
+        which it was last asked for a reservation."""
         self.addrs = [relay]
         self.scope = trio.CancelScope()
         self.settled = False
@@ -49,6 +54,10 @@ class Keeper:
         """Announced when `settled` or `asking` is another."""
         self._swarm = swarm
         self._held = held
+        self._asked = asked
+        self._holding = trio.CancelScope()
+        self._replaced: trio.Event | None = None
+        """Exists from the moment at which another program has the reservation; set when it is to be asked for again."""
         self._peer = peer_of(relay)
         self._limits = swarm.config.limits.relay_client
         self._backoff = Backoff(self._limits)
@@ -79,10 +88,37 @@ class Keeper:
                     connection = await self._acquire()
                     if connection is None:
                         return
-                    await self._hold(connection)
+                    with trio.CancelScope() as self._holding:
+                        await self._hold(connection)
+                    if self._replaced is not None:
+                        await self._rest(self._replaced)
             finally:
                 self._drop()
                 self._settle()
+
+    def replaced(self) -> None:
+        """Another program with our key has the reservation: withdraws ours, reports it, and asks no more until
+        `network_changed`. Only while there is a `reservation`, and no answer is awaited."""
+        relay = peer_text(self._peer) if self._peer is not None else str(self.addrs[0])
+        self._replaced = trio.Event()
+        self._holding.cancel()
+        self._drop()
+        self.error = ReplacedBySameKey(
+            f"another program runs with the same key, and relay {relay} leads to that one now; stop one of the two, or "
+            "give each a key of its own (--key)"
+        )
+        self._report(self.error, 0.0)
+
+    def network_changed(self) -> None:
+        """Asks for a reservation again that another program has taken over."""
+        if self._replaced is not None:
+            self._replaced.set()
+
+    async def _rest(self, again: trio.Event) -> None:
+        await again.wait()
+        self._replaced = None
+        self.settled = False
+        self._backoff.reset()
 
     async def _acquire(self) -> Connection | None:
         """Tries until the relay accepts. None: it failed and was to be tried once."""
@@ -158,6 +194,7 @@ class Keeper:
 
     async def _reserve(self, connection: Connection, *, renewed: bool) -> None:
         self.asking = connection.peer
+        self._asked[connection.peer] = connection.id
         try:
             await self._ask(connection, renewed=renewed)
         finally:
