@@ -215,3 +215,16 @@ def eventually(holds: object, seconds: float = 10) -> None:
     while not holds():  # type: ignore[operator]
         assert time.monotonic() < limit, "it never came true"
         time.sleep(0.01)
+
+
+def details(error: grpc.RpcError) -> str:
+    """What a failed call says."""
+    said = error.details()
+    assert said is not None
+    return said
+
+
+def trailing(error: grpc.RpcError) -> dict[str, Any]:
+    """The trailing metadata of a failed call. grpc's stubs give its items a type that none of them has."""
+    metadata: Any = error.trailing_metadata()
+    return dict(metadata)

@@ -90,7 +90,7 @@ async def test_an_ip_that_the_relay_does_not_attest_gets_few_dials_from_either_s
 async def test_fresh_peer_ids_of_one_address_share_the_dials_for_strangers() -> None:
     bounds = Limits(punch=PunchLimits(stranger_origin_dials=20, stranger_origin_interval=1000.0))
     async with open_relay() as relay, open_peer(ONCE, limits=bounds) as listener:
-        told = []
+        told: list[PunchFailed] = []
         lie(listener, ELSEWHERE)
         for _ in range(3):
             async with open_peer(ONCE) as stranger:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -17,8 +18,8 @@ from punchbridge.eventhub import EventHub
 from punchbridge.events import AutonatResult
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity
+from punchbridge.transport.base import Stream
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire import autonat
 from punchbridge.wire.autonat import Answer, DataDue, Request
 from tests.support.swarms import LOOPBACK, Recorder
@@ -208,7 +209,7 @@ async def test_a_server_that_drops_every_request_says_nothing() -> None:
 async def test_an_address_that_is_no_longer_ours_is_neither_announced_nor_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    again = {"refresh": 0.05, "retry": 0.05}
+    again: dict[str, Any] = {"refresh": 0.05, "retry": 0.05}
     async with open_one(server=True) as (server, _), open_one(client=True, **again) as (client, record):
         assert client.autonat is not None
         await client.swarm.dial(addr_of(server))

@@ -15,9 +15,9 @@ from punchbridge.behaviours.dcutr.tcp import TcpOpening
 from punchbridge.behaviours.nat.observer import SecondObserver
 from punchbridge.config import Limits, NatLimits, PunchLimits
 from punchbridge.events import P2pUpgrade, PunchFailed, PunchSucceeded
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.streams.stream import Stream
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.yamux import GoAwayCode
+from tests.support.muxed import muxed
 from tests.support.punch_lab import QUICK, Peer, open_peer, open_relay, over_relay
 
 
@@ -33,10 +33,10 @@ async def test_a_circuit_whose_peer_says_goodbye_and_lingers_is_not_punched_over
     async with open_relay() as relay, open_peer() as listener, open_peer(None) as dialer:
         relayed = await over_relay(relay, dialer, listener)
         await listener.record.wait(PunchFailed)  # PEER_UNSUPPORTED: the next run is half a minute away
-        relayed._sender.send(relayed._streams.session.go_away(GoAwayCode.NORMAL))
+        muxed(relayed)._sender.send(muxed(relayed)._streams.session.go_away(GoAwayCode.NORMAL))
         [theirs] = listener.host.swarm.connections(dialer.peer)
         with trio.fail_after(5):
-            while not theirs._streams.session.remote_gone:
+            while not muxed(theirs)._streams.session.remote_gone:
                 await relayed.ping()
         listener.puncher.retry_now(dialer.peer)
         with trio.fail_after(5):

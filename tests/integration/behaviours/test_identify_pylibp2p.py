@@ -18,7 +18,7 @@ from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionOpened, Identified
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity
-from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.base import Connection
 from punchbridge.wire.identify import IDENTIFY
 from punchbridge.wire.ping import PING
 from tests.support.stock_host import stock_host, theirs

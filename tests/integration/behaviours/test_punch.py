@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import socket
 import struct
@@ -155,7 +156,7 @@ async def test_refused_dials_go_on_from_the_same_port_until_somebody_listens() -
             assert peer[1] == port
             stream = TcpStream(sock)
             await stream.send_all(await stream.receive_some())
-            await trio.sleep_forever()
+            await trio.sleep(math.inf)
     listener.close()
     stream.abort()
     side.close()
@@ -197,7 +198,7 @@ async def test_a_connection_that_stays_silent_does_not_stop_an_accepted_one() ->
             await side.taken.wait()
             await side.send.send(ours)
             await theirs.send_all(await theirs.receive_some())
-            await trio.sleep_forever()
+            await trio.sleep(math.inf)
     assert got == ["accept"]
     assert side.evidence.sockets == 2
     theirs.abort()
@@ -255,6 +256,11 @@ async def test_cancelling_leaves_no_socket() -> None:
     theirs.abort()
     side.kept.close()
     assert {fd for fd, what in open_descriptors().items() if what.startswith("socket")} <= before
+
+
+def endpoint(listener: socket.socket) -> Endpoint:
+    host, port = listener.getsockname()
+    return Endpoint("ip4", host, port, "tcp")
 
 
 @contextmanager
@@ -316,7 +322,7 @@ async def takes_all(_stream: TcpStream, how: How) -> str | None:
 async def test_what_stood_between_two_attempts_is_taken_at_once() -> None:
     with deaf_listener() as (listener, _), trio.fail_after(10):
         side = Side(free_port(), tcp_addr(*listener.getsockname()), takes_all)
-        dial = Dial(Endpoint("ip4", *listener.getsockname(), "tcp"), ("127.0.0.1", side.port))
+        dial = Dial(endpoint(listener), ("127.0.0.1", side.port))
         side.kept.keep(dial)
         listener.accept()[0].close()
         accepted = await trio.to_thread.run_sync(listener.accept)
@@ -331,7 +337,7 @@ async def test_what_stood_between_two_attempts_is_taken_at_once() -> None:
 async def test_what_stood_and_was_reset_since_is_dialled_anew() -> None:
     with listening() as listener, trio.fail_after(10):
         side = Side(free_port(), tcp_addr(*listener.getsockname()), takes_all)
-        side.kept.keep(Dial(Endpoint("ip4", *listener.getsockname(), "tcp"), ("127.0.0.1", side.port)))
+        side.kept.keep(Dial(endpoint(listener), ("127.0.0.1", side.port)))
         accepted, _ = listener.accept()
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         accepted.close()
@@ -344,7 +350,7 @@ async def test_what_stood_and_was_reset_since_is_dialled_anew() -> None:
 
 def test_only_dials_that_fit_the_next_attempt_are_kept() -> None:
     with deaf_listener() as (listener, _), deaf_listener() as (other, _), listening() as open_one:
-        here, there, stands = (Endpoint("ip4", *one.getsockname(), "tcp") for one in (listener, other, open_one))
+        here, there, stands = (endpoint(one) for one in (listener, other, open_one))
         port = free_port()
         source = ("127.0.0.1", port)
         kept = KeptDials()
@@ -362,7 +368,7 @@ def test_only_dials_that_fit_the_next_attempt_are_kept() -> None:
 
 def test_of_the_dials_of_an_earlier_run_only_those_that_stand_are_taken() -> None:
     with deaf_listener() as (listener, _), listening() as open_one:
-        here, stands = (Endpoint("ip4", *one.getsockname(), "tcp") for one in (listener, open_one))
+        here, stands = (endpoint(one) for one in (listener, open_one))
         source = ("127.0.0.1", free_port())
         kept = KeptDials()
         assert not kept
@@ -381,7 +387,7 @@ def test_of_the_dials_of_an_earlier_run_only_those_that_stand_are_taken() -> Non
 
 def test_a_4_tuple_that_is_taken_is_told_from_an_address_that_is_missing() -> None:
     with listening() as listener:
-        there = Endpoint("ip4", *listener.getsockname(), "tcp")
+        there = endpoint(listener)
         source = ("127.0.0.1", free_port())
         first = Dial(there, source)
         with pytest.raises(TupleTaken):
@@ -403,7 +409,7 @@ def listening() -> Iterator[socket.socket]:
 async def test_errors_of_our_own_machine_are_told_apart() -> None:
     side = Side(free_port(), tcp_addr("127.0.0.1", free_port()), echo_word)
 
-    def elsewhere(_endpoint: Endpoint) -> tuple[str, int]:
+    def elsewhere(endpoint: Endpoint) -> tuple[str, int]:
         return "192.0.2.1", 0  # not an address of this machine
 
     side.source = elsewhere  # type: ignore[method-assign]

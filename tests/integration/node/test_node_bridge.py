@@ -86,7 +86,7 @@ def way(request: pytest.FixtureRequest) -> Callable[[Node], AbstractAsyncContext
     return WAYS[request.param]
 
 
-def test_handshake_flows_and_gossip(way: Callable[[Node], AbstractAsyncContextManager[Way]]):
+def test_handshake_flows_and_gossip(way: Callable[[Node], AbstractAsyncContextManager[Way]]) -> None:
     async def main() -> None:
         there, here = Recorder(), Recorder()
         source = GossipSource(transaction_interval=0.02, block_interval=0.05)
@@ -107,7 +107,7 @@ def test_handshake_flows_and_gossip(way: Callable[[Node], AbstractAsyncContextMa
     run(main)
 
 
-def test_a_large_body_and_a_refusal(way: Callable[[Node], AbstractAsyncContextManager[Way]]):
+def test_a_large_body_and_a_refusal(way: Callable[[Node], AbstractAsyncContextManager[Way]]) -> None:
     from punchbridge_node import gossip
 
     async def main() -> None:
@@ -130,7 +130,7 @@ def test_a_large_body_and_a_refusal(way: Callable[[Node], AbstractAsyncContextMa
 
 def test_a_second_stream_is_a_duplicate_over_tcp_and_a_successor_over_the_bridge(
     way: Callable[[Node], AbstractAsyncContextManager[Way]],
-):
+) -> None:
     async def main() -> None:
         there, here = Recorder(), Recorder()
         async with Node(fast(), emit=there) as server, Node(fast(), emit=here) as client:
@@ -151,7 +151,7 @@ def test_a_second_stream_is_a_duplicate_over_tcp_and_a_successor_over_the_bridge
     run(main)
 
 
-def test_a_node_that_reaches_itself_is_told(way: Callable[[Node], AbstractAsyncContextManager[Way]]):
+def test_a_node_that_reaches_itself_is_told(way: Callable[[Node], AbstractAsyncContextManager[Way]]) -> None:
     async def main() -> None:
         async with Node(fast()) as node, way(node) as reached, reached.channel() as channel:
             with pytest.raises(HandshakeError) as caught:
@@ -161,7 +161,7 @@ def test_a_node_that_reaches_itself_is_told(way: Callable[[Node], AbstractAsyncC
     run(main)
 
 
-def test_a_policy_sees_peer_id_and_path(way: Callable[[Node], AbstractAsyncContextManager[Way]]):
+def test_a_policy_sees_peer_id_and_path(way: Callable[[Node], AbstractAsyncContextManager[Way]]) -> None:
     seen: list[tuple[str | None, str]] = []
 
     def policy(info: PeerInfo, version: Any) -> str | None:
@@ -180,7 +180,7 @@ def test_a_policy_sees_peer_id_and_path(way: Callable[[Node], AbstractAsyncConte
     run(main)
 
 
-def test_a_call_that_no_bridge_made_is_refused():
+def test_a_call_that_no_bridge_made_is_refused() -> None:
     async def main() -> None:
         async with Node(fast()) as server, Node(fast()) as client:
             async with serving(server, identify_bridge(punchbridge.peer)) as port, channel_to(port) as channel:

@@ -24,7 +24,7 @@ def fast(**changes: Any) -> NodeConfig:
     return FAST.with_changes(node_id=os.urandom(16), **changes)
 
 
-def test_pings_are_answered_and_measure_the_round_trip():
+def test_pings_are_answered_and_measure_the_round_trip() -> None:
     async def main() -> None:
         async with pair(fast(), fast()) as (_, client, port, _, here), channel_to(port) as channel:
             link = await client.connect(channel, at(port))
@@ -35,7 +35,7 @@ def test_pings_are_answered_and_measure_the_round_trip():
     run(main)
 
 
-def test_a_wrong_nonce_and_a_missing_pong_disconnect_with_a_reason():
+def test_a_wrong_nonce_and_a_missing_pong_disconnect_with_a_reason() -> None:
     async def main() -> None:
         async with pair(fast(answer_timeout=0.1)) as (_, _, port, there, _):
             async with raw_to(port) as liar:
@@ -52,7 +52,7 @@ def test_a_wrong_nonce_and_a_missing_pong_disconnect_with_a_reason():
     run(main)
 
 
-def test_addresses_are_asked_for_at_once_and_answered():
+def test_addresses_are_asked_for_at_once_and_answered() -> None:
     async def main() -> None:
         async with pair() as (server, _, port, _, _), raw_to(port) as peer:
             known = [NetworkAddress(f"11.0.{n // 250}.{n % 250 + 1}", 16611) for n in range(1500)]
@@ -82,7 +82,7 @@ BAD_ADDRESSES = {
 
 
 @pytest.mark.parametrize("fault", BAD_ADDRESSES)
-def test_a_bad_address_list_disconnects(fault: str):
+def test_a_bad_address_list_disconnects(fault: str) -> None:
     async def main() -> None:
         async with pair() as (_, _, port, there, _), raw_to(port) as peer:
             await peer.shake_hands()
@@ -93,7 +93,7 @@ def test_a_bad_address_list_disconnects(fault: str):
     run(main)
 
 
-def test_a_dialled_peers_own_address_enters_the_book():
+def test_a_dialled_peers_own_address_enters_the_book() -> None:
     async def main() -> None:
         advertised = fast(advertise=("11.0.0.7", 16611))
         async with pair(advertised) as (_, client, port, _, _), channel_to(port) as channel:
@@ -103,7 +103,7 @@ def test_a_dialled_peers_own_address_enters_the_book():
     run(main)
 
 
-def test_block_download_requests_are_taken_and_not_answered():
+def test_block_download_requests_are_taken_and_not_answered() -> None:
     async def main() -> None:
         async with pair() as (_, _, port, _, _), raw_to(port) as peer:
             await peer.shake_hands()
@@ -116,7 +116,7 @@ def test_block_download_requests_are_taken_and_not_answered():
 
 
 @pytest.mark.parametrize("kind", [wire.BLOCK_BODY, wire.TRUSTED_DATA])
-def test_a_type_without_a_route_disconnects_without_a_reject(kind: wire.PayloadType):
+def test_a_type_without_a_route_disconnects_without_a_reject(kind: wire.PayloadType) -> None:
     async def main() -> None:
         async with pair() as (_, _, port, there, _), raw_to(port) as peer:
             await peer.shake_hands()
@@ -127,7 +127,7 @@ def test_a_type_without_a_route_disconnects_without_a_reject(kind: wire.PayloadT
     run(main)
 
 
-def test_a_flood_of_pings_that_reads_nothing_is_cut_off():
+def test_a_flood_of_pings_that_reads_nothing_is_cut_off() -> None:
     """Answers back up when the peer reads nothing; its pings then fill their route."""
 
     async def main() -> None:
@@ -153,7 +153,7 @@ def test_a_flood_of_pings_that_reads_nothing_is_cut_off():
 BIG_REQUEST = pb.RequestTransactionsMessage(ids=[pb.TransactionId(bytes=bytes(32))] * 2000)
 
 
-def test_what_is_sent_is_compressed():
+def test_what_is_sent_is_compressed() -> None:
     """Counted on a proxy: a transaction of a megabyte of zeros crosses in a fraction of that, both ways."""
 
     async def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import grpc
@@ -23,7 +24,7 @@ def fast(**changes: Any) -> NodeConfig:
     return FAST.with_changes(node_id=os.urandom(16), **changes)
 
 
-def test_a_transaction_reaches_every_node_once_and_never_its_source():
+def test_a_transaction_reaches_every_node_once_and_never_its_source() -> None:
     """A line of three, and an edge that closes it to a ring: dedup must stop the rumour."""
 
     async def main() -> None:
@@ -41,12 +42,12 @@ def test_a_transaction_reaches_every_node_once_and_never_its_source():
             item = nodes[0].inventory.publish_transaction(gossip.transaction(300))
             block = nodes[0].inventory.publish_block(gossip.block(None, 300))
             for node, recorder in zip(nodes[1:], heard[1:], strict=True):
-                await recorder.until(FlowStats, lambda e, node=node: item in node.inventory.transactions)
-                await recorder.until(FlowStats, lambda e, node=node: block in node.inventory.blocks)
+                await recorder.until(FlowStats, partial(lambda n, _: item in n.inventory.transactions, node))
+                await recorder.until(FlowStats, partial(lambda n, _: block in n.inventory.blocks, node))
             # Two more rounds of statistics and pings: had anything gone on circling, it would show.
             rounds = [len(recorder.of(FlowStats)) + 6 for recorder in heard]
             for recorder, count in zip(heard, rounds, strict=True):
-                await recorder.until(FlowStats, lambda _, r=recorder, c=count: len(r.of(FlowStats)) >= c)
+                await recorder.until(FlowStats, partial(lambda r, c, _: len(r.of(FlowStats)) >= c, recorder, count))
             received = sum(record.received["transaction"] for node in nodes for record in node.hub.active())
             blocks = sum(record.received["block"] for node in nodes for record in node.hub.active())
             assert (received, blocks) == (2, 2)
@@ -56,7 +57,7 @@ def test_a_transaction_reaches_every_node_once_and_never_its_source():
     run(main)
 
 
-def test_transactions_are_answered_in_request_order_with_not_found_between():
+def test_transactions_are_answered_in_request_order_with_not_found_between() -> None:
     async def main() -> None:
         async with pair(fast(transaction_broadcast_interval=60.0)) as (server, _, port, _, _), raw_to(port) as peer:
             known = [server.inventory.publish_transaction(gossip.transaction(50)) for _ in range(3)]
@@ -65,7 +66,7 @@ def test_transactions_are_answered_in_request_order_with_not_found_between():
             await peer.shake_hands()
             request = pb.RequestTransactionsMessage(ids=[pb.TransactionId(bytes=item) for item in wanted])
             await peer.send(wire.REQUEST_TRANSACTIONS, request)
-            answers = []
+            answers: list[bytes | None] = []
             while len(answers) < len(wanted):
                 msg = await peer.read()
                 assert msg is not None
@@ -78,7 +79,7 @@ def test_transactions_are_answered_in_request_order_with_not_found_between():
     run(main)
 
 
-def test_what_one_peer_did_not_find_is_asked_of_the_next_that_announces_it():
+def test_what_one_peer_did_not_find_is_asked_of_the_next_that_announces_it() -> None:
     async def main() -> None:
         async with pair() as (_, _, port, _, _), raw_to(port) as forgetful, raw_to(port) as other:
             tx = gossip.transaction(9)
@@ -96,7 +97,7 @@ def test_what_one_peer_did_not_find_is_asked_of_the_next_that_announces_it():
     run(main)
 
 
-def test_a_body_above_grpcios_default_limit_passes():
+def test_a_body_above_grpcios_default_limit_passes() -> None:
     async def main() -> None:
         async with pair(fast(), fast()) as (server, client, port, _, here), channel_to(port) as channel:
             await client.connect(channel, at(port))
@@ -109,7 +110,7 @@ def test_a_body_above_grpcios_default_limit_passes():
     run(main)
 
 
-def test_a_full_inventory_is_requested_whole():
+def test_a_full_inventory_is_requested_whole() -> None:
     async def main() -> None:
         async with pair() as (_, _, port, there, _), raw_to(port) as peer:
             await peer.shake_hands()
@@ -128,7 +129,7 @@ def test_a_full_inventory_is_requested_whole():
     run(main)
 
 
-def test_one_id_too_many_disconnects():
+def test_one_id_too_many_disconnects() -> None:
     async def main() -> None:
         async with pair() as (_, _, port, _, _), raw_to(port) as peer:
             await peer.shake_hands()
@@ -138,7 +139,7 @@ def test_one_id_too_many_disconnects():
     run(main)
 
 
-def test_a_block_is_asked_for_and_answered_by_id():
+def test_a_block_is_asked_for_and_answered_by_id() -> None:
     async def main() -> None:
         async with pair() as (server, _, port, there, _), raw_to(port) as peer:
             mine = gossip.block(None, 50)
@@ -167,7 +168,7 @@ def test_a_block_is_asked_for_and_answered_by_id():
 
 
 @pytest.mark.parametrize("fault", ["without id", "another block", "not a block"])
-def test_a_wrong_answer_to_a_block_request_disconnects(fault: str):
+def test_a_wrong_answer_to_a_block_request_disconnects(fault: str) -> None:
     async def main() -> None:
         async with pair() as (_, _, port, there, _), raw_to(port) as peer:
             await peer.shake_hands()
@@ -187,7 +188,7 @@ def test_a_wrong_answer_to_a_block_request_disconnects(fault: str):
     run(main)
 
 
-def test_a_block_we_do_not_have_is_refused_with_a_reason():
+def test_a_block_we_do_not_have_is_refused_with_a_reason() -> None:
     async def main() -> None:
         async with pair() as (_, _, port, _, _), raw_to(port) as peer:
             await peer.shake_hands()
@@ -198,14 +199,14 @@ def test_a_block_we_do_not_have_is_refused_with_a_reason():
     run(main)
 
 
-def test_an_echoing_peer_neither_loops_nor_breaks_the_flows():
+def test_an_echoing_peer_neither_loops_nor_breaks_the_flows() -> None:
     """The echo binaries of the Rust crate send every message back; gossip without dedup would run for ever."""
 
     async def main() -> None:
         async def echo(context: Any) -> None:
             await context.write(wire.message(wire.VERSION, version(protocolVersion=5, network="kaspa-mainnet")))
             handshake = 0
-            while (msg := await context.read()) is not grpc.aio.EOF:
+            while (msg := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # The stubs lack it.
                 kind = wire.payload_type(msg)
                 handshake += kind in (wire.VERSION, wire.VERACK, wire.READY)
                 if kind == wire.VERSION:
@@ -231,7 +232,7 @@ def test_an_echoing_peer_neither_loops_nor_breaks_the_flows():
     run(main)
 
 
-def test_synthetic_gossip_flows_both_ways():
+def test_synthetic_gossip_flows_both_ways() -> None:
     async def main() -> None:
         source = GossipSource(transaction_interval=0.01, block_interval=0.03, body_bytes=100)
         async with pair(fast(gossip=source), fast(gossip=source)) as (server, client, port, there, here):
@@ -247,7 +248,7 @@ def test_synthetic_gossip_flows_both_ways():
     run(main)
 
 
-def test_a_peer_that_wants_no_transactions_is_told_of_none():
+def test_a_peer_that_wants_no_transactions_is_told_of_none() -> None:
     async def main() -> None:
         async with pair(fast()) as (server, _, port, there, _), raw_to(port) as peer:
             await peer.shake_hands(disableRelayTx=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import grpc
@@ -32,7 +33,7 @@ from tests.support.node_lab import (
 )
 
 
-def test_two_nodes_shake_hands_and_both_say_so():
+def test_two_nodes_shake_hands_and_both_say_so() -> None:
     async def main() -> None:
         dialler = NodeConfig(user_agent="/dialler:1/", stats_interval=0.02)
         async with pair(None, dialler) as (server, client, port, there, here), channel_to(port) as channel:
@@ -60,7 +61,9 @@ REFUSALS: list[tuple[dict[str, Any], HandshakeFailure, str]] = [
 
 
 @pytest.mark.parametrize(("changes", "failure", "text"), REFUSALS, ids=[item[1].value for item in REFUSALS])
-def test_each_refusal_reaches_the_peer_as_a_reject(changes: dict[str, Any], failure: HandshakeFailure, text: str):
+def test_each_refusal_reaches_the_peer_as_a_reject(
+    changes: dict[str, Any], failure: HandshakeFailure, text: str
+) -> None:
     def policy(_info: PeerInfo, theirs: pb.VersionMessage) -> str | None:
         return "not today" if "policy" in theirs.userAgent else None
 
@@ -78,7 +81,7 @@ def test_each_refusal_reaches_the_peer_as_a_reject(changes: dict[str, Any], fail
     run(main)
 
 
-def test_the_dialler_gets_the_reject_as_a_typed_error():
+def test_the_dialler_gets_the_reject_as_a_typed_error() -> None:
     async def main() -> None:
         async with pair(NodeConfig(network="kaspa-mainnet"), quick(network="kaspa-mainnet")) as (_, client, port, _, _):
             other = NodeConfig(network="kaspa-simnet")
@@ -95,7 +98,7 @@ def test_the_dialler_gets_the_reject_as_a_typed_error():
     run(main)
 
 
-def test_a_version_of_the_peer_below_ours_is_refused_with_its_number():
+def test_a_version_of_the_peer_below_ours_is_refused_with_its_number() -> None:
     async def main() -> None:
         async with pair(NodeConfig(), NodeConfig(protocol_version=8, min_protocol_version=5)) as parts:
             _, client, port, _, _ = parts
@@ -108,7 +111,7 @@ def test_a_version_of_the_peer_below_ours_is_refused_with_its_number():
     run(main)
 
 
-def test_a_duplicate_over_tcp_is_rejected_and_the_first_stays():
+def test_a_duplicate_over_tcp_is_rejected_and_the_first_stays() -> None:
     async def main() -> None:
         async with pair() as (server, client, port, _, _), channel_to(port) as first, channel_to(port) as second:
             link = await client.connect(first, at(port))
@@ -126,7 +129,7 @@ def test_a_duplicate_over_tcp_is_rejected_and_the_first_stays():
     run(main)
 
 
-def test_a_node_that_dials_itself_gets_the_loopback_reason():
+def test_a_node_that_dials_itself_gets_the_loopback_reason() -> None:
     async def main() -> None:
         async with Node(NodeConfig()) as node, serving(node) as port, channel_to(port) as channel:
             with pytest.raises(HandshakeError) as caught:
@@ -137,7 +140,7 @@ def test_a_node_that_dials_itself_gets_the_loopback_reason():
     run(main)
 
 
-def test_relayed_peers_can_be_refused_by_a_policy():
+def test_relayed_peers_can_be_refused_by_a_policy() -> None:
     async def main() -> None:
         async with Node(NodeConfig(), policy=refuse_relayed) as server, Node(NodeConfig()) as client:
             relayed = PeerInfo(peer_id="12D3KooWRelayed", path_of=lambda: "relay")
@@ -159,7 +162,7 @@ BODIES = {wire.VERACK: pb.VerackMessage(), wire.READY: pb.ReadyMessage()}
 
 
 @pytest.mark.parametrize("missing", SILENCE)
-def test_a_peer_that_stops_speaking_is_given_up_in_time(missing: str):
+def test_a_peer_that_stops_speaking_is_given_up_in_time(missing: str) -> None:
     said, failure = SILENCE[missing]
 
     async def main() -> None:
@@ -173,7 +176,7 @@ def test_a_peer_that_stops_speaking_is_given_up_in_time(missing: str):
     run(main)
 
 
-def test_a_slow_path_gets_more_time():
+def test_a_slow_path_gets_more_time() -> None:
     async def main() -> None:
         relayed = PeerInfo(peer_id="12D3KooWSlow", path_of=lambda: "relay")
         config = NodeConfig(handshake=HandshakeTimes(0.1, 0.1, 0.1), slow_path_multiplier=5.0)
@@ -186,7 +189,7 @@ def test_a_slow_path_gets_more_time():
     run(main)
 
 
-def test_a_mute_server_is_given_up_in_time():
+def test_a_mute_server_is_given_up_in_time() -> None:
     async def main() -> None:
         released = asyncio.Event()
 
@@ -202,7 +205,7 @@ def test_a_mute_server_is_given_up_in_time():
     run(main)
 
 
-def test_nobody_there_is_unreachable():
+def test_nobody_there_is_unreachable() -> None:
     async def main() -> None:
         async with Node(NodeConfig(connect_timeout=0.3)) as node, channel_to(1) as channel:
             with pytest.raises(HandshakeError) as caught:
@@ -212,7 +215,7 @@ def test_nobody_there_is_unreachable():
     run(main)
 
 
-def test_a_server_that_knows_no_such_method_is_a_typed_failure():
+def test_a_server_that_knows_no_such_method_is_a_typed_failure() -> None:
     async def main() -> None:
         server = grpc.aio.server()
         port = server.add_insecure_port("127.0.0.1:0")
@@ -227,7 +230,7 @@ def test_a_server_that_knows_no_such_method_is_a_typed_failure():
     run(main)
 
 
-def test_a_client_that_waits_for_the_response_headers_is_served():
+def test_a_client_that_waits_for_the_response_headers_is_served() -> None:
     """tonic's client sends its Version only after it has seen the headers (the initial-metadata deadlock)."""
 
     async def main() -> None:
@@ -240,7 +243,7 @@ def test_a_client_that_waits_for_the_response_headers_is_served():
 
 
 @pytest.mark.parametrize("repeated", [wire.VERSION, wire.VERACK, wire.READY])
-def test_a_handshake_message_after_the_handshake_disconnects(repeated: wire.PayloadType):
+def test_a_handshake_message_after_the_handshake_disconnects(repeated: wire.PayloadType) -> None:
     async def main() -> None:
         async with pair() as (server, _, port, _, _), raw_to(port) as peer:
             await peer.shake_hands()
@@ -251,7 +254,7 @@ def test_a_handshake_message_after_the_handshake_disconnects(repeated: wire.Payl
     run(main)
 
 
-def test_a_flow_message_before_the_handshake_disconnects():
+def test_a_flow_message_before_the_handshake_disconnects() -> None:
     async def main() -> None:
         async with pair() as (_, _, port, there, _), raw_to(port) as peer:
             await peer.send(wire.PING, pb.PingMessage(nonce=1))
@@ -261,22 +264,22 @@ def test_a_flow_message_before_the_handshake_disconnects():
     run(main)
 
 
-def test_bytes_that_are_no_message_are_answered_with_a_reject():
+def test_bytes_that_are_no_message_are_answered_with_a_reject() -> None:
     async def main() -> None:
         async with pair() as (_, _, port, there, _), channel_to(port) as channel:
             await channel.channel_ready()
-            call = channel.stream_stream(wire.PATH, request_serializer=None, response_deserializer=None)()
+            call = channel.stream_stream(wire.PATH, request_serializer=None, response_deserializer=None)(None)
             await call.write(b"\xff\xff\xff garbage")
             assert (await there.until(HandshakeRefused)).failure == HandshakeFailure.PROTOCOL_ERROR.value
             answers = []
-            while (data := await call.read()) is not grpc.aio.EOF:
-                answers.append(wire.payload_type(wire.parse(bytes(data))))
+            while isinstance(data := await call.read(), bytes):
+                answers.append(wire.payload_type(wire.parse(data)))
             assert answers[-1] == wire.REJECT
 
     run(main)
 
 
-def test_too_many_handshakes_at_once_are_turned_away():
+def test_too_many_handshakes_at_once_are_turned_away() -> None:
     async def main() -> None:
         async with (
             pair(NodeConfig(limits=NodeLimits(handshakes=2))) as (server, _, port, _, _),
@@ -291,7 +294,7 @@ def test_too_many_handshakes_at_once_are_turned_away():
     run(main)
 
 
-def test_one_peer_leaves_handshakes_to_others():
+def test_one_peer_leaves_handshakes_to_others() -> None:
     async def main() -> None:
         few = NodeConfig(limits=NodeLimits(handshakes_per_peer=3))
         async with pair(few) as (server, _, port, there, _), AsyncExitStack() as stack:
@@ -309,7 +312,7 @@ def test_one_peer_leaves_handshakes_to_others():
     run(main)
 
 
-def test_too_many_peers_are_turned_away_with_a_reason():
+def test_too_many_peers_are_turned_away_with_a_reason() -> None:
     async def main() -> None:
         async with (
             pair(NodeConfig(limits=NodeLimits(peers=1))) as parts,
@@ -324,7 +327,7 @@ def test_too_many_peers_are_turned_away_with_a_reason():
     run(main)
 
 
-def test_a_caller_nobody_can_name_is_unauthenticated():
+def test_a_caller_nobody_can_name_is_unauthenticated() -> None:
     from punchbridge_node.transport import identify_bridge
 
     async def main() -> None:
@@ -337,7 +340,7 @@ def test_a_caller_nobody_can_name_is_unauthenticated():
     run(main)
 
 
-def test_closing_the_node_ends_its_peers_and_refuses_more():
+def test_closing_the_node_ends_its_peers_and_refuses_more() -> None:
     async def main() -> None:
         async with pair() as (server, client, port, _, _), channel_to(port) as channel:
             link = await client.connect(channel, at(port))
@@ -352,7 +355,7 @@ def test_closing_the_node_ends_its_peers_and_refuses_more():
     run(main)
 
 
-def test_a_cancelled_dial_leaves_nothing_behind():
+def test_a_cancelled_dial_leaves_nothing_behind() -> None:
     async def main() -> None:
         spoken = asyncio.Event()
 
@@ -375,7 +378,7 @@ def test_a_cancelled_dial_leaves_nothing_behind():
     run(main)
 
 
-def test_many_connections_leave_no_task_and_no_entry():
+def test_many_connections_leave_no_task_and_no_entry() -> None:
     async def main() -> None:
         async with pair(NodeConfig(), NodeConfig()) as (server, client, port, there, here):
             before = len(asyncio.all_tasks())
@@ -386,7 +389,7 @@ def test_many_connections_leave_no_task_and_no_entry():
                     await link.closed()
                     for recorder in (there, here):
                         await recorder.until(
-                            PeerDisconnected, lambda _, r=recorder, c=count: len(r.of(PeerDisconnected)) == c
+                            PeerDisconnected, partial(lambda r, c, _: len(r.of(PeerDisconnected)) == c, recorder, count)
                         )
                 for node in (server, client):
                     assert node._sessions == set()

@@ -8,6 +8,7 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ async def two(
         yield server, client, port, there, here
 
 
-def test_reopening_keeps_the_peer_its_counters_and_its_inventory():
+def test_reopening_keeps_the_peer_its_counters_and_its_inventory() -> None:
     async def main() -> None:
         async with two(fast(), fast(), known("CLIENT")) as (server, client, port, there, here):
             path = PathNow("relay")
@@ -93,7 +94,7 @@ def test_reopening_keeps_the_peer_its_counters_and_its_inventory():
     run(main)
 
 
-def test_no_item_is_lost_while_gossip_runs_and_the_stream_is_replaced_again_and_again():
+def test_no_item_is_lost_while_gossip_runs_and_the_stream_is_replaced_again_and_again() -> None:
     async def main() -> None:
         source = GossipSource(transaction_interval=0.01, block_interval=0.02, body_bytes=50)
         caller = known("CLIENT")
@@ -103,24 +104,26 @@ def test_no_item_is_lost_while_gossip_runs_and_the_stream_is_replaced_again_and_
             link = await client.connect(opened[0], known("SERVER"))
             for count, channel in enumerate(opened[1:], 2):
                 blocks = link.record.received["block"]
-                await here.until(FlowStats, lambda e, b=blocks: e.received.get("block", 0) > b)
+                await here.until(FlowStats, partial(lambda b, e: e.received.get("block", 0) > b, blocks))
                 await link.reopen(channel, known("SERVER"))
-                await there.until(HandshakeCompleted, lambda _, c=count: len(there.of(HandshakeCompleted)) == c)
+                await there.until(
+                    HandshakeCompleted, partial(lambda c, _: len(there.of(HandshakeCompleted)) == c, count)
+                )
             # What either side has now, the other gets; later items may still be under way.
             for one, other, heard in ((server, client, here), (client, server, there)):
                 for kind in ("transactions", "blocks"):
                     mine, theirs = getattr(one.inventory, kind), getattr(other.inventory, kind)
                     now = list(mine._items)
                     assert len(now) > 10
-                    await heard.until(FlowStats, lambda _, n=now, t=theirs: all(item in t for item in n))
+                    await heard.until(FlowStats, partial(lambda n, t, _: all(item in t for item in n), now, theirs))
             assert link.record.connections == 8
-            for channel in channels:
-                await channel.__aexit__(None, None, None)
+            for entered in channels:
+                await entered.__aexit__(None, None, None)
 
     run(main)
 
 
-def test_a_cut_stream_leaves_counters_that_go_on_at_the_next():
+def test_a_cut_stream_leaves_counters_that_go_on_at_the_next() -> None:
     async def main() -> None:
         async with two(fast(), fast(), known("CLIENT")) as (_, client, port, there, here):
             async with channel_to(port) as first:
@@ -139,7 +142,7 @@ def test_a_cut_stream_leaves_counters_that_go_on_at_the_next():
     run(main)
 
 
-def test_what_a_lost_peer_owed_is_asked_of_another_that_has_it():
+def test_what_a_lost_peer_owed_is_asked_of_another_that_has_it() -> None:
     async def main() -> None:
         tx = gossip.transaction(20)
         item = ids.transaction_id(tx)
@@ -164,7 +167,7 @@ def test_what_a_lost_peer_owed_is_asked_of_another_that_has_it():
                     msg = await other.read()
                     assert msg is not None
                     kind = wire.payload_type(msg)
-                    wanted.discard(kind)  # type: ignore[arg-type]
+                    wanted.discard(kind)
                     if kind == wire.REQUEST_TRANSACTIONS:
                         await other.send(wire.TRANSACTION, tx)
                     elif kind == wire.REQUEST_RELAY_BLOCKS:
@@ -175,7 +178,7 @@ def test_what_a_lost_peer_owed_is_asked_of_another_that_has_it():
     run(main)
 
 
-def test_a_peer_that_comes_back_is_asked_again_and_told_again():
+def test_a_peer_that_comes_back_is_asked_again_and_told_again() -> None:
     async def main() -> None:
         there = Recorder()
         async with Node(fast(), emit=there) as server, serving(server, as_peer(known("RAW"))) as port:
@@ -201,7 +204,7 @@ def test_a_peer_that_comes_back_is_asked_again_and_told_again():
     run(main)
 
 
-def test_reopening_to_another_peer_or_to_nobody_keeps_the_stream():
+def test_reopening_to_another_peer_or_to_nobody_keeps_the_stream() -> None:
     async def main() -> None:
         async with two(fast(), fast(connect_timeout=0.3), known("CLIENT")) as (_, client, port, _, here):
             async with Node(fast()) as stranger, serving(stranger) as other_port:
@@ -220,7 +223,7 @@ def test_reopening_to_another_peer_or_to_nobody_keeps_the_stream():
     run(main)
 
 
-def test_a_restarted_peer_replaces_its_former_self():
+def test_a_restarted_peer_replaces_its_former_self() -> None:
     async def main() -> None:
         there = Recorder()
         async with Node(fast(), emit=there) as server, serving(server, as_peer(known("CLIENT"))) as port:
@@ -238,7 +241,7 @@ def test_a_restarted_peer_replaces_its_former_self():
 
 
 @pytest.mark.parametrize("round_", range(5))
-def test_two_peers_that_dial_each_other_at_once_keep_one_stream(round_: int):
+def test_two_peers_that_dial_each_other_at_once_keep_one_stream(round_: int) -> None:
     async def main() -> None:
         left, right = Recorder(), Recorder()
         async with (
@@ -266,7 +269,7 @@ def test_two_peers_that_dial_each_other_at_once_keep_one_stream(round_: int):
     run(main)
 
 
-def test_the_handlers_peer_is_found_by_the_bridge_adaptor_and_followed(tmp_path: Path):
+def test_the_handlers_peer_is_found_by_the_bridge_adaptor_and_followed(tmp_path: Path) -> None:
     from punchbridge_node.transport import identify_bridge
 
     class Info:

@@ -21,10 +21,10 @@ from punchbridge.errors import (
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionClosed, ReservationLost
 from punchbridge.identity import Identity
+from punchbridge.transport.base import Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.upgrade import upgrade
-from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.circuit import (
     HOP,
     STOP,

@@ -11,8 +11,8 @@ from punchbridge.addresses import with_peer
 from punchbridge.behaviours.relay_client import Reservation
 from punchbridge.events import ReservationAccepted, ReservationLost
 from punchbridge.identity import Identity
+from punchbridge.transport.base import Stream
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.circuit import HOP, STOP, Status, decode_stop_answer, encode_hop_answer, encode_stop_connect
 from tests.support.relay_lab import ANY_PORT, grant, mute_relay, network
 

@@ -22,7 +22,7 @@ from punchbridge.errors import (
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity
 from punchbridge.swarm.swarm import SwarmConfig, open_swarm
-from punchbridge.transport.streams.stream import Stream
+from punchbridge.transport.base import Stream
 from punchbridge.wire.circuit import HOP, Grant, Status, encode_hop_answer, encode_stop_connect
 from punchbridge.wire.voucher import seal_voucher
 from tests.support.relay_lab import fake_relay, grant, mute_relay, network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 import trio
@@ -15,8 +16,8 @@ from punchbridge.config import ANYONE
 from punchbridge.errors import BridgeError, NegotiationFailed
 from punchbridge.events import ConnectionClosed
 from punchbridge.identity import Identity
+from punchbridge.transport.base import Stream
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire import messages as pb
 from punchbridge.wire import varint
 from punchbridge.wire.circuit import (
@@ -86,7 +87,7 @@ async def test_r2_the_addresses_are_the_relays_own_without_a_circuit() -> None:
         ({"address_burst": 1, "address_interval": 3600}, Status.RESERVATION_REFUSED),
     ],
 )
-async def test_r1_a_full_relay_refuses(limits: dict[str, int], status: Status) -> None:
+async def test_r1_a_full_relay_refuses(limits: dict[str, Any], status: Status) -> None:
     async with network() as net:
         relay = await net.relay(**limits)
         assert (await reserve(await net.node(), relay)).status == Status.OK
@@ -206,7 +207,7 @@ async def test_r5_an_expired_reservation_answers_no_reservation() -> None:
 async def test_r12_reserve_is_for_the_authenticated_peer_whatever_the_message_says() -> None:
     async with network() as net:
         relay, node = await net.relay(), await net.node()
-        forged = pb.HopMessage(type=0, peer=pb.PeerId(id=STRANGER.to_bytes())).SerializeToString()
+        forged = pb.HopMessage(type=pb.HopMessage.RESERVE, peer=pb.PeerId(id=STRANGER.to_bytes())).SerializeToString()
         answer = await hop(await node.swarm.dial(relay.addr), forged)
         assert answer.grant is not None
         open_voucher(answer.grant.voucher, relay=relay.swarm.peer, peer=node.peer, now=time.time())
@@ -239,7 +240,7 @@ async def test_r7_no_reservation_and_no_connect_over_a_circuit() -> None:
         (b"\xff\xff\xff", Status.MALFORMED_MESSAGE),
         (b"", Status.MALFORMED_MESSAGE),
         (encode_hop_answer(Status.OK), Status.UNEXPECTED_MESSAGE),
-        (pb.HopMessage(type=1).SerializeToString(), Status.MALFORMED_MESSAGE),
+        (pb.HopMessage(type=pb.HopMessage.CONNECT).SerializeToString(), Status.MALFORMED_MESSAGE),
         (encode_hop_connect(STRANGER), Status.NO_RESERVATION),
         (b"\x00" * 4096, Status.MALFORMED_MESSAGE),
     ],
@@ -308,7 +309,7 @@ async def test_r9_addresses_in_connect_are_not_dialled() -> None:
         relay, node, listener = await net.relay(), await net.node(), await net.node()
         (addr,) = await listener.swarm.listen(parse("/ip4/127.0.0.1/tcp/0"))
         peer = pb.PeerId(id=listener.peer.to_bytes(), addrs=[addr.to_bytes()])
-        payload = pb.HopMessage(type=1, peer=peer).SerializeToString()
+        payload = pb.HopMessage(type=pb.HopMessage.CONNECT, peer=peer).SerializeToString()
         assert (await hop(await node.swarm.dial(relay.addr), payload)).status == Status.NO_RESERVATION
         assert listener.swarm.connections() == ()
 

@@ -7,8 +7,8 @@ import trio
 
 from punchbridge.errors import StreamReset
 from punchbridge.events import ConnectionClosed
+from punchbridge.transport.base import Stream
 from punchbridge.transport.delimited import write_message
-from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.circuit import HOP, encode_reserve
 from punchbridge_relay.events import CircuitClosed
 from tests.support.relay_lab import circuit, network

@@ -12,7 +12,7 @@ from punchbridge.config import MIB
 from punchbridge.errors import StreamReset
 from punchbridge.events import ConnectionClosed
 from punchbridge.identity import Identity
-from punchbridge.transport.streams.stream import Stream
+from punchbridge.transport.base import Stream
 from punchbridge.wire.circuit import HOP, CircuitLimit, Status, encode_reserve, encode_stop_answer
 from punchbridge_relay.events import CircuitClosed, CircuitOpened
 from punchbridge_relay.limits import HopLimits
@@ -269,6 +269,7 @@ async def test_churn_leaves_nothing_behind() -> None:
         assert len(relay.service.circuits) == 0
         assert relay.service.circuits.bytes == 240
         registration = relay.swarm.registry.get(HOP)
+        assert registration is not None
         with trio.fail_after(5):
             while registration.total or any(one.streams for one in relay.swarm.connections()):
                 await trio.testing.wait_all_tasks_blocked(0.001)

@@ -19,7 +19,7 @@ from punchbridge.addresses import parse
 from punchbridge.config import AccessLimits
 from punchbridge.events import Event, Refused
 from punchbridge.identity import parse_peer_id
-from tests.support.rpc_lab import LOOPBACK, Service, method, serving
+from tests.support.rpc_lab import LOOPBACK, Service, method, serving, trailing
 
 LIMITS = AccessLimits()
 SOON = 15.0
@@ -36,7 +36,7 @@ def refusal(client: punchbridge.Bridge, target: str) -> str:
     """The details of a call that must fail because the caller is not admitted."""
     with pytest.raises(grpc.RpcError) as caught:
         call(client, target)
-    assert dict(caught.value.trailing_metadata())["punchbridge-error"] == "NOT_ALLOWED"
+    assert trailing(caught.value)["punchbridge-error"] == "NOT_ALLOWED"
     return str(caught.value.details())
 
 
@@ -51,7 +51,7 @@ def admitted(client: punchbridge.Bridge, target: str) -> bool:
     try:
         return call(client, target) == b"hello"
     except grpc.RpcError as problem:
-        assert dict(problem.trailing_metadata())["punchbridge-error"] == "NOT_ALLOWED"  # noqa: PT017
+        assert trailing(problem)["punchbridge-error"] == "NOT_ALLOWED"  # noqa: PT017
         return False
 
 
@@ -86,7 +86,7 @@ def test_a_listed_peer_calls_and_others_do_not(sessions: bool) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             call(other, server.addrs[0])
         # Without sessions the protocol is one that the server does not speak, to this peer.
-        code = dict(caught.value.trailing_metadata())["punchbridge-error"]
+        code = trailing(caught.value)["punchbridge-error"]
         assert code == ("NOT_ALLOWED" if sessions else "UNSUPPORTED")
 
 

@@ -15,7 +15,17 @@ import pytest
 
 import punchbridge
 from punchbridge.rpc.authorize import NO_RULE, RULE_KEY
-from tests.support.rpc_lab import LOOPBACK, AioService, Service, eventually, method, open_pair, serving
+from tests.support.rpc_lab import (
+    LOOPBACK,
+    AioService,
+    Service,
+    details,
+    eventually,
+    method,
+    open_pair,
+    serving,
+    trailing,
+)
 
 
 def every_kind(channel: Any) -> None:
@@ -37,7 +47,7 @@ def every_kind_is_refused(channel: Any, rule: str) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             call()
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
-        assert dict(caught.value.trailing_metadata())[RULE_KEY] == rule
+        assert trailing(caught.value)[RULE_KEY] == rule
 
 
 class Counting(Service):
@@ -87,7 +97,7 @@ def test_sync_server() -> None:
             with pytest.raises(grpc.RpcError) as caught:
                 good.unary_unary("/other.Service/Get")(b"", timeout=15)
             assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
-            assert "no rule" in caught.value.details()
+            assert "no rule" in details(caught.value)
             assert authorizer.refused() == {"test.Service/*": 5, NO_RULE: 1}
             # The rights follow the labels at once, on connections that stand.
             labels[stranger.peer_id] = labels.pop(friend.peer_id)

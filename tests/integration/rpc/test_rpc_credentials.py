@@ -12,7 +12,7 @@ import pytest
 
 import punchbridge
 from punchbridge.local.peer import TABLE
-from tests.support.rpc_lab import AioService, Service, eventually, method, open_pair, serving
+from tests.support.rpc_lab import AioService, Service, details, eventually, method, open_pair, serving
 
 TOKEN = "authorization=Bearer token"
 
@@ -87,7 +87,7 @@ def test_a_plugin_that_fails_ends_the_call_and_not_the_channel(pair: Pair) -> No
         ask = method(channel, "Metadata")
         with pytest.raises(grpc.RpcError) as caught:
             ask(b"", timeout=20, credentials=grpc.metadata_call_credentials(Broken()))
-        assert "no token to be had" in caught.value.details()
+        assert "no token to be had" in details(caught.value)
         assert ask(b"", timeout=20, credentials=token()).decode() == TOKEN
 
 

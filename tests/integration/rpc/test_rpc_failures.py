@@ -14,7 +14,8 @@ import punchbridge
 from punchbridge.addresses import Multiaddr
 from punchbridge.events import ConnectionClosed, Event
 from punchbridge.rpc.channel import DialFailed
-from tests.support.rpc_lab import LOOPBACK, Service, eventually, method, open_pair, serving
+from tests.support.muxed import cut
+from tests.support.rpc_lab import LOOPBACK, Service, details, eventually, method, open_pair, serving, trailing
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_dial_failure_is_told_by_every_kind_of_call(dialer: punchbridge.Bridge) 
             assert problem.code() is grpc.StatusCode.UNAVAILABLE
             assert problem.details().startswith("UNREACHABLE: ")
             assert "127.0.0.1" in problem.details()
-            assert dict(problem.trailing_metadata())["punchbridge-error"] == "UNREACHABLE"
+            assert trailing(problem)["punchbridge-error"] == "UNREACHABLE"
         future = method(channel, "Echo").future(b"", timeout=10)
         assert isinstance(future.exception(10), DialFailed)
         assert future.details().startswith("UNREACHABLE: ")
@@ -60,7 +61,7 @@ def test_wait_for_ready_waits_to_its_deadline_and_tells_why(dialer: punchbridge.
         with pytest.raises(grpc.RpcError) as caught:
             method(channel, "Echo")(b"", timeout=0.5, wait_for_ready=True)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert "UNREACHABLE" in caught.value.details()
+        assert "UNREACHABLE" in details(caught.value)
         with pytest.raises(grpc.FutureTimeoutError):
             grpc.channel_ready_future(channel).result(0.3)
 
@@ -79,7 +80,7 @@ def test_wrong_peer_id(dialer: punchbridge.Bridge) -> None:
             error = dialer.last_error(peer)
             assert error is not None
             assert "WRONG_PEER" in f"{error.code} {error}"
-            assert other.peer_id in caught.value.details()
+            assert other.peer_id in details(caught.value)
 
 
 def test_a_peer_without_the_protocol(dialer: punchbridge.Bridge) -> None:
@@ -87,7 +88,7 @@ def test_a_peer_without_the_protocol(dialer: punchbridge.Bridge) -> None:
         with dialer.channel(other.addrs[0]) as channel, pytest.raises(grpc.RpcError) as caught:
             method(channel, "Echo")(b"", timeout=10)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert caught.value.details().startswith("UNSUPPORTED: ")
+        assert details(caught.value).startswith("UNSUPPORTED: ")
         assert isinstance(dialer.last_error(other.peer_id), punchbridge.NegotiationFailed)
         with serving(other, Service()), dialer.channel(other.addrs[0]) as channel:
             assert method(channel, "Echo")(b"", timeout=10) == b""
@@ -97,14 +98,14 @@ def test_a_peer_without_the_protocol(dialer: punchbridge.Bridge) -> None:
 def test_unknown_peer_without_an_address(dialer: punchbridge.Bridge) -> None:
     with dialer.channel(stranger()) as channel, pytest.raises(grpc.RpcError) as caught:
         method(channel, "Echo")(b"", timeout=10)
-    assert "no address was given" in caught.value.details()
+    assert "no address was given" in details(caught.value)
 
 
 def test_relay_policy_needs_a_relay() -> None:
     with open_pair() as (listener, dialing), serving(listener, Service()):
         with dialing.channel(listener.addrs[0], path="relay") as channel, pytest.raises(grpc.RpcError) as caught:
             method(channel, "Echo")(b"", timeout=10)
-        assert "give its circuit address" in caught.value.details()
+        assert "give its circuit address" in details(caught.value)
         with dialing.channel(listener.addrs[0], path="direct") as channel:
             assert method(channel, "Echo")(b"d", timeout=10) == b"d"
 
@@ -119,7 +120,7 @@ def test_bad_arguments_raise_at_once(dialer: punchbridge.Bridge) -> None:
     target = f"/p2p/{stranger()}"
     for wrong in ({"path": "fast"}, {"protocol": "x"}, {"direct_wait": 0}, {"direct_wait": 1000.0}):
         with pytest.raises(punchbridge.ConfigError):
-            dialer.channel(target, **wrong)  # type: ignore[arg-type]
+            dialer.channel(target, **wrong)
 
 
 def test_a_server_that_runs_already_is_refused() -> None:
@@ -138,16 +139,16 @@ def test_what_is_asked_for_in_vain_is_told_at_once(dialer: punchbridge.Bridge) -
         dialer.wait_reservation(20)
     for wrong in (None, b"/ip4/127.0.0.1/tcp/1", 7):
         with pytest.raises(punchbridge.AddressError, match="peer id or a multiaddr"):
-            dialer.channel(wrong)  # type: ignore[arg-type]
+            dialer.channel(wrong)
     with pytest.raises(
         punchbridge.DirectRequired, match=r"not connected: NO_RELAY.*Connect to the peer first"
     ) as caught:
         dialer.wait_direct(stranger(), 0.1)
     assert caught.value.verdict.code == "NO_RELAY"
-    for wrong in ("/ip4/127.0.0.1/tcp/0", Multiaddr("/ip4/127.0.0.1/tcp/0")):
-        with pytest.raises(punchbridge.ConfigError, match=r"write listen=\["), punchbridge.open(listen=wrong):  # type: ignore[arg-type]
+    for single in ("/ip4/127.0.0.1/tcp/0", Multiaddr("/ip4/127.0.0.1/tcp/0")):
+        with pytest.raises(punchbridge.ConfigError, match=r"write listen=\["), punchbridge.open(listen=single):
             pass
-        with pytest.raises(punchbridge.ConfigError, match=r"write relays=\["), punchbridge.open(relays=wrong):  # type: ignore[arg-type]
+        with pytest.raises(punchbridge.ConfigError, match=r"write relays=\["), punchbridge.open(relays=single):
             pass
 
 
@@ -181,7 +182,7 @@ def test_a_server_that_is_gone_resets_streams() -> None:
         with dialing.channel(listener.addrs[0]) as channel, pytest.raises(grpc.RpcError) as caught:
             method(channel, "Echo")(b"", timeout=10)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert caught.value.details().startswith("RESET: ")
+        assert details(caught.value).startswith("RESET: ")
         assert isinstance(dialing.last_error(listener.peer_id), punchbridge.StreamReset)
 
 
@@ -199,7 +200,7 @@ def test_garbage_instead_of_a_handshake() -> None:
         with dialing.channel(addr) as channel, pytest.raises(grpc.RpcError) as caught:
             method(channel, "Echo")(b"", timeout=15)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert caught.value.details().split(":")[0] in ("UNREACHABLE", "PROTOCOL", "CONNECTION_LOST")
+        assert details(caught.value).split(":")[0] in ("UNREACHABLE", "PROTOCOL", "CONNECTION_LOST")
         thread.join()
         with serving(listener, Service()), dialing.channel(listener.addrs[0]) as channel:
             assert method(channel, "Echo")(b"ok", timeout=10) == b"ok"
@@ -254,7 +255,7 @@ def _chat_and_cut(
         for message in method(channel, "Chat")(requests(), timeout=30, wait_for_ready=True):
             received.append(message)
             if len(received) in cuts:
-                listener._thread.ask(lambda: [one.abort("CUT") for one in swarm.connections()])
+                listener._thread.ask(lambda: cut(swarm.connections()))
     except grpc.RpcError as problem:
         caught = problem
     return sent, received, caught

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 import punchbridge
-from tests.support.rpc_lab import LOOPBACK, Service, method, relay, relayed_pair, serving, who
+from tests.support.rpc_lab import LOOPBACK, Service, details, method, relay, relayed_pair, serving, trailing, who
 
 
 def test_grpc_over_the_relay() -> None:
@@ -56,8 +56,8 @@ def test_direct_required_without_a_punch_tells_the_verdict() -> None:
         with dialer.channel(circuit, path="direct", direct_wait=1) as channel, pytest.raises(grpc.RpcError) as caught:
             method(channel, "Echo")(b"", timeout=15)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert caught.value.details().startswith("RELAYED: ")
-        assert dict(caught.value.trailing_metadata())["punchbridge-verdict"] == "DISABLED"
+        assert details(caught.value).startswith("RELAYED: ")
+        assert trailing(caught.value)["punchbridge-verdict"] == "DISABLED"
         error = dialer.last_error(listener.peer_id)
         assert isinstance(error, punchbridge.DirectRequired)
         assert error.verdict.code == "DISABLED"
@@ -98,6 +98,6 @@ def test_no_reservation_is_told_with_its_own_code() -> None:
         with dialer.channel(f"{addr}/p2p-circuit/p2p/{nobody}") as channel, pytest.raises(grpc.RpcError) as caught:
             method(channel, "Echo")(b"", timeout=15)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert "NO_RESERVATION" in caught.value.details()
+        assert "NO_RESERVATION" in details(caught.value)
         with pytest.raises(punchbridge.ConfigError, match="given no relay"):
             dialer.wait_reservation(0.1)

@@ -15,7 +15,7 @@ import grpc.aio
 import pytest
 
 import punchbridge
-from tests.support.rpc_lab import BIG, AioService, Service, method, open_pair, serving
+from tests.support.rpc_lab import BIG, AioService, Service, details, method, open_pair, serving
 
 ROGUE = """
 import os, socket, sys
@@ -113,7 +113,7 @@ def test_the_guard_of_an_asyncio_server_refuses_calls_of_blocking_handlers() -> 
 
     async def main() -> None:
         guards = [punchbridge.aio_guard()]
-        server = grpc.aio.server(ThreadPoolExecutor(2), handlers=(Service(),), interceptors=guards)
+        server = grpc.aio.server(ThreadPoolExecutor(2), handlers=[Service()], interceptors=guards)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -138,14 +138,14 @@ def test_the_guard_lets_named_others_in(pair: tuple[punchbridge.Bridge, punchbri
     with serving(listener, Service(), interceptors=[guard]) as server:
         assert rogue(proc_path(listener)).startswith("UNAUTHENTICATED")
     # A server with a TCP port of its own beside the bridge.
-    server = grpc.server(ThreadPoolExecutor(2), handlers=(Service(),), interceptors=[guard])
+    server = grpc.server(ThreadPoolExecutor(2), handlers=[Service()], interceptors=[guard])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         assert method(channel, "Echo")(b"tcp", timeout=10) == b"tcp"
         with pytest.raises(grpc.RpcError) as caught:
             method(channel, "Who")(b"", timeout=10)
-        assert "came another way" in caught.value.details()
+        assert "came another way" in details(caught.value)
     server.stop(None).wait()
 
 

@@ -257,7 +257,7 @@ async def exposed_and_forwarded(place: str, bind: str) -> AsyncIterator[Place]:
 
 async def test_expose_and_forward_carry_an_unmodified_server_and_client(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        server = grpc.server(pool, handlers=(Service(),), options=BIG)
+        server = grpc.server(pool, handlers=[Service()], options=BIG)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         async with exposed_and_forwarded(f"localhost:{port}", "127.0.0.1:0") as bound:

@@ -15,7 +15,7 @@ import punchbridge
 from punchbridge.config import Limits, LocalLimits
 from punchbridge.local.peer import TABLE, synthesized_address
 from punchbridge_node._pb.protowire import p2p_pb2, p2p_pb2_grpc
-from tests.support.rpc_lab import BIG, LOOPBACK, Service, eventually, method, open_pair, serving
+from tests.support.rpc_lab import BIG, LOOPBACK, Service, eventually, method, open_pair, serving, trailing
 
 
 class Pair:
@@ -81,7 +81,7 @@ def test_metadata_and_trailing_status(pair: Pair) -> None:
         method(pair.channel, "Fail")(b"reason", timeout=10)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert caught.value.details() == "no: reason"
-    assert dict(caught.value.trailing_metadata())["x-why"] == "because"
+    assert trailing(caught.value)["x-why"] == "because"
     with pytest.raises(grpc.RpcError) as caught:
         method(pair.channel, "Missing")(b"", timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -160,12 +160,13 @@ def test_generated_servicer_and_stub_work_unmodified() -> None:
         from concurrent.futures import ThreadPoolExecutor
 
         server = grpc.server(ThreadPoolExecutor(2), compression=grpc.Compression.Gzip)
-        p2p_pb2_grpc.add_P2PServicer_to_server(Servicer(), server)
+        p2p_pb2_grpc.add_P2PServicer_to_server(Servicer(), server)  # type: ignore[no-untyped-call]
         listener.serve(server, protocol="/kaspa/p2p/1")
         server.start()
         with dialer.channel(listener.addrs[0], protocol="/kaspa/p2p/1") as channel:
             pings = (p2p_pb2.KaspadMessage(ping=p2p_pb2.PingMessage(nonce=n)) for n in range(5))
-            answers = p2p_pb2_grpc.P2PStub(channel).MessageStream(pings, timeout=10)
+            stub = p2p_pb2_grpc.P2PStub(channel)  # type: ignore[no-untyped-call]
+            answers = stub.MessageStream(pings, timeout=10)
             assert [answer.pong.nonce for answer in answers] == list(range(5))
         server.stop(None).wait()
 

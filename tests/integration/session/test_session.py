@@ -17,9 +17,8 @@ from punchbridge.session.carrier import Carrier
 from punchbridge.session.live import LiveSession
 from punchbridge.sessions import Session
 from punchbridge.sessions import carrier as machine_carrier
-from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.streams.mux import Mux
-from punchbridge.transport.streams.stream import Stream
 from punchbridge.yamux import StreamState, Yamux
 from tests.support.session_lab import pair, read_exactly, until
 
@@ -41,6 +40,7 @@ async def test_known_by_identify() -> None:
     async with pair() as both:
         connection = await both.connect()
         assert await both.dialler.sessions.supported_by(connection)
+        assert connection.identify is not None
         assert SESSION_PROTOCOL in connection.identify.protocols
 
 

@@ -6,6 +6,7 @@ Each run is cut one step of any task later than the one before, until it is no l
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 import trio
@@ -57,7 +58,9 @@ async def test_moving() -> None:
         await said(stream, b"begin")
         for steps in range(1, 120):
             target = await both.connect()
-            cut = await cut_after(steps, lambda to=target: both.dialler.sessions.move(stream.live, to, "TRIED"))
+            cut = await cut_after(
+                steps, partial(lambda to: both.dialler.sessions.move(stream.live, to, "TRIED"), target)
+            )
             await said(stream, b"after %d" % steps)
             await until(lambda: len(stream.live.carriers) == 1)
             for one in both.dialler.swarm.connections(both.peer):

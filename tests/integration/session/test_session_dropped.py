@@ -20,7 +20,8 @@ async def test_it_is_attached_to_twice_and_then_once_a_second(crumbs: int) -> No
     owed = bytes(100_000)
 
     async def take_and_drop(stream: Stream) -> None:
-        reader, frames = FrameReader(), []
+        reader = FrameReader()
+        frames: list[tuple[Kind, int, memoryview]] = []
         while not frames:
             frames = reader.feed(await stream.receive_some())
         _, value, body = frames[0]

@@ -28,8 +28,7 @@ from punchbridge.session.silence import SilenceCheck
 from punchbridge.sessions import Session
 from punchbridge.sessions.frames import Attach, Kind, Refusal, refuse
 from punchbridge.swarm.swarm import Swarm
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.streams.stream import Stream
+from punchbridge.transport.base import Connection, Stream
 from tests.support.relay_lab import network
 from tests.support.session_lab import SERVICE, Route, attach, config, echo, pair, read_exactly, until
 

@@ -38,7 +38,7 @@ async def test_a_carrier_that_dies_while_a_failed_move_is_waited_for_ends_the_wa
         stream = await both.open()
         session = both.dialler.sessions.opened[0]
         route = Route(both.peer, both.addr)
-        keeper = Keeper(both.dialler, session, route, "any", both.dialler.sessions.move, nursery)
+        keeper = Keeper(both.dialler.sessions._host, session, route, "any", both.dialler.sessions.move, nursery)
         keeper._pause = 30.0
         waited = trio.Event()
 

@@ -11,6 +11,7 @@ import trio
 import punchbridge
 from punchbridge.config import Limits, SessionLimits
 from punchbridge.events import Event, P2pFallback, P2pUpgrade, SessionSwitched
+from tests.support.muxed import cut
 from tests.support.rpc_lab import LOOPBACK, Service, method, relayed_pair, who
 from tests.support.session_lab import SERVICE, Route, pair
 
@@ -96,7 +97,7 @@ def test_both_ends_see_the_path_and_its_round_trip_and_are_told_of_moves() -> No
                     raise ValueError("an application's mistake ends nothing")
 
                 ends.append(info.subscribe(note))
-            dialer._thread.ask(lambda: [one.abort("CUT") for one in dialer._control.host.swarm.connections()])
+            dialer._thread.ask(lambda: cut(dialer._control.host.swarm.connections()))
             assert method(channel, "Echo")(b"on another one", timeout=10) == b"on another one"
             for name, event in woken.items():
                 assert event.wait(5), name
@@ -138,7 +139,7 @@ def test_the_way_to_direct_and_back_is_told_for_each_session_with_what_it_cost()
             assert (up.gap_ms, up.replayed) == (0.0, 0)
             assert up.rtt_after_ms is not None
             swarm = dialer._control.host.swarm
-            dialer._thread.ask(lambda: [one.abort("CUT") for one in swarm.connections() if one.path == "direct"])
+            dialer._thread.ask(lambda: cut(one for one in swarm.connections() if one.path == "direct"))
             assert method(channel, "Echo")(b"after", timeout=15) == b"after"
             down = of_session(P2pFallback)
             assert isinstance(down, P2pFallback)

@@ -20,7 +20,7 @@ from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity
 from punchbridge.session import SESSION_PROTOCOL, SessionStream
 from punchbridge.sessions.frames import HEADER, MAX_PAYLOAD, VERSION, Attach, Kind, Refusal, encode
-from punchbridge.transport.streams.stream import Stream
+from punchbridge.transport.base import Stream
 from tests.support.session_lab import SERVICE, Pair, Route, answer, attach, config, echo, pair, raw, read_exactly, until
 
 LIMITS = SessionLimits()

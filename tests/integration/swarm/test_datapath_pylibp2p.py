@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 import trio
@@ -13,10 +13,9 @@ from multiaddr import Multiaddr
 
 from punchbridge.errors import NegotiationFailed, StreamReset, WrongPeer
 from punchbridge.identity import Identity
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.muxed.upgrade import upgrade
-from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp.sockets import TcpStream, connect, listen_socket
 from tests.support.stock_host import ECHO, ONE_WAY, RESET, Stock, make_host, read_all_or_some, stock_host, theirs
 
@@ -102,7 +101,7 @@ async def test_as_responder() -> None:
         async with host.run(listen_addrs=[]), trio.open_nursery() as nursery:
 
             async def echo(stream: Stream) -> None:
-                async with stream:
+                async with aclosing(stream):
                     while data := await stream.receive_some():
                         await stream.send_all(data)
                     await stream.send_eof()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -19,11 +20,11 @@ from punchbridge.config import Limits, MuxedLimits, TcpLimits, YamuxLimits
 from punchbridge.errors import AddressError, BridgeError, LimitExceeded, PortInUse, StreamReset
 from punchbridge.events import ConnectionClosed, ConnectionOpened, ErrorEvent, Refused
 from punchbridge.identity import PeerId
-from punchbridge.transport.base import Connection
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.interfaces import interface_addresses
-from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp.sockets import AcceptedSocket
 from punchbridge.wire.noise import Handshake
+from tests.support.fresh import fresh
 from tests.support.swarms import ECHO, LOOPBACK, Node, open_descriptors, open_node
 
 
@@ -131,7 +132,7 @@ async def test_the_number_of_listeners_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("limits", [{"half_open": 2}, {"connections_per_address": 2}, {"connections": 2}])
-async def test_over_a_limit_the_oldest_socket_that_has_said_nothing_is_closed(limits: dict[str, int]) -> None:
+async def test_over_a_limit_the_oldest_socket_that_has_said_nothing_is_closed(limits: dict[str, Any]) -> None:
     node = open_node(**limits, half_open_grace=0.0)
     async with node as a, await knock(a) as first, await knock(a) as second, await knock(a):
         assert await is_closed(first)
@@ -142,7 +143,7 @@ async def test_over_a_limit_the_oldest_socket_that_has_said_nothing_is_closed(li
 
 
 @pytest.mark.parametrize("limits", [{"half_open": 2}, {"connections_per_address": 2}, {"connections": 2}])
-async def test_over_a_limit_a_socket_is_closed_at_once_when_the_others_have_spoken(limits: dict[str, int]) -> None:
+async def test_over_a_limit_a_socket_is_closed_at_once_when_the_others_have_spoken(limits: dict[str, Any]) -> None:
     async with open_node(**limits) as a, await knock(a) as first, await knock(a) as second:
         for stream in (first, second):
             await stream.send_all(b"\x13/multistream/1.0.0\n")
@@ -159,14 +160,14 @@ async def test_one_byte_that_nobody_has_read_yet_is_no_silence() -> None:
         sock, name = await listener[0].socket.accept()
         accepted = AcceptedSocket(sock, name[0], TcpLimits())
         assert accepted.host == "127.0.0.1"
-        assert accepted.silent
+        assert fresh(accepted.silent)
         await client.send_all(b"\x13")
         await trio.lowlevel.wait_readable(sock)
-        assert not accepted.silent
+        assert not fresh(accepted.silent)
         assert await accepted.take().receive_some() == b"\x13"
-        assert not accepted.silent
+        assert not fresh(accepted.silent)
         accepted.discard()
-        assert not accepted.silent
+        assert not fresh(accepted.silent)
         with pytest.raises(trio.BrokenResourceError):
             await client.receive_some()
 

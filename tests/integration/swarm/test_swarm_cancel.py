@@ -17,10 +17,10 @@ import trio.testing
 from punchbridge.addresses import parse
 from punchbridge.errors import BridgeError
 from punchbridge.events import ConnectionClosed, ConnectionOpened
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp.sockets import TcpStream
+from tests.support.muxed import muxed
 from tests.support.steps import Steps, cut_after
 from tests.support.swarms import ECHO, Node, adopt, open_descriptors, open_node
 
@@ -110,7 +110,7 @@ async def prepared(a: Node, b: Node, path: Path) -> tuple[Connection, TcpStream,
     connection = await a.swarm.dial(b.addr, fresh=True)
     await connection.ping()
     accepted = next(one for one in b.swarm.connections() if one.remote == connection.local)
-    near, far = connection._raw, accepted._raw
+    near, far = muxed(connection)._raw, muxed(accepted)._raw
     assert isinstance(near, TcpStream)
     assert isinstance(far, TcpStream)
     if path == "relay":  # inside a stream of the first one

@@ -17,14 +17,13 @@ from punchbridge.addresses import Multiaddr, parse
 from punchbridge.errors import BridgeError, ConnectionLost, SwarmStopped, Unreachable
 from punchbridge.events import ConnectionClosed, ConnectionOpened
 from punchbridge.identity import Identity, PeerId
-from punchbridge.transport.base import Accept
+from punchbridge.transport.base import Accept, Connection, Stream
 from punchbridge.transport.interfaces import interface_addresses
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
 from punchbridge.transport.muxed.upgrade import upgrade
-from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp.sockets import TcpStream
 from punchbridge.yamux.frames import INITIAL_WINDOW
+from tests.support.muxed import muxed
 from tests.support.pairs import tcp_pair
 from tests.support.steps import Steps, cut_after
 from tests.support.swarms import ECHO, Node, adopt, open_node
@@ -248,7 +247,7 @@ async def test_a_stop_does_not_cut_short_a_close_that_is_under_way() -> None:
             link = Link(mine, mine.local, mine.remote, "direct", False)
             connection = await adopt(a.swarm, link, role="initiator", expected=STRANGER.peer_id)
             sent = 0
-            while not connection._sender.queued:  # the far end does not read yet
+            while not muxed(connection)._sender.queued:  # the far end does not read yet
                 stream = await connection.open_stream([ECHO], lazy=True)
                 sent += stream.send_nowait(bytes(INITIAL_WINDOW))
 

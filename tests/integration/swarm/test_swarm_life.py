@@ -29,9 +29,9 @@ from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionClosed, ConnectionOpened, Event
 from punchbridge.identity import Identity, PeerId, peer_text
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
+from punchbridge.transport.base import Stream
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed import upgrade as muxed
-from punchbridge.transport.streams.stream import Stream
 from tests.support.pairs import tcp_pair
 from tests.support.swarms import ECHO, adopt, echo, open_descriptors, open_node
 

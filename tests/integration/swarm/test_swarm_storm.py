@@ -11,6 +11,7 @@ import random
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -21,15 +22,15 @@ from punchbridge.config import TcpLimits
 from punchbridge.errors import BridgeError
 from punchbridge.events import ConnectionClosed, ConnectionOpened
 from punchbridge.identity import peer_text
+from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
-from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp import sockets as tcp
 from punchbridge.transport.tcp.sockets import TcpStream
+from tests.support.muxed import muxed
 from tests.support.swarms import ECHO, Node, adopt, open_descriptors, open_node
 
 VIA, CIRCUIT, TALK = "/test/via/1", "/test/circuit/1", "/test/talk/1"
-LIMITS = {"connections_per_peer": 3, "half_open": 8, "connections_per_address": 40}
+LIMITS: dict[str, Any] = {"connections_per_peer": 3, "half_open": 8, "connections_per_address": 40}
 ENDS = (BridgeError, trio.BrokenResourceError, trio.ClosedResourceError)
 SEEDS = int(os.environ.get("STORM_SEEDS", "4"))
 
@@ -72,8 +73,9 @@ class Storm:
     async def crash(self, me: Node, other: Node) -> None:
         """The socket goes from under a connection; the peer meets a reset."""
         for connection in me.swarm.connections(other.peer)[:1]:
-            if isinstance(connection._raw, TcpStream):
-                connection._raw.discard()
+            raw = muxed(connection)._raw
+            if isinstance(raw, TcpStream):
+                raw.discard()
 
     async def close_twice(self, me: Node, other: Node) -> None:
         for connection in me.swarm.connections(other.peer)[:1]:
