@@ -16,8 +16,8 @@ from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionClosed, ErrorEvent, Event, KeyShared, ReservationAccepted, ReservationLost
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, peer_text
+from punchbridge.transport.base import Stream
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.circuit import HOP, Status, encode_reserve
 from punchbridge.wire.notice import MAX_NOTICE, NOTICE, NoticeCode, decode_notice, encode_notice
 from punchbridge_relay.limits import HopLimits
