@@ -195,7 +195,7 @@ async def through_the_dark(relay: Relay) -> AsyncIterator[Dark]:
     port = listener.socket.getsockname()[1]
     dark = Dark(with_peer(parse(f"/ip4/127.0.0.1/tcp/{port}"), relay.swarm.peer))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        await nursery.start(trio.serve_listeners, serve, [listener])
         yield dark
         nursery.cancel_scope.cancel()
 

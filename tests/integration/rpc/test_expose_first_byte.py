@@ -50,7 +50,7 @@ async def exposed(first_byte: float, *, sessions: bool = True) -> AsyncIterator[
     ):
         made = Exposed(server, client)
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, made.greet, [listener])
+        await nursery.start(trio.serve_listeners, made.greet, [listener])
         await nursery.start(expose.run, server.host, f"127.0.0.1:{listener.socket.getsockname()[1]}")
         yield made
         nursery.cancel_scope.cancel()
