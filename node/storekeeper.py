@@ -34,13 +34,18 @@ class StoreKeeper:
         self._writing = asyncio.Lock()
 
     async def load(self, emit: Callable[[Event], None]) -> list[NetworkAddress]:
-        """The addresses on disk; none when reading fails, which is told through `emit`."""
+        """The addresses on disk; none when reading fails, which is told through `emit`, as rows are that are no
+        addresses."""
         self._emit = emit
         try:
-            return await asyncio.to_thread(self._store.addresses, self._clock())
+            found = await asyncio.to_thread(self._store.addresses, self._clock())
         except PeerStoreError as error:
             self._tell(error)
             return []
+        if odd := self._store.passed_over:
+            message = f"{odd} rows of the peer store {self._store.path} are no addresses of ours and are not used"
+            emit(ErrorEvent(code="PEER_STORE_ENTRY", message=message))
+        return found
 
     def seen(self, record: PeerRecord) -> None:
         """A handshake with this peer completed, or the path to it changed."""

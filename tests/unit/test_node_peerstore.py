@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -100,6 +101,8 @@ def test_every_table_is_bounded(tmp_path: Path) -> None:
 def test_a_text_of_the_network_that_is_too_long_is_refused(store: PeerStore) -> None:
     with pytest.raises(ValueError, match="512 bytes"):
         store.record_peer(peer(user_agent="x" * 513), now=1)
+    with pytest.raises(ValueError, match="not printable"):
+        store.record_peer(peer(user_agent="a\x1b[2J"), now=1)
     assert store.peers(now=1) == []
 
 
@@ -145,6 +148,92 @@ def test_another_database_or_another_schema_is_refused_and_left_alone(tmp_path: 
     with sqlite3.connect(foreign) as db:
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("mine",)]
     db.close()
+
+
+@pytest.mark.parametrize(
+    "addition",
+    [
+        "CREATE TRIGGER loud AFTER INSERT ON peer BEGIN DELETE FROM peer_address; END",
+        "CREATE VIEW other AS SELECT key FROM peer",
+        "CREATE INDEX slow ON peer (user_agent)",
+        "ALTER TABLE peer ADD COLUMN more TEXT",
+        "DROP TABLE network_address",
+    ],
+)
+def test_a_store_with_anything_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path, addition: str) -> None:
+    path = tmp_path / "peers.db"
+    PeerStore(path).close()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA journal_mode = DELETE")
+    db.execute(addition)
+    db.commit()
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(PeerStoreCorrupt, match="move it away"):
+        PeerStore(path)
+    assert path.read_bytes() == before
+
+
+def test_rows_that_no_store_of_ours_writes_are_bounded_and_passed_over(tmp_path: Path) -> None:
+    store = PeerStore(tmp_path / "peers.db", StoreLimits(network_addresses=50, peers=20, addresses_per_peer=4))
+    store.record_peer(peer("good"), now=1000)
+    store.record_addresses([NetworkAddress("11.0.0.9", 16611)], now=1000)
+    odd: list[tuple[object, object]] = [
+        ("not-an-ip\x1b[2J", 5),
+        ("11.0.0.1", 99_999_999),
+        ("11.0.0.2", -1),
+        ("11.0.0.3", "x"),
+        ("11.0.0.4", 1.5),
+        (b"\x0b\x00\x00\x05", 5),
+    ]
+    db = store._db
+    db.executemany("INSERT INTO network_address VALUES (?,?,1001,9e9)", odd)
+    db.executemany(
+        "INSERT INTO network_address VALUES (?,7,999,9e9)", [(f"12.0.{n >> 8}.{n & 255}",) for n in range(500)]
+    )
+    peers: list[tuple[object, ...]] = [
+        ("esc\x1b[2J", None, "/a/", 10),
+        ("blob", b"\x00", "/a/", 10),
+        ("big", None, "x" * 513, 10),
+        ("version", None, "/a/", "ten"),
+        ("version2", None, "/a/", -1),
+    ]
+    db.executemany("INSERT INTO peer VALUES (?,?,?,?,1001,9e9)", peers)
+    db.executemany("INSERT INTO peer VALUES (?,NULL,'/a/',10,999,9e9)", [(f"more-{n}",) for n in range(500)])
+    db.executemany("INSERT INTO peer_address VALUES ('good','observed',?,1001,9e9)", [("/x\n",), ("/y\x00",)])
+    found = store.addresses(now=1000)
+    assert len(found) == 50 - len(odd)
+    assert found[-1] == NetworkAddress("11.0.0.9", 16611)
+    assert store.passed_over == len(odd)
+    known = store.peers(now=1000)
+    assert len(known) == 20 - len(peers)
+    assert known[0] == peer("good", last_seen=1000.0)
+    assert store.passed_over == len(odd) + len(peers) + 2
+
+    events: list[Event] = []
+    asyncio.run(StoreKeeper(store, clock=lambda: 1000.0).load(events.append))
+    assert [event.as_dict()["code"] for event in events] == ["PEER_STORE_ENTRY"]
+    store.close()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_what_is_no_regular_file_is_refused_by_that_name(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "peers.db"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    with pytest.raises(PeerStoreUnavailable, match="no regular file" if kind == "pipe" else str(path)):
+        PeerStore(path)
+
+
+def test_a_folder_that_others_can_write_in_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(PeerStoreUnavailable, match="chmod go-w"):
+        PeerStore(tmp_path / "peers.db")
+    tmp_path.chmod(0o1777)
+    PeerStore(tmp_path / "peers.db").close()
 
 
 @pytest.mark.parametrize("make", ["missing/peers.db", "a-directory", "a-link"])
