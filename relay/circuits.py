@@ -1,4 +1,4 @@
-"""The books of the circuits: who is joined to whom, bytes for each direction, caps, duration, totals.
+"""The table of circuits: who is joined to whom, bytes for each direction, caps, duration, totals.
 
 Pure: it is told of bytes and clocks and says how many may pass; it owns no stream and resets nothing.
 """
@@ -39,7 +39,7 @@ class Circuit:
     passed: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(Direction, 0))
 
     def take(self, direction: Direction, size: int) -> int:
-        """Books up to `size` bytes and returns how many may pass; fewer means that the limit cuts here (R4)."""
+        """Counts up to `size` bytes and returns how many may pass; fewer means that the limit cuts here (R4)."""
         if self.max_bytes:
             size = min(size, self.max_bytes - self.passed[direction])
         self.passed[direction] += size

@@ -89,7 +89,7 @@ class Listeners:
     async def _accept(self, listener: _Listener) -> None:
         try:
             with listener.scope:
-                knocking = False
+                waiting = False
                 while True:
                     try:
                         sock, name = await listener.socket.accept()
@@ -97,10 +97,10 @@ class Listeners:
                         if problem.errno in _CLOSED:
                             return
                         if problem.errno in _EXHAUSTED:
-                            await self._make_room(listener, problem, knocking=knocking)
-                            knocking = True
+                            await self._make_room(listener, problem, waiting=waiting)
+                            waiting = True
                         continue  # anything else belongs to one socket that died in the queue: accept(2)
-                    knocking = False
+                    waiting = False
                     self._hand_on(AcceptedSocket(sock, name[0], self._limits), listener.accepted)
                     self._spare.hold()
         finally:
@@ -111,11 +111,11 @@ class Listeners:
             if not self._listeners:
                 self._spare.give_up()
 
-    async def _make_room(self, listener: _Listener, problem: OSError, *, knocking: bool) -> None:
-        """Waits until somebody knocks, since accept(2) tells of a want of files before that too. Then the spare file is
-        given up, so that the next one is accepted and judged: whoever takes sockets makes room, or turns it away.
-        Otherwise all would wait in the kernel's queue, unanswered."""
-        if not knocking:
+    async def _make_room(self, listener: _Listener, problem: OSError, *, waiting: bool) -> None:
+        """Waits until a socket waits in the queue, since accept(2) tells of a want of files before that too. Then the
+        spare file is given up, so that the next one is accepted and judged: whoever takes sockets makes room, or turns
+        it away. Otherwise all would wait in the kernel's queue, unanswered."""
+        if not waiting:
             await trio.lowlevel.wait_readable(listener.socket)
             return
         self._report(problem)
