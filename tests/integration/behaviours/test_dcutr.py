@@ -16,8 +16,9 @@ from punchbridge.behaviours.dcutr import Dcutr
 from punchbridge.config import Limits, PunchLimits, TcpLimits
 from punchbridge.errors import DirectRequired, NegotiationFailed, StreamReset
 from punchbridge.events import Event, P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
-from punchbridge.transport.base import Connection, Stream
+from punchbridge.transport.base import Stream
 from punchbridge.transport.delimited import read_message, write_message
+from punchbridge.transport.muxed.connection import Connection as Muxed
 from punchbridge.transport.tcp.sockets import listen_socket
 from punchbridge.wire.dcutr import PROTOCOL, Answerer, Schedule
 from punchbridge.wire.identify import PUSH, encode_info
@@ -421,14 +422,14 @@ async def test_an_event_for_each_attempt_in_order_on_both_sides() -> None:
 
 async def test_the_initiators_first_frame_is_the_responders_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was sent with what our Noise message brought: no ping of our own has to come back first."""
-    real = Connection.ping
+    real = Muxed.ping
 
-    async def ping(self: Connection) -> float:
+    async def ping(self: Muxed) -> float:
         if self.punched and self.role == "responder":
             await trio.sleep_forever()
         return await real(self)
 
-    monkeypatch.setattr(Connection, "ping", ping)
+    monkeypatch.setattr(Muxed, "ping", ping)
     async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
         await over_relay(relay, dialer, listener)
         for peer in (listener, dialer):
@@ -438,12 +439,12 @@ async def test_the_initiators_first_frame_is_the_responders_round_trip(monkeypat
 
 async def test_a_handshake_with_nothing_behind_it_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     """The path died right after the Noise handshake: neither side claims a direct connection."""
-    real = Connection.run
+    real = Muxed.run
 
-    async def run(self: Connection, *handlers: Any) -> None:
+    async def run(self: Muxed, *handlers: Any) -> None:
         await (self.closed.wait() if self.punched else real(self, *handlers))
 
-    monkeypatch.setattr(Connection, "run", run)
+    monkeypatch.setattr(Muxed, "run", run)
     policy, limits = replace(QUICK, attempts=1, attempt_timeout=0.5), Limits(punch=PunchLimits(upgrade_grace=0.2))
     async with (
         open_relay() as relay,

@@ -16,6 +16,7 @@ from punchbridge.behaviours.nat.observer import SecondObserver
 from punchbridge.config import Limits, NatLimits, PunchLimits
 from punchbridge.events import P2pUpgrade, PunchFailed, PunchSucceeded
 from punchbridge.transport.base import Connection, Stream
+from punchbridge.transport.muxed.connection import Connection as Muxed
 from punchbridge.yamux import GoAwayCode
 from tests.support.muxed import muxed
 from tests.support.punch_lab import QUICK, Peer, open_peer, open_relay, over_relay
@@ -81,9 +82,9 @@ async def test_a_dial_before_the_punch_that_answers_nothing_leaves_no_connection
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Noise stood, then not a word: the exchange follows, and no half-dead connection passes for a direct one."""
-    real = Connection.ping
+    real = Muxed.ping
 
-    async def ping(self: Connection) -> float:
+    async def ping(self: Muxed) -> float:
         if self.path == "direct" and self.role == "initiator" and not self.punched and self.relay is None:
             asked.append(self)
             await trio.sleep_forever()
@@ -92,7 +93,7 @@ async def test_a_dial_before_the_punch_that_answers_nothing_leaves_no_connection
     asked: list[Connection] = []
     punch, limits = replace(QUICK, reversal=True), Limits(punch=PunchLimits(reversal_timeout=0.3))
     async with open_relay() as relay, open_peer(punch, limits=limits) as listener, open_peer() as dialer:
-        monkeypatch.setattr(Connection, "ping", ping)
+        monkeypatch.setattr(Muxed, "ping", ping)
         await over_relay(relay, dialer, listener)
         assert (await listener.record.wait(PunchSucceeded)).attempt >= 1
         assert asked

@@ -29,6 +29,7 @@ from punchbridge.sessions import Session
 from punchbridge.sessions.frames import Attach, Kind, Refusal, refuse
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Connection, Stream
+from punchbridge.transport.muxed.connection import Connection as Muxed
 from tests.support.relay_lab import network
 from tests.support.session_lab import SERVICE, Route, attach, config, echo, pair, read_exactly, until
 
@@ -244,11 +245,11 @@ async def test_closing_wakes_the_task_that_waits_to_send(waiting: str) -> None:
 
 async def test_a_direct_path_that_did_not_answer_once_is_measured_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     paths = PathLimits(measure_timeout=0.1)
-    monkeypatch.setattr(Connection, "rtt", property(lambda _: None))  # nothing is known of either path
-    asked: list[Connection] = []
-    plain = Connection.ping
+    monkeypatch.setattr(Muxed, "rtt", property(lambda _: None))  # nothing is known of either path
+    asked: list[Muxed] = []
+    plain = Muxed.ping
 
-    async def ping(connection: Connection) -> float:
+    async def ping(connection: Muxed) -> float:
         asked.append(connection)
         if connection.path == "direct" and sum(one is connection for one in asked) == 1:
             await trio.sleep_forever()
@@ -258,7 +259,7 @@ async def test_a_direct_path_that_did_not_answer_once_is_measured_again_soon(mon
         route = Route(acceptor.swarm.peer, circuit)
         stream = await dialler.sessions.open(await dialler.swarm.dial(circuit), SERVICE, route=route, policy="any")
         await said(stream, b"relayed")
-        monkeypatch.setattr(Connection, "ping", ping)
+        monkeypatch.setattr(Muxed, "ping", ping)
         await dialler.swarm.dial(direct)
         await until(lambda: stream.path == "direct", paths.retry_most + 3)
 
