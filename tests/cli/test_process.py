@@ -15,6 +15,7 @@ import trio
 import punchbridge
 from tests.cli.programs import LOOPBACK, ROOT, Program
 from tests.support.rpc_lab import LOOPBACK as LISTEN
+from tests.support.session_lab import until
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user: run as root, or with sudo")
 
@@ -117,19 +118,26 @@ def test_another_process_of_the_same_user_cannot_look_inside() -> None:
     assert done.stdout.strip() == "seen hidden through the door", done.stderr
 
 
-async def test_a_relay_with_few_files_refuses_newcomers_and_is_not_deaf(
+@pytest.mark.timeout(240)
+async def test_a_relay_with_few_files_is_not_deaf_and_keeps_who_reserved(
     few_files: tuple[str, ...], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """192 files: the relay's bound is met before they are all taken, and whoever stands is served on."""
+    """192 files: the relay's bound is met before they are all taken. Each newcomer is answered: it gets a place, which
+    one gives up that has stood idle for 10 s, or it is refused. Whoever has a reservation stays."""
     arguments = ("relay", "--listen", LOOPBACK, "--lan", "--set", "limits.swarm.connections_per_address=1000")
     program = Program(arguments, environment, tmp_path, few_files)
     try:
         address = await trio.to_thread.run_sync(program.line)
-        async with trio.open_nursery() as nursery:
+        async with (
+            punchbridge.open_trio(listen=LISTEN, relays=[address], allow_private=True) as member,
+            trio.open_nursery() as nursery,
+        ):
+            await member.wait_reservation()
             stood: list[punchbridge.TrioBridge] = []
-            refused = trio.Event()
+            refused = 0
 
             async def stand(task_status: trio.TaskStatus[None]) -> None:
+                nonlocal refused
                 async with punchbridge.open_trio(listen=LISTEN, allow_private=True) as b:
                     try:
                         with trio.fail_after(30):
@@ -138,15 +146,16 @@ async def test_a_relay_with_few_files_refuses_newcomers_and_is_not_deaf(
                     except punchbridge.BridgeError as problem:
                         if isinstance(problem, punchbridge.DialTimeout):
                             raise  # It heard nothing.
-                        refused.set()
+                        refused += 1
                     task_status.started()
                     await trio.sleep_forever()
 
-            while not refused.is_set():
-                assert len(stood) < 192
+            for _ in range(100):
                 await nursery.start(stand)
-            assert len(stood) == 96
-            assert [one.path for one in stood[0].connections()] == ["direct"]
+            assert len(stood) + refused == 100
+            # Who gave way notices a moment later.
+            await until(lambda: sum(bool(one.connections()) for one in stood) < 96, 30)
+            assert [one.path for one in member.connections()] == ["direct"]
             nursery.cancel_scope.cancel()
         code, _, stderr = await trio.to_thread.run_sync(program.stop)
         assert code == 0
