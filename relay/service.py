@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -54,9 +55,10 @@ class HopService:
         """connect: who may open circuits beside those on the swarm's lists, who alone may reserve."""
         self.limits = limits or RelayLimits()
         self._hop = self.limits.hop
-        rules = RelayAccess(lambda: swarm.gater.access, connect)
-        self.reservations = ReservationTable(self.limits, rules)
-        self.circuits = CircuitTable(self.limits, rules)
+        self._rules = RelayAccess(lambda: swarm.gater.access, connect)
+        self.reservations = ReservationTable(self.limits, self._rules)
+        self.circuits = CircuitTable(self.limits, self._rules)
+        self._joined: dict[Circuit, trio.CancelScope] = {}
         self._swarm = swarm
         self._draining = False
         self._requests = Requests(self.limits)
@@ -93,11 +95,27 @@ class HopService:
         return held or self.circuits.involves(peer) or self._requests.asks(peer)
 
     def _access_changed(self) -> None:
-        """Reservations of peers that may not hold one any more end; their connections stay for a while."""
+        """Reservations of peers that may not hold one any more end, and so do circuits that would not be opened now:
+        without caps they would go on for ever. Their connections stay for a while."""
         for peer in self.reservations.peers():
-            connections = self._direct(peer)
-            if connections and not any(map(self._swarm.gater.listed, connections)):
+            if self._lost(peer, self._swarm.gater.listed):
                 self.reservations.end(peer)
+        for circuit, scope in self._joined.items():
+            if not self._may_go_on(circuit):
+                scope.cancel()
+
+    def _may_go_on(self, circuit: Circuit) -> bool:
+        """Whether the lists still let the target be called here, and the source call."""
+
+        def calls(connection: Connection) -> bool:
+            return self._rules.may_connect(connection.peer, _ip(connection))
+
+        return not (self._lost(circuit.target, self._swarm.gater.listed) or self._lost(circuit.source, calls))
+
+    def _lost(self, peer: PeerId, may: Callable[[Connection], bool]) -> bool:
+        """Whether a connected peer may no more, over any of its connections."""
+        connections = self._direct(peer)
+        return bool(connections) and not any(map(may, connections))
 
     async def _dismiss_strangers(self) -> None:
         """Closes the connections of peers that are on no list once they have had no circuit for a while, whatever
@@ -253,8 +271,15 @@ class HopService:
         self._swarm.events.emit(CircuitOpened(circuit=circuit.id, **names))
         reason = "CANCELLED"
         try:
-            reason = await splice(circuit, source, target, seconds=self.limits.circuit_seconds, hop=self._hop)
+            with trio.CancelScope() as struck_out:
+                self._joined[circuit] = struck_out
+                if not self._may_go_on(circuit):  # the lists have changed since it was asked for
+                    struck_out.cancel()
+                reason = await splice(circuit, source, target, seconds=self.limits.circuit_seconds, hop=self._hop)
+            if struck_out.cancelled_caught:
+                reason = "NOT_ALLOWED"
         finally:
+            del self._joined[circuit]
             self.circuits.close(circuit)
             to_target, to_source = circuit.passed.values()
             self._swarm.events.emit(

@@ -13,9 +13,9 @@ from punchbridge.access.policy import Access
 from punchbridge.addresses import is_relayed, parse, peer_of
 from punchbridge.behaviours.relay_client import RelayClient
 from punchbridge.config import ANYONE
-from punchbridge.errors import BridgeError, NegotiationFailed
+from punchbridge.errors import BridgeError, NegotiationFailed, StreamReset
 from punchbridge.events import ConnectionClosed
-from punchbridge.identity import Identity
+from punchbridge.identity import Identity, peer_text
 from punchbridge.transport.base import Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.wire import messages as pb
@@ -143,6 +143,43 @@ async def test_a_reservation_ends_when_its_holder_is_struck_out() -> None:
         relay.swarm.gater.access = Access.of([Identity.generate().peer_id])
         assert relay.service.stats().reservations == 0
         assert (await reserve(member, relay)).status == Status.PERMISSION_DENIED
+
+
+async def test_circuits_end_when_either_end_is_struck_out() -> None:
+    async with network() as net:
+        relay = await net.relay(connect=Access(), circuit_seconds=0, circuit_bytes=0)
+        calls, called, source, target = await circuit(net, relay)
+        stays, other, guest, host = await circuit(net, relay)
+        members = [node.peer for node in (source, target.node, guest, host.node)]
+        relay.swarm.gater.access = Access.of(members)
+        await calls.send_all(b"both are listed")
+        assert await called.receive_some(64) == b"both are listed"
+        relay.swarm.gater.access = Access.of(members[1:])  # who called may open no circuit now
+        closed = await relay.log.wait(CircuitClosed)
+        assert (closed.source, closed.reason) == (peer_text(source.peer), "NOT_ALLOWED")
+        for end in (calls, called):
+            with pytest.raises(StreamReset):
+                await read_all(end)
+        await stays.send_all(b"this one goes on")
+        assert await other.receive_some(64) == b"this one goes on"
+        relay.swarm.gater.access = Access.of(members[:3])  # who was called may not be called here any more
+        closed = await relay.log.wait(CircuitClosed, 2)
+        assert (closed.target, closed.reason) == (peer_text(host.node.peer), "NOT_ALLOWED")
+
+
+async def test_a_circuit_that_was_asked_for_before_its_target_was_struck_out_is_not_joined() -> None:
+    async with network() as net:
+        relay = await net.relay()
+
+        async def change_and_accept(stream: Stream) -> None:
+            relay.swarm.gater.access = Access.of([STRANGER])
+            await write_message(stream, encode_stop_answer(Status.OK))
+
+        target = await raw_target(net, relay, answer=change_and_accept)
+        stream, _ = await connect_raw(await net.node(client=False), relay, target.node.peer)
+        assert (await relay.log.wait(CircuitClosed)).reason == "NOT_ALLOWED"
+        with pytest.raises(StreamReset):
+            await read_all(stream)
 
 
 async def test_strangers_of_a_closed_relay_go_after_a_while() -> None:
