@@ -314,6 +314,18 @@ class AccessChanged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AccessRead(Event):
+    """All lists were read again, as SIGHUP asks, or one can be read again that could not. `allowed`, `denied`: entries
+    on all of them together; `problems`: files that cannot be read, each with an `error` event; what they said last
+    stays in force."""
+
+    name = "access.read"
+    allowed: int
+    denied: int
+    problems: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class InvitationShown(Event):
     """A peer has shown the secret of an invitation. `outcome`: GRANTED, USED_UP, EXPIRED, REVOKED or UNKNOWN."""
 

@@ -80,6 +80,11 @@ class Sources:
             self._said, self.access = said, self._together()
         return tuple(found)
 
+    @property
+    def unreadable(self) -> int:
+        """Files that could not be read the last time; what they said before is in force."""
+        return sum(one.unreadable for one in self._followed())
+
     def _followed(self) -> tuple[_Followed[Rules] | _Followed[Records], ...]:
         return (*self._allow, *self._deny, *(() if self._file is None else (self._file,)))
 
@@ -120,6 +125,11 @@ class _Followed(Generic[T]):
         self._problem = ""
         self._seen = self._look()
         self.value = read()
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether the last look at it found a problem."""
+        return bool(self._problem)
 
     def look(self, *, again: bool) -> ConfigError | None:
         """Reads the file if it may have changed, or `again`. Returns its problem unless that was told the last time."""

@@ -22,7 +22,7 @@ from punchbridge.access.store import AccessFile
 from punchbridge.access.ticket import Ticket
 from punchbridge.addresses import Multiaddr, is_public, is_relayed
 from punchbridge.errors import ConfigError, NegotiationFailed, NotAllowed, ProtocolViolation
-from punchbridge.events import AccessChanged, ErrorEvent, InvitationShown
+from punchbridge.events import AccessChanged, AccessRead, ErrorEvent, InvitationShown
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.swarm.gater import anyone
 from punchbridge.swarm.swarm import Swarm
@@ -115,16 +115,22 @@ class Admission:
     async def look(self, *, again: bool = False) -> None:
         """Reads what has changed since it was last read, and puts it in force. again: reads everything, as SIGHUP asks.
 
-        A list that cannot be read keeps what it said last, and an `error` event tells of it once.
+        A list that cannot be read keeps what it said last, and an `error` event tells of it: once, and each time that
+        everything is read. That everything was read is told too.
         """
+        emit = self._swarm.events.emit
         async with self._looking:
+            unreadable = self._sources.unreadable
             problems = await trio.to_thread.run_sync(lambda: self._sources.poll(again=again))
-            for problem in problems:
-                self._swarm.events.emit(ErrorEvent(code=problem.code, message=str(problem)))
             before, after = self._swarm.gater.access, self._sources.access
+            entries = {"allowed": len(after.allow.entries), "denied": len(after.deny.entries)}
+            if again or self._sources.unreadable < unreadable:
+                emit(AccessRead(**entries, problems=self._sources.unreadable))
+            for problem in problems:
+                emit(ErrorEvent(code=problem.code, message=str(problem)))
             if after != before:
                 self._swarm.gater.access = after
-                self._swarm.events.emit(AccessChanged(allowed=len(after.allow.entries), denied=len(after.deny.entries)))
+                emit(AccessChanged(**entries))
 
     async def _serve(self, stream: Stream) -> None:
         """One invitation that a peer shows."""

@@ -24,8 +24,12 @@ _UNDOES: Final[Mapping[type[Event], type[Event]]] = {
     events.ReservationAccepted: events.ReservationLost,
     events.ConnectionClosed: events.ConnectionOpened,
     events.ConnectionOpened: events.ConnectionClosed,
+    events.AccessRead: events.ErrorEvent,
 }
 """After one of these the other is news again, even in the same words."""
+
+_ANSWERS: Final = frozenset((events.AccessRead,))
+"""What somebody has asked for: it is told each time."""
 
 
 def harmless(text: str) -> str:
@@ -65,12 +69,12 @@ class Console:
         self._last: dict[type[Event], str] = {}
 
     def __call__(self, event: Event) -> None:
-        """Prints the event's line, unless it says what the last one of its kind said."""
+        """Prints the event's line, unless it says what the last one of its kind said and nobody has asked."""
         render = self._lines.get(type(event))
         if render is None:
             return
         rendered = render(event)
-        if self._last.get(type(event)) == rendered[0]:
+        if self._last.get(type(event)) == rendered[0] and type(event) not in _ANSWERS:
             return
         self._last[type(event)] = rendered[0]
         undone = _UNDOES.get(type(event))

@@ -121,6 +121,13 @@ def _kept(event: events.SessionKept) -> tuple[str, Tone]:
     return f"session with {short(event.peer)} stays on the {event.path}: {why} ({trips})", "dim"
 
 
+def _read(event: events.AccessRead) -> tuple[str, Tone]:
+    if event.problems:
+        files = "a file of them" if event.problems == 1 else f"{event.problems} files of them"
+        return f"read the lists again; {files} cannot be read, and what was in force stays so", "warn"
+    return f"read the lists again: {event.allowed} allowed, {event.denied} denied", "plain"
+
+
 LINES: Final[Lines] = {
     events.NodeStarted: lambda e: (f"peer {e.peer_id}, listening on {', '.join(e.listen) or 'nothing'}", "plain"),
     events.ReservationAccepted: _reservation,
@@ -148,6 +155,7 @@ LINES: Final[Lines] = {
         "warn",
     ),
     events.AccessChanged: lambda e: (f"who may call has changed: {e.allowed} allowed, {e.denied} denied", "plain"),
+    events.AccessRead: _read,
     events.InvitationShown: lambda e: (f"{short(e.peer)} has shown an invitation: {e.outcome}", "plain"),
     events.ErrorEvent: lambda e: (f"error {e.code}: {e.message}", "bad"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from punchbridge.cli.invite import duration
 from punchbridge.config.access import AccessLimits
 from punchbridge.errors import ConfigError
 from punchbridge.identity import Identity, load
-from tests.cli.programs import LOCAL, Program, Run, Start, failed
+from tests.cli.programs import LOCAL, LOOPBACK, Program, Run, Start, failed
 
 ALICE, BOB = str(Identity.generate()), str(Identity.generate())
 RELAY = f"/ip4/203.0.113.5/tcp/4001/p2p/{Identity.generate()}"
@@ -184,3 +185,28 @@ def test_a_target_is_read_from_stdin(command: tuple[str, ...], environment: dict
         check=False,
     )
     failed((done.returncode, done.stdout, done.stderr), 2, "BAD_ADDRESS", "'from-stdin' is no address")
+
+
+def test_sighup_tells_each_time_what_was_read(start: Start, tmp_path: Path) -> None:
+    members = tmp_path / "members"
+    members.write_text(f"{ALICE}\n")
+    relay = start("relay", "--listen", LOOPBACK, "--lan", "--allow-file", str(members))
+    relay.wait_for(lambda: "the relay accepts reservations" in relay.stderr, "start")
+
+    def told(line: str, times: int) -> None:
+        """The line has been printed so often."""
+        relay.wait_for(lambda: sum(line in one for one in relay.stderr) >= times, f"{line!r}, {times} times")
+
+    for times in (1, 2):
+        relay.process.send_signal(signal.SIGHUP)
+        told("read the lists again: 1 allowed, 0 denied", times)
+    members.write_text(f"{ALICE}\nalice\n")
+    told("line 2: 'alice' is neither", 1)
+    for times in (1, 2):
+        relay.process.send_signal(signal.SIGHUP)
+        told("read the lists again; a file of them cannot be read, and what was in force stays so", times)
+        told("line 2: 'alice' is neither", 1 + times)
+    members.write_text(f"{ALICE}\n")  # the same as before: nothing changes, and yet it is news that it can be read
+    told("read the lists again: 1 allowed, 0 denied", 3)
+    assert not any("who may call has changed" in one for one in relay.stderr)
+    assert relay.stop()[0] == 0
