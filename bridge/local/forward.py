@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from punchbridge.errors import BridgeError, ConfigError, ConnectionLost, DialTimeout, PortInUse, StreamReset
+from punchbridge.errors import BridgeError, ConfigError, ConnectionLost, DialTimeout, NotAllowed, PortInUse, StreamReset
 from punchbridge.events import ErrorEvent
 from punchbridge.local.door import Door, open_door
 from punchbridge.local.paths import open_on_path
@@ -80,7 +80,7 @@ async def run(
                     _tell(host, peer, ConnectionLost(f"the connection broke under an opening stream: {problem}"))
                     return
                 outcome = await pump(local, stream, limits)
-                if outcome.problem is not None and outcome.received == 0:
+                if outcome.problem is not None and (outcome.received == 0 or isinstance(outcome.problem, NotAllowed)):
                     _tell(host, peer, outcome.problem, _AT_ONCE if outcome.problem.code == StreamReset.code else "")
 
             async def carry_in_slot(local: socket.socket, slot: object) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from punchbridge.errors import BridgeError, ConnectionLost, DialTimeout, LimitExceeded, ServerDown
+from punchbridge.errors import BridgeError, ConnectionLost, DialTimeout, LimitExceeded, NotAllowed, ServerDown
 from punchbridge.events import ErrorEvent
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.local.paths import accept_streams, carrier_of, open_on_path, refuse_streams, remote_peer
@@ -181,9 +181,11 @@ class Gateway:
             endpoint.infos[id(info)] = info
 
             def explain(outcome: Pumped) -> None:
-                # Reset before a byte came back: gRPC counts that as a failed connect, so it gets a reason too.
-                if outcome.problem is not None and outcome.received == 0:
-                    self._remember(endpoint, outcome.problem)
+                # Reset before a byte came back: gRPC counts that as a failed connect, so it gets a reason too. Calls
+                # that were under way when the peer struck us out get that one.
+                problem = outcome.problem
+                if problem is not None and (outcome.received == 0 or isinstance(problem, NotAllowed)):
+                    self._remember(endpoint, problem)
 
             try:
                 await pump(local, stream, self._limits, before_close=explain)

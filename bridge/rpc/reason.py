@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from punchbridge.errors import BridgeError, DirectRequired
+from punchbridge.errors import BridgeError, DirectRequired, NotAllowed
 
 if TYPE_CHECKING:
     from punchbridge.local.gateway import OpenFailure
@@ -48,14 +48,16 @@ def explained_by(code_name: str, details: str | None, endpoint: HasFailure, bega
     """The error that explains a status; None when the status is not about our endpoint.
 
     code_name: the name of the grpc status code. UNAVAILABLE counts when grpc never had a connection: the last attempt
-    is the reason. DEADLINE_EXCEEDED (an RPC with wait_for_ready) counts when an attempt has failed since the RPC
-    `began` (on `time.monotonic`), or when no stream of the endpoint lives: an older failure is no reason for an RPC
-    that was slow on a stream that works.
+    is the reason. So it does when the peer has struck us out since the RPC `began` (on `time.monotonic`).
+    DEADLINE_EXCEEDED (an RPC with wait_for_ready) counts when an attempt has failed since the RPC began, or when no
+    stream of the endpoint lives: an older failure is no reason for an RPC that was slow on a stream that works.
     """
     failure = endpoint.failure
     if failure is None:
         return None
     if code_name == "UNAVAILABLE" and details is not None and details.startswith(_NOT_CONNECTED):
+        return failure.error
+    if code_name == "UNAVAILABLE" and failure.at >= began and isinstance(failure.error, NotAllowed):
         return failure.error
     if code_name == "DEADLINE_EXCEEDED" and (failure.at >= began or endpoint.info is None):
         return failure.error

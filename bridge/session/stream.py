@@ -13,14 +13,16 @@ from punchbridge.errors import BridgeError, DirectRequired
 from punchbridge.eventhub import Subscriber
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.session.live import LiveSession
-from punchbridge.transport.raw import BrokenConnection, BrokenStream, Buffer
+from punchbridge.sessions import Refusal
+from punchbridge.transport.raw import BrokenConnection, BrokenStream, Buffer, StruckOut
 from punchbridge.transport.turn import Turn
 
 __all__ = ["SessionStream"]
 
 
 class SessionStream(trio.abc.HalfCloseableStream):
-    """One session. Reads raise BrokenStream after a reset, BrokenConnection when no path came back in time.
+    """One session. Reads raise BrokenStream after a reset, StruckOut when the peer reset it since it does not admit us
+    any more, BrokenConnection when no path came back in time.
 
     One task may read and one may write at a time. `path`, `multiaddr`, `observed` and `round_trip` are live.
     """
@@ -88,6 +90,8 @@ class SessionStream(trio.abc.HalfCloseableStream):
             return self.live.problem
         if over.code == "EXPIRED":
             return BrokenConnection(f"no path to {peer_text(self.peer)} came back in time ({text})")
+        if over.code == "RESET" and over.text == Refusal.NOT_ALLOWED.name:
+            return StruckOut(f"{peer_text(self.peer)} does not let this peer in any more; ask its owner ({text})")
         return BrokenStream(f"the session with {peer_text(self.peer)} is over ({text})")
 
     def _check(self) -> None:

@@ -11,13 +11,17 @@ from typing import Protocol
 
 import trio
 
-from punchbridge.errors import BridgeError, ConnectionLost, StreamReset
+from punchbridge.errors import BridgeError, ConnectionLost, NotAllowed, StreamReset
 
 Buffer = bytes | bytearray | memoryview
 
 
 class BrokenStream(StreamReset, trio.BrokenResourceError):
     """A reset stream, for callers that know our errors and for callers that know trio's."""
+
+
+class StruckOut(NotAllowed, BrokenStream):
+    """A stream that the peer has reset because it does not admit us any more."""
 
 
 class BrokenConnection(ConnectionLost, trio.BrokenResourceError):

@@ -21,6 +21,7 @@ from punchbridge.errors import (
     ConfigError,
     DirectRequired,
     LimitExceeded,
+    NotAllowed,
     NotBridged,
     Unreachable,
 )
@@ -198,6 +199,9 @@ def test_explanations() -> None:
     assert explained_by("UNAVAILABLE", NOT_CONNECTED, endpoint, began=6.0) is error
     assert explained_by("UNAVAILABLE", "Socket closed", endpoint, began=4.0) is None
     assert explained_by("UNAVAILABLE", NOT_CONNECTED, Ended(None), began=4.0) is None
+    struck_out = Ended(OpenFailure(NotAllowed("no more"), at=5.0))
+    assert explained_by("UNAVAILABLE", "Socket closed", struck_out, began=4.0) is not None
+    assert explained_by("UNAVAILABLE", "Socket closed", struck_out, began=6.0) is None
     assert explained_by("DEADLINE_EXCEEDED", "Deadline Exceeded", endpoint, began=6.0) is error
     assert explained_by("NOT_FOUND", "no such thing", endpoint, began=4.0) is None
     assert explanation("UNAVAILABLE", NOT_CONNECTED, error) == "UNREACHABLE: nobody answered"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -17,8 +19,9 @@ from punchbridge.access.store import AccessFile, access_path
 from punchbridge.access.ticket import Ticket
 from punchbridge.addresses import parse
 from punchbridge.config import AccessLimits
-from punchbridge.events import Event, Refused
+from punchbridge.events import ErrorEvent, Event, Refused
 from punchbridge.identity import parse_peer_id
+from punchbridge.local import forward
 from tests.support.rpc_lab import LOOPBACK, Service, method, serving, trailing
 
 LIMITS = AccessLimits()
@@ -131,6 +134,8 @@ def test_a_change_of_the_file_is_followed(tmp_path: Path) -> None:
             with pytest.raises(grpc.RpcError) as caught:  # the session of one who was struck out ends
                 next(waiting)
             assert caught.value.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+            assert trailing(caught.value)["punchbridge-error"] == "NOT_ALLOWED"
+            assert "does not let this peer in any more" in (caught.value.details() or "")
         assert not admitted(client, server.addrs[0])
 
 
@@ -147,10 +152,42 @@ async def test_who_is_struck_out_loses_a_session_of_a_service_that_has_ended() -
             near = await anext(incoming)
             server.host.sessions.unserve("/test/echo/1")
             server.host.swarm.gater.access = NOBODY
-            with trio.fail_after(SOON), pytest.raises(punchbridge.StreamReset):
+            with trio.fail_after(SOON), pytest.raises(punchbridge.StreamReset) as caught:
                 await far.receive_some()
+            assert isinstance(caught.value, punchbridge.NotAllowed)
             near.reset()
         nursery.cancel_scope.cancel()
+
+
+async def test_forward_tells_that_its_peer_was_struck_out(tmp_path: Path) -> None:
+    friend, told, place = punchbridge.Identity.generate(), list[Event](), f"unix:{tmp_path}/sock"
+    async with (
+        punchbridge.open_trio(listen=LOOPBACK, allow_private=True, allow=[str(friend)]) as server,
+        punchbridge.open_trio(key=friend, listen=LOOPBACK, allow_private=True, events=told.append) as client,
+        trio.open_nursery() as nursery,
+    ):
+        async with server.accept_stream("/test/echo/1") as incoming:
+            target = server.addrs[0]
+            await nursery.start(partial(forward.run, client.host, target, place, protocol="/test/echo/1"))
+            local = await trio.open_unix_socket(f"{tmp_path}/sock")
+            await local.send_all(b"x")
+            near = await anext(incoming)
+            await near.send_all(b"y")
+            assert await local.receive_some() == b"y"
+            server.host.swarm.gater.access = NOBODY
+            with trio.fail_after(SOON):
+                await ends(local)
+            await local.aclose()
+            (error,) = (one for one in told if isinstance(one, ErrorEvent))
+            assert error.code == "NOT_ALLOWED"
+            assert "does not let this peer in any more" in error.message
+        nursery.cancel_scope.cancel()
+
+
+async def ends(local: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError):
+        while await local.receive_some():
+            pass
 
 
 def invite(file: AccessFile, server: punchbridge.Bridge, *, uses: int = 1, expires: float | None = None) -> str:
