@@ -55,9 +55,12 @@ class Access:
         """With what the access file says."""
         return self | Access(records.allow, records.deny)
 
-    def decide(self, peer: PeerId, address: Address | None) -> Decision:
-        """What holds for a proven peer that is seen at `address`; None where none is seen, as over a circuit."""
-        if self.deny.match(peer, address):
+    def decide(self, peer: PeerId, address: Address | None, told: Address | None = None) -> Decision:
+        """What holds for a proven peer that is seen at `address`; None where none is seen, as over a circuit.
+
+        told: where a relay says that it sees the peer. A relay is trusted to shut out and not to let in.
+        """
+        if self.deny.match(peer, address) or self.deny.match_address(told):
             return Decision.DENIED
         return Decision.ALLOWED if self.anyone or self.allow.match(peer, address) else Decision.UNKNOWN
 

@@ -41,7 +41,8 @@ class AccessLists(Checked):
     """Files of them, one a line with a label behind it. Changes are followed."""
 
     deny: Texts = ()
-    """Peer ids and networks that may not, whatever else is said."""
+    """Peer ids and networks that may not, whatever else is said. A network is also asked for the address at which a
+    relay of ours says that it sees a caller."""
 
     deny_files: Texts = ()
     """Files of them."""

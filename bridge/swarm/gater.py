@@ -11,18 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
+from typing import TypeAlias
 
 from punchbridge.access.lists import Address
 from punchbridge.access.policy import Access, Decision
 from punchbridge.identity import PeerId
 from punchbridge.tasks.supervise import report
 from punchbridge.transport.base import Connection
-from punchbridge.transport.origin import seen_address
+from punchbridge.transport.origin import seen_address, told_address
 
 __all__ = ["Audience", "Gater", "anyone"]
 
 Audience = Callable[[Connection], bool]
 """Whether whoever is behind a connection may open a protocol."""
+
+_Places: TypeAlias = tuple[Address | None, Address | None]
+"""Where we see a peer, and where its relay says that it sees the peer."""
 
 
 def anyone(_connection: Connection) -> bool:
@@ -36,8 +40,8 @@ class Gater:
     def __init__(self, access: Access) -> None:
         self._access = access
         self._dialled: set[int] = set()
-        self._seen: dict[int, Address | None] = {}
-        """The address of each connection's peer, so that asking costs no parsing."""
+        self._seen: dict[int, _Places] = {}
+        """Where each connection's peer is seen, so that asking costs no parsing."""
         self._services: dict[str, Audience] = {}
         self._followers: list[Callable[[], None]] = []
 
@@ -88,7 +92,7 @@ class Gater:
     def enter(self, connection: Connection, others: Iterable[Connection]) -> None:
         """A connection is in the table; `others` are the peer's others. A punched one may come in from the peer
         although we have dialled the circuit that it began on."""
-        self._seen[connection.id] = seen_address(connection)
+        self._seen[connection.id] = _places(connection)
         if not connection.inbound or any(one.id in self._dialled for one in others):
             self._dialled.add(connection.id)
 
@@ -120,7 +124,7 @@ class Gater:
         def audience(connection: Connection) -> bool:
             decision = self._decide(connection)
             if decision is Decision.UNKNOWN:
-                decision = access.decide(connection.peer, self._address(connection))
+                decision = access.decide(connection.peer, *self._places(connection))
             return decision is Decision.ALLOWED
 
         return audience
@@ -140,8 +144,12 @@ class Gater:
         return self._access.labels(peer)
 
     def _decide(self, connection: Connection) -> Decision:
-        return self._access.decide(connection.peer, self._address(connection))
+        return self._access.decide(connection.peer, *self._places(connection))
 
-    def _address(self, connection: Connection) -> Address | None:
+    def _places(self, connection: Connection) -> _Places:
         """As the connection was entered; before that, and after its end, read from it."""
-        return self._seen[connection.id] if connection.id in self._seen else seen_address(connection)
+        return self._seen[connection.id] if connection.id in self._seen else _places(connection)
+
+
+def _places(connection: Connection) -> _Places:
+    return seen_address(connection), told_address(connection)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from punchbridge.addresses import address_group, endpoint_of
+from punchbridge.addresses import Multiaddr, address_group, endpoint_of
 from punchbridge.identity import peer_text
 from punchbridge.transport.base import Connection
 
-__all__ = ["origin_of", "seen_address"]
+__all__ = ["origin_of", "seen_address", "told_address"]
 
 
 def origin_of(connection: Connection) -> str:
@@ -19,7 +19,16 @@ def origin_of(connection: Connection) -> str:
 
 def seen_address(connection: Connection) -> IPv4Address | IPv6Address | None:
     """The address of the peer itself; None over a relay, and where a name was dialled."""
-    endpoint = endpoint_of(connection.remote) if connection.path == "direct" else None
+    return _ip(connection.remote) if connection.path == "direct" else None
+
+
+def told_address(connection: Connection) -> IPv4Address | IPv6Address | None:
+    """The address at which the relay of a circuit, named by our user, says that it sees the peer; None without one."""
+    return None if connection.attested is None else _ip(connection.attested)
+
+
+def _ip(addr: Multiaddr) -> IPv4Address | IPv6Address | None:
+    endpoint = endpoint_of(addr)
     try:
         return None if endpoint is None else ip_address(endpoint.host)
     except ValueError:

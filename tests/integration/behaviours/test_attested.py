@@ -6,10 +6,12 @@ from dataclasses import replace
 from itertools import count
 
 import pytest
+import trio
 
 from punchbridge.access.policy import NOBODY, Access
 from punchbridge.addresses import Multiaddr, parse, without_peer
-from punchbridge.config import Limits, PunchLimits
+from punchbridge.config import ANYONE, Limits, PunchLimits
+from punchbridge.errors import BridgeError
 from punchbridge.events import ConnectionOpened, PunchFailed, PunchStarted
 from punchbridge.identity import Identity
 from punchbridge.transport.base import Connection
@@ -112,6 +114,23 @@ async def test_a_caller_on_no_list_is_attested_for_nothing() -> None:
         assert candidates.attested(theirs) == frozenset()
         listener.host.swarm.gater.access = Access.of([me.peer_id])
         assert candidates.attested(theirs) == {"127.0.0.1"}
+
+
+async def test_a_network_is_denied_over_a_relay_too_and_is_allowed_by_its_own_address_alone() -> None:
+    async with open_relay() as relay, open_peer() as listener, open_peer() as dialer:
+        gater = listener.host.swarm.gater
+        _, theirs = await circuit(relay, dialer, listener)
+        gater.access = Access.of(["127.0.0.0/8"])
+        assert not gater.listed(theirs)
+        gater.access = Access.of(ANYONE, ["11.0.0.0/8"])
+        assert gater.listed(theirs)
+        gater.access = Access.of(ANYONE, ["127.0.0.0/8"])
+        assert not gater.listed(theirs)
+        with trio.fail_after(10):
+            await theirs.closed.wait()
+        with pytest.raises(BridgeError):  # nor does it come in again
+            await (await dialer.host.swarm.dial(parse(f"{relay}/p2p-circuit/p2p/{listener.peer}"))).ping()
+        assert listener.host.swarm.refusals.counts["denied"] == 1
 
 
 async def test_the_attested_ip_is_the_last_resort_for_a_peer_whose_addresses_may_not_be_dialled() -> None:
