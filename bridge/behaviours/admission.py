@@ -21,7 +21,15 @@ from punchbridge.access.sources import Sources
 from punchbridge.access.store import AccessFile
 from punchbridge.access.ticket import Ticket
 from punchbridge.addresses import Multiaddr, is_public, is_relayed
-from punchbridge.errors import ConfigError, NegotiationFailed, NotAllowed, ProtocolViolation
+from punchbridge.errors import (
+    ConfigError,
+    ConnectionLost,
+    LimitExceeded,
+    NegotiationFailed,
+    NotAllowed,
+    ProtocolViolation,
+    StreamReset,
+)
 from punchbridge.events import AccessChanged, AccessRead, ErrorEvent, InvitationShown
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.swarm.gater import anyone
@@ -134,24 +142,38 @@ class Admission:
 
     async def _serve(self, stream: Stream) -> None:
         """One invitation that a peer shows."""
-        file, peer = self.file, stream.connection.peer
-        assert file is not None
+        peer, listed = stream.connection.peer, self._swarm.gater.listed
         with trio.fail_after(self._limits.invite_timeout):
             secret = decode_invite_request(await read_message(stream, MAX_INVITE))
-            if not self._rate.take(origin_of(stream.connection), trio.current_time()):
+            # Of those on the lists each has a rate of its own: no stranger at the same address takes it from them.
+            admitted, origin = listed(stream.connection), origin_of(stream.connection)
+            if self._rate.take(("listed", peer) if admitted else origin, trio.current_time()):
+                outcome = await self._redeem(secret, peer)
+                if outcome is Outcome.GRANTED and not listed(stream.connection):
+                    await self.look()  # the peer is let in before it is told so
+            else:
+                outcome = None
+                if not admitted:
+                    self._swarm.refusals.add("invitations", origin, peer_text(peer))
+            if listed(stream.connection):
+                outcome = Outcome.GRANTED  # it may call, whatever became of this invitation
+            if outcome is None:
                 stream.reset()
                 return
-            try:
-                outcome = await trio.to_thread.run_sync(lambda: file.redeem(secret, peer, time.time()))
-            except ConfigError as problem:
-                self._swarm.events.emit(ErrorEvent(code=problem.code, message=str(problem)))
-                stream.reset()
-                return
-            if outcome is Outcome.GRANTED and not self._swarm.gater.listed(stream.connection):
-                await self.look()  # the peer is let in before it is told so
-            self._swarm.events.emit(InvitationShown(peer=peer_text(peer), outcome=outcome.value))
             await write_message(stream, encode_invite_answer(outcome, WORDS[outcome]))
             await stream.aclose()
+
+    async def _redeem(self, secret: Secret, peer: PeerId) -> Outcome | None:
+        """What the file says to a secret, told as an event; None when it cannot be used, which is told too."""
+        file = self.file
+        assert file is not None
+        try:
+            outcome = await trio.to_thread.run_sync(lambda: file.redeem(secret, peer, time.time()))
+        except ConfigError as problem:
+            self._swarm.events.emit(ErrorEvent(code=problem.code, message=str(problem)))
+            return None
+        self._swarm.events.emit(InvitationShown(peer=peer_text(peer), outcome=outcome.value))
+        return outcome
 
 
 class Invitations:
@@ -169,7 +191,7 @@ class Invitations:
 
     async def show(self, connection: Connection, secret: Secret) -> None:
         """Returns once the peer has let us in by this secret, now or before; or when it takes no invitations at all.
-        Raises NotAllowed and StreamReset."""
+        Raises as `show_invitation`."""
         peer = connection.peer
         lock = self._showing.setdefault(peer, trio.Lock())
         try:
@@ -196,10 +218,11 @@ async def show_invitation(connection: Connection, secret: Secret, timeout: float
     """Shows the peer the secret of its invitation; returns once it has let us in. timeout: seconds.
 
     The secret goes to the peer alone, which has proven its id, inside the encrypted connection. Raises NotAllowed when
-    the invitation is not, or no longer, good; NegotiationFailed when the peer takes none; StreamReset. Cancelling
-    leaves no stream; the peer may have let us in all the same.
+    the invitation is not, or no longer, good; NegotiationFailed when the peer takes none; LimitExceeded when it did not
+    look at this one; ConnectionLost. Cancelling leaves no stream; the peer may have let us in all the same.
     """
     stream = await connection.open_stream((INVITE,))
+    peer = peer_text(connection.peer)
     try:
         with trio.move_on_after(timeout):
             await write_message(stream, encode_invite_request(secret))
@@ -208,7 +231,14 @@ async def show_invitation(connection: Connection, secret: Secret, timeout: float
             if answer.outcome is Outcome.GRANTED:
                 return
             words = WORDS[answer.outcome] if answer.outcome is not None else "the server did not take the invitation"
-            raise NotAllowed(f"{peer_text(connection.peer)}: {words}")
+            raise NotAllowed(f"{peer}: {words}")
+    except ConnectionLost:
+        raise
+    except StreamReset:
+        raise LimitExceeded(
+            f"{peer} did not look at the invitation: too many were shown to it from this address, or it cannot read "
+            "its own; try again in a minute, or ask its owner"
+        ) from None
     finally:
         stream.reset()
-    raise ProtocolViolation(f"{peer_text(connection.peer)} did not answer to the invitation within {timeout:g} s")
+    raise ProtocolViolation(f"{peer} did not answer to the invitation within {timeout:g} s")

@@ -75,11 +75,11 @@ class AccessLimits(Checked):
     """For the other programs that are editing the access file; each needs a few milliseconds."""
 
     invites: Count = 5
-    """Secrets that peers of one address may show at once."""
+    """Secrets that peers of one address may show at once. A peer that is on a list already has as many for itself."""
 
     invite_every: Seconds = 10.0
-    """After those, one in this time; others are reset. Nobody guesses one of 2^128 secrets; this bounds the reading of
-    the file."""
+    """After those, one in this time; others are not looked at. Nobody guesses one of 2^128 secrets; this bounds the
+    reading of the file."""
 
     invite_streams: Count = 64
     """Streams of /punchbridge/invite/1.0.0 at once; a peer has one."""

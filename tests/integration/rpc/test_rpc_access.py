@@ -16,8 +16,9 @@ import punchbridge
 from punchbridge.access.policy import NOBODY
 from punchbridge.access.secret import Secret
 from punchbridge.access.store import AccessFile, access_path
-from punchbridge.access.ticket import Ticket
-from punchbridge.addresses import parse
+from punchbridge.access.ticket import Ticket, parse_ticket
+from punchbridge.addresses import parse, with_peer
+from punchbridge.behaviours.admission import show_invitation
 from punchbridge.config import AccessLimits
 from punchbridge.events import ErrorEvent, Event, Refused
 from punchbridge.identity import parse_peer_id
@@ -221,6 +222,47 @@ def test_a_ticket_lets_one_peer_in_for_good(tmp_path: Path) -> None:
                 other.connect(ticket)
     (invitation,) = file.read().invitations
     assert [str(peer) for peer in invitation.peers] == [str(mine)]
+
+
+async def test_a_stranger_at_the_same_address_cannot_keep_the_admitted_out(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    async with (
+        punchbridge.open_trio(key=key, new_key=True, listen=LOOPBACK, allow_private=True) as server,
+        punchbridge.open_trio(ephemeral=True, listen=LOOPBACK, allow_private=True) as guest,
+        punchbridge.open_trio(ephemeral=True, listen=LOOPBACK, allow_private=True) as stranger,
+    ):
+        ticket = parse_ticket(await server.invite())
+        addr = with_peer(ticket.addrs[0], ticket.peer)
+        assert ticket.secret is not None
+        near = await guest.host.dial(addr)
+        await show_invitation(near, ticket.secret, SOON)
+        far = await stranger.host.dial(addr)
+        for _ in range(LIMITS.invites - 1):  # the guest has shown one
+            with pytest.raises(punchbridge.NotAllowed, match="as many peers as it is for"):
+                await show_invitation(far, ticket.secret, SOON)
+        with pytest.raises(punchbridge.LimitExceeded, match="try again in a minute"):
+            await show_invitation(far, ticket.secret, SOON)
+        assert server.status().refused["invitations"] == 1
+        for _ in range(2 * LIMITS.invites):
+            await show_invitation(near, ticket.secret, SOON)
+        assert server.status().refused["invitations"] == 1
+
+
+async def test_who_is_listed_is_let_in_whatever_became_of_its_ticket(tmp_path: Path) -> None:
+    key, friend = tmp_path / "key", punchbridge.Identity.generate()
+    async with (
+        punchbridge.open_trio(
+            key=key, new_key=True, listen=LOOPBACK, allow_private=True, allow=[str(friend)]
+        ) as server,
+        punchbridge.open_trio(key=friend, listen=LOOPBACK, allow_private=True) as client,
+    ):
+        ticket = parse_ticket(await server.invite(expires=0))
+        assert ticket.secret is not None
+        connection = await client.host.dial(with_peer(ticket.addrs[0], ticket.peer))
+        await show_invitation(connection, ticket.secret, SOON)
+        server.host.swarm.gater.access = NOBODY
+        with pytest.raises(punchbridge.NotAllowed, match="expired"):
+            await show_invitation(connection, ticket.secret, SOON)
 
 
 def test_an_expired_and_a_revoked_ticket_are_told_apart(tmp_path: Path) -> None:
