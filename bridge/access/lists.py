@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, TypeAlias
 
+from punchbridge.access.secret import is_ticket
 from punchbridge.config.access import AccessLimits
 from punchbridge.errors import AddressError, ConfigError
 from punchbridge.iana import IP, source_of
@@ -120,6 +121,8 @@ def parse_who(text: str) -> Who:
     try:
         return parse_peer_id(text)
     except AddressError:
+        if is_ticket(text):
+            raise ConfigError("this is a ticket; a list has the peer id that `punchbridge key show` prints") from None
         shown = text if len(text) <= 80 else f"{text[:80]}…"
         raise ConfigError(
             f"{shown!r} is neither a peer id nor an IP network; write 12D3KooW… or 203.0.113.0/24"

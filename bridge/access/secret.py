@@ -1,15 +1,23 @@
 """The secret of an invitation: 16 bytes that no text form shows, and the digest that the server keeps of it.
 
-Where the random bytes come from is the caller's matter.
+Where the random bytes come from is the caller's matter. A ticket holds them; how its text is known stands here, so that
+whoever quotes what a person wrote can leave it out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from typing import Final
 
-__all__ = ["DIGEST_SIZE", "SECRET_SIZE", "Secret"]
+__all__ = ["DIGEST_SIZE", "PREFIX", "SECRET_SIZE", "Secret", "hide_tickets", "is_ticket"]
+
+PREFIX: Final = "pbticket_"
+"""What a ticket is known by, as people and as scanners for leaked secrets. No peer id and no address begins so."""
+
+_ANY: Final = re.compile(rf"{PREFIX}\w*(?:\s+\w{{16,}})*", re.IGNORECASE | re.ASCII)
+"""A ticket, whole or not, and its further lines where a mail program has broken it."""
 
 SECRET_SIZE: Final = 16
 """Bytes. 2**128 values: nobody finds one by asking, at whatever rate is answered."""
@@ -45,3 +53,13 @@ class Secret:
 
     def __repr__(self) -> str:
         return "Secret(hidden)"
+
+
+def is_ticket(text: str) -> bool:
+    """Whether the text means to be a ticket, whole or not. Cheap, for any text."""
+    return text.lstrip()[: len(PREFIX)].lower() == PREFIX
+
+
+def hide_tickets(text: str) -> str:
+    """The text without the tickets in it: for errors that quote what a person wrote in the wrong place."""
+    return _ANY.sub(f"{PREFIX}…", text)

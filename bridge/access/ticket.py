@@ -13,16 +13,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from punchbridge.access.secret import SECRET_SIZE, Secret
+from punchbridge.access.secret import PREFIX, SECRET_SIZE, Secret, is_ticket
 from punchbridge.addresses import Multiaddr, decode, is_relayed, peer_of, with_peer, without_peer
 from punchbridge.digits import BASE58, from_digits, to_digits
 from punchbridge.errors import AddressError, TicketError
 from punchbridge.identity import PeerId
 
-__all__ = ["DEFAULT_SERVICE", "MAX_ADDRS", "MAX_RELAYS", "MAX_TEXT", "PREFIX", "Ticket", "is_ticket", "parse_ticket"]
-
-PREFIX: Final = "pbticket_"
-"""What a ticket is known by, as people and as scanners for leaked secrets. No peer id and no address begins so."""
+__all__ = [
+    "DEFAULT_SERVICE",
+    "MAX_ADDRS",
+    "MAX_RELAYS",
+    "MAX_TEXT",
+    "PREFIX",
+    "Ticket",
+    "is_ticket",
+    "parse_ticket",
+]
 
 VERSION: Final = 1
 
@@ -118,11 +124,6 @@ class Ticket:
                 f"a ticket with these addresses has {len(text)} characters, more than {MAX_TEXT}; name fewer relays"
             )
         return text
-
-
-def is_ticket(text: str) -> bool:
-    """Whether the text means to be a ticket, whole or not. Cheap, for any text."""
-    return text.lstrip()[: len(PREFIX)].lower() == PREFIX
 
 
 def parse_ticket(text: str) -> Ticket:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from punchbridge.access.secret import hide_tickets
 from punchbridge.cli.console import Console, harmless
 from punchbridge.cli.events import Summary
 from punchbridge.cli.exits import ErrorTable, Exit, exit_code, leaves
@@ -123,7 +124,13 @@ class Reporter:
 
 
 def describe(problem: BaseException) -> tuple[str, str]:
-    """The code and the text of a failure; what our errors say is passed on, others are named by their class."""
+    """The code and the text of a failure, without the tickets that it quotes."""
+    code, text = _described(problem)
+    return code, hide_tickets(text)
+
+
+def _described(problem: BaseException) -> tuple[str, str]:
+    """What our errors say is passed on, others are named by their class."""
     if isinstance(problem, BridgeError):
         return problem.code, "; ".join((str(problem) or problem.code, *getattr(problem, "__notes__", ())))
     if isinstance(problem, KeyboardInterrupt):

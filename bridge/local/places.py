@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from punchbridge.access.secret import is_ticket
 from punchbridge.errors import ConfigError
 
 __all__ = ["Place", "parse_place"]
@@ -32,6 +33,8 @@ def parse_place(text: str) -> Place:
         if not path or "\0" in path or not _fits(path):
             raise ConfigError(f"{text!r} is no unix socket: unix:PATH, at most 107 bytes")
         return Place(path=path)
+    if is_ticket(text):
+        raise ConfigError("this is a ticket; here a local place is wanted: HOST:PORT or unix:PATH")
     host, colon, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not bare or (":" in bare and bare is host) or not (port.isascii() and port.isdigit()):

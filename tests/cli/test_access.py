@@ -14,13 +14,14 @@ import pytest
 
 from punchbridge.access.contact import read_contact
 from punchbridge.access.invitations import Outcome
+from punchbridge.access.secret import Secret
 from punchbridge.access.store import AccessFile
-from punchbridge.access.ticket import parse_ticket
+from punchbridge.access.ticket import Ticket, parse_ticket
 from punchbridge.addresses import parse
 from punchbridge.cli.invite import duration
 from punchbridge.config.access import AccessLimits
 from punchbridge.errors import ConfigError
-from punchbridge.identity import Identity, load
+from punchbridge.identity import Identity, load, parse_peer_id
 from tests.cli.programs import LOCAL, LOOPBACK, Program, Run, Start, failed
 
 ALICE, BOB = str(Identity.generate()), str(Identity.generate())
@@ -210,3 +211,29 @@ def test_sighup_tells_each_time_what_was_read(start: Start, tmp_path: Path) -> N
     told("read the lists again: 1 allowed, 0 denied", 3)
     assert not any("who may call has changed" in one for one in relay.stderr)
     assert relay.stop()[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("allow", "TICKET"),
+        ("revoke", "TICKET"),
+        ("expose", "TICKET"),
+        ("forward", "TICKET", "TICKET"),
+        ("forward", "TICKET", "--bind", "TICKET"),
+        ("forward", "TICKET", "--json", "--bind", "TICKET"),
+        ("ping", "TICKET", "--count", "TICKET"),
+        ("listen", "--relay", "TICKET"),
+        ("relay", "--allow-file", "list"),
+        ("TICKET",),
+    ],
+)
+def test_no_error_repeats_a_ticket_that_stands_in_the_wrong_place(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    ticket = Ticket(parse_peer_id(ALICE), Secret(bytes(range(16))), (parse(RELAY),)).encode()
+    (tmp_path / "list").write_text(f"{ticket}\n")
+    code, stdout, stderr = run(*(ticket if one == "TICKET" else one for one in arguments))
+    assert code == 2, stderr
+    assert ticket[20:40] not in stdout + stderr
+    assert ticket[60:80] not in stdout + stderr
