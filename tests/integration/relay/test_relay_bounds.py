@@ -96,7 +96,7 @@ async def test_a_bound_that_the_operator_set_is_kept() -> None:
 async def test_a_bound_that_the_operator_set_to_the_default_is_kept_as_well(tmp_path: Path) -> None:
     """Without a word of the operator there would be no bound, since reservations of one address have none."""
     words = f"limits.swarm.connections_per_address={PER_ADDRESS}"
-    flags = RelayFlags(listen=("/ip4/127.0.0.1/tcp/0",), key=tmp_path / "key", set=(words,))
+    flags = RelayFlags(listen=("/ip4/127.0.0.1/tcp/0",), key=tmp_path / "key", new_key=True, set=(words,))
     config = made_of(flags.settings(LimitFlags(reservations_per_address=0), Callers()))
     async with open_relay(config) as (service, addr), AsyncExitStack() as stack:
         await knock(stack, addr, PER_ADDRESS + 2)
