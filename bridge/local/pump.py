@@ -7,6 +7,7 @@ transfer never looks complete.
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import struct
@@ -112,7 +113,7 @@ class _State:
         self._delivering = False
         self._rest: list[Buffer] = []
         self._resting = trio.CancelScope()
-        """Around the wait for a local program that does not read."""
+        """Around all that goes to the local program. Has a deadline while that does not read and the stream broke."""
         self._handed_over = Signal()
 
     def fail(self, end: PumpEnd, detail: str, problem: BaseException | None = None) -> None:
@@ -186,17 +187,19 @@ class _State:
         self.stream.on_readable = self._deliver
         seen = self._handed_over.number
         try:
-            self._deliver()
-            while not self.inbound_ended.is_set():
-                seen = await self._handed_over.beyond(seen)
-                with trio.CancelScope() as self._resting:
+            with self._resting:  # one for all waits: a scope for each would cost a tenth of an upload
+                self._deliver()
+                while not self.inbound_ended.is_set():
+                    seen = await self._handed_over.beyond(seen)
                     self._look_for_failure()
                     self.outcome.received += await _send_rest(self.local, self._rest)
-                if self._resting.cancelled_caught:
-                    problem = self.stream.failure
-                    return self.fail(PumpEnd.REMOTE, f"{problem}; the local program does not read", problem)
-                self._rest = []
-                self._deliver()
+                    if self.stream.failure is not None:
+                        self._resting.deadline = math.inf
+                    self._rest = []
+                    self._deliver()
+            if self._resting.cancelled_caught:
+                problem = self.stream.failure
+                return self.fail(PumpEnd.REMOTE, f"{problem}; the local program does not read", problem)
         except OSError as problem:
             return self.fail(PumpEnd.LOCAL, f"local socket: {problem.strerror}")
         finally:
@@ -217,7 +220,9 @@ class _State:
         Hands over to `inbound` when the socket is full, at the end, and after `turns` writes.
         """
         if self._rest:
-            return self._look_for_failure()
+            if self.stream.failure is not None:
+                self._look_for_failure()
+            return
         # Reading may send a window, and what that causes may call us again: the loop below goes on anyway.
         if self._delivering or self.inbound_ended.is_set():
             return
