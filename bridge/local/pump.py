@@ -139,6 +139,8 @@ class _State:
                 await trio.lowlevel.wait_readable(local)
                 before_read()
             want = min(read, stream.room) if keeps else read
+            if want > bulk_least:
+                want -= want % bulk_least  # what is left over would travel in a small frame of its own
             if not want:
                 try:
                     await stream.wait_send_all_might_not_block()
