@@ -138,9 +138,7 @@ class _State:
                 turns = 0
                 await trio.lowlevel.wait_readable(local)
                 before_read()
-            want = min(read, stream.room) if keeps else read
-            if want > bulk_least:
-                want -= want % bulk_least  # what is left over would travel in a small frame of its own
+            want = _whole(min(read, stream.room), bulk_least) if keeps else read
             if not want:
                 try:
                     await stream.wait_send_all_might_not_block()
@@ -249,6 +247,11 @@ class _State:
             self.fail(PumpEnd.REMOTE, str(problem), problem)
         finally:
             self._delivering = False
+
+
+def _whole(size: int, frame: int) -> int:
+    """Of much, whole frames: what is left over would travel in a small frame of its own."""
+    return size - size % frame if size > frame else size
 
 
 def _scratch(size: int) -> memoryview:
