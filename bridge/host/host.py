@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+# multiaddr loads this with the first /p2p that it reads, which takes 20 to 40 ms: in the first connection of a program.
+import multiaddr.codecs.cid  # noqa: F401
+
 from punchbridge.access.policy import NOBODY, Access
 from punchbridge.access.sources import Sources
 from punchbridge.access.store import AccessFile
