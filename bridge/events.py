@@ -314,6 +314,15 @@ class AccessChanged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AccessOpen(Event):
+    """Whoever knows an address may call from now on, unless denied: somebody has asked for it (--open, ANYONE).
+    `protocol`: the only one of which that holds; empty for all that is served."""
+
+    name = "access.open"
+    protocol: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AccessRead(Event):
     """All lists were read again, as SIGHUP asks, or one can be read again that could not. `allowed`, `denied`: entries
     on all of them together; `problems`: files that cannot be read, each with an `error` event; what they said last

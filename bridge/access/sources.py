@@ -69,6 +69,11 @@ class Sources:
         self._said = self._values()
         self.access = self._together()
 
+    @property
+    def open(self) -> bool:
+        """Whether flags or the application admit everybody, whatever the lists say of others."""
+        return self._given.anyone
+
     def poll(self, *, again: bool = False) -> tuple[ConfigError, ...]:
         """Reads what has changed since it was last read; `access` is the same object when nothing did that matters.
 

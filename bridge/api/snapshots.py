@@ -5,6 +5,7 @@ The sync form calls these from other threads, the trio form awaits them. No thre
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from punchbridge.client_keys import client_identity
 from punchbridge.config import Config
 from punchbridge.errors import ConfigError, DialTimeout, IdentityError
 from punchbridge.eventhub import EventHub
-from punchbridge.events import ErrorEvent, Event, ReservationAccepted
+from punchbridge.events import AccessOpen, ErrorEvent, Event, ReservationAccepted
 from punchbridge.host.host import Host, open_host
 from punchbridge.identity import PeerId, parse_peer_id, peer_text
 from punchbridge.local.gateway import Gateway, open_gateway
@@ -28,6 +29,8 @@ from punchbridge.reach.autonat import Reachability
 
 if TYPE_CHECKING:
     from punchbridge.transport.base import Connection
+
+log = logging.getLogger(__name__)
 
 __all__ = ["ConnectionInfo", "Control", "Status", "open_control"]
 
@@ -149,6 +152,12 @@ class Control:
         return tuple(str(with_peer(addr, swarm.peer)) for addr in swarm.announced() if is_relayed(addr))
 
 
+def _warn(event: Event) -> None:
+    """What an application that takes no events is told all the same."""
+    if isinstance(event, AccessOpen):
+        log.warning("open: anybody who knows an address may call %s", event.protocol or "all that is served")
+
+
 def _snapshot(connection: Connection) -> ConnectionInfo:
     return ConnectionInfo(
         id=connection.id,
@@ -173,8 +182,7 @@ async def open_control(config: Config, events: Callable[[Event], None] | None) -
 
     At the end streams are reset, connections closed, sockets and files gone."""
     hub = EventHub()
-    if events is not None:
-        hub.subscribe(events)
+    hub.subscribe(_warn if events is None else events)
     with ExitStack() as stack:
         if config.key is None and not config.ephemeral:
             try:

@@ -30,7 +30,7 @@ from punchbridge.errors import (
     ProtocolViolation,
     StreamReset,
 )
-from punchbridge.events import AccessChanged, AccessRead, ErrorEvent, InvitationShown
+from punchbridge.events import AccessChanged, AccessOpen, AccessRead, ErrorEvent, InvitationShown
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.swarm.gater import anyone
 from punchbridge.swarm.swarm import Swarm
@@ -72,7 +72,9 @@ class Admission:
         swarm.gater.access = sources.access
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Follows the lists until cancelled."""
+        """Follows the lists until cancelled. That everybody is admitted is told at the start."""
+        if self._sources.open:
+            self._swarm.events.emit(AccessOpen())
         if self.file is not None:
             await self._swarm.handle(
                 INVITE,

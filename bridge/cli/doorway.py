@@ -60,5 +60,3 @@ class Doorway:
             ticket = await admission.invite(relays, expires=_EXPIRES, label=_LABEL, newest=_KEPT)
         self._report.data(ticket.encode())
         self._report.note("on the other side run: punchbridge forward, with the line above as its TARGET", "dim")
-        if self._config.access.anyone:
-            self._report.note("open: anybody who knows this address may call (--open)", "warn")

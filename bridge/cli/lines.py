@@ -155,6 +155,7 @@ LINES: Final[Lines] = {
         "warn",
     ),
     events.AccessChanged: lambda e: (f"who may call has changed: {e.allowed} allowed, {e.denied} denied", "plain"),
+    events.AccessOpen: lambda e: (f"OPEN: anybody who knows an address may call {e.protocol}".rstrip(), "warn"),
     events.AccessRead: _read,
     events.InvitationShown: lambda e: (f"{short(e.peer)} has shown an invitation: {e.outcome}", "plain"),
     events.ErrorEvent: lambda e: (f"error {e.code}: {e.message}", "bad"),

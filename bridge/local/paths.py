@@ -14,7 +14,9 @@ import trio
 
 from punchbridge.access.policy import Access, Allow
 from punchbridge.addresses import is_relayed, with_peer
+from punchbridge.config import ANYONE
 from punchbridge.errors import ConnectionLost, DirectRequired, NegotiationFailed, NotAllowed, Unreachable
+from punchbridge.events import AccessOpen
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.session import SessionStream
 from punchbridge.verdict import Code, Verdict
@@ -107,6 +109,8 @@ async def accept_streams(
     """
     gater = host.swarm.gater
     audience = gater.listed if allow is None else gater.also(Access.of(allow))
+    if allow is ANYONE:
+        host.swarm.events.emit(AccessOpen(protocol=protocol))
 
     async def plain(stream: Stream) -> None:
         if path not in ("any", stream.connection.path):

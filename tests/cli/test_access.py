@@ -237,3 +237,14 @@ def test_no_error_repeats_a_ticket_that_stands_in_the_wrong_place(
     assert code == 2, stderr
     assert ticket[20:40] not in stdout + stderr
     assert ticket[60:80] not in stdout + stderr
+
+
+@pytest.mark.parametrize("json_", [True, False])
+def test_an_open_server_says_so_before_anybody_can_call(start: Start, json_: bool) -> None:
+    """Without a relay that accepts it, too."""
+    nowhere = f"/ip4/127.0.0.1/tcp/1/p2p/{ALICE}"
+    server = start("expose", "127.0.0.1:1", "--open", "--relay", nowhere, *LOCAL, *(("--json",) if json_ else ()))
+    if json_:
+        server.event("access.open", protocol="")
+    else:
+        server.wait_for(lambda: "OPEN: anybody who knows an address may call" in server.stderr, "warning")

@@ -20,7 +20,7 @@ from punchbridge.access.ticket import Ticket, parse_ticket
 from punchbridge.addresses import parse, with_peer
 from punchbridge.behaviours.admission import show_invitation
 from punchbridge.config import AccessLimits
-from punchbridge.events import ErrorEvent, Event, Refused
+from punchbridge.events import AccessOpen, ErrorEvent, Event, Refused
 from punchbridge.identity import parse_peer_id
 from punchbridge.local import forward
 from tests.support.rpc_lab import LOOPBACK, Service, method, serving, trailing
@@ -101,6 +101,19 @@ def test_a_service_may_admit_more_than_the_bridge() -> None:
         serving(server, Service(), allow=punchbridge.ANYONE),
     ):
         assert call(client, server.addrs[0]) == b"hello"
+
+
+def test_that_anybody_may_call_is_told_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Event] = []
+    with (
+        punchbridge.open(listen=LOOPBACK, allow=punchbridge.ANYONE, events=told.append),
+        punchbridge.open(listen=LOOPBACK, allow=punchbridge.ANYONE),
+        punchbridge.open(listen=LOOPBACK, events=told.append) as closed,
+        serving(closed, Service(), allow=punchbridge.ANYONE),
+    ):
+        opened = [one for one in told if isinstance(one, AccessOpen)]
+        assert [one.protocol for one in opened] == ["", "/punchbridge/grpc/1.0.0"]
+    assert caplog.text.count("open: anybody who knows an address may call all that is served") == 1
 
 
 def test_who_is_denied_is_denied_whatever_else_is_said() -> None:
