@@ -34,8 +34,9 @@ def state_directory() -> Path:
 
 
 @contextmanager
-def client_identity() -> Iterator[Identity]:
-    """The first kept identity that is free, for the length of the block; one is made when all are taken.
+def client_identity() -> Iterator[tuple[Identity, int]]:
+    """The first kept identity that is free, and how many other programs have those before it, for the length of the
+    block; one is made when all are taken.
 
     Blocks for a file. The lock goes with the process, however it ends. Raises IdentityError when the folder or a key in
     it cannot be used.
@@ -54,7 +55,7 @@ def client_identity() -> Iterator[Identity]:
             os.close(descriptor)
             continue
         try:
-            yield identity
+            yield identity, number
         finally:
             os.close(descriptor)
         return

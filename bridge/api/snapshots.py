@@ -17,7 +17,7 @@ from punchbridge.addresses import is_relayed, with_peer
 from punchbridge.api.configuration import host_config
 from punchbridge.client_keys import client_identity
 from punchbridge.config import Config
-from punchbridge.errors import ConfigError, DialTimeout, IdentityError
+from punchbridge.errors import ConfigError, DialTimeout, IdentityError, NotAllowed
 from punchbridge.eventhub import EventHub
 from punchbridge.events import AccessOpen, ErrorEvent, Event, ReservationAccepted
 from punchbridge.host.host import Host, open_host
@@ -183,11 +183,21 @@ async def open_control(config: Config, events: Callable[[Event], None] | None) -
     At the end streams are reset, connections closed, sockets and files gone."""
     hub = EventHub()
     hub.subscribe(_warn if events is None else events)
+    others = 0
     with ExitStack() as stack:
         if config.key is None and not config.ephemeral:
             try:
-                config = replace(config, key=stack.enter_context(client_identity()))
+                identity, others = stack.enter_context(client_identity())
+                config = replace(config, key=identity)
             except IdentityError as problem:
                 hub.emit(ErrorEvent(code=problem.code, message=f"{problem}; this identity is for this run alone"))
         async with open_host(host_config(config), hub) as host, open_gateway(host) as gateway:
-            yield Control(host, gateway)
+            try:
+                yield Control(host, gateway)
+            except NotAllowed as problem:
+                if others:
+                    problem.add_note(
+                        "another program of this user runs with the identity that is taken first, and two programs at "
+                        f"once are two peers: this one is {peer_text(host.swarm.peer)}"
+                    )
+                raise

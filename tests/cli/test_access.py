@@ -248,3 +248,15 @@ def test_an_open_server_says_so_before_anybody_can_call(start: Start, json_: boo
         server.event("access.open", protocol="")
     else:
         server.wait_for(lambda: "OPEN: anybody who knows an address may call" in server.stderr, "warning")
+
+
+def test_a_second_program_at_once_is_told_that_it_is_another_peer(start: Start, run: Run, tmp_path: Path) -> None:
+    """And one after the other are the same: as README shows it."""
+    server = start("expose", "127.0.0.1:1", *LOCAL)
+    ticket = server.line()
+    assert run("ping", ticket, "--count", "1", *LOCAL)[0] == 0
+    forward = start("forward", ticket, "--bind", f"unix:{tmp_path}/s", *LOCAL)
+    assert forward.line() == f"unix:{tmp_path}/s"
+    failed(run("ping", ticket, "--count", "1", *LOCAL), 7, "as many peers as it is for", "two programs at once are two")
+    assert forward.stop()[0] == 0
+    assert run("ping", ticket, "--count", "1", *LOCAL)[0] == 0
