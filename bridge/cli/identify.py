@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
 
-from cyclopts import Parameter
-
-from punchbridge.cli.options import NETWORK, Endpoint, Output, checked_target, flag, positive
+from punchbridge.cli.options import (
+    NETWORK,
+    Endpoint,
+    Output,
+    checked_target,
+    flag,
+    given_target,
+    positive,
+    target_argument,
+)
 
 if TYPE_CHECKING:
     from punchbridge.api.trio import TrioBridge
@@ -19,7 +26,7 @@ OUTPUT_FLAGS: Final = Output()
 
 
 def identify(
-    addr: Annotated[str, Parameter(help="Circuit or direct multiaddr, ending in /p2p/ID.")],
+    target: Annotated[str, target_argument("Ticket or multiaddr of the peer, ending in /p2p/ID.")],
     /,
     *,
     timeout: Annotated[float, flag("timeout", "Seconds for connection and answer.", group=NETWORK)] = 15.0,
@@ -38,10 +45,12 @@ def identify(
         from punchbridge.cli.exits import Exit
         from punchbridge.cli.service import serve
         from punchbridge.errors import ConfigError, DialTimeout
+        from punchbridge.local.target import parse_target
 
         positive(timeout=timeout)
         if timeout == 0:
             raise ConfigError("--timeout must be above 0")
+        addr = given_target(target)
         checked_target(addr)
 
         async def work(bridge: TrioBridge, feed: TrioFeed) -> Exit:
@@ -50,7 +59,7 @@ def identify(
                 result = await ask(bridge, addr)
             report.progress(None)
             if limit.cancelled_caught:
-                raise DialTimeout(f"no answer from {addr} within {timeout:g} s; is it running?")
+                raise DialTimeout(f"no answer from {parse_target(addr).text} within {timeout:g} s; is it running?")
             report.path = result.path
             report.emit(result)
             for name, value in result.as_dict().items():

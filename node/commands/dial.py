@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
 
-from cyclopts import Parameter
-
 from punchbridge.cli.options import (
     NETWORK,
     Endpoint,
@@ -14,6 +12,7 @@ from punchbridge.cli.options import (
     flag,
     given_target,
     positive,
+    target_argument,
 )
 from punchbridge_node.commands.flags import NodeFlags
 from punchbridge_node.commands.lines import LINES
@@ -27,7 +26,7 @@ NODE_FLAGS: Final = NodeFlags()
 OUTPUT_FLAGS: Final = Output()
 
 TargetArgument = Annotated[
-    str, Parameter(help="Circuit or direct multiaddr of the peer, ending in /p2p/ID; the listener prints it.")
+    str, target_argument("Ticket, or the multiaddr of the peer, ending in /p2p/ID, that the listener printed.")
 ]
 
 

@@ -19,6 +19,7 @@ from punchbridge.errors import (
     DialTimeout,
     DirectRequired,
     NegotiationFailed,
+    NotAllowed,
     Unreachable,
 )
 from punchbridge.events import (
@@ -125,6 +126,8 @@ class Keeper:
                 if isinstance(cause, NegotiationFailed):
                     # gRPC would ask again and again; who does not serve the node now is somebody else.
                     raise NegotiationFailed(f"{cause}; is TARGET the whole line that the listener printed?")
+                if isinstance(cause, NotAllowed):
+                    raise cause  # nor will it be let in by asking again
                 if left <= 0:
                     raise cause or DialTimeout(f"no handshake with {self.goal.peer} within {self.goal.timeout:g} s")
                 await asyncio.wait({opening}, timeout=min(left, _LOOK))
@@ -215,7 +218,7 @@ class Keeper:
                     info = await self.bridge.aio_connect(self.goal.target, max(left, 0.1))
                     await self._open(self._allowed(info.path), f"{before} path lost: {reason}")
                 break
-            except (AuthenticationFailed, DirectRequired):
+            except (AuthenticationFailed, DirectRequired, NotAllowed):
                 raise
             except HandshakeError as problem:
                 if final(problem):

@@ -260,3 +260,14 @@ def test_a_second_program_at_once_is_told_that_it_is_another_peer(start: Start, 
     failed(run("ping", ticket, "--count", "1", *LOCAL), 7, "as many peers as it is for", "two programs at once are two")
     assert forward.stop()[0] == 0
     assert run("ping", ticket, "--count", "1", *LOCAL)[0] == 0
+
+
+def test_a_closed_listener_tells_a_dialer_at_once(start: Start, run: Run) -> None:
+    """And not after the ten minutes that the dialer has."""
+    listener = start("listen", "--key", "listener", "--new-key", "--allow", ALICE, *LOCAL)
+    failed(run("dial", listener.line(), "--timeout", "600", *LOCAL), 7, "NOT_ALLOWED", "does not let this peer in")
+
+
+@pytest.mark.parametrize("command", ["dial", "forward", "identify", "ping"])
+def test_a_target_need_not_stand_among_the_arguments(run: Run, command: str) -> None:
+    failed(run(command, PUNCHBRIDGE_TARGET="from-the-environment"), 2, "BAD_ADDRESS", "'from-the-environment'")
