@@ -64,6 +64,11 @@ class Records:
         """With neither word about a peer or network. Raises ConfigError when there is none, with what helps."""
         after = replace(self, allowed=_without(self.allowed, who), denied=_without(self.denied, who))
         by = next((one.name for one in self.invitations if who in one.peers), None)
+        if by is not None and any(one.who == who for one in self.denied):
+            raise ConfigError(
+                f"{who} is denied, and without that invitation {by} lets it in again; allow the peer, or revoke the "
+                "invitation first"
+            )
         if by is not None:
             raise ConfigError(
                 f"{who} was let in by invitation {by}; deny the peer, or revoke the invitation and all it let in"
@@ -94,7 +99,7 @@ class Records:
         kept = [one for one in self.invitations if not one.dead(now)]
         if newest is not None:
             same = [one for one in kept if one.label == label and not one.redeemed]
-            kept = [one for one in kept if one not in same[: len(same) - newest + 1]]
+            kept = [one for one in kept if one not in same[: max(0, len(same) - newest + 1)]]
         if len(kept) >= limits.invitations:
             raise ConfigError(f"{len(kept)} invitations are kept, and no more; revoke some")
         places = sum(len(one.redeemed) + (one.left if one.state(now) is Outcome.GRANTED else 0) for one in kept)
@@ -210,13 +215,18 @@ def decode_records(data: bytes, name: str, limits: AccessLimits) -> Records:
         if not isinstance(table, dict) or table.get("format") != _FORMAT:
             raise ConfigError(f'"format" is not "{_FORMAT}"')
         if table.get("version") != _VERSION:
-            raise ConfigError(f"of version {table.get('version')!r}, and this program reads {_VERSION}; update it")
+            raise AccessFileError(
+                f"the access file {name} cannot be used: it is of version {table.get('version')!r:.40}, and this "
+                f"program reads {_VERSION}; update punchbridge, or name another file"
+            )
         _only(table, _KEYS)
         return Records(
             _rows(table, "allow", _read_entry, limits.entries),
             _rows(table, "deny", _read_entry, limits.entries),
             _rows(table, "invitations", _read_invitation(limits), limits.invitations),
         )
+    except AccessFileError:
+        raise
     except ConfigError as problem:
         advice = "correct it, or move it away and a fresh one will be made"
         raise AccessFileError(f"the access file {name} cannot be used: {problem}; {advice}") from None

@@ -143,6 +143,13 @@ def test_whoever_redeemed_is_allowed_by_the_label_of_the_invitation() -> None:
         records.forgetting(ALICE)
 
 
+def test_a_denial_of_one_who_was_invited_is_not_ended_by_forgetting_it() -> None:
+    records = inviting(Records()).redeeming(SECRET, ALICE, NOW)[1].denying(ALICE, "", LIMITS)
+    with pytest.raises(ConfigError, match=r"is denied, and without that invitation \w+ lets it in again; allow"):
+        records.forgetting(ALICE)
+    assert ALICE in records.allowing(ALICE, "", LIMITS).allow.peers
+
+
 def test_a_denied_peer_learns_nothing_of_an_invitation_and_uses_none() -> None:
     records = inviting(Records()).denying(ALICE, "", LIMITS)
     assert records.redeeming(SECRET, ALICE, NOW) == (Outcome.UNKNOWN, records)
@@ -191,6 +198,15 @@ def test_the_newest_of_a_label() -> None:
     for number in range(5):
         records = inviting(records, secret(number), label="start", newest=2)
     assert [one.digest for one in records.invitations] == [secret(n).digest for n in (100, 101, 3, 4)]
+
+
+@pytest.mark.parametrize("newest", [1, 2, 3, 16])
+def test_as_many_of_a_label_as_are_asked_for_stay(newest: int) -> None:
+    records = Records()
+    for number in range(40):
+        records = inviting(records, secret(number), label="start", newest=newest)
+        made = range(max(0, number + 1 - newest), number + 1)
+        assert [one.digest for one in records.invitations] == [secret(n).digest for n in made]
 
 
 def test_the_records_are_bounded() -> None:
