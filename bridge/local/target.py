@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import cast, get_args
 
 from punchbridge.access.secret import Secret
-from punchbridge.access.ticket import is_ticket, parse_ticket
+from punchbridge.access.ticket import DEFAULT_SERVICE, is_ticket, parse_ticket
 from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of, spoken_endpoint
-from punchbridge.errors import AddressError, ConfigError
+from punchbridge.errors import AddressError, ConfigError, TicketError
 from punchbridge.identity import PeerId, parse_peer_id, peer_text
 from punchbridge.reach.path import PathPolicy
 from punchbridge.sessions.frames import MAX_SERVICE
@@ -48,6 +48,11 @@ def parse_target(target: str | Multiaddr | PeerId | Target) -> Target:
         return target
     if isinstance(target, str) and is_ticket(target):
         ticket = parse_ticket(target)
+        if ticket.service != DEFAULT_SERVICE:
+            raise TicketError(
+                f"the ticket is for the service {ticket.service!r}, and this program knows none by a name; update "
+                "punchbridge"
+            )
         first, *more = ticket.targets or (None,)
         return Target(ticket.peer, first, tuple(one for one in more if one is not None), ticket.secret)
     if isinstance(target, PeerId):

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import punchbridge
+from punchbridge.access.ticket import Ticket
 from punchbridge.addresses import parse
 from punchbridge.errors import (
     AddressError,
@@ -65,6 +66,13 @@ def test_targets() -> None:
 def test_bad_targets_say_what_to_do(text: str, hint: str) -> None:
     with pytest.raises(AddressError, match=hint):
         parse_target(text)
+
+
+def test_a_ticket_for_a_service_that_nobody_here_knows_leads_nowhere() -> None:
+    """And not to another service of the same server."""
+    assert parse_target(Ticket(PEER, None, addrs=(parse("/ip4/192.0.2.1/tcp/4001"),)).encode()).peer == PEER
+    with pytest.raises(AddressError, match=r"the ticket is for the service 'billing', .*update"):
+        parse_target(Ticket(PEER, None, service="billing").encode())
 
 
 def test_policies_and_protocols() -> None:
