@@ -282,6 +282,14 @@ class AutonatResult(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LocalListening(Event):
+    """`forward` takes local clients. `bind`: where, with the port that the system has chosen for port 0."""
+
+    name = "local.listening"
+    bind: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LocalRefused(Event):
     """Another user of this machine connected to the port of `forward` and was turned away. `uid`: the last one;
     `refused`: all until now. Told at the first, then once a while at most."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from punchbridge.errors import BridgeError, ConfigError, ConnectionLost, DialTimeout, NotAllowed, PortInUse, StreamReset
-from punchbridge.events import ErrorEvent
+from punchbridge.events import ErrorEvent, LocalListening
 from punchbridge.local.door import Door, open_door
 from punchbridge.local.paths import open_on_path
 from punchbridge.local.places import Place, parse_place
@@ -91,6 +91,7 @@ async def run(
                     local.close()
                     slots.release_on_behalf_of(slot)
 
+            host.swarm.events.emit(LocalListening(bind=str(bound)))
             task_status.started(bound)
             while True:
                 slot = object()

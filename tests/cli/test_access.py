@@ -255,8 +255,8 @@ def test_a_second_program_at_once_is_told_that_it_is_another_peer(start: Start, 
     server = start("expose", "127.0.0.1:1", *LOCAL)
     ticket = server.line()
     assert run("ping", ticket, "--count", "1", *LOCAL)[0] == 0
-    forward = start("forward", ticket, "--bind", f"unix:{tmp_path}/s", *LOCAL)
-    assert forward.line() == f"unix:{tmp_path}/s"
+    forward = start("forward", ticket, "--bind", f"unix:{tmp_path}/s", "--json", *LOCAL)
+    forward.event("local.listening", bind=f"unix:{tmp_path}/s")
     failed(run("ping", ticket, "--count", "1", *LOCAL), 7, "as many peers as it is for", "two programs at once are two")
     assert forward.stop()[0] == 0
     assert run("ping", ticket, "--count", "1", *LOCAL)[0] == 0
