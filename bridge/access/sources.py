@@ -30,6 +30,9 @@ _SETTLED: Final = 2.0
 """Seconds. A file that was changed later than this before it was read may change again without another time stamp or
 inode: time stamps are as coarse as a few milliseconds, some file systems' as coarse as 2 s, and inodes are reused."""
 
+_YOUNG: Final = 0.5
+"""Seconds. A file that is written in place is empty, or half of it, for less than that as a rule."""
+
 
 def read_list(path: Path, limits: AccessLimits) -> Rules:
     """Reads a list file, which others may read and not write. Raises ConfigError with what to do."""
@@ -86,6 +89,20 @@ class Sources:
         return tuple(found)
 
     @property
+    def records(self) -> Records | None:
+        """What the access file said when it could last be read; None when none is followed."""
+        return None if self._file is None else self._file.value
+
+    def being_written(self) -> bool:
+        """Whether a file has changed just now that somebody may be writing in place, and be half way. Blocks.
+
+        The commands put another access file in the place of one; an editor may empty it before it writes.
+        """
+        return any(one.young for one in (*self._allow, *self._deny)) or (
+            self._file is not None and self._file.young and self._file.empty
+        )
+
+    @property
     def unreadable(self) -> int:
         """Files that could not be read the last time; what they said before is in force."""
         return sum(one.unreadable for one in self._followed())
@@ -130,6 +147,22 @@ class _Followed(Generic[T]):
         self._problem = ""
         self._seen = self._look()
         self.value = read()
+
+    @property
+    def young(self) -> bool:
+        """Whether the file is there and was changed within the last half second, by the clock that we have."""
+        try:
+            return abs(time.time() - os.stat(self._path).st_mtime) < _YOUNG
+        except OSError:
+            return False
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is in the file."""
+        try:
+            return os.stat(self._path).st_size == 0
+        except OSError:
+            return False
 
     @property
     def unreadable(self) -> bool:

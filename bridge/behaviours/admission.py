@@ -51,6 +51,12 @@ from punchbridge.wire.invite import (
 _TICKET_ADDRS: Final = 2
 """Direct addresses in a ticket: IPv4 and IPv6, or two uplinks. More make a long line of little use."""
 
+_WRITING: Final = 0.8
+"""Seconds; a list that changes all the time is read then as it is, and so within the 2 s in which one is followed."""
+
+_LOOKS: Final = 8
+"""So often it is looked meanwhile whether it is still being written."""
+
 __all__ = ["Admission", "Invitations", "show_invitation"]
 
 
@@ -88,7 +94,16 @@ class Admission:
             seen = self._asked.number
             with trio.move_on_after(self._limits.follow):
                 await self._asked.beyond(seen)
+            if self._asked.number == seen:
+                await self._let_finish()
             await self.look(again=self._asked.number != seen)
+
+    async def _let_finish(self) -> None:
+        """Waits for a moment while a list is written in place: half of one would strike out who stands in the other."""
+        for _ in range(_LOOKS):
+            if not await trio.to_thread.run_sync(self._sources.being_written):
+                return
+            await trio.sleep(_WRITING / _LOOKS)
 
     def reread(self) -> None:
         """Asks for everything to be read again, soon: what SIGHUP means."""
@@ -166,14 +181,25 @@ class Admission:
             await stream.aclose()
 
     async def _redeem(self, secret: Secret, peer: PeerId) -> Outcome | None:
-        """What the file says to a secret, told as an event; None when it cannot be used, which is told too."""
+        """What the file says to a secret, told as an event; None when it cannot be used, which is told too.
+
+        It is read for that only when it has changed, and for a secret that lets somebody in: reading thousands of
+        entries takes a tenth of a second, and strangers that come over relays with ever new ids have no rate.
+        """
         file = self.file
         assert file is not None
-        try:
-            outcome = await trio.to_thread.run_sync(lambda: file.redeem(secret, peer, time.time()))
-        except ConfigError as problem:
-            self._swarm.events.emit(ErrorEvent(code=problem.code, message=str(problem)))
-            return None
+        outcome: Outcome | None = None
+        if not await trio.to_thread.run_sync(self._sources.being_written):
+            await self.look()
+            known = self._sources.records
+            if known is not None and not self._sources.unreadable:
+                outcome = known.outcome(secret, peer, time.time())
+        if outcome is None or outcome is Outcome.GRANTED:
+            try:
+                outcome = await trio.to_thread.run_sync(lambda: file.redeem(secret, peer, time.time()))
+            except ConfigError as problem:
+                self._swarm.events.emit(ErrorEvent(code=problem.code, message=str(problem)))
+                return None
         self._swarm.events.emit(InvitationShown(peer=peer_text(peer), outcome=outcome.value))
         return outcome
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import trio
 
 from punchbridge.access.policy import NOBODY, OPEN, Access
+from punchbridge.access.records import Records
+from punchbridge.access.secret import Secret
+from punchbridge.access.sources import Sources
+from punchbridge.access.store import AccessFile
 from punchbridge.addresses import is_public, is_relayed, with_peer
-from punchbridge.config import Limits, PingLimits
-from punchbridge.errors import NegotiationFailed
+from punchbridge.behaviours.admission import show_invitation
+from punchbridge.config import AccessLimits, Limits, PingLimits
+from punchbridge.errors import NegotiationFailed, NotAllowed
 from punchbridge.eventhub import EventHub
-from punchbridge.events import PunchStarted
+from punchbridge.events import AccessChanged, Event, PunchStarted
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity
 from punchbridge.session import SESSION_PROTOCOL
@@ -139,3 +149,67 @@ async def one_more(connection: Connection) -> None:
 
 async def never(stream: object) -> None:
     await trio.sleep_forever()
+
+
+async def test_a_list_that_is_written_in_place_strikes_nobody_out(tmp_path: Path) -> None:
+    path, peers = tmp_path / "members", [Identity.generate().peer_id for _ in range(3)]
+    half, whole = f"{peers[0]}\n", f"{peers[0]}\n{peers[1]}\n"
+    path.write_text(whole)
+    limits = Limits(access=AccessLimits(follow=0.01))
+    told: list[int] = []
+    three = trio.Event()
+
+    def note(event: Event) -> None:
+        if isinstance(event, AccessChanged):
+            told.append(event.allowed)
+            if event.allowed == 3:
+                three.set()
+
+    hub = EventHub()
+    hub.subscribe(note)
+    sources = Sources(limits.access, allow_files=[path])
+    async with open_host(HostConfig(Identity.generate(), access=sources, limits=limits), hub):
+        for _ in range(100):  # on a machine that is busy, writing itself may take too long
+            told.clear()
+            began = time.monotonic()
+            path.write_text(half)
+            await trio.sleep(0.1)  # many looks at the file
+            path.write_text(whole)
+            if time.monotonic() - began < 0.3:
+                break
+            await trio.sleep(1.5)  # until it has been read as it is
+        path.write_text(f"{whole}{peers[2]}\n")
+        with trio.fail_after(20):
+            await three.wait()
+        assert told == [3]
+
+
+class Counted(AccessFile):
+    """An access file that counts how often it is read."""
+
+    reads = 0
+
+    def read(self, *, absent: bool = True) -> Records:
+        self.reads += 1
+        return super().read(absent=absent)
+
+
+async def test_a_secret_that_lets_nobody_in_costs_no_reading_of_the_file(tmp_path: Path) -> None:
+    file, secret = Counted(tmp_path / "key.access", AccessLimits()), Secret(bytes(16))
+    file.invite(secret, now=time.time(), expires=None)
+    os.utime(file.path, (time.time() - 3600,) * 2)  # else it may have changed since, within a tick of the clock
+    sources = Sources(AccessLimits(), file=file)
+    me = HostConfig(Identity.generate(), (LOOPBACK,), allow_private=True)
+    async with (
+        open_host(replace(me, identity=Identity.generate(), access=sources, access_file=file), EventHub()) as server,
+        open_host(me, EventHub()) as client,
+    ):
+        connection = await client.dial(with_peer(server.swarm.listen_addrs()[0], server.swarm.peer))
+        before = file.reads
+        for number in range(1, 4):
+            with pytest.raises(NotAllowed, match="knows no such invitation"):
+                await show_invitation(connection, Secret(bytes([number]) * 16), 20)
+        assert file.reads == before
+        file.invite(Secret(bytes([9]) * 16), now=time.time(), expires=None)  # made just now, and not followed yet
+        await show_invitation(connection, Secret(bytes([9]) * 16), 20)
+        assert me.identity.peer_id in file.read().allow.peers

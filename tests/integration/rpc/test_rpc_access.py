@@ -263,17 +263,18 @@ async def test_a_stranger_at_the_same_address_cannot_keep_the_admitted_out(tmp_p
 
 async def test_who_is_listed_is_let_in_whatever_became_of_its_ticket(tmp_path: Path) -> None:
     key, friend = tmp_path / "key", punchbridge.Identity.generate()
+    file = AccessFile(access_path(key), LIMITS)
+    file.edit(lambda records: (None, records.allowing(friend.peer_id, "friend", LIMITS)))
     async with (
-        punchbridge.open_trio(
-            key=key, new_key=True, listen=LOOPBACK, allow_private=True, allow=[str(friend)]
-        ) as server,
+        punchbridge.open_trio(key=key, new_key=True, listen=LOOPBACK, allow_private=True) as server,
         punchbridge.open_trio(key=friend, listen=LOOPBACK, allow_private=True) as client,
     ):
         ticket = parse_ticket(await server.invite(expires=0))
         assert ticket.secret is not None
         connection = await client.host.dial(with_peer(ticket.addrs[0], ticket.peer))
         await show_invitation(connection, ticket.secret, SOON)
-        server.host.swarm.gater.access = NOBODY
+        file.edit(lambda records: (None, records.forgetting(friend.peer_id)))
+        await server.host.admission.look()
         with pytest.raises(punchbridge.NotAllowed, match="expired"):
             await show_invitation(connection, ticket.secret, SOON)
 
