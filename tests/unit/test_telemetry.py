@@ -257,7 +257,7 @@ def line_of(event: Event) -> tuple[str, str]:
 
 
 def test_every_public_event_that_a_person_should_see_has_a_line() -> None:
-    silent = {"summary", "ping.result", "identify.result", "p2p_upgrade", "address.observed"}
+    silent = {"summary", "ping.result", "identify.result", "p2p_upgrade", "address.observed", "local.listening"}
     shown = {**LINES, **relay.LINES, **lines.LINES}
     assert {kind.name for kind in event_classes() if kind.public and kind not in shown} == silent
     assert len(shown) == len(LINES) + len(relay.LINES) + len(lines.LINES)
