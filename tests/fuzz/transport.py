@@ -1,8 +1,10 @@
-"""Parsers of what arrives before a peer is known, and of frames: multistream, Noise, Yamux, sessions."""
+"""Parsers of what comes before a peer is known, and of frames: multistream, Noise, TLS identities, Yamux, sessions."""
 
 from __future__ import annotations
 
 import struct
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from punchbridge.config import SessionLimits, YamuxLimits
@@ -15,6 +17,7 @@ from punchbridge.wire.messages import NoiseExtensions, NoiseHandshakePayload
 from punchbridge.wire.multistream import HEADER as GREETING
 from punchbridge.wire.multistream import Initiator, Responder, line
 from punchbridge.wire.noise import Handshake, Opener, Sealer
+from punchbridge.wire.tls_identity import decode_signed_key, encode_signed_key, verify_certificate
 from punchbridge.yamux import Yamux
 from punchbridge.yamux.frames import ACK, DATA, FIN, GO_AWAY, INITIAL_WINDOW, PING, RST, SYN, WINDOW_UPDATE, header
 from tests.fuzz.identities import numbered
@@ -23,6 +26,8 @@ from tests.fuzz.parser import Parser, Script, pieces
 _US: Final = numbered(0)
 _THEM: Final = numbered(1)
 _YAMUX: Final = "/yamux/1.0.0"
+_CERTIFICATES: Final = Path(__file__).resolve().parents[1] / "protocol" / "vectors" / "tls.txt"
+_NOW: Final = datetime(2026, 7, 1, tzinfo=UTC)
 
 
 # --- varint and multistream -------------------------------------------------------------------------------
@@ -338,6 +343,21 @@ def _message_seeds() -> list[bytes]:
     return [first, first + second, second]
 
 
+def _certificate(data: bytes) -> bool:
+    return bool(verify_certificate(data, _NOW))
+
+
+def _signed_key(data: bytes) -> bool:
+    assert encode_signed_key(*decode_signed_key(data)) == data
+    return True
+
+
+def _certificate_seeds() -> list[bytes]:
+    """The test vectors of the specification."""
+    lines = (line.split() for line in _CERTIFICATES.read_text().splitlines() if not line.startswith("#"))
+    return [bytes.fromhex(certificate) for _, _, certificate in lines]
+
+
 def parsers() -> list[Parser]:
     hello = GREETING + line("/noise")
     refusals = GREETING + line("na")
@@ -349,6 +369,8 @@ def parsers() -> list[Parser]:
         Parser("noise-initiator", _noise_initiator, _message_seeds()),
         Parser("noise-payload", _noise_payload, _payload_seeds()),
         Parser("noise-transport", _noise_transport, _sealed()),
+        Parser("tls-certificate", _certificate, _certificate_seeds()),
+        Parser("tls-signed-key", _signed_key, [encode_signed_key(bytes(36), bytes(64)), encode_signed_key(b"", b"")]),
         Parser("yamux-server", lambda data: _yamux(data, client=False), _yamux_seeds(1)),
         Parser("yamux-client", lambda data: _yamux(data, client=True), _yamux_seeds(2)),
         Parser("session-frames", _frames, _frame_seeds()),

@@ -19,7 +19,7 @@ import pytest
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
 PAGE = ROOT / "docs" / "wire-rules.md"
-FAMILIES = ("A", "D", "EM", "F", "I", "MS", "N", "PF", "PI", "PK", "R", "SE", "Y")
+FAMILIES = ("A", "D", "EM", "F", "I", "MS", "N", "PF", "PI", "PK", "R", "SE", "TL", "Y")
 LETTERS = "|".join(FAMILIES)
 ROW = re.compile(r"^\| ([A-Z]+)([1-9][0-9]*) \| (.*) \| (.*) \|$", re.MULTILINE)
 CITED = re.compile(rf"(?<![\w.-])({LETTERS})([1-9][0-9]?)(?: (?:to|–) \1([1-9][0-9]?))?(?!\w)")
