@@ -54,3 +54,48 @@ def test_otherwise_the_exact_command_is_told_and_the_set_up_stops(tmp_path: Path
     assert (outcome.returncode, outcome.stdout) == (1, "")
     assert "    sudo apt-get update && sudo apt-get install -y one two\n" in outcome.stderr
     assert ("could not install" in outcome.stderr) is (uid == 0)
+
+
+def engine(folder: Path, *, cargo: bool, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Runs the set-up's step that builds the QUIC engine, twice, with a `python` of ours in an environment of ours."""
+    (folder / "bin").mkdir()
+    python = folder / "bin" / "python"
+    python.write_text(f'#!/bin/sh\necho "$*" >>{folder}/called\nexit {status}\n')
+    python.chmod(0o755)
+    step = "setup_quic_is_current || setup_make_quic"
+    script = (
+        f"source <(sed '$d' '{ROOT}/scripts/setup-env'); setup_root={ROOT}; setup_venv={folder};"
+        f"setup_has_cargo() {{ {str(cargo).lower()}; }}; {step}; {step}; echo goes on"
+    )
+    return subprocess.run(
+        ["bash", "-c", script],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder)}, text=True, capture_output=True, timeout=20,
+    )  # fmt: skip
+
+
+def test_without_cargo_one_line_tells_that_quic_is_missing(tmp_path: Path) -> None:
+    outcome = engine(tmp_path, cargo=False)
+    assert (outcome.returncode, outcome.stdout) == (0, "goes on\n")
+    assert outcome.stderr.count("\n") == 1
+    assert "no cargo" in outcome.stderr
+    assert "over TCP" in outcome.stderr
+    assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_with_cargo_the_quic_engine_is_built_once(tmp_path: Path, status: int) -> None:
+    outcome = engine(tmp_path, cargo=True, status=status)
+    assert (outcome.returncode, outcome.stdout) == (0, "goes on\n")
+    assert outcome.stderr.startswith("set-up: building the QUIC engine")
+    assert outcome.stderr.count("\n") == 1 + status
+    assert ("could not be built" in outcome.stderr) is bool(status)
+    assert len((tmp_path / "called").read_text().splitlines()) == 2 - status
+
+
+def test_the_manifest_of_the_quic_engine_pins_what_no_lock_file_does() -> None:
+    import tomllib
+
+    manifest = tomllib.loads((ROOT / "native" / "quic" / "Cargo.toml").read_text())
+    assert f"punchbridge-quic=={manifest['package']['version']}" in (ROOT / "constraints.txt").read_text().split()
+    wanted = [one if isinstance(one, str) else one["version"] for one in manifest["dependencies"].values()]
+    assert all(version.startswith("=") for version in wanted)
