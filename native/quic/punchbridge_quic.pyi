@@ -33,7 +33,7 @@ OPENED: Final[int]
 READABLE: Final[int]
 """A stream, the number, may have bytes, its end or its reset."""
 WRITABLE: Final[int]
-"""A stream, the number, that took less than it was given takes bytes again."""
+"""A stream, the number, that took fewer bytes than it was given takes some again."""
 STOPPED: Final[int]
 """The peer reads no more of a stream, the number; its code."""
 FINISHED: Final[int]
@@ -153,6 +153,8 @@ class Info:
     bytes_sent: int
     bytes_received: int
     """Bytes of datagrams."""
+    stream_frames: int
+    """Pieces of streams received, repeated ones too; none is larger than a datagram."""
     mtu: int
     """The largest datagram that the path is known to take."""
     moves: int
@@ -240,12 +242,13 @@ class Engine:
     def open(self, connection: int) -> int | None:
         """Opens a stream, of which the peer learns with its first bytes; None until it allows one more."""
 
-    def read(self, connection: int, stream: int, most: int) -> tuple[bytes, bool]:
-        """At most `most` bytes that have come, and whether the stream ends behind them. What is read is allowed to the
-        peer again. Raises StreamReset, once, and NoStream after that or after the end."""
+    def read(self, connection: int, stream: int, most: int) -> tuple[bytes, bool, bool]:
+        """At most `most` bytes that have come; whether the stream ends behind them; whether `transmit` has now to tell
+        the peer what it may send again. What is read is allowed to the peer again. Raises StreamReset, once, and
+        NoStream after that or after the end."""
 
     def write(self, connection: int, stream: int, data: bytes | bytearray | memoryview) -> int:
-        """Takes bytes for sending; how many, 0 when none fit now: then WRITABLE comes. Raises StreamStopped,
+        """Takes bytes for sending; how many fit now. When that is not all, WRITABLE comes. Raises StreamStopped,
         NoStream."""
 
     def finish(self, connection: int, stream: int) -> None:

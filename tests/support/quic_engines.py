@@ -76,7 +76,7 @@ class Side:
         """Takes what has come on a stream."""
         assert self.connection is not None
         if stream not in self.ended:
-            data, end = self.engine.read(self.connection, stream, most)
+            data, end, _ = self.engine.read(self.connection, stream, most)
             self.got[stream] += data
             if end:
                 self.ended.add(stream)

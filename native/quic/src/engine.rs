@@ -379,6 +379,7 @@ impl Engine {
             delivered: link.seen().map_or(0, |seen| seen.delivered()),
             bytes_sent: stats.udp_tx.bytes,
             bytes_received: stats.udp_rx.bytes,
+            stream_frames: stats.frame_rx.stream,
             mtu: stats.path.current_mtu,
             moves: link.moves,
             remote: link.remote,

@@ -144,6 +144,7 @@ struct Info {
     delivered: u64,
     bytes_sent: u64,
     bytes_received: u64,
+    stream_frames: u64,
     mtu: u16,
     moves: u64,
     host: String,
@@ -262,6 +263,7 @@ impl Engine {
             delivered: known.delivered,
             bytes_sent: known.bytes_sent,
             bytes_received: known.bytes_received,
+            stream_frames: known.stream_frames,
             mtu: known.mtu,
             moves: known.moves,
             host: known.remote.ip().to_string(),
@@ -284,8 +286,8 @@ impl Engine {
         connection: u64,
         stream: u64,
         most: usize,
-    ) -> PyResult<(Bound<'py, PyBytes>, bool)> {
-        let (pieces, ended) = self.0.read(connection, stream, most)?;
+    ) -> PyResult<(Bound<'py, PyBytes>, bool, bool)> {
+        let (pieces, ended, owed) = self.0.read(connection, stream, most)?;
         let size = pieces.iter().map(Bytes::len).sum();
         let joined = PyBytes::new_with(py, size, |mut rest: &mut [u8]| {
             for piece in &pieces {
@@ -296,7 +298,7 @@ impl Engine {
             }
             Ok(())
         })?;
-        Ok((joined, ended))
+        Ok((joined, ended, owed))
     }
 
     fn write(&mut self, py: Python<'_>, connection: u64, stream: u64, data: &Bound<'_, PyAny>) -> PyResult<usize> {

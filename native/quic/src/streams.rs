@@ -12,11 +12,12 @@ impl Engine {
         Ok(self.link(number)?.inner.streams().open(Dir::Bi).map(u64::from))
     }
 
-    /// At most `most` bytes that have come, in pieces, and whether the stream ends behind them.
+    /// At most `most` bytes that have come, in pieces; whether the stream ends behind them; whether the peer is to be
+    /// told soon of what it may send again.
     ///
     /// What is read here is allowed to the peer again. Fails with `StreamReset` once, and with `NoStream` after that or
     /// after the end.
-    pub fn read(&mut self, number: u64, stream: u64, most: usize) -> Result<(Vec<Bytes>, bool)> {
+    pub fn read(&mut self, number: u64, stream: u64, most: usize) -> Result<(Vec<Bytes>, bool, bool)> {
         let id = stream_id(stream)?;
         let mut reading = self.link(number)?.inner.recv_stream(id);
         let mut chunks = reading.read(true).map_err(|why| match why {
@@ -40,22 +41,23 @@ impl Engine {
                 }
             }
         }
-        // What must be sent now is sent with whatever `transmit` is asked for next.
-        let _ = chunks.finalize();
-        Ok((pieces, ended?))
+        let owed = chunks.finalize().should_transmit();
+        Ok((pieces, ended?, owed))
     }
 
-    /// Takes bytes for sending, as many as fit now; 0 when none do. `Event::Writable` tells when more fit.
+    /// Takes bytes for sending, as many as fit now. When that is not all, `Event::Writable` tells when more fit.
     pub fn write(&mut self, number: u64, stream: u64, data: &[u8]) -> Result<usize> {
         let id = stream_id(stream)?;
-        taken(self.link(number)?.inner.send_stream(id).write(data))
+        let mut sending = self.link(number)?.inner.send_stream(id);
+        written(data.len(), |start| sending.write(data.get(start..).unwrap_or_default()))
     }
 
     /// As `write`, without a copy.
     pub fn write_bytes(&mut self, number: u64, stream: u64, data: Bytes) -> Result<usize> {
         let id = stream_id(stream)?;
-        let written = self.link(number)?.inner.send_stream(id).write_chunks(&mut [data]);
-        taken(written.map(|written| written.bytes))
+        let mut sending = self.link(number)?.inner.send_stream(id);
+        let (size, mut rest) = (data.len(), [data]);
+        written(size, |_| sending.write_chunks(&mut rest).map(|done| done.bytes))
     }
 
     /// Our half ends behind what was written.
@@ -86,11 +88,16 @@ fn stream_id(stream: u64) -> Result<StreamId> {
     if id.dir() == Dir::Bi { Ok(id) } else { Err(Error::NoStream) }
 }
 
-fn taken(written: std::result::Result<usize, WriteError>) -> Result<usize> {
-    match written {
-        Ok(count) => Ok(count),
-        Err(WriteError::Blocked) => Ok(0),
-        Err(WriteError::Stopped(code)) => Err(Error::StreamStopped(code.into())),
-        Err(WriteError::ClosedStream) => Err(Error::NoStream),
+/// Writes until all is taken or nothing fits: only a write that was refused is told of when more fits.
+fn written(size: usize, mut write: impl FnMut(usize) -> std::result::Result<usize, WriteError>) -> Result<usize> {
+    let mut total = 0;
+    while total < size {
+        match write(total) {
+            Ok(count) => total += count,
+            Err(WriteError::Blocked) => break,
+            Err(WriteError::Stopped(code)) => return Err(Error::StreamStopped(code.into())),
+            Err(WriteError::ClosedStream) => return Err(Error::NoStream),
+        }
     }
+    Ok(total)
 }

@@ -98,6 +98,8 @@ pub struct Info {
     pub bytes_sent: u64,
     /// Bytes of datagrams received.
     pub bytes_received: u64,
+    /// Pieces of streams received, some of them twice perhaps.
+    pub stream_frames: u64,
     /// The largest datagram of the path.
     pub mtu: u16,
     /// Times that the peer's address changed.
