@@ -1,4 +1,4 @@
-"""What the streams of a connection ask of the engine below them: Yamux today, QUIC beside it later. Declarations only.
+"""What the streams of a connection ask of the engine below them, Yamux or QUIC. Declarations only.
 
 An engine frames, keeps windows and timers, and sends by itself. It is called in the task that has something to send,
 and tells what happened in the task that brought the bytes; neither side blocks.
@@ -77,6 +77,10 @@ class StreamEvents(Protocol):
 
     def was_reset(self, state: StreamState) -> None:
         """The stream was reset, by the peer or by a rule. What came before it may still be read."""
+        ...
+
+    def stopped(self, state: StreamState) -> None:
+        """The peer reads no more of the stream; what it sends may still be read. Our half has ended."""
         ...
 
     def opened(self, state: StreamState) -> None:

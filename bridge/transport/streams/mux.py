@@ -170,6 +170,15 @@ class Mux:
         if stream is not None:
             self._fail_stream(stream, BrokenStream("the peer reset the stream"))
 
+    def stopped(self, state: StreamState) -> None:
+        """See StreamEvents."""
+        stream = self._streams.get(state.id)
+        if stream is not None:
+            stream.unwanted = BrokenStream("the peer reads no more of the stream")
+            stream.wake_writer()
+            if state.finished:
+                self._release(state)
+
     def opened(self, state: StreamState) -> None:
         """See StreamEvents."""
         # Not once an answer to an earlier frame has ended the connection: nobody would end the stream.

@@ -53,6 +53,8 @@ class Stream(trio.abc.HalfCloseableStream):
         self._closed = False
         self.failure: BridgeError | None = None
         """Why the stream ended, if it was not closed here or by FIN."""
+        self.unwanted: BridgeError | None = None
+        """Why the peer takes no more, when that ended our half; what it sends may still be read."""
         self._sending = Turn("another task is sending on this stream")
         self._receiving = Turn("another task is reading this stream")
         self.on_readable: Callable[[], None] | None = None
@@ -191,13 +193,15 @@ class Stream(trio.abc.HalfCloseableStream):
         """Ends our half (FIN). Raises as `send_all`."""
         with self._sending:
             await trio.lowlevel.checkpoint()
-            if self.state.fin_sent and not self._closed:
+            if self.state.fin_sent and not self._closed and self.unwanted is None:
                 return
             self._check_writable()
             self._mux.finish(self.state)
 
     def _check_writable(self) -> None:
         if self._closed or (self.state.fin_sent and self.failure is None):
+            if self.unwanted is not None and not self._closed:
+                raise fresh(self.unwanted)
             raise trio.ClosedResourceError("this stream was closed here")
         if self.failure is not None:
             raise fresh(self.failure)
