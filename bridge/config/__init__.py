@@ -16,6 +16,7 @@ from punchbridge.config.memory import MemoryLimits
 from punchbridge.config.nat import NatLimits
 from punchbridge.config.programs import Programs
 from punchbridge.config.punch import Punch, PunchLimits
+from punchbridge.config.quic import QuicLimits
 from punchbridge.config.relay_client import RelayClientLimits
 from punchbridge.config.services import AutonatLimits, IdentifyLimits, PingLimits
 from punchbridge.config.sessions import PathLimits, SessionLimits
@@ -45,6 +46,7 @@ __all__ = [
     "Programs",
     "Punch",
     "PunchLimits",
+    "QuicLimits",
     "RelayClientLimits",
     "SessionLimits",
     "SwarmLimits",

@@ -36,7 +36,7 @@ __all__ = [
     "Upgrader",
 ]
 
-TransportName = Literal["tcp", "circuit", "libp2p"]
+TransportName = Literal["tcp", "quic", "circuit", "libp2p"]
 """What carries a connection; `libp2p` is whatever an application's own py-libp2p host uses. The path says less: each
 direct transport has the path `direct`."""
 

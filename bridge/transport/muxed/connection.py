@@ -5,7 +5,6 @@ Knows no table of peers, no dialling, and no meaning of a protocol; the streams 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import trio
@@ -20,13 +19,12 @@ from punchbridge.transport.base import OnStream, Supported, TransportName
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.sender import Sender
 from punchbridge.transport.muxed.streams import YamuxStreams
+from punchbridge.transport.numbers import next_id
 from punchbridge.transport.raw import BrokenConnection, BrokenStream
 from punchbridge.transport.streams.mux import Mux
 from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.identify import IdentifyInfo
 from punchbridge.wire.noise import Opener, Sealer
-
-_ids = itertools.count(1)
 
 SILENT_REASONS = frozenset({"SILENT", "KEEPALIVE_TIMEOUT"})
 """Close reasons that say: nobody is there. The kernel is not to go on trying."""
@@ -54,7 +52,7 @@ class Connection:
         early: bytes = b"",
         rtt: float | None = None,
     ) -> None:
-        self.id = next(_ids)
+        self.id = next_id()
         self.peer = peer
         self.role = role
         self.path: Path = link.path

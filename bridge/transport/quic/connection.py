@@ -1,0 +1,245 @@
+"""One QUIC connection to an authenticated peer: its streams are QUIC's own, its packets the endpoint's matter.
+
+Knows no table of peers, no dialling, and no meaning of a protocol; the streams are the mux's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import punchbridge_quic as quic
+import trio
+
+from punchbridge.addresses import Multiaddr
+from punchbridge.config import MuxedLimits, QuicLimits
+from punchbridge.errors import ConnectionLost
+from punchbridge.events import Path, Role
+from punchbridge.identity import PeerId, peer_text
+from punchbridge.tasks.failures import NETWORK_FAILURES
+from punchbridge.tasks.memory import Account
+from punchbridge.transport.base import OnStream, Supported, TransportName
+from punchbridge.transport.numbers import next_id
+from punchbridge.transport.quic.endpoint import Line
+from punchbridge.transport.quic.reasons import GOODBYE, OTHER, close_reason
+from punchbridge.transport.quic.streams import QuicStreams
+from punchbridge.transport.raw import BrokenConnection
+from punchbridge.transport.streams.mux import Mux
+from punchbridge.transport.streams.stream import Stream
+from punchbridge.wire.circuit import CircuitLimit
+from punchbridge.wire.identify import IdentifyInfo
+
+__all__ = ["QuicConnection", "Shaken"]
+
+
+@dataclass(frozen=True)
+class Shaken:
+    """A handshake that is over and whose certificate was checked."""
+
+    line: Line
+    peer: PeerId
+    role: Role
+    local: Multiaddr
+    remote: Multiaddr
+    inbound: bool
+
+
+class QuicConnection:
+    """See `base.Connection`. It owns its line from the start; what is told before `run` waits with the handshake."""
+
+    def __init__(self, shaken: Shaken, *, limits: QuicLimits, muxed: MuxedLimits, account: Account) -> None:
+        self.id = next_id()
+        self.peer, self.role, self.inbound = shaken.peer, shaken.role, shaken.inbound
+        self.local, self.remote = shaken.local, shaken.remote
+        self.path: Path = "direct"
+        self.transport: TransportName = "quic"
+        self.relay: PeerId | None = None
+        self.limit: CircuitLimit | None = None
+        self.attested: Multiaddr | None = None
+        self.punched = False
+        self.opened_at = trio.current_time()
+        self.identify: IdentifyInfo | None = None
+        self.identified = trio.Event()
+        self.heard = trio.Event()
+        self.closed = trio.Event()
+        self.close_reason = ""
+        self.bytes_received = shaken.line.bytes_received
+        self.account = account
+        self._line = shaken.line
+        self._streams = QuicStreams(shaken.line, limits, account)
+        self._mux = Mux(self, self._streams, muxed)
+        self._info = shaken.line.engine.info(shaken.line.number)
+        self._close_timeout = limits.close_timeout
+        self._closing_reason: str | None = None
+        self._scope: trio.CancelScope | None = None
+        account.peer = shaken.peer
+        account.watch(self._streams.held, self._shed)
+
+    def __repr__(self) -> str:
+        return f"<QuicConnection {self.id} {self.role} {peer_text(self.peer)} {self.remote}>"
+
+    def info(self) -> quic.Info:
+        """What the engine knows of the path; of a closed connection, what it knew last."""
+        if not self._line.gone:
+            self._info = self._line.engine.info(self._line.number)
+        return self._info
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of datagrams."""
+        return self._line.bytes_sent
+
+    @property
+    def rtt(self) -> float | None:
+        """The round trip in seconds, smoothed, as the acknowledgements tell it."""
+        return self.info().rtt
+
+    @property
+    def rtt_least(self) -> float | None:
+        """The shortest round trip of the path."""
+        return self.info().rtt_least
+
+    @property
+    def streams(self) -> int:
+        """See `base.Connection`."""
+        return len(self._streams.states)
+
+    @property
+    def closing(self) -> bool:
+        """See `base.Connection`."""
+        return self.closed.is_set() or self._closing_reason is not None
+
+    # --- for the endpoint -----------------------------------------------------------------------------------
+
+    def happened(self, event: quic.Event) -> None:
+        """See `endpoint.Owner`."""
+        if self.closed.is_set():
+            return
+        if event[0] == quic.LOST:
+            self._end(close_reason(event[1], event[2]), OTHER, by_peer=True)
+            return
+        if event[0] in (quic.OPENED, quic.READABLE, quic.PONG):
+            self.heard.set()
+        try:
+            self._streams.happened(event)
+        except NETWORK_FAILURES as problem:
+            self.abort(getattr(problem, "code", "CONNECTION_LOST"))
+
+    def settled(self) -> None:
+        """See `endpoint.Owner`."""
+        if self.closed.is_set():
+            return
+        self.bytes_received = self._line.bytes_received
+        if self._mux.openers and self._streams.can_open:
+            self._mux.may_open()
+        self.account.settle(trio.current_time())
+
+    def broken(self, reason: str) -> None:
+        """See `endpoint.Owner`."""
+        self.abort(reason)
+
+    # --- for the rooms above --------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        on_stream: OnStream,
+        supported: Supported,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """See `base.Connection`."""
+        self._mux.on_stream, self._mux.supported = on_stream, supported
+        try:
+            async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                if self.closed.is_set():
+                    nursery.cancel_scope.cancel()
+                task_status.started()
+                if not self.closed.is_set():
+                    self._take_over()
+                while True:
+                    with trio.CancelScope(deadline=self._mux.next_timer()) as self._mux.timer:
+                        await trio.sleep_forever()
+                    self._mux.on_timer(trio.current_time())
+        finally:
+            self.abort("CANCELLED")
+
+    def _take_over(self) -> None:
+        """What has come since the handshake, in order, and from now on all that comes."""
+        waiting, self._line.owner = self._line.owner, self
+        for event in getattr(waiting, "kept", ()):
+            self.happened(event)
+        self.settled()
+        if not self.closed.is_set():
+            self._streams.ping()
+
+    async def open_stream(self, protocols: Sequence[str], *, lazy: bool = False) -> Stream:
+        """See `base.Connection`."""
+        if lazy and len(protocols) != 1:
+            raise ValueError("a stream can be opened lazily with one protocol only")
+        return await self._mux.open(protocols, lazy=lazy)
+
+    async def ping(self) -> float:
+        """See `base.Connection`. The peer may take 25 ms to answer one that stands alone; the round trip is without."""
+        self.check_alive()
+        rtt = await self._mux.ping()
+        if rtt is None:
+            raise self._gone()
+        return rtt
+
+    def prove(self) -> None:
+        """See `base.Connection`. A QUIC connection leaves nothing in the kernel."""
+
+    def check_alive(self) -> None:
+        """See `base.Connection`."""
+        if self.closed.is_set():
+            raise self._gone()
+        if self._closing_reason is not None:
+            raise ConnectionLost(f"the connection to {peer_text(self.peer)} is closing")
+
+    async def aclose(self, reason: str = "NORMAL") -> None:
+        """Takes no more streams; what was written to those whose half was ended arrives, within `close_timeout`; then
+        CONNECTION_CLOSE. Streams still open end with ConnectionLost. Cancelling closes at once, for every task that is
+        closing it."""
+        if self.closed.is_set():
+            await trio.lowlevel.checkpoint()
+            return
+        first = self._closing_reason is None
+        self._closing_reason = self._closing_reason or reason
+        try:
+            if not first:
+                await self.closed.wait()
+                return
+            self._streams.over = True
+            self._mux.may_open()  # they learn that there is nothing to wait for
+            with trio.move_on_after(self._close_timeout):
+                await self._streams.drain()
+        finally:
+            self._end(reason, GOODBYE)
+
+    def abort(self, reason: str) -> None:
+        """See `base.Connection`."""
+        self._end(reason, OTHER)
+
+    def _end(self, reason: str, code: int, *, by_peer: bool = False) -> None:
+        if self.closed.is_set():
+            return
+        self.close_reason = self._closing_reason or reason
+        self.bytes_received = self._line.bytes_received
+        self.info()
+        self.closed.set()
+        self.identified.set()
+        self._streams.end(by_peer=by_peer)
+        self._mux.fail(self._gone())
+        self.account.close()
+        self._line.close(code, b"")
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def _gone(self) -> BrokenConnection:
+        return BrokenConnection(f"the connection to {peer_text(self.peer)} is gone ({self.close_reason})")
+
+    def _shed(self, since: float) -> None:
+        """Gives up the stream with most unread bytes that has not moved since then, or itself when it has none."""
+        if not self._mux.shed(since) and trio.current_time() <= since:
+            self.abort("MEMORY")

@@ -1,0 +1,529 @@
+"""QUIC connections and their streams over loopback: trio's conformance suite, ends, codes, refusals."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from punchbridge.addresses import endpoint_of, parse
+from punchbridge.config import QuicLimits
+from punchbridge.errors import (
+    AddressError,
+    ConnectionLost,
+    DialTimeout,
+    LimitExceeded,
+    NegotiationFailed,
+    PortInUse,
+    StreamReset,
+    Unreachable,
+    WrongPeer,
+)
+from punchbridge.identity import Identity
+from punchbridge.tasks.memory import STREAM
+from tests.support.built import NOT_BUILT
+
+pytest.importorskip("punchbridge_quic", reason=NOT_BUILT)
+
+from punchbridge.transport.quic.state import FRAME, INBOX
+from tests.support.quic_pairs import quic_nodes, quic_pair
+
+
+async def test_two_nodes_prove_who_they_are() -> None:
+    async with quic_pair() as pair:
+        first, second = pair.first, pair.second
+        assert (first.peer, second.peer) == (pair.nodes[1].identity.peer_id, pair.nodes[0].identity.peer_id)
+        assert (first.role, second.role) == ("initiator", "responder")
+        assert (first.inbound, second.inbound) == (False, True)
+        assert (first.local, first.remote) == (second.remote, second.local)
+        assert first.remote == pair.nodes[1].addr
+        assert first.local == pair.nodes[0].addr, "the dial has left from the listening port"
+        assert first.transport == "quic"
+        assert await first.ping() > 0
+        await first.heard.wait()
+        await second.heard.wait()
+
+
+async def test_conformance() -> None:
+    limits = QuicLimits(stream_window=65536, window=262144, unsent=65536)
+    async with quic_pair(limits) as pair:
+
+        async def clogged() -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
+            first, second = await pair.streams()
+            for one in (first, second):
+                with trio.move_on_after(0.3):
+                    while True:
+                        await one.send_all(bytes(65536))
+            return first, second
+
+        await trio.testing.check_half_closeable_stream(pair.streams, clogged)
+
+
+async def until(done: Callable[[], bool]) -> None:
+    """Waits for what the other side's packets bring about, or the engine's timers; nobody is told of it here."""
+    while not done():  # noqa: ASYNC110
+        await trio.sleep(0.01)
+
+
+async def write_for_ever(stream: Any) -> None:
+    while True:
+        await stream.send_all(bytes(65536))
+
+
+async def read_all(stream: Any) -> bytes:
+    """Everything up to the end."""
+    got = bytearray()
+    while data := await stream.receive_some():
+        got += data
+    return bytes(got)
+
+
+async def test_bulk_both_ways() -> None:
+    payload, got = bytes(range(256)) * 40_000, {}
+    async with quic_pair() as pair:
+        first, second = await pair.streams()
+
+        async def send(stream: Any) -> None:
+            await stream.send_all(payload)
+            await stream.send_eof()
+
+        async def receive(name: str, stream: Any) -> None:
+            got[name] = await read_all(stream)
+
+        async with trio.open_nursery() as nursery:
+            for name, stream in (("first", first), ("second", second)):
+                nursery.start_soon(send, stream)
+                nursery.start_soon(receive, name, stream)
+        assert got == {"first": payload, "second": payload}
+        assert pair.first.info().mtu == 1452
+        assert pair.first.streams == pair.second.streams == 0
+
+
+# --- ends of streams ----------------------------------------------------------------------------------------
+
+
+async def test_what_was_written_before_a_close_arrives() -> None:
+    """A close says that nothing more is read here; the peer reads all the same, and its own writes fail in order."""
+    async with quic_pair() as pair:
+        first, second = await pair.streams()
+        payload = bytes(3 << 20)
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                await first.send_all(payload)
+                await first.aclose()
+
+            nursery.start_soon(send)
+            assert await read_all(second) == payload
+        with pytest.raises(trio.BrokenResourceError, match="reads no more"):
+            await write_for_ever(second)
+        await second.aclose()
+        assert second.failure is None
+
+
+async def test_a_reset_is_told_behind_nothing_and_never_as_an_end() -> None:
+    async with quic_pair() as pair:
+        first, second = await pair.streams()
+        await first.send_all(b"x")
+        assert await second.receive_some() == b"x"
+        first.reset()
+        with pytest.raises(StreamReset):
+            await second.receive_some()
+        with pytest.raises(StreamReset):
+            await second.send_all(b"y")
+        with pytest.raises(trio.ClosedResourceError):
+            await first.receive_some()
+        assert pair.first.streams == 0
+        await second.aclose()
+        assert pair.second.streams == 0
+
+
+async def test_half_a_stream_ends_and_the_other_goes_on() -> None:
+    async with quic_pair() as pair:
+        first, second = await pair.streams()
+        await first.send_eof()
+        assert await second.receive_some() == b""
+        for number in range(10):
+            await second.send_all(bytes((number,)))
+            assert await first.receive_some() == bytes((number,))
+        await second.send_eof()
+        assert await first.receive_some() == b""
+        assert pair.first.streams == pair.second.streams == 0
+
+
+async def test_a_protocol_that_nobody_has() -> None:
+    async with quic_pair() as pair:
+        with pytest.raises(NegotiationFailed):
+            await pair.first.open_stream(["/nobody/1.0.0"])
+        stream = await pair.first.open_stream(["/nobody/1.0.0"], lazy=True)
+        with pytest.raises(NegotiationFailed):
+            await stream.receive_some()
+
+
+async def test_more_streams_than_are_allowed_wait_for_one_to_end() -> None:
+    async with quic_pair(QuicLimits(streams=4)) as pair:
+        streams = [await pair.streams() for _ in range(4)]
+        with trio.move_on_after(0.3) as waited:
+            await pair.first.open_stream(["/test/1.0.0"])
+        assert waited.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pair.first.open_stream, ["/test/1.0.0"])
+            await trio.testing.wait_all_tasks_blocked()
+            for stream in streams[0]:
+                await stream.aclose()
+        assert pair.first.streams == 4
+
+
+async def test_a_reader_that_is_called_gets_everything_however_little_it_takes() -> None:
+    """`on_readable` takes what it likes, also later than when it was called; nobody waits in `receive_some`."""
+    payload = bytes(range(256)) * 16384
+    async with quic_pair() as pair:
+        first, second = await pair.streams()
+        got, arrived = bytearray(), trio.Event()
+
+        def take() -> None:
+            parts = second.receive_parts(70_000)
+            for part in parts or ():
+                got.extend(part)
+            if len(got) == len(payload):
+                arrived.set()
+
+        second.on_readable = take
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first.send_all, payload)
+            while not arrived.is_set():
+                with trio.move_on_after(0.05):
+                    await arrived.wait()
+                take()
+        assert bytes(got) == payload
+
+
+async def test_a_reader_that_is_called_and_takes_all_is_called_for_each_byte() -> None:
+    payload = bytes(range(256)) * 16384
+    async with quic_pair() as pair:
+        first, second = await pair.streams()
+        got, arrived = bytearray(), trio.Event()
+
+        def take() -> None:
+            while parts := second.receive_parts(1 << 20):
+                for part in parts:
+                    got.extend(part)
+            if len(got) == len(payload):
+                arrived.set()
+
+        second.on_readable = take
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first.send_all, payload)
+            await arrived.wait()
+        assert bytes(got) == payload
+
+
+async def test_unread_bytes_are_bounded_and_counted() -> None:
+    """What nobody reads stops the sender, and is counted where the memory of all connections is."""
+    async with quic_pair() as pair:
+        first, second = await pair.streams()
+        sent = 0
+        with trio.move_on_after(1.5):
+            while True:
+                await first.send_all(bytes(65536))
+                sent += 65536
+        limits = QuicLimits()
+        assert limits.stream_window <= sent <= limits.stream_window + INBOX + limits.unsent + FRAME + (1 << 20)
+        assert second.waiting == INBOX
+        assert second.state.more
+        assert limits.stream_window <= pair.second.account.held <= limits.window + INBOX + STREAM
+        second.reset()
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        assert pair.second.account.unread == 0
+
+
+async def test_a_stream_with_too_much_unread_is_reset() -> None:
+    async with quic_pair() as pair:
+        first, second = await pair.streams()
+        second.unread_most = 1000
+        with pytest.raises(StreamReset):
+            await write_for_ever(first)
+        assert isinstance(second.failure, LimitExceeded)
+
+
+async def test_the_largest_stream_that_does_not_move_is_given_up() -> None:
+    async with quic_pair() as pair:
+        first, second = await pair.streams()
+        await first.send_all(bytes(100_000))
+        await until(lambda: second.waiting == 100_000)
+        assert pair.second.account.cut(trio.current_time())
+        assert isinstance(second.failure, LimitExceeded)
+        assert not pair.second.closed.is_set()
+        with pytest.raises(StreamReset):
+            await first.receive_some()
+
+
+# --- ends of connections ------------------------------------------------------------------------------------
+
+
+async def test_closing_delivers_what_was_ended_and_tells_both_why() -> None:
+    async with quic_pair() as pair:
+        first, second = await pair.streams()
+        payload = bytes(1 << 20)
+        with trio.move_on_after(5):
+            await first.send_all(payload)
+        await first.send_eof()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pair.first.aclose)
+            assert await read_all(second) == payload
+        assert pair.first.close_reason == "NORMAL"
+        await pair.second.closed.wait()
+        assert pair.second.close_reason == "CLOSED_BY_PEER"
+        with pytest.raises(ConnectionLost):
+            await pair.second.open_stream(["/test/1.0.0"])
+        with pytest.raises(ConnectionLost):
+            await second.send_all(b"x")
+
+
+async def test_cutting_tells_the_peer_and_ends_every_stream_with_a_loss() -> None:
+    async with quic_pair() as pair:
+        first, second = await pair.streams()
+        pair.first.abort("TEST")
+        with pytest.raises(ConnectionLost):
+            await first.receive_some()
+        with pytest.raises(ConnectionLost):
+            await second.receive_some()
+        assert (pair.first.close_reason, pair.second.close_reason) == ("TEST", "CONNECTION_LOST")
+        with pytest.raises(ConnectionLost):
+            await pair.first.ping()
+
+
+async def test_a_closed_connection_leaves_nothing_at_the_engine() -> None:
+    async with quic_pair() as pair:
+        await pair.first.aclose()
+        await pair.second.closed.wait()
+        endpoints = [place.endpoint for node in pair.nodes for place in node.transport._places]
+        await until(lambda: not any(one.lines or one.engine.connections() for one in endpoints))
+
+
+async def test_silence_ends_a_connection() -> None:
+    limits = QuicLimits(idle=0.6, keepalive=0.2)
+    async with quic_pair(limits) as pair:
+        with trio.move_on_after(1.2):
+            await pair.first.closed.wait()
+        assert not pair.first.closed.is_set(), "keepalives keep it"
+        for place in pair.nodes[1].transport._places:
+            place.scope.cancel()
+        await pair.first.closed.wait()
+        assert pair.first.close_reason == "KEEPALIVE_TIMEOUT"
+        assert pair.second.close_reason == "ENDPOINT_CLOSED"
+
+
+# --- handshakes that fail -----------------------------------------------------------------------------------
+
+
+async def test_another_peer_than_the_one_dialled() -> None:
+    async with quic_nodes(2) as (first, second):
+        with pytest.raises(WrongPeer):
+            await first.transport.dial(second.addr, Identity.generate().peer_id)
+
+
+async def test_nobody_is_there() -> None:
+    async with quic_nodes(1, limits=QuicLimits(handshake_timeout=0.3)) as (node,):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            addr = parse(f"/ip4/127.0.0.1/udp/{silent.getsockname()[1]}/quic-v1")
+            with pytest.raises(DialTimeout, match="no answer"):
+                await node.transport.dial(addr, None)
+
+
+async def test_turned_away_at_the_door() -> None:
+    async with quic_nodes(2) as (first, second):
+        second.judge = lambda incoming: False
+        with pytest.raises(Unreachable, match="refused"):
+            await first.transport.dial(second.addr, None)
+        assert [one.host for one in second.arrived] == ["127.0.0.1"]
+        assert second.arrived[0].silent
+        assert second.arrived[0].room is None
+
+
+async def test_our_own_address_is_not_dialled() -> None:
+    async with quic_nodes(1) as (node,):
+        with pytest.raises(AddressError, match="our own"):
+            await node.transport.dial(node.addr, None)
+
+
+@pytest.mark.parametrize("text", ["/ip4/127.0.0.1/tcp/1", "/dns/example.org/udp/1/quic-v1", "/ip4/127.0.0.1/udp/1"])
+async def test_addresses_of_another_kind(text: str) -> None:
+    async with quic_nodes(1) as (node,):
+        assert not node.transport.handles(parse(text))
+        for call in (node.transport.dial(parse(text), None), node.transport.listen(parse(text), node.accepted)):
+            with pytest.raises(AddressError):
+                await call
+
+
+async def test_a_port_that_is_taken() -> None:
+    async with quic_nodes(1) as (node,):
+        with pytest.raises(PortInUse):
+            await node.transport.listen(node.addr, node.accepted)
+
+
+async def test_many_handshakes_under_way_ask_newcomers_for_proof() -> None:
+    """With a place taken, the next one gets a Retry, shows its address, and is let in all the same."""
+    async with quic_nodes(3, limits=QuicLimits(retry_above=1)) as (first, second, third):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as half:
+            half.bind(("127.0.0.1", 0))
+            endpoint = first.transport._places[0].endpoint
+            number = endpoint.engine.connect("127.0.0.1", 9, trio.current_time())
+            packet = endpoint.engine.transmit(number, 1, trio.current_time())
+            assert packet is not None
+            host, port = third.transport.port(4) or ("", 0)
+            half.sendto(packet[0], (host, port))  # a first datagram, and nothing after it
+            await until(lambda: bool(third.arrived))
+            await second.dial(third)
+        assert [one.silent for one in third.arrived] == [True, False]
+        assert third.transport._under_way == 1
+
+
+async def test_a_dial_that_is_cancelled_leaves_nothing() -> None:
+    async with quic_nodes(1) as (node,):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            addr = parse(f"/ip4/127.0.0.1/udp/{silent.getsockname()[1]}/quic-v1")
+            with trio.move_on_after(0.1):
+                await node.transport.dial(addr, None)
+        endpoint = node.transport._places[0].endpoint
+        await until(lambda: not endpoint.lines)
+
+
+# --- the socket ---------------------------------------------------------------------------------------------
+
+
+async def test_datagrams_that_are_not_quic_go_to_whoever_waits_for_them() -> None:
+    async with quic_nodes(1) as (node,):
+        host, port = node.transport.port(4) or ("", 0)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            source = other.getsockname()
+            with node.transport.divert(4, lambda host, port: (host, port) == source) as strays:
+                other.sendto(b"\x3fpunch", (host, port))
+                stray = await strays.receive()
+                assert (stray.data, stray.host, stray.port) == (b"\x3fpunch", *source)
+                for _ in range(200):  # more than are kept
+                    other.sendto(b"\x00", (host, port))
+                await trio.testing.wait_all_tasks_blocked(0.1)
+                assert strays.statistics().current_buffer_used <= QuicLimits().diverted
+            node.transport._places[0].endpoint.send_stray(b"\x01answer", *source)
+            other.setblocking(True)
+            assert await trio.to_thread.run_sync(other.recv, 100) == b"\x01answer"
+
+
+async def test_a_wildcard_answers_from_the_address_that_was_asked() -> None:
+    async with quic_nodes(2) as (first, second):
+        found = await second.transport.listen(parse("/ip4/0.0.0.0/udp/0/quic-v1"), second.accepted)
+        port = endpoint_of(found[0])
+        assert port is not None
+        # Any address of 127/8 is loopback's; the dialler takes an answer from that one alone.
+        second.addr = parse(f"/ip4/127.0.0.2/udp/{port.port}/quic-v1")
+        connection = await first.dial(second)
+        accepted = await second.accept()
+        assert connection.remote == accepted.local == second.addr
+        assert connection.local == accepted.remote == first.addr
+
+
+async def test_a_dial_without_a_listener_and_over_ipv6() -> None:
+    async with quic_nodes(2) as (first, second):
+        (second.addr,) = await second.transport.listen(parse("/ip6/::1/udp/0/quic-v1"), second.accepted)
+        assert first.transport.port(6) is None
+        connection = await first.dial(second)
+        assert await connection.ping() > 0
+        assert first.transport.port(6) is None
+        assert [str(one) for one in first.transport.addrs()] == [str(first.addr)]
+
+
+async def test_an_interface_that_takes_no_segments_is_sent_single_datagrams() -> None:
+    async with quic_pair() as pair:
+        for node in pair.nodes:
+            for place in node.transport._places:
+                place.endpoint.socket.segments = 1
+        first, second = await pair.streams()
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                await first.send_all(bytes(1 << 20))
+                await first.send_eof()
+
+            nursery.start_soon(send)
+            assert len(await read_all(second)) == 1 << 20
+
+
+async def test_the_peers_address_may_change() -> None:
+    """A NAT on the way that has lost its state: the same connection from another port, nothing lost."""
+    async with quic_nodes(2) as (first, second), trio.open_nursery() as nursery:
+        real = second.transport.port(4)
+        assert real is not None
+        nat = Rebinding(real)
+        nursery.start_soon(nat.run)
+        second.addr = parse(f"/ip4/127.0.0.1/udp/{nat.port}/quic-v1")
+        connection = await first.dial(second)
+        accepted = await second.accept()
+        stream = await connection.open_stream(["/test/1.0.0"])
+        peer = await second.accept_stream()
+        before = accepted.info().port
+        for number in range(5):
+            nat.rebind()
+            await stream.send_all(bytes((number,)))
+            assert await peer.receive_some() == bytes((number,))
+            await peer.send_all(bytes((number + 100,)))
+            assert await stream.receive_some() == bytes((number + 100,))
+        assert accepted.info().moves == 5
+        assert accepted.info().port != before
+        assert not connection.closing
+        nursery.cancel_scope.cancel()
+
+
+class Rebinding:
+    """A NAT for one client: what comes in leaves from another socket, which `rebind` replaces."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._target = target
+        self._inside = self._socket()
+        self._outside = self._socket()
+        self._client: Any = None
+        self.port = self._inside.getsockname()[1]
+
+    @staticmethod
+    def _socket() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.setblocking(False)
+        made.bind(("127.0.0.1", 0))
+        return made
+
+    def rebind(self) -> None:
+        trio.lowlevel.notify_closing(self._outside)
+        self._outside.close()
+        self._outside = self._socket()
+
+    async def run(self) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._out)
+                nursery.start_soon(self._back)
+        finally:
+            self._inside.close()
+            self._outside.close()
+
+    async def _out(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._inside)
+            data, self._client = self._inside.recvfrom(65535)
+            self._outside.sendto(data, self._target)
+
+    async def _back(self) -> None:
+        while True:
+            outside = self._outside
+            try:
+                await trio.lowlevel.wait_readable(outside)
+                data = outside.recv(65535)
+            except (trio.ClosedResourceError, OSError):
+                continue
+            self._inside.sendto(data, self._client)
