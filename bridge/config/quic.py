@@ -34,10 +34,14 @@ class QuicLimits(Checked):
     """Streams that the peer may have open on one connection (go: 256)."""
 
     stream_window: Bytes = 4 * MIB
-    """Unread bytes of one stream: 40 MB/s at 100 ms. The engine has no window that grows."""
+    """Unread bytes of one stream: 40 MB/s at 100 ms. The engine has no window of a stream that grows."""
+
+    window_first: Bytes = MIB
+    """Unread bytes of one connection at first: 25 MB/s at 40 ms. It doubles while the reader keeps up."""
 
     window: Bytes = 16 * MIB
-    """Unread bytes of one connection: three streams that nobody reads leave the others a window (go: 15 MiB)."""
+    """Unread bytes of one connection at most (go: 15 MiB). What is above the first figure counts for `limits.memory`,
+    and so does the room for streams that nobody reads, which leave the others theirs."""
 
     unsent: Bytes = 256 * KIB
     """Bytes of a connection that wait, beyond what may be on the way. As `limits.tcp.unsent`."""
@@ -61,6 +65,10 @@ class QuicLimits(Checked):
     congestion: str = "bbr"
     """The controller: `cubic`, `new-reno` or `bbr`. At a loss of one packet in a hundred and a round trip of 40 ms the
     first two keep a tenth of the rate of the last one."""
+
+    in_flight: Bytes = 4 * MIB
+    """Bytes on the way at most: 100 MB/s at 40 ms. `bbr` grows on as long as more arrives, and would fill the sockets
+    of two programs on one machine until they drop a third of what is sent."""
 
     close_timeout: Seconds = 2.0
     """How long closing waits for what was written to streams that were ended. As `limits.muxed.close_timeout`."""
@@ -90,8 +98,8 @@ class QuicLimits(Checked):
                 raise ConfigError(f"{name} is {getattr(self, name)}; give {_MTU_LEAST} to {_MTU_MOST}")
         if self.largest_mtu < self.first_mtu:
             raise ConfigError(f"largest_mtu is {self.largest_mtu}; give at least first_mtu, {self.first_mtu}")
-        if self.window < self.stream_window:
-            raise ConfigError(f"window is {self.window}; give at least stream_window, {self.stream_window}")
+        if self.window < self.window_first:
+            raise ConfigError(f"window is {self.window}; give at least window_first, {self.window_first}")
         if self.congestion not in ("cubic", "new-reno", "bbr"):
             raise ConfigError(f"congestion is {self.congestion!r}; give cubic, new-reno or bbr")
         if not 0 < self.keepalive < self.idle:

@@ -1,7 +1,7 @@
 """QUIC packets without sockets, clock or runtime: quinn-proto behind one class.
 
 An `Engine` is one endpoint. It takes datagrams and a clock value, and yields datagrams and events. `now` is always a
-number of seconds that does not go back, whatever it counts from. An engine belongs to the thread that made it.
+number of seconds that does not go back, whatever it counts from. One thread at a time uses an engine.
 
 Connections, attempts and streams are numbers; those of connections and attempts are never given twice. Calls about a
 connection raise NoConnection once its GONE was taken. After `receive`, `accept`, `on_timer` and `close` the `events` of
@@ -87,6 +87,9 @@ class StreamStopped(QuicError):
 class CannotConnect(QuicError):
     """No connection can be tried there."""
 
+class HandshakeFailed(QuicError):
+    """The arguments: why, one of BY_…; the code; the reason, as bytes."""
+
 @final
 class Settings:
     """How the connections of an engine behave. Bytes, and seconds."""
@@ -104,6 +107,7 @@ class Settings:
         largest_mtu: int,
         congestion: str,
         first_window: int,
+        largest_window: int,
         acknowledge_every: int,
         handshake_bytes: int,
         attempts: int,
@@ -124,6 +128,7 @@ class Settings:
             largest_mtu: the largest that is tried; `first_mtu` for no trying
             congestion: the controller, "cubic", "new-reno" or "bbr"
             first_window: bytes that may be on the way at first; 0 leaves it to the controller
+            largest_window: bytes that may be on the way at most; 0 leaves it to the controller
             acknowledge_every: packets that the peer is asked to acknowledge together; 0 leaves it to the peer
             handshake_bytes: bytes of a handshake that may come out of order
             attempts: attempts that may wait for a decision; further ones are dropped
@@ -194,9 +199,9 @@ class Engine:
     def replies(self) -> list[Packet]:
         """What is to be sent outside of connections: Retry, refusals, stateless resets, version negotiation."""
 
-    def accept(self, attempt: int, now: float) -> int | None:
-        """Goes on with an attempt: the number of the connection, whose events and datagrams are to be taken. None when
-        its first datagram was no honest one. Raises NoAttempt."""
+    def accept(self, attempt: int, now: float) -> int:
+        """Goes on with an attempt: the number of the connection, whose events and datagrams are to be taken. Raises
+        NoAttempt, and HandshakeFailed when its first datagram leads to nothing; `replies` may have an answer then."""
 
     def retry(self, attempt: int) -> None:
         """Has it show that it receives at its address; nothing is kept of it. Refuses one that has shown that. Raises
@@ -246,6 +251,10 @@ class Engine:
         """At most `most` bytes that have come; whether the stream ends behind them; whether `transmit` has now to tell
         the peer what it may send again. What is read is allowed to the peer again. Raises StreamReset, once, and
         NoStream after that or after the end."""
+
+    def take_reset(self, connection: int, stream: int) -> int | None:
+        """The code with which the peer has reset the stream, told once; None when it has not. For whoever has no room
+        to read. Raises NoStream."""
 
     def write(self, connection: int, stream: int, data: bytes | bytearray | memoryview) -> int:
         """Takes bytes for sending; how many fit now. When that is not all, WRITABLE comes. Raises StreamStopped,

@@ -235,7 +235,7 @@ def test_any_datagram_leaves_a_connection_as_it_is(datagrams: list[tuple[bytes, 
     for data, segment, host in datagrams:
         pair.accepter.engine.receive(data, segment, host, PORT, None, seed % 256, pair.now)
         for attempt in pair.accepter.engine.attempts():
-            pair.accepter.engine.accept(attempt[0], pair.now)
+            pair.accept(attempt)
         pair.accepter.engine.replies()
     still_works(pair)
 

@@ -49,7 +49,7 @@ async def test_two_nodes_prove_who_they_are() -> None:
 
 
 async def test_conformance() -> None:
-    limits = QuicLimits(stream_window=65536, window=262144, unsent=65536)
+    limits = QuicLimits(stream_window=65536, window_first=262144, window=524288, unsent=65536)
     async with quic_pair(limits) as pair:
 
         async def clogged() -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
@@ -222,23 +222,85 @@ async def test_a_reader_that_is_called_and_takes_all_is_called_for_each_byte() -
         assert bytes(got) == payload
 
 
+async def send_what_goes(stream: Any, seconds: float = 1.5) -> int:
+    """How many bytes were taken before the sender had to wait for ever."""
+    sent = 0
+    with trio.move_on_after(seconds):
+        while True:
+            await stream.send_all(bytes(65536))
+            sent += 65536
+    return sent
+
+
 async def test_unread_bytes_are_bounded_and_counted() -> None:
     """What nobody reads stops the sender, and is counted where the memory of all connections is."""
     async with quic_pair() as pair:
         first, second = await pair.streams()
-        sent = 0
-        with trio.move_on_after(1.5):
-            while True:
-                await first.send_all(bytes(65536))
-                sent += 65536
-        limits = QuicLimits()
-        assert limits.stream_window <= sent <= limits.stream_window + INBOX + limits.unsent + FRAME + (1 << 20)
+        limits, account = QuicLimits(), pair.second.account
+        sent = await send_what_goes(first)
+        ahead = INBOX + limits.in_flight + limits.unsent + FRAME
+        assert limits.window_first <= sent <= limits.stream_window + ahead
         assert second.waiting == INBOX
-        assert second.state.more
-        assert limits.stream_window <= pair.second.account.held <= limits.window + INBOX + STREAM
+        assert second.state.stalled
+        assert limits.window_first <= account.held <= limits.window + INBOX + STREAM
+        assert account.held - account.granted <= limits.window_first + INBOX + STREAM
         second.reset()
         await trio.testing.wait_all_tasks_blocked(0.1)
-        assert pair.second.account.unread == 0
+        assert account.unread == 0
+        assert account.held <= STREAM
+        assert account.granted < limits.stream_window
+
+
+async def test_streams_that_nobody_reads_leave_the_others_room() -> None:
+    limits = QuicLimits(window_first=1 << 18, stream_window=1 << 20, window=1 << 22)
+    async with quic_pair(limits) as pair:
+        stalled = [await pair.streams() for _ in range(3)]
+        for first, _ in stalled:
+            assert await send_what_goes(first, 0.5) >= 1 << 18
+        first, second = await pair.streams()
+        payload = bytes(range(256)) * 20_000
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                await first.send_all(payload)
+                await first.send_eof()
+
+            nursery.start_soon(send)
+            assert await read_all(second) == payload
+        assert pair.second.account.held <= limits.window + 4 * (INBOX + STREAM)
+        for first, second in stalled:  # and nothing of them is lost
+            first.reset()
+            with pytest.raises(StreamReset):
+                await read_all(second)
+
+
+async def test_a_reset_is_told_to_whoever_does_not_read() -> None:
+    async with quic_pair() as pair:
+        first, second = await pair.streams()
+        await send_what_goes(first, 0.5)
+        assert second.state.stalled
+        first.reset()
+        await until(lambda: second.failure is not None)
+        assert len(second.receive_nowait(1 << 30) or b"") == INBOX, "what came before it can be read"
+        with pytest.raises(StreamReset):
+            second.receive_nowait()
+        assert pair.second.streams == 0
+
+
+async def test_a_window_grows_with_the_reader_and_by_what_the_memory_allows() -> None:
+    async with quic_pair() as pair:
+        first, second = await pair.streams()
+        window = pair.second._streams._window
+        assert window.size == QuicLimits().window_first
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first.send_all, bytes(64 << 20))
+            total = 0
+            while total < 64 << 20:
+                total += len(await second.receive_some())
+        assert window.size >= QuicLimits().window_first
+        assert window.size == QuicLimits().window_first + pair.second.account.granted
+        await pair.second.aclose()
+        assert pair.second.account.granted == 0
 
 
 async def test_a_stream_with_too_much_unread_is_reset() -> None:

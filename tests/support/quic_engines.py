@@ -9,6 +9,7 @@ import heapq
 import itertools
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -31,6 +32,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "largest_mtu": 1452,
     "congestion": "cubic",
     "first_window": 0,
+    "largest_window": 0,
     "acknowledge_every": 0,
     "handshake_bytes": 16384,
     "attempts": 16,
@@ -170,9 +172,10 @@ class Pair:
     # --- the network ----------------------------------------------------------------------------------------
 
     def _accept(self, attempt: quic.Attempt) -> None:
-        made = self.accepter.engine.accept(attempt[0], self.now)
-        if made is not None and self.accepter.connection is None:
-            self.accepter.connection = made
+        with suppress(quic.HandshakeFailed):
+            made = self.accepter.engine.accept(attempt[0], self.now)
+            if self.accepter.connection is None:
+                self.accepter.connection = made
 
     def _send(self, side: Side, packet: quic.Packet) -> None:
         data, segment, host, port, _, _ = packet

@@ -137,7 +137,7 @@ class UdpEndpoint:
         """A connection that the engine has just made; its events go to `owner` from now on."""
         line = self._lines[number] = Line(self, number, owner)
         self._dirty[line] = None
-        self._soon.set()
+        self.later(lambda: self._tell(line))
         return line
 
     @property
@@ -156,6 +156,11 @@ class UdpEndpoint:
         """See Line."""
         self._calls.append(call)
         self._soon.set()
+
+    def send_replies(self) -> None:
+        """Sends what the engine answers outside of connections, after a decision on a newcomer."""
+        for packet in self.engine.replies():
+            self._put(packet)
 
     def send_stray(self, data: bytes, host: str, port: int) -> None:
         """Sends a datagram that is not QUIC; it may be lost. Its first byte must be below 0x40."""
@@ -217,8 +222,7 @@ class UdpEndpoint:
                     touched[line] = None
         for attempt in engine.attempts():
             self._attempted(self, attempt)
-        for packet in engine.replies():
-            self._put(packet)
+        self.send_replies()
         self._serve(touched)
 
     async def _keep_time(self) -> None:

@@ -38,20 +38,9 @@ _ECN: Final = 0x03
 _ANCILLARY: Final = stdlib.CMSG_SPACE(4) * 2 + stdlib.CMSG_SPACE(20)
 """The size of a segment, the ECN bits, and our address."""
 
-_LOST: Final = frozenset(
-    {
-        errno.EMSGSIZE,  # a probe for a larger datagram than the path takes
-        errno.ENETUNREACH,
-        errno.EHOSTUNREACH,
-        errno.ENETDOWN,
-        errno.EADDRNOTAVAIL,  # the address that it came in at is not ours any more
-        errno.EPERM,  # a filter of this machine
-        errno.ECONNREFUSED,
-        errno.ENOBUFS,
-        errno.EINVAL,
-    }
-)
-"""What sending may fail with while the socket is well: the datagram counts as lost, as it could be anywhere else."""
+_CLOSED: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
+"""What fails because the socket is gone. Whatever else sending fails with (a probe larger than the path takes, no
+route, a filter of this machine, a broadcast address), the datagram counts as lost, as it could be anywhere."""
 
 _NO_SEGMENTS: Final = frozenset({errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 """What sending several at once fails with where the interface cannot take them apart."""
@@ -127,6 +116,9 @@ class UdpSocket:
             data, ancillary, _, name = self.raw.recvmsg(MOST, _ANCILLARY)
         except (BlockingIOError, InterruptedError):
             return None
+        except OSError as problem:  # such as ENOMEM: the datagram is lost
+            self._failed(problem)
+            return None
         segment, ecn, local = 0, 0, None
         for level, kind, value in ancillary:
             if level == _SOL_UDP and kind == _UDP_GRO:
@@ -174,7 +166,7 @@ class UdpSocket:
 
     @staticmethod
     def _failed(problem: OSError) -> bool:
-        if problem.errno not in _LOST:
+        if problem.errno in _CLOSED:
             raise problem
         return True
 

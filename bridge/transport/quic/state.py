@@ -6,13 +6,14 @@ Plain bookkeeping; it calls nobody.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Final
 
 from punchbridge.config import KIB
 from punchbridge.tasks.memory import Account
 from punchbridge.transport.raw import Buffer
 
-__all__ = ["FRAME", "INBOX", "QuicState"]
+__all__ = ["FRAME", "INBOX", "QuicState", "Waiting"]
 
 INBOX: Final = 256 * KIB
 """Bytes that are read ahead of the reader; the rest stays with the engine, and the peer gets no credit for it."""
@@ -25,12 +26,21 @@ _SMALL: Final = KIB
 _TAIL: Final = 32 * KIB
 
 
+@dataclass
+class Waiting:
+    """Bytes that wait in all outboxes of a connection."""
+
+    bytes: int = 0
+
+
 class QuicState:
     """See `streams.engine.StreamState`. `more`: the engine has bytes that did not fit. `ending`: our half ends when the
-    outbox has left. `closed`: nobody reads it any more."""
+    outbox has left. `closed`: nobody reads it any more. `stalled`: its reader has left so much that more waits in the
+    engine; `reserved`: the room that the others got for that."""
 
     __slots__ = (
         "_account",
+        "_waiting",
         "buffered",
         "closed",
         "ending",
@@ -42,19 +52,23 @@ class QuicState:
         "more",
         "moved",
         "outbox",
+        "reserved",
         "reset",
         "send_window",
+        "stalled",
     )
 
-    def __init__(self, stream: int, account: Account, *, inbound: bool, now: float) -> None:
+    def __init__(self, stream: int, account: Account, waiting: Waiting, *, inbound: bool, now: float) -> None:
         self.id = stream
-        self._account = account
+        self._account, self._waiting = account, waiting
         self.inbound = inbound
         self.inbox: deque[Buffer] = deque()
         self.outbox: deque[bytes] = deque()
         self.buffered = 0
         self.moved = now
         self.send_window = FRAME
+        self.reserved = 0
+        self.stalled = False
         self.fin_sent = self.fin_received = self.reset = self.more = self.ending = self.closed = False
 
     @property
@@ -116,6 +130,25 @@ class QuicState:
             self.inbox.appendleft(data)
             self.buffered += len(data)
             self._account.unread += len(data)
+
+    def keep(self, data: Buffer) -> None:
+        """Bytes that the engine did not take wait, and no more are taken until they have left."""
+        if data:
+            self.outbox.append(bytes(data))
+            self._waiting.bytes += len(data)
+            self.send_window = 0
+
+    def left(self, count: int) -> None:
+        """So many bytes of the first piece that waited have left."""
+        piece = self.outbox.popleft()
+        if count < len(piece):
+            self.outbox.appendleft(piece[count:])
+        self._waiting.bytes -= count
+
+    def drop_outbox(self) -> None:
+        """What waits will not be sent."""
+        self._waiting.bytes -= sum(map(len, self.outbox))
+        self.outbox.clear()
 
     def drop(self) -> None:
         """Nobody will take what was read."""

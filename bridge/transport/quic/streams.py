@@ -17,7 +17,8 @@ from punchbridge.config import QuicLimits
 from punchbridge.errors import LimitExceeded
 from punchbridge.tasks.memory import STREAM, Account
 from punchbridge.transport.quic.endpoint import Line
-from punchbridge.transport.quic.state import FRAME, INBOX, QuicState
+from punchbridge.transport.quic.state import FRAME, INBOX, QuicState, Waiting
+from punchbridge.transport.quic.window import Window
 from punchbridge.transport.raw import BrokenConnection, Buffer
 from punchbridge.transport.streams.engine import Queue, StreamEvents
 
@@ -49,14 +50,15 @@ class QuicStreams:
         self.queue: Queue = _Queue()
         self._line, self._engine, self._number = line, line.engine, line.number
         self._account = account
-        self._window, self._lingering = limits.window, limits.lingering
+        self._window = Window(line, limits, account, trio.current_time())
+        self._lingering = limits.lingering
+        self._waiting = Waiting()
         self._spare: int | None = None
         self._pings: set[int] = set()
         self._closing: dict[int, float] = {}
         self._unacknowledged: set[int] = set()
         self._drained = trio.Event()
         self._telling: QuicState | None = None
-        self._frames = 0
         self.over = False
         """The connection takes and opens no more streams."""
 
@@ -85,16 +87,7 @@ class QuicStreams:
 
     def held(self) -> int:
         """What the account does not know by itself: bytes that wait here or in the engine, and the streams."""
-        held, waits = STREAM * len(self.states), False
-        for state in self.states.values():
-            waits = waits or state.more
-            if state.outbox:
-                held += sum(map(len, state.outbox))
-        if not waits or self._line.gone:
-            return held
-        # Unread bytes that the engine keeps: not more than all frames since it kept none, nor than the window.
-        info = self._engine.info(self._number)
-        return held + min(self._window, (info.stream_frames - self._frames) * info.mtu)
+        return STREAM * len(self.states) + self._waiting.bytes + self._window.held()
 
     async def drain(self) -> None:
         """Returns once the peer has everything of the streams whose half was ended here, or the connection is gone."""
@@ -109,8 +102,8 @@ class QuicStreams:
         self.over = True
         for state in self.states.values():
             if by_peer and state.more:
-                self._fill(state, self._window)
-            state.outbox.clear()
+                self._fill(state, self._window.size + INBOX)
+            state.drop_outbox()
             state.more = False
         self.states.clear()
         self._closing.clear()
@@ -120,7 +113,7 @@ class QuicStreams:
     # --- events ---------------------------------------------------------------------------------------------
 
     def _opened(self, number: int) -> None:
-        state = QuicState(number, self._account, inbound=True, now=trio.current_time())
+        state = QuicState(number, self._account, self._waiting, inbound=True, now=trio.current_time())
         self.states[number] = state
         if self.over:
             self.reset(state)
@@ -144,27 +137,41 @@ class QuicStreams:
             self._telling = before
         if state.finished:
             self._forget(state)
+        elif state.more and not state.stalled:
+            state.stalled = True
+            state.reserved = self._window.stalls()
+
+    def _moves(self, state: QuicState) -> None:
+        """Nothing of the stream waits in the engine."""
+        if state.stalled:
+            state.stalled = False
+            self._window.moves(state.reserved)
+            state.reserved = 0
 
     def _fill(self, state: QuicState, most: int = INBOX) -> bool:
         """Reads until `most` bytes are there; whether something has come: bytes, the end or a reset."""
         room = most - state.buffered
         if state.closed or state.fin_received or state.reset or self._line.gone:
             return False
-        if room <= 0:
-            return False
         try:
+            if room <= 0:
+                if self._engine.take_reset(self._number, state.id) is None:
+                    return False
+                self._was_reset(state)
+                return True
             data, state.fin_received, owed = self._engine.read(self._number, state.id, room)
         except quic.StreamReset:
             self._was_reset(state)
             return True
         except quic.NoStream:
             return False
-        more = len(data) == room and not state.fin_received
-        if more and not any(one.more for one in self.states.values()):
-            self._frames = self._engine.info(self._number).stream_frames
-        state.more = more
+        state.more = len(data) == room and not state.fin_received
+        if not state.more:
+            self._moves(state)
         if data:
-            state.put(data, trio.current_time())
+            now = trio.current_time()
+            state.put(data, now)
+            self._window.read(len(data), now)
         if owed:
             self._line.flush()
         return bool(data) or state.fin_received
@@ -173,9 +180,10 @@ class QuicStreams:
         """The peer's half is gone. libp2p knows no half resets, so ours goes as well."""
         state.reset = True
         state.more = False
+        self._moves(state)
         if not state.fin_sent:
             self._reset_ours(state)
-        state.outbox.clear()
+        state.drop_outbox()
 
     def _writable(self, number: int) -> None:
         state = self.states.get(number)
@@ -188,7 +196,7 @@ class QuicStreams:
         if state is None:
             return
         waited = state.ending
-        state.outbox.clear()
+        state.drop_outbox()
         state.ending = False
         if waited or not state.fin_sent:
             state.fin_sent = True
@@ -229,7 +237,7 @@ class QuicStreams:
         if not self.can_open:
             raise LimitExceeded("the peer takes no more streams on this connection")
         assert self._spare is not None
-        state = QuicState(self._spare, self._account, inbound=False, now=trio.current_time())
+        state = QuicState(self._spare, self._account, self._waiting, inbound=False, now=trio.current_time())
         self._spare = None
         self.states[state.id] = state
         return state
@@ -241,17 +249,14 @@ class QuicStreams:
         """See Streams."""
         if state.fin_sent or state.reset:
             return
-        if state.outbox:
-            state.outbox.extend(map(bytes, parts))
-            return
-        for place, part in enumerate(parts):
-            taken = self._engine_write(state, part)
-            if taken < len(part):
-                if taken >= 0:
-                    state.outbox.append(bytes(memoryview(part)[taken:]))
-                    state.outbox.extend(map(bytes, parts[place + 1 :]))
-                    state.send_window = 0
+        blocked = bool(state.outbox)
+        for part in parts:
+            taken = 0 if blocked else self._engine_write(state, part)
+            if taken < 0:
                 break
+            if taken < len(part):
+                state.keep(memoryview(part)[taken:])
+                blocked = True
         self._line.flush()
 
     def _engine_write(self, state: QuicState, part: Buffer) -> int:
@@ -263,17 +268,16 @@ class QuicStreams:
 
     def _write(self, state: QuicState) -> bool:
         """Hands the outbox to the engine; whether it is empty now."""
-        outbox = state.outbox
-        while outbox:
-            part = outbox[0]
-            taken = self._engine_write(state, part)
-            if 0 <= taken < len(part):
-                outbox[0] = part[taken:]
-                return False
+        while state.outbox:
+            taken = self._engine_write(state, state.outbox[0])
             if taken < 0:
-                outbox.clear()
+                state.drop_outbox()
                 break
-            outbox.popleft()
+            whole = taken == len(state.outbox[0])
+            if taken:
+                state.left(taken)
+            if not whole:
+                return False
         state.send_window = FRAME
         if state.ending:
             state.ending = False
@@ -330,7 +334,7 @@ class QuicStreams:
 
     def reset(self, state: QuicState) -> None:
         """See Streams."""
-        state.outbox.clear()
+        state.drop_outbox()
         if not state.reset:
             state.reset = True
             self._reset_ours(state)
@@ -350,6 +354,7 @@ class QuicStreams:
         if state.closed:
             return
         state.closed, state.more = True, False
+        self._moves(state)
         state.drop()
         if not state.fin_received:
             state.fin_received = True

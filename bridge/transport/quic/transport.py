@@ -29,6 +29,7 @@ from punchbridge.transport.interfaces import expand, is_local
 from punchbridge.transport.quic.connection import QuicConnection, Shaken
 from punchbridge.transport.quic.endpoint import Line, Stray, UdpEndpoint
 from punchbridge.transport.quic.handshake import Handshake
+from punchbridge.transport.quic.reasons import handshake_error
 from punchbridge.transport.quic.sockets import UdpSocket
 from punchbridge.wire.tls_identity import make_credentials
 
@@ -88,8 +89,7 @@ class _Arriving:
         if not self._decided:
             self._decided = True
             self._place.engine.refuse(self._attempt)
-            for packet in self._place.engine.replies():
-                self._place.socket.send(packet)
+            self._place.send_replies()
         elif self._handshake is not None:
             self._handshake.broken("TURNED_AWAY")
 
@@ -196,7 +196,7 @@ class QuicTransport:
         settings = quic.Settings(
             streams=limits.streams,
             stream_window=limits.stream_window,
-            window=limits.window,
+            window=limits.window_first,
             unsent=limits.unsent,
             idle=limits.idle,
             keepalive=limits.keepalive,
@@ -204,6 +204,7 @@ class QuicTransport:
             largest_mtu=limits.largest_mtu,
             congestion=limits.congestion,
             first_window=0,
+            largest_window=limits.in_flight,
             acknowledge_every=0,
             handshake_bytes=_HANDSHAKE_BYTES,
             attempts=limits.attempts,
@@ -235,10 +236,13 @@ class QuicTransport:
         handshake = Handshake(str(addr_of(remote)), self._limits.handshake_timeout)
         self._under_way += 1
         try:
-            number = endpoint.engine.accept(attempt, trio.current_time())
-            if number is None:
+            try:
+                number = endpoint.engine.accept(attempt, trio.current_time())
+            except quic.HandshakeFailed as problem:
+                endpoint.send_replies()
                 await trio.lowlevel.checkpoint()
-                raise Unreachable(f"{addr_of(remote)} sent no first datagram of QUIC")
+                cause, code, reason = problem.args
+                raise handshake_error(str(addr_of(remote)), cause, code, bytes(reason), 0) from None
             line = endpoint.adopt(number, handshake)
             arriving.begun(line, handshake)
             peer = await handshake.finish(line, self._identity.peer_id, None)

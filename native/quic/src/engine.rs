@@ -17,7 +17,7 @@ use quinn_proto::{
 
 use crate::error::{Error, Result};
 use crate::ids::{Ids, Told, first_ids, key, token_key};
-use crate::link::{Link, tell};
+use crate::link::{Link, tell, why};
 use crate::settings::{Settings, seconds};
 use crate::tls::{self, NO_NAME};
 use crate::vocabulary::{Attempt, Event, Info, Packet};
@@ -212,8 +212,9 @@ impl Engine {
         self.incoming.remove(&attempt).ok_or(Error::NoAttempt)
     }
 
-    /// Goes on with an attempt. None when its first datagram was no honest one: there is nothing left of it then.
-    pub fn accept(&mut self, attempt: u64, now: f64) -> Result<Option<u64>> {
+    /// Goes on with an attempt. Fails with `Failed` when its first datagram leads to nothing, which may be answered by
+    /// `next_reply`.
+    pub fn accept(&mut self, attempt: u64, now: f64) -> Result<u64> {
         let now = self.at(now)?;
         let incoming = self.decided(attempt)?;
         self.buffer.clear();
@@ -221,13 +222,14 @@ impl Engine {
             Ok((handle, connection)) => {
                 let number = self.take_in(handle, connection);
                 self.settle(number);
-                Ok(Some(number))
+                Ok(number)
             }
             Err(failed) => {
                 if let Some(answer) = failed.response {
                     self.reply(&answer);
                 }
-                Ok(None)
+                let (cause, code, reason) = why(failed.cause);
+                Err(Error::Failed(cause, code, reason))
             }
         }
     }

@@ -1,4 +1,6 @@
-//! What can go wrong in a call. What a peer does wrong is no error here but an event of its connection.
+//! What can go wrong in a call. What a peer does wrong is an event of its connection, once there is one.
+
+use crate::vocabulary::Cause;
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +23,9 @@ pub enum Error {
     /// The peer reads no more of the stream. The value is its code.
     #[error("the peer stopped the stream ({0})")]
     StreamStopped(u64),
+    /// The first datagram of an attempt led to nothing: why, the code and the reason. Nothing is left of it.
+    #[error("the handshake failed at once")]
+    Failed(Cause, u64, Vec<u8>),
     /// No connection can be tried: too many, or an address that nobody can have.
     #[error("cannot connect: {0}")]
     CannotConnect(String),

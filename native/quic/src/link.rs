@@ -93,7 +93,8 @@ fn certificate(connection: &quinn_proto::Connection) -> Vec<u8> {
     chain.and_then(|chain| chain.first().map(|first| first.to_vec())).unwrap_or_default()
 }
 
-fn why(reason: ConnectionError) -> (Cause, u64, Vec<u8>) {
+/// Why a connection ended: the cause, the code and the reason.
+pub fn why(reason: ConnectionError) -> (Cause, u64, Vec<u8>) {
     match reason {
         ConnectionError::VersionMismatch => (Cause::Version, 0, Vec::new()),
         ConnectionError::TransportError(error) => (Cause::Violation, error.code.into(), error.reason.into_bytes()),

@@ -24,6 +24,7 @@ create_exception!(punchbridge_quic, NoStream, QuicError);
 create_exception!(punchbridge_quic, StreamReset, QuicError);
 create_exception!(punchbridge_quic, StreamStopped, QuicError);
 create_exception!(punchbridge_quic, CannotConnect, QuicError);
+create_exception!(punchbridge_quic, HandshakeFailed, QuicError);
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
@@ -34,6 +35,7 @@ impl From<Error> for PyErr {
             Error::NoStream => NoStream::new_err(error.to_string()),
             Error::StreamReset(code) => StreamReset::new_err(code),
             Error::StreamStopped(code) => StreamStopped::new_err(code),
+            Error::Failed(cause, code, reason) => HandshakeFailed::new_err((cause as u8, code, reason)),
             Error::CannotConnect(text) => CannotConnect::new_err(text),
         }
     }
@@ -91,7 +93,7 @@ struct Settings(settings::Settings);
 impl Settings {
     #[new]
     #[pyo3(signature = (*, streams, stream_window, window, unsent, idle, keepalive, first_mtu, largest_mtu,
-        congestion, first_window, acknowledge_every, handshake_bytes, attempts, attempt_bytes, reset_pause,
+        congestion, first_window, largest_window, acknowledge_every, handshake_bytes, attempts, attempt_bytes, reset_pause,
         retry_lifetime))]
     #[allow(clippy::too_many_arguments, reason = "they have names")]
     fn new(
@@ -105,6 +107,7 @@ impl Settings {
         largest_mtu: u16,
         congestion: &str,
         first_window: u64,
+        largest_window: u64,
         acknowledge_every: u32,
         handshake_bytes: usize,
         attempts: usize,
@@ -123,6 +126,7 @@ impl Settings {
             largest_mtu,
             congestion: congestion.parse()?,
             first_window,
+            largest_window,
             acknowledge_every,
             handshake_bytes,
             attempts,
@@ -152,7 +156,7 @@ struct Info {
     local: Option<String>,
 }
 
-#[pyclass(unsendable)]
+#[pyclass]
 struct Engine(engine::Engine);
 
 #[pymethods]
@@ -194,7 +198,7 @@ impl Engine {
             .collect()
     }
 
-    fn accept(&mut self, attempt: u64, now: f64) -> PyResult<Option<u64>> {
+    fn accept(&mut self, attempt: u64, now: f64) -> PyResult<u64> {
         Ok(self.0.accept(attempt, now)?)
     }
 
@@ -301,6 +305,10 @@ impl Engine {
         Ok((joined, ended, owed))
     }
 
+    fn take_reset(&mut self, connection: u64, stream: u64) -> PyResult<Option<u64>> {
+        Ok(self.0.take_reset(connection, stream)?)
+    }
+
     fn write(&mut self, py: Python<'_>, connection: u64, stream: u64, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         if let Ok(bytes) = data.cast::<PyBytes>() {
             return Ok(self.0.write(connection, stream, bytes.as_bytes())?);
@@ -337,6 +345,7 @@ fn punchbridge_quic(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("StreamReset", py.get_type::<StreamReset>()),
         ("StreamStopped", py.get_type::<StreamStopped>()),
         ("CannotConnect", py.get_type::<CannotConnect>()),
+        ("HandshakeFailed", py.get_type::<HandshakeFailed>()),
     ] {
         module.add(name, kind)?;
     }

@@ -1,7 +1,7 @@
 //! What a congestion controller is told anyway: which packet was acknowledged last, and how many bytes arrived.
 //!
 //! quinn-proto tells nobody when a PING was answered. A controller learns of every acknowledgement, so ours notes it
-//! and passes everything on unchanged.
+//! and passes everything on unchanged. It also bounds the window, which BBR grows beyond what sockets hold.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -42,17 +42,27 @@ pub fn seen(controller: &dyn Controller) -> Option<Arc<Seen>> {
     Some(watched.seen)
 }
 
-/// Makes controllers that note what they see.
-pub struct Watching<F>(pub Arc<F>);
+/// Makes controllers that note what they see, and whose window has a bound.
+pub struct Watching<F> {
+    /// What decides.
+    pub inner: Arc<F>,
+    /// The bound, in bytes.
+    pub largest: u64,
+}
 
 impl<F: ControllerFactory + Send + Sync + 'static> ControllerFactory for Watching<F> {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Watched { inner: Arc::clone(&self.0).build(now, current_mtu), seen: Arc::default() })
+        Box::new(Watched {
+            inner: Arc::clone(&self.inner).build(now, current_mtu),
+            largest: self.largest,
+            seen: Arc::default(),
+        })
     }
 }
 
 struct Watched {
     inner: Box<dyn Controller>,
+    largest: u64,
     seen: Arc<Seen>,
 }
 
@@ -83,7 +93,7 @@ impl Controller for Watched {
     }
 
     fn window(&self) -> u64 {
-        self.inner.window()
+        self.inner.window().min(self.largest)
     }
 
     fn metrics(&self) -> ControllerMetrics {
@@ -91,7 +101,7 @@ impl Controller for Watched {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { inner: self.inner.clone_box(), seen: Arc::clone(&self.seen) })
+        Box::new(Self { inner: self.inner.clone_box(), largest: self.largest, seen: Arc::clone(&self.seen) })
     }
 
     fn initial_window(&self) -> u64 {

@@ -56,6 +56,8 @@ pub struct Settings {
     pub congestion: Congestion,
     /// Bytes on the way at first; 0 leaves it to the controller.
     pub first_window: u64,
+    /// Bytes on the way at most; 0 leaves it to the controller.
+    pub largest_window: u64,
     /// Packets that the peer is asked to acknowledge together; 0 leaves it to the peer.
     pub acknowledge_every: u32,
     /// Bytes of the handshake that may come out of order.
@@ -79,8 +81,11 @@ fn varint(name: &str, value: u64) -> Result<VarInt> {
     VarInt::from_u64(value).map_err(|why| Error::unusable(name, why))
 }
 
-fn watched<F: ControllerFactory + Send + Sync + 'static>(factory: F) -> Arc<dyn ControllerFactory + Send + Sync> {
-    Arc::new(Watching(Arc::new(factory)))
+fn watched<F>(factory: F, largest: u64) -> Arc<dyn ControllerFactory + Send + Sync>
+where
+    F: ControllerFactory + Send + Sync + 'static,
+{
+    Arc::new(Watching { inner: Arc::new(factory), largest: if largest == 0 { u64::MAX } else { largest } })
 }
 
 impl Settings {
@@ -91,7 +96,7 @@ impl Settings {
                 if self.first_window > 0 {
                     config.initial_window(self.first_window);
                 }
-                watched(config)
+                watched(config, self.largest_window)
             }};
         }
         match self.congestion {

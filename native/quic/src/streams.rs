@@ -45,6 +45,13 @@ impl Engine {
         Ok((pieces, ended?, owed))
     }
 
+    /// Whether the peer has reset the stream, with its code; told once. For whoever has no room to read.
+    pub fn take_reset(&mut self, number: u64, stream: u64) -> Result<Option<u64>> {
+        let id = stream_id(stream)?;
+        let code = self.link(number)?.inner.recv_stream(id).received_reset().map_err(|_| Error::NoStream)?;
+        Ok(code.map(u64::from))
+    }
+
     /// Takes bytes for sending, as many as fit now. When that is not all, `Event::Writable` tells when more fit.
     pub fn write(&mut self, number: u64, stream: u64, data: &[u8]) -> Result<usize> {
         let id = stream_id(stream)?;

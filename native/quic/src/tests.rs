@@ -27,6 +27,7 @@ fn settings() -> Settings {
         largest_mtu: 1452,
         congestion: Congestion::Cubic,
         first_window: 0,
+        largest_window: 0,
         acknowledge_every: 0,
         handshake_bytes: 16384,
         attempts: 8,
@@ -158,7 +159,7 @@ impl Pair {
             match side.answer {
                 Answer::RetryFirst if !attempt.proven => side.engine.retry(attempt.number).unwrap(),
                 Answer::Accept | Answer::RetryFirst => {
-                    side.connection = side.engine.accept(attempt.number, now).unwrap();
+                    side.connection = side.engine.accept(attempt.number, now).ok();
                 }
                 Answer::Refuse => side.engine.refuse(attempt.number).unwrap(),
                 Answer::Ignore => side.engine.ignore(attempt.number).unwrap(),
@@ -299,6 +300,16 @@ fn what_waits_to_be_sent_is_bounded_by_the_path() {
 }
 
 #[test]
+fn what_may_be_on_the_way_has_a_bound() {
+    for congestion in [Congestion::Cubic, Congestion::NewReno, Congestion::Bbr] {
+        let bounded = Settings { largest_window: 5000, congestion, ..settings() };
+        let mut engine = Engine::new(CERTIFICATE, KEY, &bounded, [1; 32], [1; 32]).unwrap();
+        let connection = engine.connect(address(2), 1.0).unwrap();
+        assert_eq!(engine.info(connection).unwrap().window, 5000);
+    }
+}
+
+#[test]
 fn a_ping_is_answered_after_a_round_trip() {
     let mut pair = Pair::connected();
     let [dialler, _] = pair.both();
@@ -330,6 +341,7 @@ fn a_reset_and_a_stop_are_told_with_their_codes() {
     let stream = pair.sides[0].engine.open(dialler).unwrap().unwrap();
     pair.sides[0].engine.write(dialler, stream, b"hello").unwrap();
     pair.run(0.1, |_| false);
+    assert_eq!(pair.sides[1].engine.take_reset(accepter, stream), Ok(None));
     pair.sides[0].engine.reset(dialler, stream, 7).unwrap();
     pair.sides[0].engine.stop(dialler, stream, 8).unwrap();
     pair.run(0.1, |_| false);
@@ -338,6 +350,19 @@ fn a_reset_and_a_stop_are_told_with_their_codes() {
     assert_eq!(pair.sides[1].engine.read(accepter, stream, 10).unwrap_err(), Error::NoStream);
     assert_eq!(pair.sides[1].engine.write(accepter, stream, b"x").unwrap_err(), Error::StreamStopped(8));
     assert_eq!(pair.sides[0].engine.write(dialler, stream, b"x").unwrap_err(), Error::NoStream);
+}
+
+#[test]
+fn a_reset_is_seen_without_reading() {
+    let mut pair = Pair::connected();
+    let [dialler, accepter] = pair.both();
+    let stream = pair.sides[0].engine.open(dialler).unwrap().unwrap();
+    pair.sides[0].engine.write(dialler, stream, b"hello").unwrap();
+    pair.run(0.1, |_| false);
+    pair.sides[0].engine.reset(dialler, stream, 7).unwrap();
+    pair.run(0.1, |_| false);
+    assert_eq!(pair.sides[1].engine.take_reset(accepter, stream), Ok(Some(7)));
+    assert_eq!(pair.sides[1].engine.take_reset(accepter, stream), Err(Error::NoStream));
 }
 
 #[test]
