@@ -63,8 +63,9 @@ class QuicLimits(Checked):
     """Bytes of the largest datagram that is tried: an Ethernet frame over IPv6."""
 
     congestion: str = "bbr"
-    """The controller: `cubic`, `new-reno` or `bbr`. At a loss of one packet in a hundred and a round trip of 40 ms the
-    first two keep a tenth of the rate of the last one."""
+    """The controller: `cubic`, `new-reno` or `bbr`. At a round trip of 40 ms two engines in memory carried 34 MB/s with
+    cubic and 28 with bbr; with one packet in a thousand lost, 3 and 21; with one in a hundred, 0.4 and 17. On one
+    machine cubic takes a tenth to a third less CPU, and loses less at a receiver without UDP_GRO."""
 
     in_flight: Bytes = 4 * MIB
     """Bytes on the way at most: 100 MB/s at 40 ms. `bbr` grows on as long as more arrives, and would fill the sockets

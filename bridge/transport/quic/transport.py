@@ -236,14 +236,7 @@ class QuicTransport:
         handshake = Handshake(str(addr_of(remote)), self._limits.handshake_timeout)
         self._under_way += 1
         try:
-            try:
-                number = endpoint.engine.accept(attempt, trio.current_time())
-            except quic.HandshakeFailed as problem:
-                endpoint.send_replies()
-                await trio.lowlevel.checkpoint()
-                cause, code, reason = problem.args
-                raise handshake_error(str(addr_of(remote)), cause, code, bytes(reason), 0) from None
-            line = endpoint.adopt(number, handshake)
+            line = endpoint.adopt(_accepted(endpoint, attempt, remote), handshake)
             arriving.begun(line, handshake)
             peer = await handshake.finish(line, self._identity.peer_id, None)
             return self._connection(line, peer, remote, inbound=True)
@@ -289,6 +282,16 @@ _HANDSHAKE_BYTES: Final = 16 * 1024
 
 _RESET_PAUSE: Final = 0.02
 """Seconds between two stateless resets of one socket: fifty a second are no burden, and no amplifier."""
+
+
+def _accepted(endpoint: UdpEndpoint, attempt: int, remote: Endpoint) -> int:
+    """The engine's number of a newcomer's connection. Raises what its first datagram is to the rooms above."""
+    try:
+        return endpoint.engine.accept(attempt, trio.current_time())
+    except quic.HandshakeFailed as problem:
+        endpoint.send_replies()
+        cause, code, reason = problem.args
+        raise handshake_error(str(addr_of(remote)), cause, code, bytes(reason), 0) from None
 
 
 def _numeric(addr: Multiaddr) -> Endpoint:

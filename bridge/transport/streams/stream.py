@@ -193,7 +193,7 @@ class Stream(trio.abc.HalfCloseableStream):
         """Ends our half (FIN). Raises as `send_all`."""
         with self._sending:
             await trio.lowlevel.checkpoint()
-            if self.state.fin_sent and not self._closed and self.unwanted is None:
+            if self.state.fin_sent and not self._closed:
                 return
             self._check_writable()
             self._mux.finish(self.state)
