@@ -367,6 +367,16 @@ async def test_a_closed_connection_leaves_nothing_at_the_engine() -> None:
         await until(lambda: not any(one.lines or one.engine.connections() for one in endpoints))
 
 
+async def test_a_connection_whose_socket_is_gone_before_it_runs_ends_at_once() -> None:
+    async with quic_nodes(2) as (first, second):
+        connection = await first.transport.dial(second.addr, None)
+        for place in first.transport._places:
+            place.scope.cancel()
+        await until(lambda: not first.transport._places)
+        await connection.run(lambda stream, protocol: None, tuple)
+        assert connection.close_reason == "CONNECTION_LOST"
+
+
 async def test_silence_ends_a_connection() -> None:
     limits = QuicLimits(idle=0.6, keepalive=0.2)
     async with quic_pair(limits) as pair:

@@ -170,6 +170,8 @@ class QuicConnection:
         for event in getattr(waiting, "kept", ()):
             self.happened(event)
         self.settled()
+        if self._line.gone:  # with its socket, in the meantime
+            self.abort("CONNECTION_LOST")
         if not self.closed.is_set():
             self._streams.ping()
 
