@@ -222,14 +222,15 @@ async def test_a_reader_that_is_called_and_takes_all_is_called_for_each_byte() -
         assert bytes(got) == payload
 
 
-async def send_what_goes(stream: Any, seconds: float = 1.5) -> int:
-    """How many bytes were taken before the sender had to wait for ever."""
+async def send_what_goes(stream: Any) -> int:
+    """How many bytes were taken before the sender had to wait for ever, as it seems."""
     sent = 0
-    with trio.move_on_after(seconds):
-        while True:
+    while True:
+        with trio.move_on_after(0.5) as patience:
             await stream.send_all(bytes(65536))
-            sent += 65536
-    return sent
+        if patience.cancelled_caught:
+            return sent
+        sent += 65536
 
 
 async def test_unread_bytes_are_bounded_and_counted() -> None:
@@ -256,7 +257,7 @@ async def test_streams_that_nobody_reads_leave_the_others_room() -> None:
     async with quic_pair(limits) as pair:
         stalled = [await pair.streams() for _ in range(3)]
         for first, _ in stalled:
-            assert await send_what_goes(first, 0.5) >= 1 << 18
+            assert await send_what_goes(first) >= 1 << 18
         first, second = await pair.streams()
         payload = bytes(range(256)) * 20_000
         async with trio.open_nursery() as nursery:
@@ -277,7 +278,7 @@ async def test_streams_that_nobody_reads_leave_the_others_room() -> None:
 async def test_a_reset_is_told_to_whoever_does_not_read() -> None:
     async with quic_pair() as pair:
         first, second = await pair.streams()
-        await send_what_goes(first, 0.5)
+        await send_what_goes(first)
         assert second.state.stalled
         first.reset()
         await until(lambda: second.failure is not None)
@@ -378,9 +379,9 @@ async def test_a_connection_whose_socket_is_gone_before_it_runs_ends_at_once() -
 
 
 async def test_silence_ends_a_connection() -> None:
-    limits = QuicLimits(idle=0.6, keepalive=0.2)
+    limits = QuicLimits(idle=2.0, keepalive=0.4)
     async with quic_pair(limits) as pair:
-        with trio.move_on_after(1.2):
+        with trio.move_on_after(2.5):
             await pair.first.closed.wait()
         assert not pair.first.closed.is_set(), "keepalives keep it"
         for place in pair.nodes[1].transport._places:
