@@ -78,7 +78,11 @@ class Pool:
         if self._stopping:
             incoming.abort()
             return
-        if incoming.room is not None and incoming.room < self._limits.files_reserve and not self._gave_way():
+        if (
+            incoming.room is not None
+            and incoming.room < self._limits.files_reserve
+            and not self._gave_way(incoming.host)
+        ):
             self.table.refusals.add(Refusal.FILES, incoming.host, "")
             incoming.abort()
             return
@@ -91,9 +95,10 @@ class Pool:
         self._arriving[arrival.ticket] = incoming
         self.nursery.start_soon(self._secure_inbound, incoming, arrival.ticket)
 
-    def _gave_way(self) -> bool:
-        """Cuts the connection that is of least use, for its file. False: all are of use."""
-        idle = self.table.idle(trio.current_time(), stranger=False)
+    def _gave_way(self, host: str) -> bool:
+        """Cuts the connection that is of least use, for its file, which somebody at `host` asks for. False: all are of
+        use, or have only just come from addresses that hold no more."""
+        idle = self.table.idle(trio.current_time(), stranger=False) or self.table.crowding(host)
         if idle is None:
             return False
         self.table.refusals.add(Refusal.FILES, origin_of(idle), peer_text(idle.peer))

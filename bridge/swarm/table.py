@@ -127,6 +127,7 @@ class ConnectionTable(Generic[C]):
         self._members: dict[int, C] = {}
         self._peers: dict[PeerId, dict[int, C]] = {}
         self._tickets: dict[int, Ticket] = {}
+        self._standing: dict[Ticket, C] = {}
         self._accepted: Places[Ticket] = Places(
             PrefixBounds(
                 address=limits.connections_per_address,
@@ -239,7 +240,8 @@ class ConnectionTable(Generic[C]):
 
         A peer at its limit replaces its own oldest connection without streams: after a crash or a change of network
         its old ones are dead, but not yet known to be. When places are short, a connection of no use gives way, see
-        `idle`; without one strangers are refused while there is room for others still.
+        `idle` and `crowding` (to a stranger none but a stranger); without one strangers are refused while there is room
+        for others still.
         """
         mine, most = self._peers.get(member.peer, {}), self.limits.connections
         evict: tuple[C, ...] = ()
@@ -249,6 +251,8 @@ class ConnectionTable(Generic[C]):
             refused = None if evict else Refusal.PER_PEER
         elif _reached(len(self._members), most - most // 8):
             idle = self.idle(now, stranger=stranger)
+            if idle is None and ticket is not None:
+                idle = self._crowding(self._accepted.count(ticket.group), stranger=stranger)
             evict = () if idle is None else (idle,)
             if idle is not None:
                 self.refusals.add(Refusal.TOTAL, self.origin(idle.id) or "", peer_text(idle.peer))
@@ -264,6 +268,7 @@ class ConnectionTable(Generic[C]):
         if ticket is not None and ticket.half_open:
             self._secured(ticket)
             self._tickets[member.id] = ticket
+            self._standing[ticket] = member
         if stranger:
             self._strangers[member.id] = member
         self._members[member.id] = member
@@ -286,6 +291,24 @@ class ConnectionTable(Generic[C]):
         if found is None:
             self._fruitless[stranger] = now + _LOOK_AGAIN
         return found
+
+    def crowding(self, host: str) -> C | None:
+        """The connection that gives way to a socket from `host` where none has stood for long: the oldest one without
+        use of the address that holds most, when that is more than the newcomer's address would hold."""
+        return self._crowding(self._accepted.count(source(host)[0][1]) + 1, stranger=False)
+
+    def _crowding(self, mine: int, *, stranger: bool) -> C | None:
+        fullest, held = self._accepted.fullest()
+        if held <= mine:
+            return None
+        for ticket in self._accepted.members(fullest):
+            member = self._standing.get(ticket)
+            if member is not None and not (stranger and member.id not in self._strangers) and self._useless(member):
+                return member
+        return None
+
+    def _useless(self, member: C) -> bool:
+        return not any(keep(member) for keep in self.keepers) if self.keepers else not member.streams
 
     def _idle_among(self, members: Mapping[int, C], now: float) -> C | None:
         for with_streams in (False, True) if self.keepers else (False,):
@@ -315,6 +338,7 @@ class ConnectionTable(Generic[C]):
             del self._peers[member.peer]
         ticket = self._tickets.pop(member.id, None)
         if ticket is not None:
+            del self._standing[ticket]
             self._accepted.discard(ticket)
 
     def get(self, connection: int) -> C | None:

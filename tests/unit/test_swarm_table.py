@@ -311,6 +311,28 @@ def test_without_an_idle_one_there_is_room_until_all_places_are_taken() -> None:
     assert handshakes == [None, None, Refusal.TOTAL]
 
 
+def test_without_an_idle_one_whoever_holds_most_makes_room_for_others() -> None:
+    t = table(connections=16, connections_per_address=0, handshakes_burst=0)
+
+    def come(host: str, *, streams: int = 0) -> Member:
+        member = Member(PeerId(b"\x12\x20" + next(_ids).to_bytes(32, "big")), streams=streams)
+        if t.add(member, admitted(t, host), now=1.0).refused is not None:
+            assert t.get(member.id) is None
+        return member
+
+    lone = come("11.0.0.1")
+    busy, *many = [come("11.0.0.2", streams=1 - bool(number)) for number in range(13)]
+    newcomer = come("11.0.0.3")
+    assert standing(t, lone, newcomer, busy, *many[:2]) == [True, True, True, False, True]
+    again = come("11.0.0.2")
+    assert standing(t, lone, newcomer, again) == [True, True, True], "there is room still"
+    others = [come(f"11.0.1.{number}") for number in range(11)]
+    assert all(standing(t, lone, newcomer, busy, *others))
+    assert standing(t, *many, again).count(True) == 1
+    come("11.0.2.1")
+    assert t.crowding("11.0.2.2") is None, "nobody holds more than the newcomer would"
+
+
 def test_strangers_go_first_and_take_no_place_of_anybody_else() -> None:
     t = table(connections=16, idle_grace=10.0)
     known = [arrive(t, 0.0) for _ in range(13)]
