@@ -17,7 +17,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def announce(b):
     print(b._control.gateway.directory.path, flush=True)
 """
-OPEN = 'punchbridge.open(listen=["/ip4/127.0.0.1/tcp/0"], allow_private=True, allow=punchbridge.ANYONE)'
+OPEN = 'punchbridge.open(listen=["/ip4/127.0.0.1/tcp/0"], allow_private=True)'
 
 
 def start(body: str, tmp_path: Path) -> subprocess.Popen[str]:
