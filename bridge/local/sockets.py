@@ -138,7 +138,8 @@ class ServerDoor:
 
 
 def _sweep(parent: str) -> None:
-    """Removes the directories that killed processes of ours left: those that nobody holds the lock of."""
+    """Removes the directories that killed processes of ours left: those that nobody holds the lock of, and that hold
+    sockets and nothing else. A folder of somebody else may have such a name too."""
     for path in glob.glob(f"{glob.escape(parent)}/{_PREFIX}*"):
         try:
             # A fresh one may not be locked yet.
@@ -149,7 +150,11 @@ def _sweep(parent: str) -> None:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
+            names = os.listdir(lock)
+            if all(stat.S_ISSOCK(os.stat(name, dir_fd=lock, follow_symlinks=False).st_mode) for name in names):
+                for name in names:
+                    os.unlink(name, dir_fd=lock)
+                os.rmdir(path)
         except OSError:
             pass  # In use.
         finally:

@@ -124,6 +124,27 @@ def test_what_killed_processes_left_is_swept(monkeypatch: pytest.MonkeyPatch, tm
     assert list(tmp_path.iterdir()) == [fresh]
 
 
+@pytest.mark.parametrize("what", ["file", "folder", "link"])
+def test_a_folder_of_somebody_else_with_such_a_name_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(sockets, "_SUN_PATH", 1000)
+    foreign = tmp_path / "punchbridge-backup"
+    foreign.mkdir()
+    server_socket(f"{foreign}/s").close()
+    match what:
+        case "file":
+            (foreign / "data").write_text("precious")
+        case "folder":
+            (foreign / "data").mkdir()
+        case _:
+            (foreign / "data").symlink_to("s")
+    os.utime(foreign, (0, 0))
+    SocketDirectory().close()
+    assert {path.name for path in foreign.iterdir()} == {"s", "data"}
+
+
 def test_peer_process_is_the_connecting_one(directory: SocketDirectory) -> None:
     listener, name = directory.listen()
     listener.setblocking(True)
