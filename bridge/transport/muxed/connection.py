@@ -145,8 +145,6 @@ class Connection:
         Raises NegotiationFailed (none supported, or no answer in `negotiate_timeout`), ConnectionLost, StreamReset.
         Cancelling resets the stream.
         """
-        if lazy and len(protocols) != 1:
-            raise ValueError("a stream can be opened lazily with one protocol only")
         return await self._mux.open(protocols, lazy=lazy)
 
     async def ping(self) -> float:

@@ -177,8 +177,6 @@ class QuicConnection:
 
     async def open_stream(self, protocols: Sequence[str], *, lazy: bool = False) -> Stream:
         """See `base.Connection`."""
-        if lazy and len(protocols) != 1:
-            raise ValueError("a stream can be opened lazily with one protocol only")
         return await self._mux.open(protocols, lazy=lazy)
 
     async def ping(self) -> float:

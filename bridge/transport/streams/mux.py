@@ -50,6 +50,8 @@ class Mux:
 
     async def open(self, protocols: Sequence[str], *, lazy: bool) -> Stream:
         """See Connection.open_stream."""
+        if lazy and len(protocols) != 1:
+            raise ValueError("a stream can be opened lazily with one protocol only")
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._connection.closing and not self.engine.can_open:
             await self.openers.park()
