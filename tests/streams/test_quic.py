@@ -1,36 +1,28 @@
-"""QUIC connections and their streams over loopback: trio's conformance suite, ends, codes, refusals."""
+"""Streams of QUIC connections over loopback: trio's conformance suite, ends, codes, windows."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from punchbridge.addresses import endpoint_of, parse
 from punchbridge.config import QuicLimits
 from punchbridge.errors import (
-    AddressError,
-    ConnectionLost,
-    DialTimeout,
     LimitExceeded,
     NegotiationFailed,
-    PortInUse,
     StreamReset,
-    Unreachable,
-    WrongPeer,
 )
-from punchbridge.identity import Identity
 from punchbridge.tasks.memory import STREAM
 from tests.support.built import NOT_BUILT
 
 pytest.importorskip("punchbridge_quic", reason=NOT_BUILT)
 
 from punchbridge.transport.quic.state import FRAME, INBOX
-from tests.support.quic_pairs import quic_nodes, quic_pair
+from tests.support.quic_pairs import quic_pair
+from tests.support.relay_lab import read_all
+from tests.support.session_lab import until
 
 
 async def test_two_nodes_prove_who_they_are() -> None:
@@ -63,23 +55,9 @@ async def test_conformance() -> None:
         await trio.testing.check_half_closeable_stream(pair.streams, clogged)
 
 
-async def until(done: Callable[[], bool]) -> None:
-    """Waits for what the other side's packets bring about, or the engine's timers; nobody is told of it here."""
-    while not done():  # noqa: ASYNC110
-        await trio.sleep(0.01)
-
-
 async def write_for_ever(stream: Any) -> None:
     while True:
         await stream.send_all(bytes(65536))
-
-
-async def read_all(stream: Any) -> bytes:
-    """Everything up to the end."""
-    got = bytearray()
-    while data := await stream.receive_some():
-        got += data
-    return bytes(got)
 
 
 async def test_bulk_both_ways() -> None:
@@ -281,7 +259,7 @@ async def test_a_reset_is_told_to_whoever_does_not_read() -> None:
         await send_what_goes(first)
         assert second.state.stalled
         first.reset()
-        await until(lambda: second.failure is not None)
+        await until(lambda: second.failure is not None, 30)
         assert len(second.receive_nowait(1 << 30) or b"") == INBOX, "what came before it can be read"
         with pytest.raises(StreamReset):
             second.receive_nowait()
@@ -317,286 +295,9 @@ async def test_the_largest_stream_that_does_not_move_is_given_up() -> None:
     async with quic_pair() as pair:
         first, second = await pair.streams()
         await first.send_all(bytes(100_000))
-        await until(lambda: second.waiting == 100_000)
+        await until(lambda: second.waiting == 100_000, 30)
         assert pair.second.account.cut(trio.current_time())
         assert isinstance(second.failure, LimitExceeded)
         assert not pair.second.closed.is_set()
         with pytest.raises(StreamReset):
             await first.receive_some()
-
-
-# --- ends of connections ------------------------------------------------------------------------------------
-
-
-async def test_closing_delivers_what_was_ended_and_tells_both_why() -> None:
-    async with quic_pair() as pair:
-        first, second = await pair.streams()
-        payload = bytes(1 << 20)
-        with trio.move_on_after(5):
-            await first.send_all(payload)
-        await first.send_eof()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(pair.first.aclose)
-            assert await read_all(second) == payload
-        assert pair.first.close_reason == "NORMAL"
-        await pair.second.closed.wait()
-        assert pair.second.close_reason == "CLOSED_BY_PEER"
-        with pytest.raises(ConnectionLost):
-            await pair.second.open_stream(["/test/1.0.0"])
-        with pytest.raises(ConnectionLost):
-            await second.send_all(b"x")
-
-
-async def test_cutting_tells_the_peer_and_ends_every_stream_with_a_loss() -> None:
-    async with quic_pair() as pair:
-        first, second = await pair.streams()
-        pair.first.abort("TEST")
-        with pytest.raises(ConnectionLost):
-            await first.receive_some()
-        with pytest.raises(ConnectionLost):
-            await second.receive_some()
-        assert (pair.first.close_reason, pair.second.close_reason) == ("TEST", "CONNECTION_LOST")
-        with pytest.raises(ConnectionLost):
-            await pair.first.ping()
-
-
-async def test_a_closed_connection_leaves_nothing_at_the_engine() -> None:
-    async with quic_pair() as pair:
-        await pair.first.aclose()
-        await pair.second.closed.wait()
-        endpoints = [place.endpoint for node in pair.nodes for place in node.transport._places]
-        await until(lambda: not any(one.lines or one.engine.connections() for one in endpoints))
-
-
-async def test_a_connection_whose_socket_is_gone_before_it_runs_ends_at_once() -> None:
-    async with quic_nodes(2) as (first, second):
-        connection = await first.transport.dial(second.addr, None)
-        for place in first.transport._places:
-            place.scope.cancel()
-        await until(lambda: not first.transport._places)
-        await connection.run(lambda stream, protocol: None, tuple)
-        assert connection.close_reason == "CONNECTION_LOST"
-
-
-async def test_silence_ends_a_connection() -> None:
-    limits = QuicLimits(idle=2.0, keepalive=0.4)
-    async with quic_pair(limits) as pair:
-        with trio.move_on_after(2.5):
-            await pair.first.closed.wait()
-        assert not pair.first.closed.is_set(), "keepalives keep it"
-        for place in pair.nodes[1].transport._places:
-            place.scope.cancel()
-        await pair.first.closed.wait()
-        assert pair.first.close_reason == "KEEPALIVE_TIMEOUT"
-        assert pair.second.close_reason == "ENDPOINT_CLOSED"
-
-
-# --- handshakes that fail -----------------------------------------------------------------------------------
-
-
-async def test_another_peer_than_the_one_dialled() -> None:
-    async with quic_nodes(2) as (first, second):
-        with pytest.raises(WrongPeer):
-            await first.transport.dial(second.addr, Identity.generate().peer_id)
-
-
-async def test_nobody_is_there() -> None:
-    async with quic_nodes(1, limits=QuicLimits(handshake_timeout=0.3)) as (node,):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
-            silent.bind(("127.0.0.1", 0))
-            addr = parse(f"/ip4/127.0.0.1/udp/{silent.getsockname()[1]}/quic-v1")
-            with pytest.raises(DialTimeout, match="no answer"):
-                await node.transport.dial(addr, None)
-
-
-async def test_turned_away_at_the_door() -> None:
-    async with quic_nodes(2) as (first, second):
-        second.judge = lambda incoming: False
-        with pytest.raises(Unreachable, match="refused"):
-            await first.transport.dial(second.addr, None)
-        assert [one.host for one in second.arrived] == ["127.0.0.1"]
-        assert second.arrived[0].silent
-        assert second.arrived[0].room is None
-
-
-async def test_our_own_address_is_not_dialled() -> None:
-    async with quic_nodes(1) as (node,):
-        with pytest.raises(AddressError, match="our own"):
-            await node.transport.dial(node.addr, None)
-
-
-@pytest.mark.parametrize("text", ["/ip4/127.0.0.1/tcp/1", "/dns/example.org/udp/1/quic-v1", "/ip4/127.0.0.1/udp/1"])
-async def test_addresses_of_another_kind(text: str) -> None:
-    async with quic_nodes(1) as (node,):
-        assert not node.transport.handles(parse(text))
-        for call in (node.transport.dial(parse(text), None), node.transport.listen(parse(text), node.accepted)):
-            with pytest.raises(AddressError):
-                await call
-
-
-async def test_a_port_that_is_taken() -> None:
-    async with quic_nodes(1) as (node,):
-        with pytest.raises(PortInUse):
-            await node.transport.listen(node.addr, node.accepted)
-
-
-async def test_many_handshakes_under_way_ask_newcomers_for_proof() -> None:
-    """With a place taken, the next one gets a Retry, shows its address, and is let in all the same."""
-    async with quic_nodes(3, limits=QuicLimits(retry_above=1)) as (first, second, third):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as half:
-            half.bind(("127.0.0.1", 0))
-            endpoint = first.transport._places[0].endpoint
-            number = endpoint.engine.connect("127.0.0.1", 9, trio.current_time())
-            packet = endpoint.engine.transmit(number, 1, trio.current_time())
-            assert packet is not None
-            host, port = third.transport.port(4) or ("", 0)
-            half.sendto(packet[0], (host, port))  # a first datagram, and nothing after it
-            await until(lambda: bool(third.arrived))
-            await second.dial(third)
-        assert [one.silent for one in third.arrived] == [True, False]
-        assert third.transport._under_way == 1
-
-
-async def test_a_dial_that_is_cancelled_leaves_nothing() -> None:
-    async with quic_nodes(1) as (node,):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
-            silent.bind(("127.0.0.1", 0))
-            addr = parse(f"/ip4/127.0.0.1/udp/{silent.getsockname()[1]}/quic-v1")
-            with trio.move_on_after(0.1):
-                await node.transport.dial(addr, None)
-        endpoint = node.transport._places[0].endpoint
-        await until(lambda: not endpoint.lines)
-
-
-# --- the socket ---------------------------------------------------------------------------------------------
-
-
-async def test_datagrams_that_are_not_quic_go_to_whoever_waits_for_them() -> None:
-    async with quic_nodes(1) as (node,):
-        host, port = node.transport.port(4) or ("", 0)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-            other.bind(("127.0.0.1", 0))
-            source = other.getsockname()
-            with node.transport.divert(4, lambda host, port: (host, port) == source) as strays:
-                other.sendto(b"\x3fpunch", (host, port))
-                stray = await strays.receive()
-                assert (stray.data, stray.host, stray.port) == (b"\x3fpunch", *source)
-                for _ in range(200):  # more than are kept
-                    other.sendto(b"\x00", (host, port))
-                await trio.testing.wait_all_tasks_blocked(0.1)
-                assert strays.statistics().current_buffer_used <= QuicLimits().diverted
-            node.transport._places[0].endpoint.send_stray(b"\x01answer", *source)
-            other.setblocking(True)
-            assert await trio.to_thread.run_sync(other.recv, 100) == b"\x01answer"
-
-
-async def test_a_wildcard_answers_from_the_address_that_was_asked() -> None:
-    async with quic_nodes(2) as (first, second):
-        found = await second.transport.listen(parse("/ip4/0.0.0.0/udp/0/quic-v1"), second.accepted)
-        port = endpoint_of(found[0])
-        assert port is not None
-        # Any address of 127/8 is loopback's; the dialler takes an answer from that one alone.
-        second.addr = parse(f"/ip4/127.0.0.2/udp/{port.port}/quic-v1")
-        connection = await first.dial(second)
-        accepted = await second.accept()
-        assert connection.remote == accepted.local == second.addr
-        assert connection.local == accepted.remote == first.addr
-
-
-async def test_a_dial_without_a_listener_and_over_ipv6() -> None:
-    async with quic_nodes(2) as (first, second):
-        (second.addr,) = await second.transport.listen(parse("/ip6/::1/udp/0/quic-v1"), second.accepted)
-        assert first.transport.port(6) is None
-        connection = await first.dial(second)
-        assert await connection.ping() > 0
-        assert first.transport.port(6) is None
-        assert [str(one) for one in first.transport.addrs()] == [str(first.addr)]
-
-
-async def test_an_interface_that_takes_no_segments_is_sent_single_datagrams() -> None:
-    async with quic_pair() as pair:
-        for node in pair.nodes:
-            for place in node.transport._places:
-                place.endpoint.socket.segments = 1
-        first, second = await pair.streams()
-        async with trio.open_nursery() as nursery:
-
-            async def send() -> None:
-                await first.send_all(bytes(1 << 20))
-                await first.send_eof()
-
-            nursery.start_soon(send)
-            assert len(await read_all(second)) == 1 << 20
-
-
-async def test_the_peers_address_may_change() -> None:
-    """A NAT on the way that has lost its state: the same connection from another port, nothing lost."""
-    async with quic_nodes(2) as (first, second), trio.open_nursery() as nursery:
-        real = second.transport.port(4)
-        assert real is not None
-        nat = Rebinding(real)
-        nursery.start_soon(nat.run)
-        second.addr = parse(f"/ip4/127.0.0.1/udp/{nat.port}/quic-v1")
-        connection = await first.dial(second)
-        accepted = await second.accept()
-        stream = await connection.open_stream(["/test/1.0.0"])
-        peer = await second.accept_stream()
-        before = accepted.info().port
-        for number in range(5):
-            nat.rebind()
-            await stream.send_all(bytes((number,)))
-            assert await peer.receive_some() == bytes((number,))
-            await peer.send_all(bytes((number + 100,)))
-            assert await stream.receive_some() == bytes((number + 100,))
-        assert accepted.info().moves == 5
-        assert accepted.info().port != before
-        assert not connection.closing
-        nursery.cancel_scope.cancel()
-
-
-class Rebinding:
-    """A NAT for one client: what comes in leaves from another socket, which `rebind` replaces."""
-
-    def __init__(self, target: tuple[str, int]) -> None:
-        self._target = target
-        self._inside = self._socket()
-        self._outside = self._socket()
-        self._client: Any = None
-        self.port = self._inside.getsockname()[1]
-
-    @staticmethod
-    def _socket() -> socket.socket:
-        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        made.setblocking(False)
-        made.bind(("127.0.0.1", 0))
-        return made
-
-    def rebind(self) -> None:
-        trio.lowlevel.notify_closing(self._outside)
-        self._outside.close()
-        self._outside = self._socket()
-
-    async def run(self) -> None:
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._out)
-                nursery.start_soon(self._back)
-        finally:
-            self._inside.close()
-            self._outside.close()
-
-    async def _out(self) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(self._inside)
-            data, self._client = self._inside.recvfrom(65535)
-            self._outside.sendto(data, self._target)
-
-    async def _back(self) -> None:
-        while True:
-            outside = self._outside
-            try:
-                await trio.lowlevel.wait_readable(outside)
-                data = outside.recv(65535)
-            except (trio.ClosedResourceError, OSError):
-                continue
-            self._inside.sendto(data, self._client)
