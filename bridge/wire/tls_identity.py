@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from punchbridge.errors import AuthenticationFailed, WrongPeer
 from punchbridge.identity import Identity, PeerId, peer_text
-from punchbridge.keys import MAX_RSA_BITS
+from punchbridge.keys import check_rsa
 from punchbridge.wire.identity_key import verify_identity
 
 __all__ = ["ALPN", "MAX_CERTIFICATE", "Credentials", "make_credentials", "verify_certificate"]
@@ -164,7 +164,8 @@ def _check_self_signed(certificate: x509.Certificate) -> None:
     if isinstance(key, ec.EllipticCurvePublicKey):
         key.verify(signature, signed, ec.ECDSA(algorithm))
     elif isinstance(key, rsa.RSAPublicKey):
-        if not _MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+        check_rsa(key)
+        if key.key_size < _MIN_RSA_BITS:
             raise ValueError(f"an RSA key of {key.key_size} bits")
         parameters = certificate.signature_algorithm_parameters
         if not isinstance(parameters, padding.PKCS1v15 | padding.PSS):

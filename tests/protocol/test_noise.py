@@ -166,6 +166,15 @@ def test_rsa_keys_above_8192_bits_are_refused() -> None:
         verify_identity(key, bytes(1025), b"data")
 
 
+@pytest.mark.parametrize("exponent", [(1 << 31) + 1, (1 << 3070) + 1])
+def test_rsa_keys_with_a_large_exponent_are_refused(exponent: int) -> None:
+    """Whoever verifies with one works long; a stranger needs no secret to send it."""
+    numbers = rsa.RSAPublicNumbers(exponent, (1 << 3071) + 1)
+    key = serialized(KeyType.RSA, der(numbers.public_key()))
+    with pytest.raises(AuthenticationFailed, match="exponent"):
+        verify_identity(key, bytes(384), b"data")
+
+
 def test_an_unknown_key_type_is_refused() -> None:
     with pytest.raises(AuthenticationFailed, match="key type"):
         verify_identity(serialized(4, bytes(32)), bytes(64), b"data")
