@@ -89,7 +89,8 @@ class _Behind:
         self._place = place
         self._proxy_protocol = proxy_protocol
         self._limits = host.swarm.config.limits.local
-        self._silent = Silent(self._limits.silent)
+        refusals = host.swarm.refusals
+        self._silent = Silent(self._limits.silent, lambda peer: refusals.add("silent", "", peer_text(peer)))
 
     async def take(self, stream: Stream | SessionStream) -> None:
         """Carries one stream until it has ended. Cancelling resets it."""

@@ -6,7 +6,7 @@ Decides and cancels; it opens no connection and reads no byte.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,10 +26,12 @@ class _Caller:
 
 
 class Silent:
-    """The places of one server. A caller who has said something holds none any more."""
+    """The places of one server. A caller who has said something holds none any more. `gone`: told of each peer of which
+    a call had to go."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, gone: Callable[[PeerId], None]) -> None:
         self._most = most
+        self._gone = gone
         self._callers: dict[_Caller, None] = {}
 
     @contextmanager
@@ -59,3 +61,4 @@ class Silent:
             oldest = next(one for one in self._callers if one.peer == fullest)
             del self._callers[oldest]
             oldest.scope.cancel()
+            self._gone(oldest.peer)

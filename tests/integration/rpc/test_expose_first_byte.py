@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -31,16 +31,17 @@ class Exposed:
     async def greet(self, stream: trio.SocketStream) -> None:
         self.taken.append(trio.current_time())
         await stream.send_all(BANNER)
-        async for data in stream:
-            await stream.send_all(data)
+        with suppress(trio.BrokenResourceError):  # a caller who has to go is cut
+            async for data in stream:
+                await stream.send_all(data)
 
     async def call(self) -> punchbridge.TrioStream:
         return await self.client.dial_stream(self.server.addrs[0], GRPC_PROTOCOL)
 
 
 @asynccontextmanager
-async def exposed(first_byte: float, *, sessions: bool = True) -> AsyncIterator[Exposed]:
-    limits = Limits(local=LocalLimits(first_byte=first_byte))
+async def exposed(first_byte: float, *, sessions: bool = True, silent: int = 64) -> AsyncIterator[Exposed]:
+    limits = Limits(local=LocalLimits(first_byte=first_byte, silent=silent))
     async with (
         punchbridge.open_trio(
             listen=LOOPBACK, allow_private=True, allow=punchbridge.ANYONE, limits=limits, sessions=sessions
@@ -99,3 +100,16 @@ async def test_a_caller_that_goes_without_a_word_costs_the_server_no_connection(
         SessionStream(session).abort()
         await until(lambda: made.server.host.sessions.count == 0, 30.0)
         assert made.taken == []
+
+
+async def test_a_mute_caller_who_has_to_go_is_counted() -> None:
+    async with exposed(0.05, silent=1) as made:
+        first = await made.call()
+        with trio.fail_after(30):
+            assert await first.receive_some() == BANNER
+        second = await made.call()
+        with trio.fail_after(30):
+            assert await second.receive_some() == BANNER
+            with pytest.raises(punchbridge.StreamReset):
+                await first.receive_some()
+        assert made.server.host.swarm.refusals.counts == {"silent": 1}
