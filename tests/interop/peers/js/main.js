@@ -120,6 +120,9 @@ function start () {
     streamMuxers: [yamux()],
     nodeInfo: { name: 'js-libp2p', version: VERSION, userAgent: `js-libp2p/${VERSION}` },
     connectionManager: { inboundConnectionThreshold: 1000, maxIncomingPendingConnections: 1000, maxConnections: 2000 },
+    // Each 10 s it pings on a stream of its own, of which js-libp2p has one for each connection: beside an order's
+    // it would fail, and close the connection.
+    connectionMonitor: { enabled: false },
     logger: punchLogger(),
     services: {
       identify: identify(),

@@ -250,15 +250,29 @@ async function many (open, count) {
 }
 
 /**
+ * Until no ping stream of ours stands on the connection: js-libp2p has one for each connection at most, and counts it
+ * until both sides have ended it. A stream whose other half is not ended within PAUSE is reset.
+ */
+async function unpinged (connection) {
+  const standing = connection.streams.filter((one) => one.protocol === PING && one.direction === 'outbound')
+  await Promise.all(standing.map((stream) => new Promise((resolve) => {
+    const late = setTimeout(() => stream.abort(new Error('the other side did not end its half')), PAUSE)
+    stream.addEventListener('close', () => { clearTimeout(late); resolve() }, { once: true })
+  })))
+}
+
+/**
  * The first one with the ping service of js-libp2p, unless the connection is limited: beside such a one the service
  * dials the peer anew. The others on one stream, timed finer than its milliseconds.
  */
 export async function ping (node, connection, open, count) {
   const ms = []
+  await unpinged(connection)
   if (!connection.limits) {
     const began = performance.now()
     await node.services.ping.ping(connection.remotePeer)
     ms.push(performance.now() - began)
+    await unpinged(connection)
   }
   const stream = await open(PING)
   const front = new Front(stream)
