@@ -1,7 +1,7 @@
 """gRPC over a py-libp2p host that the application runs already (needs `pip install 'punchbridge[libp2p]'`).
 
-    python over_py_libp2p.py                 a server; prints the address to call
-    python over_py_libp2p.py ADDRESS/p2p/ID  a client; calls it once
+python over_py_libp2p.py                 a server; prints the address to call
+python over_py_libp2p.py ADDRESS/p2p/ID  a client; calls it once
 """
 
 import sys

@@ -59,7 +59,7 @@ class Inbox:
         return [self.route.take() for _ in range(len(self.route.queue))]
 
 
-class Connection:
+class PeerConnection:
     """A running message stream. Methods are called in the node's event loop only."""
 
     def __init__(self, stream: Stream, limits: NodeLimits, *, capacity: int = fixed.OUTGOING_CAPACITY) -> None:
@@ -74,8 +74,8 @@ class Connection:
         self.retiring = False
         self.awaited = 0  # answers the peer owes us on this stream
         self.confirmed = False  # a flow message came: the peer has admitted this stream
-        self._successor: Connection | None = None
-        self._predecessor: Connection | None = None
+        self._successor: PeerConnection | None = None
+        self._predecessor: PeerConnection | None = None
         self._stream = stream
         self._capacity = capacity
         self._queue: deque[tuple[str, bytes]] = deque()
@@ -141,7 +141,7 @@ class Connection:
             self._over.set()
             self._queue_drained.set()
 
-    def retire(self, successor: Connection) -> None:
+    def retire(self, successor: PeerConnection) -> None:
         """`successor` took over: serve what is under way for a short time, then end as REPLACED.
 
         The dialler ends first, so that its half-close comes after everything it sent, and not before the peer has

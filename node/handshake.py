@@ -22,7 +22,7 @@ from .errors import HandshakeFailure
 
 
 @dataclass(frozen=True)
-class Refusal:
+class HandshakeRefusal:
     """A check that did not pass. `reject` is the reason the peer is told."""
 
     failure: HandshakeFailure
@@ -57,7 +57,7 @@ class Failed:
 
 
 Action = Send | Negotiated | Completed | Failed
-Check = Callable[[pb.VersionMessage], Refusal | None]
+Check = Callable[[pb.VersionMessage], HandshakeRefusal | None]
 
 
 class State(enum.Enum):
@@ -172,7 +172,7 @@ def check_version(
     *,
     duplicate: Callable[[bytes], bool],
     policy: Callable[[pb.VersionMessage], str | None] = lambda _: None,
-) -> Refusal | None:
+) -> HandshakeRefusal | None:
     """The checks in the order of the wire; ours (policy) come last.
 
     `duplicate` says whether a peer with this node id is connected (the caller knows the address or peer id);
@@ -180,20 +180,22 @@ def check_version(
     """
     if len(version.id) != fixed.NODE_ID_BYTES:
         reject = f"node id of {len(version.id)} bytes, want {fixed.NODE_ID_BYTES}"
-        return Refusal(HandshakeFailure.BAD_NODE_ID, reject)
+        return HandshakeRefusal(HandshakeFailure.BAD_NODE_ID, reject)
     if duplicate(version.id):
-        return Refusal(HandshakeFailure.DUPLICATE, wire.REASON_DUPLICATE)
+        return HandshakeRefusal(HandshakeFailure.DUPLICATE, wire.REASON_DUPLICATE)
     if version.id == config.node_id:
-        return Refusal(HandshakeFailure.LOOPBACK, wire.REASON_LOOPBACK)
+        return HandshakeRefusal(HandshakeFailure.LOOPBACK, wire.REASON_LOOPBACK)
     if version.network != config.network:
         theirs = wire.cut_utf8(version.network, 64)
-        return Refusal(HandshakeFailure.WRONG_NETWORK, f"wrong network: expected {config.network}, got {theirs}")
+        return HandshakeRefusal(
+            HandshakeFailure.WRONG_NETWORK, f"wrong network: expected {config.network}, got {theirs}"
+        )
     agent = wire.cut_utf8(version.userAgent, fixed.USER_AGENT_BYTES)
     allow, deny = config.user_agent_allow, config.user_agent_deny
     if any(word in agent for word in deny) or (allow and not any(word in agent for word in allow)):
-        return Refusal(HandshakeFailure.USER_AGENT, f"user agent not accepted: {agent}")
+        return HandshakeRefusal(HandshakeFailure.USER_AGENT, f"user agent not accepted: {agent}")
     if version.protocolVersion < config.min_protocol_version:
         reject = f"protocol version too low: expected at least {config.min_protocol_version}, "
-        return Refusal(HandshakeFailure.PROTOCOL_VERSION, reject + f"got {version.protocolVersion}")
+        return HandshakeRefusal(HandshakeFailure.PROTOCOL_VERSION, reject + f"got {version.protocolVersion}")
     refused = policy(version)
-    return None if refused is None else Refusal(HandshakeFailure.POLICY, refused)
+    return None if refused is None else HandshakeRefusal(HandshakeFailure.POLICY, refused)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 
 from . import wire
 from .config import NodeLimits
-from .connection import Connection
+from .connection import PeerConnection
 from .errors import HandshakeFailure
-from .handshake import Refusal
+from .handshake import HandshakeRefusal
 from .peer import PeerRecord
 from .transport import PeerInfo
 
@@ -27,7 +27,9 @@ class Verdict(enum.Enum):
     DUPLICATE = "duplicate"
 
 
-def judge(existing: Connection | None, *, same_process: bool, proven: bool, outbound: bool, ours_wins: bool) -> Verdict:
+def judge(
+    existing: PeerConnection | None, *, same_process: bool, proven: bool, outbound: bool, ours_wins: bool
+) -> Verdict:
     """Decide over a further stream of a peer.
 
     existing: its present connection. same_process: it sent the same node id. proven: its peer id is authenticated.
@@ -73,15 +75,15 @@ class Hub:
             ours_wins=self._own_id < node_id,
         )
 
-    def admit(self, info: PeerInfo, node_id: bytes, connection: Connection) -> PeerRecord | Refusal:
+    def admit(self, info: PeerInfo, node_id: bytes, connection: PeerConnection) -> PeerRecord | HandshakeRefusal:
         """Enter a stream whose handshake is done; its predecessor, if any, is retired. Judged anew: time has passed."""
         verdict = self.verdict(info, node_id, connection.outbound)
         if verdict is Verdict.DUPLICATE:
-            return Refusal(HandshakeFailure.DUPLICATE, wire.REASON_DUPLICATE)
+            return HandshakeRefusal(HandshakeFailure.DUPLICATE, wire.REASON_DUPLICATE)
         if verdict is Verdict.FREE and len(self.active()) >= self._limits.peers:
-            return Refusal(HandshakeFailure.TOO_MANY_PEERS, f"too many peers, at most {self._limits.peers}")
+            return HandshakeRefusal(HandshakeFailure.TOO_MANY_PEERS, f"too many peers, at most {self._limits.peers}")
         if verdict is Verdict.FREE and self._crowded(info):
-            return Refusal(HandshakeFailure.TOO_MANY_PEERS, "too many peers of one address")
+            return HandshakeRefusal(HandshakeFailure.TOO_MANY_PEERS, "too many peers of one address")
         key = info.key_with(node_id)
         record = self._records.pop(key, None) or PeerRecord(key, info, node_id, self._limits)
         self._records[key] = record  # youngest last
@@ -98,7 +100,7 @@ class Hub:
         most = self._limits.peers - self._limits.peers // 4
         return origin is not None and sum(record.info.origin == origin for record in self.active()) >= most
 
-    def leave(self, record: PeerRecord, connection: Connection) -> None:
+    def leave(self, record: PeerRecord, connection: PeerConnection) -> None:
         """A stream ended. The record stays, dormant, unless there are too many such."""
         if record.connection is connection:
             record.connection = None
@@ -106,7 +108,7 @@ class Hub:
         for item in dormant[: max(0, len(dormant) - self._limits.dormant_peers)]:
             del self._records[item.key]
 
-    def each(self, act: Callable[[PeerRecord, Connection], None], *, but: PeerRecord | None = None) -> None:
+    def each(self, act: Callable[[PeerRecord, PeerConnection], None], *, but: PeerRecord | None = None) -> None:
         """Call `act` for every connected peer except `but`."""
         for record in self.active():
             if record is not but and record.connection is not None:

@@ -18,7 +18,7 @@ from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from . import fixed, ids, wire
 from .config import NodeLimits
-from .connection import Connection
+from .connection import PeerConnection
 from .errors import ConnectionOver
 from .hub import Hub
 from .peer import BoundedSet, PeerRecord
@@ -74,7 +74,7 @@ class Inventory:
         self._clock = clock
         # Longer than the stores: an item whose body is gone is not fetched again when it comes round.
         self._seen = BoundedSet(limits.stored_transactions + limits.stored_blocks + fixed.MAX_INV_PER_MESSAGE)
-        self._requested: dict[bytes, Connection] = {}
+        self._requested: dict[bytes, PeerConnection] = {}
         self._to_announce: dict[bytes, None] = {}
         # (clock value, is a block, id) of what came in lately: a peer may be in its handshake while it is announced.
         self._recent: deque[tuple[float, bool, bytes]] = deque(maxlen=limits.reannounce_ids)
@@ -82,7 +82,7 @@ class Inventory:
 
     # --- taking in ---
 
-    def want(self, items: Iterable[bytes], connection: Connection) -> list[bytes]:
+    def want(self, items: Iterable[bytes], connection: PeerConnection) -> list[bytes]:
         """Those of `items` to request on this connection: not had, not asked for elsewhere. They count as asked.
 
         Beyond the bound the oldest request is forgotten, and its item may be asked for twice: peers that announce much
@@ -156,7 +156,7 @@ class Inventory:
                     self._announce_transactions(record, record.connection, unknown)
             await asyncio.sleep(self._interval)
 
-    def greet(self, record: PeerRecord, connection: Connection) -> None:
+    def greet(self, record: PeerRecord, connection: PeerConnection) -> None:
         """Announce to a peer just connected: our newest block, what came in while it shook hands, and, on a re-opened
         stream, what it was told lately: some of that may have been lost with the old one."""
         now = self._clock()
@@ -172,7 +172,7 @@ class Inventory:
         for item in dict.fromkeys([*told[1], *fresh[1], *([] if newest is None else [newest])]):
             self._announce_block(record, connection, item)
 
-    def _announce_transactions(self, record: PeerRecord, connection: Connection, items: list[bytes]) -> None:
+    def _announce_transactions(self, record: PeerRecord, connection: PeerConnection, items: list[bytes]) -> None:
         if not record.relay_transactions:
             return
         try:
@@ -184,7 +184,7 @@ class Inventory:
         except ConnectionOver:
             return  # its own run reports it
 
-    def _announce_block(self, record: PeerRecord, connection: Connection, item: bytes) -> None:
+    def _announce_block(self, record: PeerRecord, connection: PeerConnection, item: bytes) -> None:
         if item in record.known_blocks:
             return
         try:
@@ -196,7 +196,7 @@ class Inventory:
 
     # --- losing a connection ---
 
-    def release(self, connection: Connection, owner: PeerRecord) -> None:
+    def release(self, connection: PeerConnection, owner: PeerRecord) -> None:
         """A connection of `owner` ended: offer what it still owed to a peer that has it, its successor first."""
         orphans = [item for item, asked in self._requested.items() if asked is connection]
         for item in orphans:

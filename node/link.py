@@ -12,10 +12,10 @@ from typing import Any
 
 from .errors import DisconnectReason, Ending, HandshakeError, HandshakeFailure
 from .peer import PeerRecord
-from .session import Session
+from .session import PeerSession
 from .transport import PeerInfo
 
-Dial = Callable[[Any, PeerInfo], Awaitable[Session]]
+Dial = Callable[[Any, PeerInfo], Awaitable[PeerSession]]
 
 
 class PeerLink:
@@ -23,7 +23,7 @@ class PeerLink:
 
     def __init__(self, dial: Dial) -> None:
         self._dial = dial
-        self._session: Session | None = None
+        self._session: PeerSession | None = None
         self._changing = asyncio.Lock()
 
     @property

@@ -21,14 +21,14 @@ from punchbridge.tasks.supervise import guarded
 from . import gossip, transport
 from .addressbook import AddressBook, NetworkAddress
 from .config import NodeConfig
-from .connection import Connection
+from .connection import PeerConnection
 from .errors import DisconnectReason, Ending, HandshakeError, NodeClosed
 from .events import FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
 from .hub import Hub
 from .inventory import Inventory
 from .link import PeerLink
 from .peer import PeerRecord
-from .session import Policy, Session, Shared, accept_all, failure_of
+from .session import PeerSession, Policy, Shared, accept_all, failure_of
 from .storekeeper import StoreKeeper
 from .transport import ClientStream, Identify, NotIdentified, PeerInfo, ServerStream
 
@@ -68,7 +68,7 @@ class Node:
         )
         self._group: asyncio.TaskGroup | None = None
         self._background: list[asyncio.Task[None]] = []
-        self._sessions: set[Session] = set()
+        self._sessions: set[PeerSession] = set()
         self._idle = asyncio.Event()
         self._handshakes = 0
         self._closed = False
@@ -154,14 +154,14 @@ class Node:
 
     # --- inside ---
 
-    async def _dial(self, channel: Any, info: PeerInfo) -> Session:
+    async def _dial(self, channel: Any, info: PeerInfo) -> PeerSession:
         """Open a stream and return its session once established; it runs on in the node's task group."""
         if self._group is None or self._closed:
             raise NodeClosed("the node is not running")
         await transport.channel_ready(channel, self.config.connect_timeout)
         if self._closed:
             raise NodeClosed("the node was closed while the channel connected")
-        session = Session(self._shared, Connection(ClientStream(channel), self.config.limits), info)
+        session = PeerSession(self._shared, PeerConnection(ClientStream(channel), self.config.limits), info)
         running = self._group.create_task(self._run(session))
         established = self._group.create_task(session.established.wait())
         try:
@@ -189,9 +189,9 @@ class Node:
         begun = sum(one.record is None and one.info.peer_key == info.peer_key for one in self._sessions)
         if begun >= self.config.limits.handshakes_per_peer:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many handshakes of one peer at once")
-        await self._run(Session(self._shared, Connection(ServerStream(context), self.config.limits), info))
+        await self._run(PeerSession(self._shared, PeerConnection(ServerStream(context), self.config.limits), info))
 
-    async def _run(self, session: Session) -> None:
+    async def _run(self, session: PeerSession) -> None:
         """A stream's whole life, with its entries in our tables."""
         connection = session.connection
         self._sessions.add(session)
@@ -205,7 +205,7 @@ class Node:
                 self._handshakes -= 1
             self._forget(session)
 
-    def _forget(self, session: Session) -> None:
+    def _forget(self, session: PeerSession) -> None:
         connection, record, ending = session.connection, session.record, session.connection.ending
         assert ending is not None
         if record is None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import InitVar, dataclass, field
 
 from .config import NodeLimits
-from .connection import Connection
+from .connection import PeerConnection
 from .transport import PeerInfo
 
 
@@ -59,7 +59,7 @@ class PeerRecord:
     relay_transactions: bool = True  # False when its Version says so
     rtt: float | None = None  # seconds, of the last ping
     connections: int = 0  # handshakes completed, since the node started
-    connection: Connection | None = None
+    connection: PeerConnection | None = None
     stored_path: str | None = None  # the path when the peer store was last told
     sent: Counter[str] = field(default_factory=Counter)
     received: Counter[str] = field(default_factory=Counter)
@@ -78,7 +78,7 @@ class PeerRecord:
         """How events and logs name the peer."""
         return self.info.peer_id or self.key
 
-    def take_connection(self, connection: Connection) -> None:
+    def take_connection(self, connection: PeerConnection) -> None:
         """Make `connection` the present one and let it count on. What it counted in its handshake is added."""
         self.sent.update(connection.sent)
         self.received.update(connection.received)

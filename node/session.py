@@ -15,10 +15,10 @@ from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from . import fixed, flows, wire
 from .addressbook import AddressBook, NetworkAddress
 from .config import NodeConfig
-from .connection import Connection, Inbox
+from .connection import Inbox, PeerConnection
 from .errors import DisconnectReason, Ending, HandshakeFailure
 from .flows.base import Flow, FlowContext
-from .handshake import Action, Failed, Handshake, Negotiated, Refusal, Send, check_version, own_version
+from .handshake import Action, Failed, Handshake, HandshakeRefusal, Negotiated, Send, check_version, own_version
 from .hub import Hub, Verdict
 from .inventory import Inventory
 from .peer import PeerRecord
@@ -52,11 +52,11 @@ class Shared:
 
 
 @dataclass(eq=False)
-class Session:
+class PeerSession:
     """One stream's work. `established` is set with the record once the peer is admitted."""
 
     shared: Shared
-    connection: Connection
+    connection: PeerConnection
     info: PeerInfo
     record: PeerRecord | None = None
     established: asyncio.Event = field(default_factory=asyncio.Event)
@@ -68,7 +68,7 @@ class Session:
         if version is None:
             return
         admitted = self.shared.hub.admit(self.info, version.id, self.connection)
-        if isinstance(admitted, Refusal):
+        if isinstance(admitted, HandshakeRefusal):
             self._fail(admitted.failure, admitted.reject)
             return
         self._describe(admitted, version)
@@ -125,7 +125,7 @@ class Session:
                 return False
         return True
 
-    def _check(self, version: pb.VersionMessage) -> Refusal | None:
+    def _check(self, version: pb.VersionMessage) -> HandshakeRefusal | None:
         hub, outbound = self.shared.hub, self.connection.outbound
         return check_version(
             version,

@@ -15,7 +15,7 @@ from punchbridge.tasks.rates import Buckets
 from punchbridge.wire.circuit import Status
 from punchbridge_relay.access import Address, RelayAccess, address_key, network_key
 from punchbridge_relay.limits import RelayLimits
-from punchbridge_relay.refusal import Refusal
+from punchbridge_relay.refusal import HopRefusal
 
 
 class Direction(Enum):
@@ -76,34 +76,34 @@ class CircuitTable:
         return peer in self._sources or peer in self._targets
 
     def admit(self, source: PeerId, target: PeerId, ip: Address | None, now: float) -> None:
-        """May the source ask for this circuit at all? Raises Refusal: PERMISSION_DENIED by access rule or when it
+        """May the source ask for this circuit at all? Raises HopRefusal: PERMISSION_DENIED by access rule or when it
         is to itself, RESOURCE_LIMIT_EXCEEDED when it asks too often."""
         if not self._access.may_connect(source, ip):
-            raise Refusal(Status.PERMISSION_DENIED, "connect_denied")
+            raise HopRefusal(Status.PERMISSION_DENIED, "connect_denied")
         if not self._peer_rate.take(source, now):
-            raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_rate_peer")
+            raise HopRefusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_rate_peer")
         if not self._address_rate.take(address_key(ip), now):
-            raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_rate_address")
+            raise HopRefusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_rate_address")
         if source == target:
-            raise Refusal(Status.PERMISSION_DENIED, "connect_self")
+            raise HopRefusal(Status.PERMISSION_DENIED, "connect_self")
 
     def open(self, source: PeerId, target: PeerId, now: float, ip: Address | None = None) -> Circuit:
-        """Takes a slot. Raises Refusal RESOURCE_LIMIT_EXCEEDED when there is none (R8).
+        """Takes a slot. Raises HopRefusal RESOURCE_LIMIT_EXCEEDED when there is none (R8).
 
         Peer ids cost nothing, so one IPv4 address or IPv6 /48 gets at most three quarters of all slots, and of those of
         one target: it cannot shut a listener off from everybody else.
         """
         limits, origin = self._limits, network_key(ip)
         if limits.circuits and len(self._table) >= limits.circuits:
-            raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full")
+            raise HopRefusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full")
         if limits.circuits_per_peer:
             if self._sources.get(source, 0) >= limits.circuits_per_peer:
-                raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full_source")
+                raise HopRefusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full_source")
             if self._targets.get(target, 0) >= limits.circuits_per_peer:
-                raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full_target")
+                raise HopRefusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full_target")
         for most, key in ((limits.circuits, origin), (limits.circuits_per_peer, (origin, target))):
             if ip is not None and most and self._origins[key] >= most - most // 4:
-                raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full_address")
+                raise HopRefusal(Status.RESOURCE_LIMIT_EXCEEDED, "connect_full_address")
         circuit = Circuit(self._next_id, source, target, now, limits.circuit_bytes, origin)
         self._next_id += 1
         self._table[circuit.id] = circuit

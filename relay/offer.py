@@ -18,7 +18,7 @@ from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.wire.circuit import STOP, CircuitLimit, Status, decode_stop_answer, encode_stop_connect
 from punchbridge_relay.circuits import Circuit
 from punchbridge_relay.limits import HopLimits
-from punchbridge_relay.refusal import Refusal
+from punchbridge_relay.refusal import HopRefusal
 
 __all__ = ["Offers"]
 
@@ -44,7 +44,7 @@ class Offers:
         """The stream on which the target accepted. It is told where its source was `seen`.
 
         The newest connection is asked. When another one comes while it is silent, that one is: a NAT that lost its
-        state leaves the old ones dead, and the peer notices long before our keepalive does. Raises Refusal
+        state leaves the old ones dead, and the peer notices long before our keepalive does. Raises HopRefusal
         CONNECTION_FAILED. Cancelled, the stream is reset.
         """
         came = Signal()
@@ -56,7 +56,7 @@ class Offers:
                     number = came.number
                     connections = self._direct(circuit.target)
                     if not connections:
-                        raise Refusal(Status.CONNECTION_FAILED, "connect_target_gone")
+                        raise HopRefusal(Status.CONNECTION_FAILED, "connect_target_gone")
                     stream = await self._until(came, number, connections[0], circuit, seen)
                     if stream is not None:
                         return stream
@@ -64,19 +64,19 @@ class Offers:
             waiting.discard(came)
             if not waiting:
                 self._waiting.pop(circuit.target, None)
-        raise Refusal(Status.CONNECTION_FAILED, "connect_target_failed")
+        raise HopRefusal(Status.CONNECTION_FAILED, "connect_target_failed")
 
     async def _until(
         self, came: Signal, number: int, connection: Connection, circuit: Circuit, seen: Multiaddr
     ) -> Stream | None:
         """The accepted stream, or None as soon as a later connection is there to ask."""
         found: list[Stream] = []
-        refusal: list[Refusal] = []
+        refusal: list[HopRefusal] = []
 
         async def ask() -> None:
             try:
                 found.append(await self._ask(connection, circuit, seen))
-            except Refusal as problem:
+            except HopRefusal as problem:
                 refusal.append(problem)
             nursery.cancel_scope.cancel()
 
@@ -103,13 +103,13 @@ class Offers:
                 answer = decode_stop_answer(await read_message(stream))
         except NETWORK_FAILURES:
             _abort(stream)
-            raise Refusal(Status.CONNECTION_FAILED, "connect_target_failed") from None
+            raise HopRefusal(Status.CONNECTION_FAILED, "connect_target_failed") from None
         except BaseException:
             _abort(stream)
             raise
         if answer.status != Status.OK:
             stream.abort()
-            raise Refusal(Status.CONNECTION_FAILED, "connect_target_refused")
+            raise HopRefusal(Status.CONNECTION_FAILED, "connect_target_refused")
         return stream
 
 

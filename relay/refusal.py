@@ -6,7 +6,7 @@ from punchbridge.errors import RemoteError
 from punchbridge.wire.circuit import Status
 
 
-class Refusal(RemoteError):
+class HopRefusal(RemoteError):
     """A request is refused. `status` goes to the client; `reason` is the key in RelayStats.refused."""
 
     code = "REFUSED"

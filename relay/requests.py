@@ -13,7 +13,7 @@ from typing import TypeVar
 from punchbridge.identity import PeerId
 from punchbridge.wire.circuit import Status
 from punchbridge_relay.limits import RelayLimits
-from punchbridge_relay.refusal import Refusal
+from punchbridge_relay.refusal import HopRefusal
 
 __all__ = ["Requests"]
 
@@ -36,15 +36,16 @@ class Requests:
 
     @contextmanager
     def under_way(self, peer: PeerId, network: str) -> Iterator[None]:
-        """Counts one request while the block runs. Raises Refusal when there are too many. `network`: an IPv4 address
-        or an IPv6 /48."""
+        """Counts one request while the block runs. Raises HopRefusal when there are too many.
+
+        `network`: an IPv4 address or an IPv6 /48."""
         limits = self._limits
         if limits.hop_streams and self._all >= limits.hop_streams:
-            raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "hop_streams")
+            raise HopRefusal(Status.RESOURCE_LIMIT_EXCEEDED, "hop_streams")
         if limits.hop_streams_per_peer and self._peers[peer] >= limits.hop_streams_per_peer:
-            raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "hop_streams_peer")
+            raise HopRefusal(Status.RESOURCE_LIMIT_EXCEEDED, "hop_streams_peer")
         if not self._room(self._networks, network):
-            raise Refusal(Status.RESOURCE_LIMIT_EXCEEDED, "hop_streams_address")
+            raise HopRefusal(Status.RESOURCE_LIMIT_EXCEEDED, "hop_streams_address")
         self._all += 1
         try:
             with _counted(self._peers, peer), _counted(self._networks, network):

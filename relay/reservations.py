@@ -15,7 +15,7 @@ from punchbridge.tasks.rates import Buckets
 from punchbridge.wire.circuit import Status
 from punchbridge_relay.access import Address, RelayAccess, address_key, source_of
 from punchbridge_relay.limits import RelayLimits
-from punchbridge_relay.refusal import Refusal
+from punchbridge_relay.refusal import HopRefusal
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class ReservationTable:
         return len(self._table)
 
     def reserve(self, peer: PeerId, ip: Address | None, now: float, wall: float) -> Reservation:
-        """Grants or renews. Raises Refusal: PERMISSION_DENIED by access rule, RESERVATION_REFUSED else (R1)."""
+        """Grants or renews. Raises HopRefusal: PERMISSION_DENIED by access rule, RESERVATION_REFUSED else (R1)."""
         if not self._access.may_reserve(peer, ip):
-            raise Refusal(Status.PERMISSION_DENIED, "reserve_denied")
+            raise HopRefusal(Status.PERMISSION_DENIED, "reserve_denied")
         where = source_of(ip)
         if not self._peer_rate.take(peer, now):
-            raise Refusal(Status.RESERVATION_REFUSED, "reserve_rate_peer")
+            raise HopRefusal(Status.RESERVATION_REFUSED, "reserve_rate_peer")
         if not self._address_rate.take(address_key(ip), now):
-            raise Refusal(Status.RESERVATION_REFUSED, "reserve_rate_address")
+            raise HopRefusal(Status.RESERVATION_REFUSED, "reserve_rate_address")
         self.expire(now)
         full = self._places.full(where, besides=peer)
         if full is not None:
-            raise Refusal(Status.RESERVATION_REFUSED, _FULL[full.step])
+            raise HopRefusal(Status.RESERVATION_REFUSED, _FULL[full.step])
         self.end(peer)
         limits = self._limits
         granted = Reservation(peer, now + limits.reservation_ttl, int(wall) + limits.reservation_ttl)

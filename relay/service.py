@@ -38,7 +38,7 @@ from punchbridge_relay.circuits import Circuit, CircuitTable
 from punchbridge_relay.events import CircuitClosed, CircuitOpened, RelayStats
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.offer import Offers
-from punchbridge_relay.refusal import Refusal
+from punchbridge_relay.refusal import HopRefusal
 from punchbridge_relay.requests import Requests
 from punchbridge_relay.reservations import ReservationTable
 from punchbridge_relay.same_key import Holders
@@ -206,7 +206,7 @@ class HopService:
                 else:
                     await self._answer(stream, self._grant(stream))
                     await self._finish(stream)
-        except Refusal as refusal:
+        except HopRefusal as refusal:
             self._swarm.refusals.add(refusal.reason, address_key(_ip(stream.connection)), peer_text(peer))
             with self._requests.refusing(network) as heard:
                 await self._refuse(stream, refusal.status if heard else None)
@@ -227,16 +227,16 @@ class HopService:
             with trio.fail_after(self._hop.request_timeout):
                 request = decode_hop_request(await read_message(stream))
         except UnexpectedMessage:
-            raise Refusal(Status.UNEXPECTED_MESSAGE, "unexpected_message") from None
+            raise HopRefusal(Status.UNEXPECTED_MESSAGE, "unexpected_message") from None
         except ProtocolViolation:
-            raise Refusal(Status.MALFORMED_MESSAGE, "malformed_message") from None
+            raise HopRefusal(Status.MALFORMED_MESSAGE, "malformed_message") from None
         except trio.TooSlowError:
-            raise Refusal(Status.MALFORMED_MESSAGE, "request_timeout") from None
+            raise HopRefusal(Status.MALFORMED_MESSAGE, "request_timeout") from None
         if stream.connection.path != "direct":
-            raise Refusal(Status.PERMISSION_DENIED, "relayed")
+            raise HopRefusal(Status.PERMISSION_DENIED, "relayed")
         if self._draining:
             status = Status.RESOURCE_LIMIT_EXCEEDED if isinstance(request, Connect) else Status.RESERVATION_REFUSED
-            raise Refusal(status, "draining")
+            raise HopRefusal(status, "draining")
         return request
 
     def _grant(self, stream: Stream) -> bytes:
@@ -247,7 +247,7 @@ class HopService:
         """
         peer = stream.connection.peer
         if not self._direct(peer):
-            raise Refusal(Status.RESERVATION_REFUSED, "reserve_gone")
+            raise HopRefusal(Status.RESERVATION_REFUSED, "reserve_gone")
         held = self.reservations.reserve(peer, _ip(stream.connection), trio.current_time(), time.time())
         self._holders.granted(stream.connection)
         me = self._swarm.peer
@@ -258,11 +258,11 @@ class HopService:
         )
 
     def _open_circuit(self, stream: Stream, target: PeerId) -> Circuit:
-        """Takes the slot, or raises the Refusal of the first rule that fails (R8)."""
+        """Takes the slot, or raises the HopRefusal of the first rule that fails (R8)."""
         source, now = stream.connection.peer, trio.current_time()
         self.circuits.admit(source, target, _ip(stream.connection), now)
         if not self.reservations.holds(target, now):
-            raise Refusal(Status.NO_RESERVATION, "connect_no_reservation")
+            raise HopRefusal(Status.NO_RESERVATION, "connect_no_reservation")
         return self.circuits.open(source, target, now, _ip(stream.connection))
 
     async def _join(self, circuit: Circuit, source: Stream, target: Stream) -> None:

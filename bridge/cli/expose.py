@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 
 from punchbridge.cli.callers import Callers, OpenFlag
-from punchbridge.cli.options import NETWORK, PROTOCOL, Endpoint, Output, ProtocolFlag, default_key, flag, positive
+from punchbridge.cli.options import NETWORK, PROTOCOL, NetworkOptions, Output, ProtocolFlag, default_key, flag, positive
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from punchbridge.config import Config
 
 CALLERS: Final = Callers()
-ENDPOINT: Final = Endpoint()
+ENDPOINT: Final = NetworkOptions()
 OUTPUT_FLAGS: Final = Output()
 
 RelayFlag = Annotated[
@@ -53,7 +53,7 @@ def expose(
     timeout: TimeoutFlag = 30.0,
     callers: Callers = CALLERS,
     open: OpenFlag = None,
-    endpoint: Endpoint = ENDPOINT,
+    endpoint: NetworkOptions = ENDPOINT,
     out: Output = OUTPUT_FLAGS,
 ) -> int:
     """Make a gRPC server (any language) reachable through relays; prints a ticket for one caller.

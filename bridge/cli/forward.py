@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from punchbridge.cli.options import (
     NETWORK,
     PROTOCOL,
-    Endpoint,
+    NetworkOptions,
     Output,
     ProtocolFlag,
     checked_target,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from punchbridge.cli.service import TrioFeed
     from punchbridge.local.target import Target
 
-ENDPOINT: Final = Endpoint()
+ENDPOINT: Final = NetworkOptions()
 OUTPUT_FLAGS: Final = Output()
 
 BindFlag = Annotated[
@@ -56,7 +56,7 @@ def forward(
     ] = "any",
     protocol: ProtocolFlag = PROTOCOL,
     timeout: Annotated[float, flag("timeout", "Seconds for the first connection to the peer.", group=NETWORK)] = 30.0,
-    endpoint: Endpoint = ENDPOINT,
+    endpoint: NetworkOptions = ENDPOINT,
     out: Output = OUTPUT_FLAGS,
 ) -> int:
     """Open a local port that leads to an exposed server; prints the bound address.

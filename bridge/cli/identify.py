@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from punchbridge.cli.options import (
     NETWORK,
-    Endpoint,
+    NetworkOptions,
     Output,
     checked_target,
     flag,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from punchbridge.cli.exits import Exit
     from punchbridge.cli.service import TrioFeed
 
-ENDPOINT: Final = Endpoint()
+ENDPOINT: Final = NetworkOptions()
 OUTPUT_FLAGS: Final = Output()
 
 
@@ -30,7 +30,7 @@ def identify(
     /,
     *,
     timeout: Annotated[float, flag("timeout", "Seconds for connection and answer.", group=NETWORK)] = 15.0,
-    endpoint: Endpoint = ENDPOINT,
+    endpoint: NetworkOptions = ENDPOINT,
     out: Output = OUTPUT_FLAGS,
 ) -> int:
     """Ask a peer who it is and what it speaks."""

@@ -81,7 +81,7 @@ class Output:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Endpoint:
+class NetworkOptions:
     """What every command that connects needs."""
 
     config: ConfigFlag = None

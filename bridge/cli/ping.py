@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from punchbridge.cli.options import (
     NETWORK,
-    Endpoint,
+    NetworkOptions,
     Output,
     checked_target,
     flag,
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from punchbridge.cli.exits import Exit
     from punchbridge.cli.service import TrioFeed
 
-ENDPOINT: Final = Endpoint()
+ENDPOINT: Final = NetworkOptions()
 OUTPUT_FLAGS: Final = Output()
 
 
@@ -37,7 +37,7 @@ def ping(
     timeout: Annotated[
         float, flag("timeout", "Seconds to connect, and for --until-direct to become direct.", group=NETWORK)
     ] = 30.0,
-    endpoint: Endpoint = ENDPOINT,
+    endpoint: NetworkOptions = ENDPOINT,
     out: Output = OUTPUT_FLAGS,
 ) -> int:
     """Measure round trips to a peer; each line names the path."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from punchbridge.session import SessionStream
     from punchbridge.transport.base import Stream
 
-__all__ = ["Endpoint", "EndpointKey", "EndpointUse", "Gateway", "OpenFailure", "connect_unix", "open_gateway"]
+__all__ = ["EndpointKey", "EndpointUse", "Gateway", "LocalEndpoint", "OpenFailure", "connect_unix", "open_gateway"]
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class OpenFailure:
 
 
 @dataclass
-class Endpoint:
+class LocalEndpoint:
     """A unix listener for channels. `failure`: of the last attempt to open a stream; None after one succeeded."""
 
     key: EndpointKey
@@ -79,7 +79,7 @@ class Endpoint:
 class EndpointUse:
     """A channel's hold on an endpoint, which stays while a hold lives: channels are often dropped unclosed."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: LocalEndpoint) -> None:
         self._endpoint = endpoint
         self.key = endpoint.key
         self.name = endpoint.name
@@ -104,7 +104,7 @@ class Gateway:
         self.directory = directory
         self._limits = host.swarm.config.limits.local
         self._nursery = nursery
-        self._endpoints: dict[EndpointKey, Endpoint] = {}
+        self._endpoints: dict[EndpointKey, LocalEndpoint] = {}
         self._errors: OrderedDict[str, BridgeError] = OrderedDict()
         self._doors: dict[str, ServerDoor] = {}
 
@@ -123,7 +123,7 @@ class Gateway:
         if len(self._endpoints) >= self._limits.endpoints:
             raise LimitExceeded(f"channels to {self._limits.endpoints} different targets are open; close some")
         listener, name = self.directory.listen()
-        endpoint = self._endpoints[key] = Endpoint(key, name, listener)
+        endpoint = self._endpoints[key] = LocalEndpoint(key, name, listener)
         self._nursery.start_soon(self._accept, endpoint)
         return EndpointUse(endpoint)
 
@@ -136,7 +136,7 @@ class Gateway:
                 with contextlib.suppress(OSError):
                     os.unlink(endpoint.name)
 
-    async def _accept(self, endpoint: Endpoint) -> None:
+    async def _accept(self, endpoint: LocalEndpoint) -> None:
         listener = trio.socket.from_stdlib_socket(endpoint.listener)
         with listener, endpoint.scope:
             while True:
@@ -161,11 +161,11 @@ class Gateway:
                     endpoint.streams += 1
                     self._nursery.start_soon(self._carry_supervised, endpoint, local)
 
-    async def _carry_supervised(self, endpoint: Endpoint, local: socket.socket) -> None:
+    async def _carry_supervised(self, endpoint: LocalEndpoint, local: socket.socket) -> None:
         """A fault in one connection costs that connection, not the bridge."""
         await supervise("a connection of a channel", lambda: self._carry(endpoint, local), lambda _: None)
 
-    async def _carry(self, endpoint: Endpoint, local: socket.socket) -> None:
+    async def _carry(self, endpoint: LocalEndpoint, local: socket.socket) -> None:
         try:
             try:
                 stream = await self._open(endpoint.key)
@@ -212,7 +212,7 @@ class Gateway:
         except trio.TooSlowError:
             raise DialTimeout(f"no stream to {key.target.text} within {seconds:g} s") from None
 
-    def _remember(self, endpoint: Endpoint, problem: BridgeError | None) -> None:
+    def _remember(self, endpoint: LocalEndpoint, problem: BridgeError | None) -> None:
         endpoint.failure = None if problem is None else OpenFailure(problem, time.monotonic())
         peer = peer_text(endpoint.key.target.peer)
         self._errors.pop(peer, None)

@@ -28,7 +28,7 @@ from punchbridge.reach.nat import endpoint_key
 
 __all__ = [
     "RULES",
-    "Refusal",
+    "CandidateRefusal",
     "RemoteCandidates",
     "Rule",
     "Scope",
@@ -77,7 +77,7 @@ class Scope:
         return kind == "public" or (kind == "loopback" and self.loopback)
 
 
-class Refusal(StrEnum):
+class CandidateRefusal(StrEnum):
     """Why a remote candidate is not dialled."""
 
     MALFORMED = "malformed"
@@ -99,7 +99,7 @@ class RemoteCandidates:
     """The addresses to dial, in the peer's order, and what was refused with its reason."""
 
     accepted: tuple[Multiaddr, ...]
-    refused: tuple[tuple[str, Refusal], ...] = ()
+    refused: tuple[tuple[str, CandidateRefusal], ...] = ()
 
 
 def own_candidates(
@@ -129,10 +129,10 @@ def filter_remote(
     """
     ours = {key for key in (endpoint_key(addr) for addr in own) if key is not None}
     accepted: dict[Endpoint, None] = {}
-    refused: list[tuple[str, Refusal]] = []
+    refused: list[tuple[str, CandidateRefusal]] = []
     for item in raw:
         addr = decode(item)
-        judged = Refusal.MALFORMED if addr is None else _judge(addr, peer, ours, accepted, scope, limits)
+        judged = CandidateRefusal.MALFORMED if addr is None else _judge(addr, peer, ours, accepted, scope, limits)
         if isinstance(judged, Endpoint):
             accepted[judged] = None
         elif len(refused) < limits.candidates:
@@ -161,39 +161,39 @@ def _judge(
     accepted: Collection[Endpoint],
     scope: Scope,
     limits: PunchLimits,
-) -> Endpoint | Refusal:
+) -> Endpoint | CandidateRefusal:
     shape = _shape(addr, peer)
     if shape is not None:
         return shape
     endpoint = endpoint_key(addr)
     if endpoint is None:
-        return Refusal.NAME
+        return CandidateRefusal.NAME
     if endpoint.port == 0:
-        return Refusal.PORT_ZERO
+        return CandidateRefusal.PORT_ZERO
     if not scope.allows(endpoint.ip):
-        return Refusal.KIND
+        return CandidateRefusal.KIND
     if endpoint in ours:
-        return Refusal.OWN
+        return CandidateRefusal.OWN
     refusal = _quota(endpoint, accepted, RULES[str(transport_of(addr))](limits))
     if refusal is None and len(accepted) >= limits.candidates:
-        refusal = Refusal.COUNT
+        refusal = CandidateRefusal.COUNT
     return refusal or endpoint
 
 
-def _shape(addr: Multiaddr, peer: PeerId | None) -> Refusal | None:
+def _shape(addr: Multiaddr, peer: PeerId | None) -> CandidateRefusal | None:
     """A host and a transport that is punched, with at most the peer's own /p2p behind."""
     if is_relayed(addr):
-        return Refusal.RELAYED
+        return CandidateRefusal.RELAYED
     if transport_of(addr) not in RULES:
-        return Refusal.TRANSPORT
+        return CandidateRefusal.TRANSPORT
     named = peer_of(addr)
-    return None if named is None or peer is None or named == peer else Refusal.OTHER_PEER
+    return None if named is None or peer is None or named == peer else CandidateRefusal.OTHER_PEER
 
 
-def _quota(endpoint: Endpoint, accepted: Collection[Endpoint], rule: Rule) -> Refusal | None:
+def _quota(endpoint: Endpoint, accepted: Collection[Endpoint], rule: Rule) -> CandidateRefusal | None:
     if endpoint in accepted:
-        return Refusal.DUPLICATE
+        return CandidateRefusal.DUPLICATE
     hosts = [item.host for item in accepted if item.proto == endpoint.proto]
     if endpoint.host not in hosts and len(set(hosts)) >= rule.hosts:
-        return Refusal.HOSTS
-    return Refusal.PORTS if hosts.count(endpoint.host) >= rule.ports else None
+        return CandidateRefusal.HOSTS
+    return CandidateRefusal.PORTS if hosts.count(endpoint.host) >= rule.ports else None

@@ -17,7 +17,7 @@ from punchbridge.identity import PeerId
 from punchbridge.tasks.rates import Window
 from punchbridge.verdict import TABLE, Code, Verdict, new_run
 
-__all__ = ["After", "Exchange", "PunchOutcome", "Punching", "Refusal", "Run", "Standing", "Start", "Wait"]
+__all__ = ["After", "Exchange", "PunchOutcome", "PunchRefusal", "Punching", "Run", "Standing", "Start", "Wait"]
 
 _NO_FAULT_OF_THE_PUNCH: Final = frozenset({Code.RELAY_LOST, Code.CANCELLED})
 """Such a run is followed by the next one as soon as there is a circuit."""
@@ -86,7 +86,7 @@ class Run:
     """Our own exchange is on its way to the peer, or the dials that it arranged."""
 
 
-class Refusal:
+class PunchRefusal:
     """The peer's exchange is not answered. `reason`: BUSY, when ours goes first; RATE, when the peer opens too many."""
 
     def __init__(self, reason: Literal["BUSY", "RATE"]) -> None:
@@ -200,7 +200,7 @@ class Punching:
 
     # --- the answering side -------------------------------------------------------------------------------
 
-    def admit(self, circuit: int, now: float) -> Exchange | Refusal:
+    def admit(self, circuit: int, now: float) -> Exchange | PunchRefusal:
         """The peer opens an exchange on a circuit that we dialled. What was under way ends when it is answered.
 
         An exchange of the peer overtakes the one before: the peer begins another only when the last is over for it.
@@ -210,12 +210,12 @@ class Punching:
         """
         run = self.run
         if run is not None and run.side == "initiator" and run.exchanging and not self._gives_way:
-            return Refusal("BUSY")
+            return PunchRefusal("BUSY")
         counted = self._exchanges.get(circuit)
         if counted is None:
             counted = self._exchanges[circuit] = _Exchanges(Window(self._limits.exchanges_per_minute, 60.0))
         if not counted.minute.take(now):
-            return Refusal("RATE")
+            return PunchRefusal("RATE")
         counted.count += 1
         runs_before, attempt = divmod(counted.count - 1, self._punch.attempts)
         if attempt == 0:

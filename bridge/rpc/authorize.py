@@ -21,7 +21,7 @@ from punchbridge.config.access import Anyone
 from punchbridge.errors import AddressError, ConfigError
 from punchbridge.identity import PeerId, parse_peer_id, peer_text
 from punchbridge.local.peer import TABLE
-from punchbridge.rpc.checked import Check, Refusal, aio_checked, aio_unknown, checked, unknown
+from punchbridge.rpc.checked import CallRefusal, Check, aio_checked, aio_unknown, checked, unknown
 from punchbridge.rpc.guard import UNBRIDGED, Allow
 
 __all__ = ["NO_PEER", "NO_RULE", "RULE_KEY", "Authorizer", "Callers", "Labels", "authorize"]
@@ -151,7 +151,7 @@ class Authorizer(grpc.ServerInterceptor, grpc.aio.ServerInterceptor):  # type: i
         return aio_unknown(check) if handler is None else aio_checked(handler, check)
 
     def _check(self, method: str) -> Check:
-        def check(context: Any) -> Refusal | None:
+        def check(context: Any) -> CallRefusal | None:
             name = context.peer()
             info = TABLE.find(name)
             if info is None:
@@ -169,14 +169,14 @@ class Authorizer(grpc.ServerInterceptor, grpc.aio.ServerInterceptor):  # type: i
         found = self._labels.get(peer, ()) if isinstance(self._labels, Mapping) else self._labels(peer)
         return frozenset((found,)) if isinstance(found, str) else frozenset(found)
 
-    def _told(self, rule: str, caller: str, method: str) -> Refusal:
+    def _told(self, rule: str, caller: str, method: str) -> CallRefusal:
         with self._lock:
             self._refused[rule] += 1
         log.info("refused %r to %s: %s", method[:200], caller, rule)
         if rule == NO_PEER:
             return UNBRIDGED
         details = "no rule names this method" if rule == NO_RULE else f"rule {rule!r} does not name this peer"
-        return Refusal(grpc.StatusCode.PERMISSION_DENIED, details, ((RULE_KEY, rule),))
+        return CallRefusal(grpc.StatusCode.PERMISSION_DENIED, details, ((RULE_KEY, rule),))
 
 
 def authorize(rules: Mapping[str, Callers], *, labels: Labels | None = None, allow: Allow | None = None) -> Authorizer:

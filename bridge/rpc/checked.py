@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 
 import grpc
 
-__all__ = ["Check", "Refusal", "aio_checked", "aio_unknown", "checked", "unknown"]
+__all__ = ["CallRefusal", "Check", "aio_checked", "aio_unknown", "checked", "unknown"]
 
 
 @dataclass(frozen=True)
-class Refusal:
+class CallRefusal:
     """How a call ends that is refused: its status and trailing metadata."""
 
     code: grpc.StatusCode
@@ -25,7 +25,7 @@ class Refusal:
     trailing: tuple[tuple[str, str], ...] = ()
 
 
-Check = Callable[[Any], Refusal | None]
+Check = Callable[[Any], CallRefusal | None]
 """Asked with the context of a call. None lets it through; what is raised ends the call with UNKNOWN."""
 
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
@@ -48,7 +48,7 @@ def unknown(check: Check) -> Any:
     """
 
     def nothing(_: Any, context: Any) -> Iterator[bytes]:
-        _end(context, Refusal(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"))
+        _end(context, CallRefusal(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"))
 
     return checked(grpc.stream_stream_rpc_method_handler(nothing), check)
 
@@ -76,7 +76,7 @@ def _wrapped(handler: Any, wrap: Callable[[Callable[..., Any], bool], Callable[.
     return handler
 
 
-def _end(context: Any, refusal: Refusal) -> NoReturn:
+def _end(context: Any, refusal: CallRefusal) -> NoReturn:
     context.set_trailing_metadata(refusal.trailing)
     context.abort(refusal.code, refusal.details)
     raise AssertionError("abort returned")  # The handler must not run, whatever a context does.
@@ -95,7 +95,7 @@ def _blocking(behaviour: Callable[..., Any], check: Check) -> Callable[..., Any]
 def _aio(behaviour: Callable[..., Any], streams: bool, check: Check) -> Callable[..., Any]:
     """grpc.aio looks at the kind of function to decide how to run it: the wrapper is of the same kind."""
 
-    async def end(context: Any, refusal: Refusal) -> NoReturn:
+    async def end(context: Any, refusal: CallRefusal) -> NoReturn:
         context.set_trailing_metadata(refusal.trailing)
         await context.abort(refusal.code, refusal.details)
         raise AssertionError("abort returned")

@@ -13,14 +13,14 @@ import grpc
 import grpc.aio
 
 from punchbridge.local.peer import TABLE
-from punchbridge.rpc.checked import Check, Refusal, aio_checked, checked
+from punchbridge.rpc.checked import CallRefusal, Check, aio_checked, checked
 
 __all__ = ["UNBRIDGED", "Allow", "aio_guard", "guard"]
 
 Allow = Callable[[str], bool]
 """Asked with `context.peer()` of a call that no peer stands behind; True lets it through."""
 
-UNBRIDGED = Refusal(grpc.StatusCode.UNAUTHENTICATED, "this server is reached through its bridge only")
+UNBRIDGED = CallRefusal(grpc.StatusCode.UNAUTHENTICATED, "this server is reached through its bridge only")
 
 
 def guard(allow: Allow | None = None) -> grpc.ServerInterceptor:  # type: ignore[type-arg]
@@ -37,7 +37,7 @@ def aio_guard(allow: Allow | None = None) -> grpc.aio.ServerInterceptor:  # type
 
 
 def _check(allow: Allow | None) -> Check:
-    def check(context: Any) -> Refusal | None:
+    def check(context: Any) -> CallRefusal | None:
         name = context.peer()
         return None if TABLE.find(name) is not None or (allow is not None and allow(name)) else UNBRIDGED
 

@@ -11,7 +11,7 @@ import trio
 
 from punchbridge.errors import ProtocolViolation
 from punchbridge.session.carrier import READ
-from punchbridge.sessions import Attach, Refusal
+from punchbridge.sessions import Attach, SessionRefusal
 from punchbridge.sessions.frames import HEADER, FrameReader, Kind, refuse
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ async def first_frame(stream: Stream) -> tuple[Attach, bytes]:
             return Attach.decode(value, bytes(payload)), seen[HEADER.size + len(payload) :]
 
 
-async def turn_down(stream: Stream, refusal: Refusal, seconds: float) -> None:
+async def turn_down(stream: Stream, refusal: SessionRefusal, seconds: float) -> None:
     """Tells the refusal, and ends the stream: by reset where the peer does not take it in so many seconds."""
     # A peer that does not read must not keep the place of the stream.
     with trio.move_on_after(seconds):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from punchbridge.session.live import LiveSession
     from punchbridge.transport.base import Connection
 
-__all__ = ["Keeper", "Route", "routes"]
+__all__ = ["Route", "SessionKeeper", "routes"]
 
 Attach = Callable[["LiveSession", "Connection", str], Awaitable[bool]]
 
@@ -84,7 +84,7 @@ def _circuit(addr: Multiaddr) -> Circuit | None:
         return None
 
 
-class Keeper:
+class SessionKeeper:
     """One session's path, for as long as the session lives."""
 
     def __init__(

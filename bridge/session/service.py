@@ -19,14 +19,14 @@ from punchbridge.reach.path import PathPolicy
 from punchbridge.session.around import Around
 from punchbridge.session.attaching import first_frame, turn_down
 from punchbridge.session.carrier import Carrier
-from punchbridge.session.keeper import Keeper, Route
+from punchbridge.session.keeper import Route, SessionKeeper
 from punchbridge.session.live import LiveSession
 from punchbridge.session.places import Claim, SessionPlaces, Short
 from punchbridge.session.refused import why_not
 from punchbridge.session.served import Handler, Served
 from punchbridge.session.silence import SilenceCheck
 from punchbridge.session.stream import SessionStream
-from punchbridge.sessions import Attach, Refusal, Session
+from punchbridge.sessions import Attach, Session, SessionRefusal
 from punchbridge.sessions.budget import Budget
 from punchbridge.sessions.frames import UnknownVersion
 from punchbridge.swarm.gater import Audience, anyone
@@ -159,7 +159,7 @@ class SessionService:
             stream.abort()
             return
         except UnknownVersion:
-            await self._refuse(stream, Refusal.BAD_VERSION)
+            await self._refuse(stream, SessionRefusal.BAD_VERSION)
             return
         claim = Claim.of(stream.connection, listed=self._host.swarm.gater.named(stream.connection))
         known = self._accepted.get((claim.peer, attach.session))
@@ -172,12 +172,12 @@ class SessionService:
         if known is None:
             refusal = self._may_open(claim, attach, stream.connection)
             if refusal is not None:
-                if refusal is Refusal.NOT_ALLOWED:
+                if refusal is SessionRefusal.NOT_ALLOWED:
                     self._host.swarm.refusals.add("not_allowed", claim.where[0][1], peer_text(claim.peer))
                 await self._refuse(stream, refusal)
                 return
         elif known.allowed not in ("any", stream.connection.path):
-            await self._refuse(stream, Refusal.PATH_NOT_ALLOWED)
+            await self._refuse(stream, SessionRefusal.PATH_NOT_ALLOWED)
             return
         session = known or self._make(claim, attach)
         refused, events = session.machine.attached_by(attach, trio.current_time())
@@ -190,22 +190,26 @@ class SessionService:
         session.handle(events)
         await self._carry(session, carrier, rest)
 
-    async def _refuse(self, stream: Stream, refusal: Refusal) -> None:
+    async def _refuse(self, stream: Stream, refusal: SessionRefusal) -> None:
         await turn_down(stream, refusal, self._limits.first_frame_timeout)
 
-    def _may_open(self, claim: Claim, attach: Attach, connection: Connection) -> Refusal | None:
+    def _may_open(self, claim: Claim, attach: Attach, connection: Connection) -> SessionRefusal | None:
         if not attach.fresh:
-            return Refusal.UNKNOWN_SESSION
+            return SessionRefusal.UNKNOWN_SESSION
         service = self._services.get(attach.service)
         if service is None:
             # What is served, and what is not, is nothing that a stranger is told.
-            return Refusal.UNKNOWN_SERVICE if self._host.swarm.gater.listed(connection) else Refusal.NOT_ALLOWED
+            return (
+                SessionRefusal.UNKNOWN_SERVICE
+                if self._host.swarm.gater.listed(connection)
+                else SessionRefusal.NOT_ALLOWED
+            )
         if not service.audience(connection):
-            return Refusal.NOT_ALLOWED
+            return SessionRefusal.NOT_ALLOWED
         if service.path not in ("any", connection.path):
-            return Refusal.PATH_NOT_ALLOWED
+            return SessionRefusal.PATH_NOT_ALLOWED
         # One that opens nothing, as the session itself will say, must not cost anybody a place.
-        return None if not attach.begins or self._make_room(service, claim) else Refusal.TOO_MANY
+        return None if not attach.begins or self._make_room(service, claim) else SessionRefusal.TOO_MANY
 
     def _make_room(self, service: Served, claim: Claim) -> bool:
         """Whether there is a place for one session more; ends others that have to go first."""
@@ -233,7 +237,7 @@ class SessionService:
         for session in tuple(self._accepted.values()):
             audience, last = session.audience, session.last
             if audience is not None and last is not None and not audience(last) and not session.over.is_set():
-                session.handle(session.machine.reset(Refusal.NOT_ALLOWED.name))
+                session.handle(session.machine.reset(SessionRefusal.NOT_ALLOWED.name))
 
     def _make(self, claim: Claim, attach: Attach) -> LiveSession:
         session = self._live(attach.session, attach.service, claim.peer, self._places.borrow(claim), dialling=False)
@@ -246,7 +250,7 @@ class SessionService:
         machine = Session(identifier, service, dialling=dialling, now=now, limits=limits, budget=budget)
         return LiveSession(machine, peer, self._host.swarm.events, self._running(), self._silence)
 
-    def _begin(self, session: LiveSession, claim: Claim, refused: Refusal | None) -> None:
+    def _begin(self, session: LiveSession, claim: Claim, refused: SessionRefusal | None) -> None:
         if refused is not None:
             self._return_budget(session, claim)
             return
@@ -319,7 +323,7 @@ class SessionService:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.run_timer)
-                nursery.start_soon(Keeper(self._host, session, route, policy, self.move, nursery).run)
+                nursery.start_soon(SessionKeeper(self._host, session, route, policy, self.move, nursery).run)
                 await session.over.wait()
                 nursery.cancel_scope.cancel()
         finally:

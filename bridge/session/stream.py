@@ -13,7 +13,7 @@ from punchbridge.errors import BridgeError, DirectRequired
 from punchbridge.eventhub import Subscriber
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.session.live import LiveSession
-from punchbridge.sessions import Refusal
+from punchbridge.sessions import SessionRefusal
 from punchbridge.transport.raw import BrokenConnection, BrokenStream, Buffer, StruckOut
 from punchbridge.transport.turn import Turn
 
@@ -90,7 +90,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
             return self.live.problem
         if over.code == "EXPIRED":
             return BrokenConnection(f"no path to {peer_text(self.peer)} came back in time ({text})")
-        if over.code == "RESET" and over.text == Refusal.NOT_ALLOWED.name:
+        if over.code == "RESET" and over.text == SessionRefusal.NOT_ALLOWED.name:
             return StruckOut(f"{peer_text(self.peer)} does not let this peer in any more; ask its owner ({text})")
         return BrokenStream(f"the session with {peer_text(self.peer)} is over ({text})")
 

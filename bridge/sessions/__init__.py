@@ -5,7 +5,7 @@
 """
 
 from punchbridge.sessions.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
-from punchbridge.sessions.frames import MAX_FRAME, Attach, Refusal
+from punchbridge.sessions.frames import MAX_FRAME, Attach, SessionRefusal
 from punchbridge.sessions.machine import Session
 from punchbridge.sessions.outgoing import Outgoing
 from punchbridge.sessions.writes import Write
@@ -16,11 +16,11 @@ __all__ = [
     "Attached",
     "Ended",
     "Outgoing",
-    "Refusal",
     "Refused",
     "Released",
     "Session",
     "SessionEvent",
+    "SessionRefusal",
     "Starved",
     "Switched",
     "Write",

@@ -8,7 +8,7 @@ from punchbridge.sessions.frames import FrameReader, Kind, encode
 
 
 @dataclass
-class Carrier:
+class CarrierState:
     generation: int
     since: float
     heard: float

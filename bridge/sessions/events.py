@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from punchbridge.sessions.frames import Refusal
+from punchbridge.sessions.frames import SessionRefusal
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Refused(SessionEvent):
     """
 
     generation: int
-    refusal: Refusal
+    refusal: SessionRefusal
     text: str
 
 
@@ -60,7 +60,10 @@ class Starved(SessionEvent):
 
 @dataclass(frozen=True)
 class Ended(SessionEvent):
-    """The session is over. `code`: DONE (both directions ended, all acknowledged), RESET, EXPIRED, or a Refusal."""
+    """The session is over.
+
+    `code`: DONE (both directions ended, all acknowledged), RESET, EXPIRED, or the name of a SessionRefusal.
+    """
 
     code: str
     text: str = ""

@@ -36,7 +36,7 @@ class Kind(IntEnum):
     ATTACHED = 2
     """The answer. value: bytes received in order so far."""
     REFUSED = 3
-    """The other answer. value: a Refusal; payload: text."""
+    """The other answer. value: a SessionRefusal; payload: text."""
     DATA = 4
     """value: offset of the first byte."""
     ACK = 5
@@ -54,7 +54,7 @@ class Kind(IntEnum):
     """A carrier was lost before its END. value: the first byte missing; send again from there."""
 
 
-class Refusal(IntEnum):
+class SessionRefusal(IntEnum):
     """Why an attach was refused. Stable numbers; the names are the codes in events and docs."""
 
     UNKNOWN_SESSION = 1
@@ -135,7 +135,7 @@ def encode(kind: Kind, value: int, payload: bytes | memoryview = b"") -> bytes:
     return HEADER.pack(kind, len(payload), value) + payload
 
 
-def refuse(refusal: Refusal, text: str) -> bytes:
+def refuse(refusal: SessionRefusal, text: str) -> bytes:
     """A REFUSED frame."""
     return encode(Kind.REFUSED, refusal, text.encode()[:MAX_REASON])
 

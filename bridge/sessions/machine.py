@@ -12,9 +12,9 @@ import struct
 from punchbridge.config import SessionLimits
 from punchbridge.errors import ProtocolViolation
 from punchbridge.sessions.budget import Budget
-from punchbridge.sessions.carrier import Carrier
+from punchbridge.sessions.carrier import CarrierState
 from punchbridge.sessions.events import Attached, Ended, Refused, Released, SessionEvent, Starved, Switched
-from punchbridge.sessions.frames import MAX_PAYLOAD, MAX_REASON, Attach, AttachedFrame, Kind, Refusal, encode
+from punchbridge.sessions.frames import MAX_PAYLOAD, MAX_REASON, Attach, AttachedFrame, Kind, SessionRefusal, encode
 from punchbridge.sessions.incoming import Incoming
 from punchbridge.sessions.outgoing import Outgoing
 from punchbridge.sessions.progress import Progress
@@ -49,7 +49,7 @@ class Session:
         self.over: Ended | None = None
         self._ack_delay = limits.ack_delay
         self._established = False
-        self._carriers: dict[int, Carrier] = {}
+        self._carriers: dict[int, CarrierState] = {}
         self._starved_at: float | None = now
         self._floor = 0
         self._resume_on = 0
@@ -65,7 +65,7 @@ class Session:
     def attach(self, now: float) -> int:
         """Dialling end: begins to attach a carrier and returns its generation. Its bytes wait in `output`."""
         self.generation += 1
-        carrier = Carrier(self.generation, now, now, asked_at=now, told=(self.incoming.have, self.incoming.edge))
+        carrier = CarrierState(self.generation, now, now, asked_at=now, told=(self.incoming.have, self.incoming.edge))
         fresh, (have, edge) = not self._established, carrier.told
         service = self.service if fresh else ""
         carrier.control.append(
@@ -74,21 +74,21 @@ class Session:
         self._carriers[self.generation] = carrier
         return self.generation
 
-    def attached_by(self, attach: Attach, now: float) -> tuple[Refusal | None, list[SessionEvent]]:
+    def attached_by(self, attach: Attach, now: float) -> tuple[SessionRefusal | None, list[SessionEvent]]:
         """Accepting end: a carrier came with this first frame. A refusal leaves everything as it was."""
         if attach.generation <= self.generation:
-            return Refusal.STALE_GENERATION, []
+            return SessionRefusal.STALE_GENERATION, []
         if self.over is not None or attach.session != self.id:
-            return Refusal.UNKNOWN_SESSION, []
+            return SessionRefusal.UNKNOWN_SESSION, []
         if attach.received < self._floor:
-            return Refusal.BAD_OFFSET, []
+            return SessionRefusal.BAD_OFFSET, []
         try:
             self.outgoing.acknowledge(attach.received, attach.edge, now, self.round_trip)
         except ProtocolViolation:
-            return Refusal.BAD_OFFSET, []
+            return SessionRefusal.BAD_OFFSET, []
         self._floor = attach.received
         self.generation = attach.generation
-        carrier = Carrier(attach.generation, now, now, attached=True)
+        carrier = CarrierState(attach.generation, now, now, attached=True)
         self._carriers[attach.generation] = carrier
         # Both ends must mean the same one: after an attach whose answer was lost they do not, and all is sent again.
         alive = self.active is not None and self.active == attach.alive
@@ -120,18 +120,18 @@ class Session:
             self._ask_again(active)
         return [] if active is None else self._left(active, now)
 
-    def _ask_again(self, carrier: Carrier) -> None:
+    def _ask_again(self, carrier: CarrierState) -> None:
         """RESUME: bytes were on their way on a carrier that is gone, and the peer takes them for delivered."""
         self._resume_on = carrier.generation
         carrier.control.append(encode(Kind.RESUME, self.incoming.have))
 
-    def _left(self, active: Carrier, now: float) -> list[SessionEvent]:
+    def _left(self, active: CarrierState, now: float) -> list[SessionEvent]:
         """Dialling end: the peer has moved on to a carrier that died before its answer came; this one is of no use."""
         if not active.end_received or any(one.generation > active.generation for one in self._carriers.values()):
             return []
         return [Released(active.generation, "LEFT"), *self.lost(active.generation, "LEFT", now)]
 
-    def _activate(self, carrier: Carrier, peer_received: int, alive: bool, now: float) -> list[SessionEvent]:
+    def _activate(self, carrier: CarrierState, peer_received: int, alive: bool, now: float) -> list[SessionEvent]:
         events: list[SessionEvent] = []
         before = self.active
         if alive:
@@ -171,7 +171,9 @@ class Session:
             return [*events, Released(generation, f"PROTOCOL: {problem}"), *self.lost(generation, "PROTOCOL", now)]
         return events + self._finished()
 
-    def _frame(self, carrier: Carrier, kind: Kind, value: int, payload: memoryview, now: float) -> list[SessionEvent]:
+    def _frame(
+        self, carrier: CarrierState, kind: Kind, value: int, payload: memoryview, now: float
+    ) -> list[SessionEvent]:
         if not carrier.attached:
             return self._answer(carrier, kind, value, bytes(payload), now)
         if kind is Kind.DATA:
@@ -210,16 +212,18 @@ class Session:
             raise ProtocolViolation(f"{kind.name} on an attached carrier")
         return []
 
-    def _answer(self, carrier: Carrier, kind: Kind, value: int, body: bytes, now: float) -> list[SessionEvent]:
+    def _answer(self, carrier: CarrierState, kind: Kind, value: int, body: bytes, now: float) -> list[SessionEvent]:
         if kind is Kind.REFUSED:
             del self._carriers[carrier.generation]
-            refusal = Refusal(value) if value in list(Refusal) else Refusal.UNKNOWN_SESSION
+            refusal = SessionRefusal(value) if value in list(SessionRefusal) else SessionRefusal.UNKNOWN_SESSION
             text = body[:MAX_REASON].decode(errors="replace")
             events: list[SessionEvent] = [Refused(carrier.generation, refusal, text)]
-            if refusal is Refusal.STALE_GENERATION or (refusal is Refusal.PATH_NOT_ALLOWED and self._established):
+            if refusal is SessionRefusal.STALE_GENERATION or (
+                refusal is SessionRefusal.PATH_NOT_ALLOWED and self._established
+            ):
                 active = None if self.active is None else self._carriers.get(self.active)
                 return events if active is None else [*events, *self._left(active, now)]
-            if refusal is Refusal.UNKNOWN_SESSION and self._nothing_owed:
+            if refusal is SessionRefusal.UNKNOWN_SESSION and self._nothing_owed:
                 return [*events, *self._end("DONE")]
             # The peer learns it on the carrier that still works, else it would keep the session until it expires.
             self._tell_reset(refusal.name)
@@ -247,7 +251,7 @@ class Session:
             self.incoming.ack_due = now
         return [Attached(carrier.generation, round_trip), *events]
 
-    def _drained(self, carrier: Carrier) -> list[SessionEvent]:
+    def _drained(self, carrier: CarrierState) -> list[SessionEvent]:
         if carrier.end_sent and carrier.end_received and not carrier.control:
             self._carriers.pop(carrier.generation, None)
             return [Released(carrier.generation, "DRAINED")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from punchbridge.config import SessionLimits
-from punchbridge.sessions.carrier import Carrier
+from punchbridge.sessions.carrier import CarrierState
 
 
 class Pulse:
@@ -39,7 +39,7 @@ class Pulse:
         """Seconds of silence after which a carrier that should have spoken is dead."""
         return max(self._silence, 3 * self.round_trip)
 
-    def due(self, carrier: Carrier, now: float, *, active: bool, waiting: bool) -> Literal["dead", "ping"] | None:
+    def due(self, carrier: CarrierState, now: float, *, active: bool, waiting: bool) -> Literal["dead", "ping"] | None:
         """What this carrier needs now; see `deadline`. None before that time."""
         at, what = self.deadline(carrier, active=active, waiting=waiting)
         if now < at:
@@ -47,7 +47,7 @@ class Pulse:
         # Late: we stood still, not the peer.
         return "ping" if carrier.attached and now - at > self._stall else what
 
-    def deadline(self, carrier: Carrier, *, active: bool, waiting: bool) -> tuple[float, Literal["dead", "ping"]]:
+    def deadline(self, carrier: CarrierState, *, active: bool, waiting: bool) -> tuple[float, Literal["dead", "ping"]]:
         """When this carrier needs attention next, and what for. `waiting`: for an acknowledgement of what was sent."""
         if not carrier.attached:
             return carrier.since + 3 * self.silence, "dead"

@@ -26,7 +26,7 @@ from punchbridge.identity import Identity, PeerId, peer_text
 from punchbridge.swarm.gater import Gater
 from punchbridge.swarm.news import closed, opened, refused
 from punchbridge.swarm.registry import Registration, Registry
-from punchbridge.swarm.table import ConnectionTable, Refusal, Ticket
+from punchbridge.swarm.table import ConnectionRefusal, ConnectionTable, Ticket
 from punchbridge.swarm.watchers import Watchers
 from punchbridge.tasks.supervise import supervise
 from punchbridge.transport.base import Connection, Incoming, Stream
@@ -72,7 +72,7 @@ class Pool:
     def accepted(self, incoming: Incoming) -> None:
         """Takes over who comes in at a port: refused at once when a limit is reached, else secured in a task."""
         if self._gater.refuses_host(incoming.host):
-            self.table.refusals.add(Refusal.DENIED, incoming.host, "")
+            self.table.refusals.add(ConnectionRefusal.DENIED, incoming.host, "")
             incoming.abort()
             return
         if self._stopping:
@@ -83,7 +83,7 @@ class Pool:
             and incoming.room < self._limits.files_reserve
             and not self._gave_way(incoming.host)
         ):
-            self.table.refusals.add(Refusal.FILES, incoming.host, "")
+            self.table.refusals.add(ConnectionRefusal.FILES, incoming.host, "")
             incoming.abort()
             return
         arrival = self.table.admit_socket(incoming.host, trio.current_time(), lambda: incoming.silent)
@@ -101,7 +101,7 @@ class Pool:
         idle = self.table.idle(trio.current_time(), stranger=False) or self.table.crowding(host)
         if idle is None:
             return False
-        self.table.refusals.add(Refusal.FILES, origin_of(idle), peer_text(idle.peer))
+        self.table.refusals.add(ConnectionRefusal.FILES, origin_of(idle), peer_text(idle.peer))
         self.table.remove(idle)
         idle.abort("NO_PLACE")
         return True
@@ -128,7 +128,7 @@ class Pool:
             connection.abort("STOPPED")
             raise SwarmStopped(f"the swarm is stopping; {connection.remote} was not taken in")
         if self._gater.refuses(connection):
-            self.table.refusals.add(Refusal.DENIED, origin_of(connection), peer_text(connection.peer))
+            self.table.refusals.add(ConnectionRefusal.DENIED, origin_of(connection), peer_text(connection.peer))
             connection.abort("NOT_ALLOWED")
             raise NotAllowed(f"{peer_text(connection.peer)} is on the list of those that are denied")
         others = self.table.members(connection.peer)

@@ -17,10 +17,10 @@ from punchbridge.identity import PeerId, peer_text
 from punchbridge.tasks.prefixes import EVERYWHERE, Full, Places, PrefixBounds, PrefixRates, Source, Step, source
 from punchbridge.tasks.refusals import Refusals
 
-__all__ = ["Admission", "Arrival", "ConnectionTable", "Listed", "Refusal", "Ticket"]
+__all__ = ["Admission", "Arrival", "ConnectionRefusal", "ConnectionTable", "Listed", "Ticket"]
 
 
-class Refusal(StrEnum):
+class ConnectionRefusal(StrEnum):
     """Which bound of `SwarmLimits` turned a socket or connection away, or that a list did; it is counted under that
     name."""
 
@@ -41,19 +41,19 @@ class Refusal(StrEnum):
     DENIED = "denied"
 
 
-_CONNECTIONS: Final[dict[Step, Refusal]] = {
-    "all": Refusal.TOTAL,
-    "address": Refusal.PER_ADDRESS,
-    "24": Refusal.PER_24,
-    "56": Refusal.PER_56,
-    "48": Refusal.PER_48,
+_CONNECTIONS: Final[dict[Step, ConnectionRefusal]] = {
+    "all": ConnectionRefusal.TOTAL,
+    "address": ConnectionRefusal.PER_ADDRESS,
+    "24": ConnectionRefusal.PER_24,
+    "56": ConnectionRefusal.PER_56,
+    "48": ConnectionRefusal.PER_48,
 }
-_HALF_OPEN: Final[dict[Step, Refusal]] = {
-    "all": Refusal.HALF_OPEN,
-    "address": Refusal.HALF_OPEN_PER_ADDRESS,
-    "24": Refusal.HALF_OPEN_PER_24,
-    "56": Refusal.HALF_OPEN_PER_56,
-    "48": Refusal.HALF_OPEN_PER_48,
+_HALF_OPEN: Final[dict[Step, ConnectionRefusal]] = {
+    "all": ConnectionRefusal.HALF_OPEN,
+    "address": ConnectionRefusal.HALF_OPEN_PER_ADDRESS,
+    "24": ConnectionRefusal.HALF_OPEN_PER_24,
+    "56": ConnectionRefusal.HALF_OPEN_PER_56,
+    "48": ConnectionRefusal.HALF_OPEN_PER_48,
 }
 
 _LOOK_AGAIN: Final = 1.0
@@ -105,7 +105,7 @@ class Arrival:
     """
 
     ticket: Ticket | None = None
-    refused: Refusal | None = None
+    refused: ConnectionRefusal | None = None
     evict: Ticket | None = None
 
 
@@ -113,7 +113,7 @@ class Arrival:
 class Admission(Generic[C]):
     """The answer to a connection that stands: `refused` is why not, else `evict` are to be closed in its favour."""
 
-    refused: Refusal | None = None
+    refused: ConnectionRefusal | None = None
     evict: tuple[C, ...] = ()
 
 
@@ -178,8 +178,8 @@ class ConnectionTable(Generic[C]):
         """
         came = source(host)
         if not self._rate.take(came, now):
-            self.refusals.add(Refusal.RATE, came[0][1])
-            return Arrival(refused=Refusal.RATE)
+            self.refusals.add(ConnectionRefusal.RATE, came[0][1])
+            return Arrival(refused=ConnectionRefusal.RATE)
         evict = None
         full = self._full(came)
         if full is not None:
@@ -194,7 +194,7 @@ class ConnectionTable(Generic[C]):
             places.add(ticket, came)
         return Arrival(ticket, evict=evict)
 
-    def _full(self, came: Source) -> tuple[Refusal, Full, bool] | None:
+    def _full(self, came: Source) -> tuple[ConnectionRefusal, Full, bool] | None:
         """The bound that is reached around the fewest others, where, and whether it is one of half-open places."""
         standing, arriving = self._accepted.full(came), self._half_open.full(came)
         most = self.limits.connections
@@ -248,18 +248,18 @@ class ConnectionTable(Generic[C]):
         refused = None
         if _reached(len(mine), self.limits.connections_per_peer):
             evict = tuple(sorted((m for m in mine.values() if not m.streams), key=lambda m: m.id)[:1])
-            refused = None if evict else Refusal.PER_PEER
+            refused = None if evict else ConnectionRefusal.PER_PEER
         elif _reached(len(self._members), most - most // 8):
             idle = self.idle(now, stranger=stranger)
             if idle is None and ticket is not None:
                 idle = self._crowding(self._accepted.count(ticket.group), stranger=stranger)
             evict = () if idle is None else (idle,)
             if idle is not None:
-                self.refusals.add(Refusal.TOTAL, self.origin(idle.id) or "", peer_text(idle.peer))
+                self.refusals.add(ConnectionRefusal.TOTAL, self.origin(idle.id) or "", peer_text(idle.peer))
             elif stranger:
-                refused = Refusal.STRANGER
+                refused = ConnectionRefusal.STRANGER
             elif _reached(len(self._members), most):
-                refused = Refusal.TOTAL
+                refused = ConnectionRefusal.TOTAL
         if refused is not None:
             self.refusals.add(refused, "" if ticket is None else ticket.group, peer_text(member.peer))
             if ticket is not None:

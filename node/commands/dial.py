@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from punchbridge.cli.options import (
     NETWORK,
-    Endpoint,
+    NetworkOptions,
     Output,
     checked_target,
     flag,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from punchbridge import Bridge
     from punchbridge_node.commands.service import Feed
 
-ENDPOINT: Final = Endpoint()
+ENDPOINT: Final = NetworkOptions()
 NODE_FLAGS: Final = NodeFlags()
 OUTPUT_FLAGS: Final = Output()
 
@@ -43,7 +43,7 @@ def dial(
             "timeout", "Seconds to connect, to become direct if required, and to come back after a loss.", group=NETWORK
         ),
     ] = 30.0,
-    endpoint: Endpoint = ENDPOINT,
+    endpoint: NetworkOptions = ENDPOINT,
     node: NodeFlags = NODE_FLAGS,
     out: Output = OUTPUT_FLAGS,
 ) -> int:

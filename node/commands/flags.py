@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Group, Parameter
 
-from punchbridge.cli.options import Endpoint, setting
+from punchbridge.cli.options import NetworkOptions, setting
 from punchbridge.config import AccessLists, Config
 from punchbridge.config.values import Checked, File, Seconds, Whole
 from punchbridge_node.config import NodeConfig, NodeLimits
@@ -120,7 +120,7 @@ class NodeFlags:
 
     def configuration(
         self,
-        endpoint: Endpoint,
+        endpoint: NetworkOptions,
         *,
         relays: Sequence[str] | None = None,
         key: Path | None = None,

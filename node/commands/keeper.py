@@ -67,7 +67,7 @@ class Goal:
 
 
 @dataclass
-class Keeper:
+class PeerKeeper:
     """Keeps one peer connected over the best path. Made for one run; `close` closes the channels it opened."""
 
     bridge: Bridge
@@ -331,10 +331,10 @@ async def _close_later(channel: Any, seconds: float) -> None:
 
 
 async def dial_peer(bridge: Bridge, feed: Feed, report: Reporter, settings: NodeSettings, goal: Goal) -> int:
-    """Runs the node against one peer until cancelled or for --duration. Raises what `Keeper.run` raises."""
+    """Runs the node against one peer until cancelled or for --duration. Raises what `PeerKeeper.run` raises."""
     paths = Paths(report.emit)
     async with open_node(settings, report.emit) as node:
-        keeper = Keeper(bridge, node, report, paths, goal, settings)
+        keeper = PeerKeeper(bridge, node, report, paths, goal, settings)
         try:
             async with for_duration(settings.duration):
                 await keeper.run(feed)

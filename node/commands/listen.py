@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Final
 
 from punchbridge.cli.callers import Callers
-from punchbridge.cli.options import NETWORK, Endpoint, Output, default_key, flag, positive
+from punchbridge.cli.options import NETWORK, NetworkOptions, Output, default_key, flag, positive
 from punchbridge_node.commands.flags import NodeFlags
 from punchbridge_node.commands.lines import LINES
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from punchbridge_node.commands.service import Feed
 
 CALLERS: Final = Callers()
-ENDPOINT: Final = Endpoint()
+ENDPOINT: Final = NetworkOptions()
 NODE_FLAGS: Final = NodeFlags()
 OUTPUT_FLAGS: Final = Output()
 
@@ -33,7 +33,7 @@ def listen(
     relay: RelayFlag = (),
     timeout: TimeoutFlag = 30.0,
     callers: Callers = CALLERS,
-    endpoint: Endpoint = ENDPOINT,
+    endpoint: NetworkOptions = ENDPOINT,
     node: NodeFlags = NODE_FLAGS,
     out: Output = OUTPUT_FLAGS,
 ) -> int:

@@ -7,7 +7,7 @@ runs until cancelled and raises ProtocolViolation, AnswerTimeout or ConnectionOv
 from __future__ import annotations
 
 from ..config import NodeConfig
-from ..connection import Connection
+from ..connection import PeerConnection
 from .addresses import AnswerAddresses, AskAddresses
 from .base import Flow, FlowContext
 from .blocks import AnswerBlocks, RelayBlocks
@@ -30,6 +30,6 @@ ALL: tuple[type[Flow], ...] = (
 __all__ = ["ALL", "Flow", "FlowContext", "subscribe_all"]
 
 
-def subscribe_all(connection: Connection, config: NodeConfig) -> list[Flow]:
+def subscribe_all(connection: PeerConnection, config: NodeConfig) -> list[Flow]:
     """Make every flow's routes; the peer may send flow messages as soon as we have said Ready."""
     return [flow(connection, config) for flow in ALL]

@@ -7,7 +7,7 @@ from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from .. import fixed, wire
 from ..addressbook import NetworkAddress
 from ..config import NodeConfig
-from ..connection import Connection
+from ..connection import PeerConnection
 from ..errors import ProtocolViolation
 from .base import Flow, FlowContext
 
@@ -15,7 +15,7 @@ from .base import Flow, FlowContext
 class AskAddresses(Flow):
     """RequestAddresses at once; one Addresses within `answer_timeout`, any later one is unasked for."""
 
-    def __init__(self, connection: Connection, config: NodeConfig) -> None:
+    def __init__(self, connection: PeerConnection, config: NodeConfig) -> None:
         self._connection, self._config = connection, config
         self._answers = connection.subscribe([wire.ADDRESSES])
 
@@ -35,7 +35,7 @@ class AskAddresses(Flow):
 class AnswerAddresses(Flow):
     """Our newest addresses for every RequestAddresses; an empty list is an answer too (kaspad waits for it)."""
 
-    def __init__(self, connection: Connection, config: NodeConfig) -> None:
+    def __init__(self, connection: PeerConnection, config: NodeConfig) -> None:
         self._connection = connection
         self._requests = connection.subscribe([wire.REQUEST_ADDRESSES])
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..addressbook import AddressBook, NetworkAddress
 from ..config import NodeConfig
-from ..connection import Connection
+from ..connection import PeerConnection
 from ..inventory import Inventory
 from ..peer import PeerRecord
 
@@ -28,7 +28,7 @@ class Flow(abc.ABC):
     """One flow of one connection. The constructor subscribes its routes and sends nothing."""
 
     @abc.abstractmethod
-    def __init__(self, connection: Connection, config: NodeConfig) -> None: ...
+    def __init__(self, connection: PeerConnection, config: NodeConfig) -> None: ...
 
     @abc.abstractmethod
     async def run(self, context: FlowContext) -> None:

@@ -11,7 +11,7 @@ from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from .. import fixed, ids, wire
 from ..config import NodeConfig
-from ..connection import Connection, Inbox
+from ..connection import Inbox, PeerConnection
 from ..errors import ProtocolViolation
 from .base import Flow, FlowContext
 
@@ -19,7 +19,7 @@ from .base import Flow, FlowContext
 class RelayBlocks(Flow):
     """Workers that share the announcements; each has a route of its own for the answers."""
 
-    def __init__(self, connection: Connection, config: NodeConfig) -> None:
+    def __init__(self, connection: PeerConnection, config: NodeConfig) -> None:
         self._connection, self._config = connection, config
         capacity = config.blocks_per_second * fixed.INV_RELAY_BLOCK_CAPACITY_PER_BPS
         self._invs = connection.subscribe([wire.INV_RELAY_BLOCK], capacity)
@@ -56,7 +56,7 @@ class RelayBlocks(Flow):
 class AnswerBlocks(Flow):
     """A Block for every hash of RequestRelayBlocks, under the id of the request."""
 
-    def __init__(self, connection: Connection, config: NodeConfig) -> None:
+    def __init__(self, connection: PeerConnection, config: NodeConfig) -> None:
         self._connection = connection
         self._requests = connection.subscribe([wire.REQUEST_RELAY_BLOCKS])
         self._most = config.limits.blocks_per_request

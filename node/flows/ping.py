@@ -9,7 +9,7 @@ from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from .. import wire
 from ..config import NodeConfig
-from ..connection import Connection
+from ..connection import PeerConnection
 from ..errors import ProtocolViolation
 from .base import Flow, FlowContext
 
@@ -17,7 +17,7 @@ from .base import Flow, FlowContext
 class SendPings(Flow):
     """A Ping each `ping_interval`; its Pong must bring the nonce back within `answer_timeout`."""
 
-    def __init__(self, connection: Connection, config: NodeConfig) -> None:
+    def __init__(self, connection: PeerConnection, config: NodeConfig) -> None:
         self._connection, self._config = connection, config
         self._pongs = connection.subscribe([wire.PONG])
 
@@ -37,7 +37,7 @@ class SendPings(Flow):
 class AnswerPings(Flow):
     """A Pong for every Ping, with its nonce."""
 
-    def __init__(self, connection: Connection, config: NodeConfig) -> None:
+    def __init__(self, connection: PeerConnection, config: NodeConfig) -> None:
         self._connection = connection
         self._pings = connection.subscribe([wire.PING])
 

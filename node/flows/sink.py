@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from .. import wire
 from ..config import NodeConfig
-from ..connection import Connection
+from ..connection import PeerConnection
 from .base import Flow, FlowContext
 
 
 class TakeUnanswered(Flow):
     """Without this route, a kaspad that asks would be cut off for "no route" while its other flows are well."""
 
-    def __init__(self, connection: Connection, config: NodeConfig) -> None:
+    def __init__(self, connection: PeerConnection, config: NodeConfig) -> None:
         self._requests = connection.subscribe(wire.UNANSWERED_REQUESTS)
 
     async def run(self, context: FlowContext) -> None:

@@ -11,7 +11,7 @@ from punchbridge_node._pb.protowire import p2p_pb2 as pb
 
 from .. import fixed, ids, wire
 from ..config import NodeConfig
-from ..connection import Connection
+from ..connection import PeerConnection
 from ..errors import ProtocolViolation
 from .base import Flow, FlowContext
 
@@ -19,7 +19,7 @@ from .base import Flow, FlowContext
 class RelayTransactions(Flow):
     """Take announcements one after another; a request is answered in full before the next is made."""
 
-    def __init__(self, connection: Connection, config: NodeConfig) -> None:
+    def __init__(self, connection: PeerConnection, config: NodeConfig) -> None:
         self._connection, self._config = connection, config
         self._invs = connection.subscribe([wire.INV_TRANSACTIONS], fixed.INV_TRANSACTIONS_CAPACITY)
         self._answers = connection.subscribe([wire.TRANSACTION, wire.TRANSACTION_NOT_FOUND], fixed.TRANSACTION_CAPACITY)
@@ -56,7 +56,7 @@ class RelayTransactions(Flow):
 class AnswerTransactions(Flow):
     """A Transaction or a TransactionNotFound for every requested id, in order."""
 
-    def __init__(self, connection: Connection, config: NodeConfig) -> None:
+    def __init__(self, connection: PeerConnection, config: NodeConfig) -> None:
         self._connection = connection
         self._requests = connection.subscribe([wire.REQUEST_TRANSACTIONS])
         self._turn = config.limits.answers_per_turn

@@ -14,7 +14,7 @@ from punchbridge.access.invitations import Outcome
 from punchbridge.access.secret import Secret
 from punchbridge.addresses import is_public, is_relayed
 from punchbridge.identity import Identity
-from punchbridge.sessions.frames import HEADER, Attach, Kind, Refusal
+from punchbridge.sessions.frames import HEADER, Attach, Kind, SessionRefusal
 from punchbridge.wire import varint
 from punchbridge.wire.autonat import DIAL_BACK, DIAL_REQUEST
 from punchbridge.wire.circuit import HOP, STOP, Status
@@ -62,7 +62,7 @@ class Stranger:
             kind, _, value = HEADER.unpack(await stream.need(HEADER.size))
         except Ended as problem:
             return str(problem)
-        return f"{Kind(kind).name} {Refusal(value).name}" if kind == Kind.REFUSED else Kind(kind).name
+        return f"{Kind(kind).name} {SessionRefusal(value).name}" if kind == Kind.REFUSED else Kind(kind).name
 
     async def guess(self, connection: Attacker) -> Outcome | None:
         question = varint.prefixed(encode_invite_request(Secret(session_id())))

@@ -11,7 +11,7 @@ from punchbridge.config import SessionLimits, YamuxLimits
 from punchbridge.errors import ProtocolViolation
 from punchbridge.sessions import Attach, Session
 from punchbridge.sessions.frames import HEADER, MAX_PAYLOAD, AttachedFrame, FrameReader, Kind, encode, refuse
-from punchbridge.sessions.frames import Refusal as SessionRefusal
+from punchbridge.sessions.frames import SessionRefusal as SessionRefusal
 from punchbridge.wire import varint
 from punchbridge.wire.messages import NoiseExtensions, NoiseHandshakePayload
 from punchbridge.wire.multistream import HEADER as GREETING

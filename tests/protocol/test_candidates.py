@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from punchbridge.addresses import Multiaddr, is_relayed, parse, tcp_addr
 from punchbridge.config import NatLimits, PunchLimits
 from punchbridge.identity import Identity
-from punchbridge.reach.candidates import Refusal, RemoteCandidates, Scope, filter_remote, own_candidates
+from punchbridge.reach.candidates import CandidateRefusal, RemoteCandidates, Scope, filter_remote, own_candidates
 from punchbridge.reach.nat import Observation
 from punchbridge.reach.observed import ObservedAddresses
 
@@ -26,7 +26,7 @@ def filtered(raw: list[bytes], scope: Scope = STRICT, own: tuple[Multiaddr, ...]
     return filter_remote(raw, peer=PEER, own=own, scope=scope, limits=LIMITS)
 
 
-def judge(text: str, scope: Scope = STRICT, own: tuple[str, ...] = ()) -> Refusal | None:
+def judge(text: str, scope: Scope = STRICT, own: tuple[str, ...] = ()) -> CandidateRefusal | None:
     result = filtered([parse(text).to_bytes()], scope, tuple(map(parse, own)))
     assert len(result.accepted) + len(result.refused) == 1
     return result.refused[0][1] if result.refused else None
@@ -38,72 +38,72 @@ def judge(text: str, scope: Scope = STRICT, own: tuple[str, ...] = ()) -> Refusa
         ("/ip4/11.1.0.2/tcp/4001", None),
         ("/ip6/2600::1/tcp/4001", None),
         (f"/ip4/11.1.0.2/tcp/4001/p2p/{PEER}", None),
-        (f"/ip4/11.1.0.2/tcp/4001/p2p/{OTHER}", Refusal.OTHER_PEER),
-        ("/ip4/127.0.0.1/tcp/22", Refusal.KIND),
-        ("/ip4/10.0.0.1/tcp/22", Refusal.KIND),
-        ("/ip4/192.168.1.1/tcp/80", Refusal.KIND),
-        ("/ip4/100.64.0.1/tcp/80", Refusal.KIND),
-        ("/ip4/169.254.1.1/tcp/80", Refusal.KIND),
-        ("/ip4/224.0.0.1/tcp/80", Refusal.KIND),
-        ("/ip4/255.255.255.255/tcp/80", Refusal.KIND),
-        ("/ip4/240.0.0.1/tcp/80", Refusal.KIND),
-        ("/ip4/0.0.0.0/tcp/80", Refusal.KIND),
-        ("/ip4/0.1.2.3/tcp/80", Refusal.KIND),
-        ("/ip6/::1/tcp/80", Refusal.KIND),
-        ("/ip6/::/tcp/80", Refusal.KIND),
-        ("/ip6/fe80::1/tcp/80", Refusal.KIND),
-        ("/ip6/ff02::1/tcp/80", Refusal.KIND),
-        ("/ip6/fd00::1/tcp/80", Refusal.KIND),
-        ("/ip6/::ffff:127.0.0.1/tcp/80", Refusal.KIND),
-        ("/ip6/::ffff:10.0.0.1/tcp/80", Refusal.KIND),
-        ("/ip6/64:ff9b::7f00:1/tcp/80", Refusal.KIND),
-        ("/ip6/2002:7f00:1::1/tcp/80", Refusal.KIND),
-        ("/ip6/64:ff9b:1::7f00:1/tcp/80", Refusal.KIND),
-        ("/ip6/64:ff9b:1::a00:1/tcp/80", Refusal.KIND),
-        ("/ip6/fec0::2/tcp/80", Refusal.KIND),
-        ("/ip6/::127.0.0.1/tcp/80", Refusal.KIND),
-        ("/ip6/::ffff:0:127.0.0.1/tcp/80", Refusal.KIND),
-        ("/ip6/2600::5efe:a00:1/tcp/80", Refusal.KIND),
-        ("/ip6/200::1/tcp/80", Refusal.KIND),
-        ("/ip6/3fff::1/tcp/80", Refusal.KIND),
-        ("/ip6/5f00::1/tcp/80", Refusal.KIND),
-        ("/ip6/4000::1/tcp/80", Refusal.KIND),
-        ("/ip6/e000::1/tcp/80", Refusal.KIND),
-        ("/ip4/192.0.0.8/tcp/80", Refusal.KIND),
-        ("/ip4/11.1.0.2/tcp/0", Refusal.PORT_ZERO),
-        ("/ip4/11.1.0.2/udp/4001", Refusal.TRANSPORT),
-        ("/ip4/11.1.0.2/tcp/4001/ws", Refusal.TRANSPORT),
-        ("/ip4/11.1.0.2/tcp/443/tls/ws", Refusal.TRANSPORT),
-        ("/ip4/11.1.0.2/udp/4001/quic-v1", Refusal.TRANSPORT),
-        (f"/ip4/11.1.0.2/tcp/443/wss/p2p/{PEER}", Refusal.TRANSPORT),
-        ("/dns4/localhost/tcp/4001", Refusal.NAME),
-        (f"/ip4/11.1.0.2/tcp/4001/p2p/{OTHER}/p2p-circuit", Refusal.RELAYED),
+        (f"/ip4/11.1.0.2/tcp/4001/p2p/{OTHER}", CandidateRefusal.OTHER_PEER),
+        ("/ip4/127.0.0.1/tcp/22", CandidateRefusal.KIND),
+        ("/ip4/10.0.0.1/tcp/22", CandidateRefusal.KIND),
+        ("/ip4/192.168.1.1/tcp/80", CandidateRefusal.KIND),
+        ("/ip4/100.64.0.1/tcp/80", CandidateRefusal.KIND),
+        ("/ip4/169.254.1.1/tcp/80", CandidateRefusal.KIND),
+        ("/ip4/224.0.0.1/tcp/80", CandidateRefusal.KIND),
+        ("/ip4/255.255.255.255/tcp/80", CandidateRefusal.KIND),
+        ("/ip4/240.0.0.1/tcp/80", CandidateRefusal.KIND),
+        ("/ip4/0.0.0.0/tcp/80", CandidateRefusal.KIND),
+        ("/ip4/0.1.2.3/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/::1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/::/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/fe80::1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/ff02::1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/fd00::1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/::ffff:127.0.0.1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/::ffff:10.0.0.1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/64:ff9b::7f00:1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/2002:7f00:1::1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/64:ff9b:1::7f00:1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/64:ff9b:1::a00:1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/fec0::2/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/::127.0.0.1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/::ffff:0:127.0.0.1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/2600::5efe:a00:1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/200::1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/3fff::1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/5f00::1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/4000::1/tcp/80", CandidateRefusal.KIND),
+        ("/ip6/e000::1/tcp/80", CandidateRefusal.KIND),
+        ("/ip4/192.0.0.8/tcp/80", CandidateRefusal.KIND),
+        ("/ip4/11.1.0.2/tcp/0", CandidateRefusal.PORT_ZERO),
+        ("/ip4/11.1.0.2/udp/4001", CandidateRefusal.TRANSPORT),
+        ("/ip4/11.1.0.2/tcp/4001/ws", CandidateRefusal.TRANSPORT),
+        ("/ip4/11.1.0.2/tcp/443/tls/ws", CandidateRefusal.TRANSPORT),
+        ("/ip4/11.1.0.2/udp/4001/quic-v1", CandidateRefusal.TRANSPORT),
+        (f"/ip4/11.1.0.2/tcp/443/wss/p2p/{PEER}", CandidateRefusal.TRANSPORT),
+        ("/dns4/localhost/tcp/4001", CandidateRefusal.NAME),
+        (f"/ip4/11.1.0.2/tcp/4001/p2p/{OTHER}/p2p-circuit", CandidateRefusal.RELAYED),
     ],
 )
-def test_each_kind_of_remote_candidate(text: str, reason: Refusal | None) -> None:
+def test_each_kind_of_remote_candidate(text: str, reason: CandidateRefusal | None) -> None:
     assert judge(text) is reason
 
 
 def test_private_only_when_allowed_and_loopback_only_for_a_relay_on_this_machine() -> None:
     assert judge("/ip4/192.168.1.1/tcp/4001", LAN) is None
     assert judge("/ip4/100.64.1.1/tcp/4001", LAN) is None
-    assert judge("/ip4/127.0.0.1/tcp/4001", LAN) is Refusal.KIND
+    assert judge("/ip4/127.0.0.1/tcp/4001", LAN) is CandidateRefusal.KIND
     assert judge("/ip4/127.0.0.1/tcp/4001", MACHINE) is None
     for text in ("/ip4/169.254.1.1/tcp/80", "/ip4/0.0.0.0/tcp/80", "/ip4/224.0.0.1/tcp/80"):
-        assert judge(text, MACHINE) is Refusal.KIND
+        assert judge(text, MACHINE) is CandidateRefusal.KIND
 
 
 @pytest.mark.parametrize(
     "host", ["0.1.2.3", "192.0.0.1", "192.0.2.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "240.0.0.1"]
 )
 def test_no_lan_has_addresses_that_are_for_something_else(host: str) -> None:
-    assert judge(f"/ip4/{host}/tcp/80", MACHINE) is Refusal.KIND
+    assert judge(f"/ip4/{host}/tcp/80", MACHINE) is CandidateRefusal.KIND
     assert own_candidates([], [parse(f"/ip4/{host}/tcp/80")], MACHINE, 16) == ()
 
 
 def test_our_own_addresses_are_never_dialled() -> None:
-    assert judge("/ip4/11.1.0.2/tcp/4001", own=("/ip4/11.1.0.2/tcp/4001",)) is Refusal.OWN
-    assert judge("/ip6/::ffff:11.1.0.2/tcp/4001", own=("/ip4/11.1.0.2/tcp/4001",)) is Refusal.OWN
+    assert judge("/ip4/11.1.0.2/tcp/4001", own=("/ip4/11.1.0.2/tcp/4001",)) is CandidateRefusal.OWN
+    assert judge("/ip6/::ffff:11.1.0.2/tcp/4001", own=("/ip4/11.1.0.2/tcp/4001",)) is CandidateRefusal.OWN
     assert judge("/ip4/11.1.0.2/tcp/4002", own=("/ip4/11.1.0.2/tcp/4001",)) is None
 
 
@@ -113,7 +113,7 @@ def test_a_scan_list_is_cut_down() -> None:
     assert len(filtered(hosts).accepted) == LIMITS.candidate_hosts
     assert len(filtered(ports).accepted) == LIMITS.candidate_ports
     twice = filtered(ports[:1] * 2)
-    assert (len(twice.accepted), twice.refused[0][1]) == (1, Refusal.DUPLICATE)
+    assert (len(twice.accepted), twice.refused[0][1]) == (1, CandidateRefusal.DUPLICATE)
 
 
 _addrs = st.one_of(

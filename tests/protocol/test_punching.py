@@ -17,7 +17,7 @@ from punchbridge.reach.punching import (
     Exchange,
     Punching,
     PunchOutcome,
-    Refusal,
+    PunchRefusal,
     Run,
     Standing,
     Start,
@@ -131,7 +131,7 @@ def test_exchanges_are_counted_into_runs_on_each_circuit_and_bounded_by_the_minu
         seen.append((exchange.number, exchange.attempt, exchange.run.id, exchange.pause))
     assert seen[:5] == [(1, 1, 1, 10.0), (2, 2, 1, 10.0), (3, 3, 1, 10.0), (4, 1, 2, 20.0), (5, 2, 2, 20.0)]
     refused = one.admit(3, 59.0)
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, PunchRefusal)
     assert refused.reason == "RATE"
     assert isinstance(one.admit(3, 60.0), Exchange)
     one.circuit_closed(3)
@@ -147,7 +147,7 @@ def test_of_two_exchanges_that_meet_one_is_given_up_and_a_run_that_waits_refuses
 ) -> None:
     one = punching(gives_way=gives_way)
     one.begin().exchanging = exchanging
-    refused = isinstance(one.admit(3, 0.0), Refusal)
+    refused = isinstance(one.admit(3, 0.0), PunchRefusal)
     assert refused is (exchanging and not gives_way)
     other = punching(gives_way=not gives_way)
     other.begin().exchanging = True

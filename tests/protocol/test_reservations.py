@@ -20,7 +20,7 @@ from punchbridge.wire.circuit import CircuitLimit, Status
 from punchbridge_relay.access import RelayAccess, address_key
 from punchbridge_relay.circuits import CircuitTable, Direction
 from punchbridge_relay.limits import HopLimits, RelayLimits
-from punchbridge_relay.refusal import Refusal
+from punchbridge_relay.refusal import HopRefusal
 from punchbridge_relay.reservations import ReservationTable
 
 PEERS = [Identity.generate().peer_id for _ in range(12)]
@@ -38,7 +38,7 @@ def circuits(access: Access = OPEN, **limits: Any) -> CircuitTable:
 
 
 def refused(status: Status, reason: str):  # type: ignore[no-untyped-def]
-    return pytest.raises(Refusal, match=f"^{status.name}: {reason}$")
+    return pytest.raises(HopRefusal, match=f"^{status.name}: {reason}$")
 
 
 # --- limits -----------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class Reservations(RuleBasedStateMachine):
         fits = len(others) < 5 and sum(address == str(ip) for address, _ in others.values()) < 3
         try:
             self.table.reserve(peer, ip, self.now, WALL)
-        except Refusal:
+        except HopRefusal:
             assert not fits
         else:
             assert fits

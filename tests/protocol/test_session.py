@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from punchbridge.config import SessionLimits
 from punchbridge.errors import ProtocolViolation
-from punchbridge.sessions import Attach, Attached, Ended, Outgoing, Refusal, Refused, Released, Starved, Switched
+from punchbridge.sessions import Attach, Attached, Ended, Outgoing, Refused, Released, SessionRefusal, Starved, Switched
 from punchbridge.sessions.budget import Budget
 from punchbridge.sessions.frames import MAX_PAYLOAD, FrameReader, Kind, encode, refuse
 from tests.support.session_wires import ID, Wires, joined, write_all
@@ -101,19 +101,19 @@ def test_lost_last_acknowledgement_is_a_clean_end() -> None:
     wires.cut(1)
     generation = wires.attach()
     wires.dialler.output(generation, 1 << 20, wires.now)
-    wires.note("dialler", wires.dialler.received(generation, refuse(Refusal.UNKNOWN_SESSION, "gone"), wires.now))
+    wires.note("dialler", wires.dialler.received(generation, refuse(SessionRefusal.UNKNOWN_SESSION, "gone"), wires.now))
     assert wires.dialler.over == Ended("DONE")
 
 
 @pytest.mark.parametrize(
     ("attach", "refusal"),
     [
-        (Attach(ID, 1, 0, 100, False, False), Refusal.STALE_GENERATION),
-        (Attach(b"f" * 16, 2, 0, 100, False, False), Refusal.UNKNOWN_SESSION),
-        (Attach(ID, 2, 99, 100, False, False), Refusal.BAD_OFFSET),
+        (Attach(ID, 1, 0, 100, False, False), SessionRefusal.STALE_GENERATION),
+        (Attach(b"f" * 16, 2, 0, 100, False, False), SessionRefusal.UNKNOWN_SESSION),
+        (Attach(ID, 2, 99, 100, False, False), SessionRefusal.BAD_OFFSET),
     ],
 )
-def test_wrong_attach_is_refused_and_changes_nothing(attach: Attach, refusal: Refusal) -> None:
+def test_wrong_attach_is_refused_and_changes_nothing(attach: Attach, refusal: SessionRefusal) -> None:
     wires = joined()
     assert wires.acceptor.attached_by(attach, wires.now) == (refusal, [])
     write_all(wires, "dialler", b"still there")
@@ -126,15 +126,18 @@ def test_offset_below_an_earlier_attach_is_refused() -> None:
     wires.cut(1)
     wires.attach()
     wires.settle()
-    assert wires.acceptor.attached_by(Attach(ID, 9, 49, 100, False, False), wires.now) == (Refusal.BAD_OFFSET, [])
+    assert wires.acceptor.attached_by(Attach(ID, 9, 49, 100, False, False), wires.now) == (
+        SessionRefusal.BAD_OFFSET,
+        [],
+    )
 
 
 def test_refusal_ends_the_dialling_end_with_its_name() -> None:
     wires = Wires()
     generation = wires.attach()
-    events = wires.dialler.received(generation, refuse(Refusal.UNKNOWN_SERVICE, "no echo here"), wires.now)
+    events = wires.dialler.received(generation, refuse(SessionRefusal.UNKNOWN_SERVICE, "no echo here"), wires.now)
     assert events == [
-        Refused(generation, Refusal.UNKNOWN_SERVICE, "no echo here"),
+        Refused(generation, SessionRefusal.UNKNOWN_SERVICE, "no echo here"),
         Ended("UNKNOWN_SERVICE", "no echo here"),
     ]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from punchbridge.config import SessionLimits
-from punchbridge.sessions import Attach, Outgoing, Refusal, Released, Session
+from punchbridge.sessions import Attach, Outgoing, Released, Session, SessionRefusal
 from punchbridge.sessions.budget import Budget
 from punchbridge.sessions.frames import AttachedFrame, Kind, encode
 from tests.support.session_wires import ID, joined, write_all
@@ -32,7 +32,10 @@ def test_a_peer_that_ends_no_carrier_gets_no_more_of_them() -> None:
 def test_a_refused_attach_leaves_the_window_as_it_was() -> None:
     wires = joined()
     before = wires.acceptor.outgoing.edge
-    assert wires.acceptor.attached_by(Attach(ID, 2, 99, 1 << 40, False, 1), wires.now) == (Refusal.BAD_OFFSET, [])
+    assert wires.acceptor.attached_by(Attach(ID, 2, 99, 1 << 40, False, 1), wires.now) == (
+        SessionRefusal.BAD_OFFSET,
+        [],
+    )
     assert wires.acceptor.outgoing.edge == before
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from punchbridge.config import SessionLimits
-from punchbridge.sessions import Attach, Ended, Refusal, Refused, Released, Session
+from punchbridge.sessions import Attach, Ended, Refused, Released, Session, SessionRefusal
 from punchbridge.sessions.frames import FrameReader, Kind, refuse
 
 LIMITS = SessionLimits()
@@ -75,8 +75,12 @@ class Sessions(RuleBasedStateMachine):
                 self._ended(who, event)
             elif isinstance(event, Refused):
                 self._close(who, event.generation)
-                known = Refusal.STALE_GENERATION if self.ends["acceptor"].over is None else Refusal.UNKNOWN_SESSION
-                assert event.refusal in (known, Refusal.STALE_GENERATION), event
+                known = (
+                    SessionRefusal.STALE_GENERATION
+                    if self.ends["acceptor"].over is None
+                    else SessionRefusal.UNKNOWN_SESSION
+                )
+                assert event.refusal in (known, SessionRefusal.STALE_GENERATION), event
             elif isinstance(event, Released):
                 assert not event.reason.startswith("PROTOCOL"), event
                 self._close(who, event.generation, kept=event.reason == "DRAINED")
@@ -145,7 +149,7 @@ class Sessions(RuleBasedStateMachine):
         refusal, events = self.ends["acceptor"].attached_by(Attach.decode(value, bytes(payload)), self.now)
         if refusal is not None:
             # A carrier that was overtaken by a later one; nothing else of a session that lives may be refused.
-            assert refusal is Refusal.STALE_GENERATION or self.ends["acceptor"].over is not None, refusal
+            assert refusal is SessionRefusal.STALE_GENERATION or self.ends["acceptor"].over is not None, refusal
             wire.way["acceptor"] += refuse(refusal, "late")
             wire.closed["acceptor"] = True
             return b""

@@ -13,8 +13,8 @@ import pytest
 
 from punchbridge.config import Limits
 from punchbridge.errors import ProtocolViolation
-from punchbridge.sessions import Attach, Refusal, Refused, Released, Session, SessionEvent, frames, machine
-from punchbridge.sessions.carrier import Carrier
+from punchbridge.sessions import Attach, Refused, Released, Session, SessionEvent, SessionRefusal, frames, machine
+from punchbridge.sessions.carrier import CarrierState
 from punchbridge.sessions.frames import HEADER, AttachedFrame, FrameReader, Kind, UnknownVersion, encode, refuse
 from tests.support.session_wires import Wires
 
@@ -68,7 +68,7 @@ def test_frame_types() -> None:
 
 def test_refusals() -> None:
     rows = table("Refusals", "Number")
-    assert [(int(row["Number"]), row["Name"]) for row in rows] == [(one.value, one.name) for one in Refusal]
+    assert [(int(row["Number"]), row["Name"]) for row in rows] == [(one.value, one.name) for one in SessionRefusal]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def made(kind: Kind, value: int, said: Row) -> bytes:
     if kind is Kind.ATTACHED:
         return AttachedFrame(int(said["generation"]), value, int(said["edge"]), said["drained"] == "1").encode()
     if kind is Kind.REFUSED:
-        return refuse(Refusal(value), said["text"])
+        return refuse(SessionRefusal(value), said["text"])
     if kind is Kind.ACK:
         return encode(kind, value, pack(">Q", int(said["edge"])))
     return encode(kind, value, said.get("text", "").encode())
@@ -152,7 +152,7 @@ def test_bad_vector(row: Row, raw: bytes) -> None:
     if row["Where"] == "first":
         with pytest.raises(ProtocolViolation) as caught:
             Attach.decode(*split(raw)[1:])
-        assert isinstance(caught.value, UnknownVersion) is (row["Outcome"] == Refusal.BAD_VERSION.name)
+        assert isinstance(caught.value, UnknownVersion) is (row["Outcome"] == SessionRefusal.BAD_VERSION.name)
         return
     assert row["Outcome"] == "reset"
     if row["Where"] == "answer":
@@ -184,7 +184,7 @@ def session_state(end: Session) -> str:
     return state["Session state"]
 
 
-def carrier_state(end: Session, carrier: Carrier) -> str:
+def carrier_state(end: Session, carrier: CarrierState) -> str:
     values = {name: getattr(carrier, name) for name in ("attached", "end_sent", "end_received", "asked_at")}
     values["it is `active`"] = end.active == carrier.generation
     (state,) = [row for row in CARRIER_STATES if all(fits(row[name], value) for name, value in values.items())]
@@ -215,7 +215,7 @@ class Watched(Session):
         self.look()
         return generation
 
-    def attached_by(self, attach: Attach, now: float) -> tuple[Refusal | None, list[SessionEvent]]:
+    def attached_by(self, attach: Attach, now: float) -> tuple[SessionRefusal | None, list[SessionEvent]]:
         outcome = super().attached_by(attach, now)
         self.look()
         return outcome
@@ -230,7 +230,9 @@ class Watched(Session):
         self.look()
         return events
 
-    def _frame(self, carrier: Carrier, kind: Kind, value: int, payload: memoryview, now: float) -> list[SessionEvent]:
+    def _frame(
+        self, carrier: CarrierState, kind: Kind, value: int, payload: memoryview, now: float
+    ) -> list[SessionEvent]:
         events = super()._frame(carrier, kind, value, payload, now)
         self.look()
         return events
@@ -288,7 +290,7 @@ def wander(seed: int) -> Watching:
         elif action < 0.975:
             wires.note(who, end.reset("given up"))
         elif action < 0.985:
-            told = refuse(chance.choice(list(Refusal)), "no")
+            told = refuse(chance.choice(list(SessionRefusal)), "no")
             wires.note("dialler", wires.dialler.received(generation, told, wires.now))
         else:
             wires.note(who, end.received(generation, encode(Kind.END, 0), wires.now))
@@ -321,7 +323,7 @@ def test_what_a_refusal_does_to_the_session(row: Row, established: bool) -> None
         wires.attach()
         wires.settle()
     generation = wires.attach()
-    refusal = Refusal[row["Name"]]
+    refusal = SessionRefusal[row["Name"]]
     events = wires.dialler.received(generation, refuse(refusal, "no"), wires.now)
     assert events[0] == Refused(generation, refusal, "no")
     lives = goes_on.startswith("the session goes on") or ("that was attached before goes on" in goes_on and established)

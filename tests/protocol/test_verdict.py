@@ -10,7 +10,7 @@ import pytest
 
 from punchbridge.reach.nat import Mapping
 from punchbridge.reach.verdict import Evidence, judge
-from punchbridge.sessions import Refusal
+from punchbridge.sessions import SessionRefusal
 from punchbridge.verdict import TABLE, Code, Verdict, new_run
 
 
@@ -68,7 +68,7 @@ def test_a_verdict_has_a_code_of_the_table() -> None:
 
 
 def test_a_session_that_is_refused_for_its_path_gives_a_verdict_of_the_table() -> None:
-    assert Verdict(Code[Refusal.PATH_NOT_ALLOWED.name]).row is TABLE[Code.PATH_NOT_ALLOWED]
+    assert Verdict(Code[SessionRefusal.PATH_NOT_ALLOWED.name]).row is TABLE[Code.PATH_NOT_ALLOWED]
 
 
 def test_runs_are_counted_from_one_and_never_repeat() -> None:

@@ -12,7 +12,7 @@ import trio.testing
 from punchbridge.errors import AuthenticationFailed, BridgeError, ConnectionLost, NegotiationFailed, ProtocolViolation
 from punchbridge.identity import Identity
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.connection import MuxedConnection
 from punchbridge.transport.muxed.upgrade import upgrade
 from punchbridge.transport.tcp.sockets import TcpStream
 from punchbridge.wire.multistream import HEADER, Initiator, line
@@ -26,7 +26,7 @@ def link_of(tcp: TcpStream, *, inbound: bool = False) -> Link:
     return Link(tcp, tcp.local, tcp.remote, "direct", inbound)
 
 
-async def secure(tcp: TcpStream, role: str, identity: Identity = ME) -> Connection:
+async def secure(tcp: TcpStream, role: str, identity: Identity = ME) -> MuxedConnection:
     link = link_of(tcp, inbound=role == "responder")
     return await upgrade(link, role=role, identity=identity, expected=None)  # type: ignore[arg-type]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from punchbridge.transport import base
-from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.connection import MuxedConnection
 
 
-def muxed(connection: base.Connection) -> Connection:
+def muxed(connection: base.Connection) -> MuxedConnection:
     """The same connection, as the class that shares Noise and Yamux over a byte stream."""
-    assert isinstance(connection, Connection)
+    assert isinstance(connection, MuxedConnection)
     return connection
 
 

@@ -12,7 +12,7 @@ import trio
 from punchbridge.addresses import parse
 from punchbridge.identity import Identity
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.connection import MuxedConnection
 from punchbridge.transport.muxed.upgrade import upgrade
 from punchbridge.transport.streams.stream import Stream
 from punchbridge.transport.tcp.sockets import TcpStream, connect, listen_socket
@@ -44,7 +44,7 @@ async def memory_pair() -> AsyncIterator[tuple[TcpStream, TcpStream]]:
 class Side:
     """One end of a connection pair. Inbound streams arrive in `accepted`, in the order they were negotiated."""
 
-    connection: Connection
+    connection: MuxedConnection
     identity: Identity
     protocols: set[str]
     _streams: tuple[trio.MemorySendChannel[Stream], trio.MemoryReceiveChannel[Stream]] = field(
@@ -91,7 +91,7 @@ async def upgraded_pair(
     link: Link, peer_link: Link, ours: Identity, theirs: Identity, protocols: Collection[str]
 ) -> AsyncIterator[tuple[Side, Side]]:
     """Upgrades the two ends of one link and runs both connections."""
-    made: dict[str, Connection] = {}
+    made: dict[str, MuxedConnection] = {}
 
     async def initiate() -> None:
         made["initiator"] = await upgrade(link, role="initiator", identity=ours, expected=theirs.peer_id)

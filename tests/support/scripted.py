@@ -11,7 +11,7 @@ import trio
 from punchbridge.config import MuxedLimits, YamuxLimits
 from punchbridge.identity import Identity
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.connection import MuxedConnection
 from punchbridge.transport.muxed.upgrade import upgrade
 from punchbridge.transport.streams.stream import Stream
 from punchbridge.yamux.frames import DATA
@@ -35,7 +35,7 @@ async def read_to_end(stream: Stream) -> bytes:
 class Script:
     """A peer that was secured properly and then says exactly what a test wants. Takes over a connection's ciphers."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MuxedConnection) -> None:
         self._connection = connection
         self.raw = connection._raw
         self._plain = b""
@@ -68,7 +68,7 @@ async def scripted(
 ) -> AsyncIterator[tuple[Side, Script]]:
     """A running connection (initiator) with these limits, and the script that plays its peer."""
     async with tcp_pair() as (dialled, accepted):
-        made: list[Connection] = []
+        made: list[MuxedConnection] = []
 
         async def respond() -> None:
             link = Link(accepted, accepted.local, accepted.remote, "direct", True)

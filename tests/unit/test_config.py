@@ -13,7 +13,7 @@ import punchbridge
 from punchbridge.api.configuration import configured, host_config, load_config
 from punchbridge.cli.callers import Callers
 from punchbridge.cli.configuration import setting_tables
-from punchbridge.cli.options import Endpoint
+from punchbridge.cli.options import NetworkOptions
 from punchbridge.cli.relay import LimitFlags, RelayFlags, RelaySettings
 from punchbridge.config import Config, Fields, Limits, Punch, SessionLimits, SwarmLimits, Times, load
 from punchbridge.config.load import apply, from_environment, from_pairs, settings
@@ -201,7 +201,7 @@ def told(tmp_path: Path, text: str = "", pairs: tuple[str, ...] = (), **flags: A
     """What `listen` or `dial` reads from a file, the environment and its flags."""
     file = tmp_path / "node.toml"
     file.write_text(text)
-    return NodeFlags(**flags).configuration(Endpoint(config=file, set=pairs))
+    return NodeFlags(**flags).configuration(NetworkOptions(config=file, set=pairs))
 
 
 def test_a_file_a_variable_and_a_flag_of_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

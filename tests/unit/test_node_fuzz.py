@@ -14,7 +14,7 @@ from punchbridge_node import ids, wire
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.addressbook import AddressBook, NetworkAddress
 from punchbridge_node.config import NodeConfig
-from punchbridge_node.handshake import Refusal, check_version
+from punchbridge_node.handshake import HandshakeRefusal, check_version
 from punchbridge_node.router import Outcome, RouteTable
 from punchbridge_node.session import outbound_addresses
 from punchbridge_node.transport import PeerInfo
@@ -96,7 +96,7 @@ def test_any_addresses_are_read_or_malformed_and_the_book_stays_bounded(message:
 @given(of(pb.VersionMessage))
 def test_any_version_is_refused_or_accepted(version: pb.VersionMessage) -> None:
     refusal = check_version(version, NodeConfig(), duplicate=lambda _: False)
-    assert refusal is None or isinstance(refusal, Refusal)
+    assert refusal is None or isinstance(refusal, HandshakeRefusal)
     assert all(isinstance(one, NetworkAddress) for one in outbound_addresses(PeerInfo("192.0.2.1", 1), version))
 
 

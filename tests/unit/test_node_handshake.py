@@ -17,8 +17,8 @@ from punchbridge_node.handshake import (
     Completed,
     Failed,
     Handshake,
+    HandshakeRefusal,
     Negotiated,
-    Refusal,
     Send,
     State,
     check_version,
@@ -31,7 +31,7 @@ VERACK = wire.message(wire.VERACK, pb.VerackMessage())
 READY = wire.message(wire.READY, pb.ReadyMessage())
 
 
-def machine(refusal: Refusal | None = None) -> Handshake:
+def machine(refusal: HandshakeRefusal | None = None) -> Handshake:
     return Handshake(own_version(NodeConfig(), 1), TIMES, lambda _: refusal)
 
 
@@ -132,7 +132,7 @@ def test_after_done_everything_is_out_of_order() -> None:
 
 
 def test_the_check_is_made_after_verack_so_that_the_peer_has_ours_first() -> None:
-    it = machine(Refusal(HandshakeFailure.WRONG_NETWORK, "no"))
+    it = machine(HandshakeRefusal(HandshakeFailure.WRONG_NETWORK, "no"))
     it.start(0)
     assert kinds(it.receive(VERSION, 0)) == [wire.VERACK]
     assert it.receive(VERACK, 0) == [Failed(HandshakeFailure.WRONG_NETWORK, "no")]
@@ -213,8 +213,8 @@ def test_the_first_fault_in_the_order_of_the_wire_is_named(faults: list[int]) ->
 def test_the_two_harmless_reasons_are_spelt_as_on_the_wire() -> None:
     duplicate = check_version(offer(), CONFIG, duplicate=lambda _: True)
     loopback = check_version(offer(id=CONFIG.node_id), CONFIG, duplicate=lambda _: False)
-    assert duplicate == Refusal(HandshakeFailure.DUPLICATE, "DUPLICATE_CONNECTION")
-    assert loopback == Refusal(HandshakeFailure.LOOPBACK, "LOOPBACK_CONNECTION")
+    assert duplicate == HandshakeRefusal(HandshakeFailure.DUPLICATE, "DUPLICATE_CONNECTION")
+    assert loopback == HandshakeRefusal(HandshakeFailure.LOOPBACK, "LOOPBACK_CONNECTION")
 
 
 def test_a_user_agent_outside_the_allow_list_is_refused() -> None:

@@ -18,11 +18,11 @@ from punchbridge_node import fixed, gossip, ids, wire
 from punchbridge_node._pb.protowire import p2p_pb2 as pb
 from punchbridge_node.addressbook import AddressBook
 from punchbridge_node.config import NodeConfig, NodeLimits
-from punchbridge_node.connection import Connection
+from punchbridge_node.connection import PeerConnection
 from punchbridge_node.errors import ConnectionOver, DisconnectReason, Ending, HandshakeFailure
 from punchbridge_node.flows.base import FlowContext
 from punchbridge_node.flows.transactions import AnswerTransactions
-from punchbridge_node.handshake import Refusal
+from punchbridge_node.handshake import HandshakeRefusal
 from punchbridge_node.hub import Hub, Verdict, judge
 from punchbridge_node.inventory import BodyStore, Inventory
 from punchbridge_node.peer import BoundedSet, PeerRecord
@@ -55,15 +55,15 @@ class Nowhere:
 LIMITS = NodeLimits(dormant_peers=20, reannounce_age=30.0, answers_per_turn=16)
 
 
-def connection(outbound: bool = True, capacity: int = fixed.OUTGOING_CAPACITY, **limits: Any) -> Connection:
-    return Connection(Nowhere(outbound), NodeLimits(**limits), capacity=capacity)
+def connection(outbound: bool = True, capacity: int = fixed.OUTGOING_CAPACITY, **limits: Any) -> PeerConnection:
+    return PeerConnection(Nowhere(outbound), NodeLimits(**limits), capacity=capacity)
 
 
-def sent(it: Connection) -> list[pb.KaspadMessage]:
+def sent(it: PeerConnection) -> list[pb.KaspadMessage]:
     return [wire.parse(data) for _, data in it._queue]
 
 
-def announced(it: Connection) -> list[bytes]:
+def announced(it: PeerConnection) -> list[bytes]:
     found = []
     for msg in sent(it):
         if wire.payload_type(msg) == wire.INV_TRANSACTIONS:
@@ -85,7 +85,7 @@ def on_loop(work: Callable[[], None]) -> None:
 BOOLS = [False, True]
 
 
-def judged(existing: Connection | None, same: bool, proven: bool, outbound: bool, ours: bool) -> Verdict:
+def judged(existing: PeerConnection | None, same: bool, proven: bool, outbound: bool, ours: bool) -> Verdict:
     return judge(existing, same_process=same, proven=proven, outbound=outbound, ours_wins=ours)
 
 
@@ -175,10 +175,10 @@ def test_the_table_is_bounded() -> None:
     for index in range(2):
         assert isinstance(hub.admit(PeerInfo(f"1.1.1.{index}"), bytes([index]) * 16, connection()), PeerRecord)
     refused = hub.admit(PeerInfo("9.9.9.9"), b"z" * 16, connection())
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, HandshakeRefusal)
     assert refused.failure is HandshakeFailure.TOO_MANY_PEERS
     duplicate = hub.admit(PeerInfo("1.1.1.1"), bytes([1]) * 16, connection())
-    assert isinstance(duplicate, Refusal)
+    assert isinstance(duplicate, HandshakeRefusal)
     assert duplicate.reject == "DUPLICATE_CONNECTION"
     assert hub.verdict(PeerInfo("2.2.2.2"), bytes([1]) * 16, True) is Verdict.FREE  # same id, another IP
 
@@ -266,7 +266,7 @@ def stage(count: int, limits: NodeLimits = LIMITS) -> tuple[Inventory, Hub, list
     return Inventory(hub, limits, interval=0.01, clock=clock), hub, records, clock
 
 
-def link(record: PeerRecord) -> Connection:
+def link(record: PeerRecord) -> PeerConnection:
     assert record.connection is not None
     return record.connection
 

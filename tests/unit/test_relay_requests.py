@@ -8,7 +8,7 @@ import pytest
 
 from punchbridge.identity import Identity
 from punchbridge_relay.limits import RelayLimits
-from punchbridge_relay.refusal import Refusal
+from punchbridge_relay.refusal import HopRefusal
 from punchbridge_relay.requests import Requests
 
 PEERS = [Identity.generate().peer_id for _ in range(4)]
@@ -16,7 +16,7 @@ LIMITS = RelayLimits(hop_streams=6, hop_streams_per_peer=2, hop_streams_per_addr
 
 
 def refused(requests: Requests, peer: int, network: str) -> str:
-    with pytest.raises(Refusal) as raised, requests.under_way(PEERS[peer], network):
+    with pytest.raises(HopRefusal) as raised, requests.under_way(PEERS[peer], network):
         pass
     return raised.value.reason
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from punchbridge.addresses import address_group
 from punchbridge.config import SwarmLimits
 from punchbridge.identity import PeerId
-from punchbridge.swarm.table import ConnectionTable, Refusal, Ticket
+from punchbridge.swarm.table import ConnectionRefusal, ConnectionTable, Ticket
 
 _ids = count(1)
 LATER = SwarmLimits().half_open_grace
@@ -76,12 +76,12 @@ def test_a_removed_member_is_nowhere() -> None:
 @pytest.mark.parametrize(
     ("limits", "refusal"),
     [
-        ({"connections_per_address": 2}, Refusal.PER_ADDRESS),
-        ({"half_open": 2}, Refusal.HALF_OPEN),
-        ({"connections": 2}, Refusal.TOTAL),
+        ({"connections_per_address": 2}, ConnectionRefusal.PER_ADDRESS),
+        ({"half_open": 2}, ConnectionRefusal.HALF_OPEN),
+        ({"connections": 2}, ConnectionRefusal.TOTAL),
     ],
 )
-def test_sockets_beyond_a_limit_are_refused_and_counted(limits: dict[str, int], refusal: Refusal) -> None:
+def test_sockets_beyond_a_limit_are_refused_and_counted(limits: dict[str, int], refusal: ConnectionRefusal) -> None:
     t = table(**limits)
     first, _ = admitted(t, "11.0.0.1"), admitted(t, "11.0.0.1")
     assert t.admit_socket("11.0.0.1", 0.0).refused is refusal
@@ -98,7 +98,7 @@ def test_the_address_count_lasts_as_long_as_the_connection() -> None:
     member = Member(A)
     t.add(member, admitted(t, "11.0.0.1"))
     assert t.half_open == 0
-    assert t.admit_socket("11.0.0.1", 0.0).refused is Refusal.PER_ADDRESS
+    assert t.admit_socket("11.0.0.1", 0.0).refused is ConnectionRefusal.PER_ADDRESS
     admitted(t, "11.0.0.2")
     t.remove(member)
     admitted(t, "11.0.0.1")
@@ -127,7 +127,7 @@ def test_a_peer_at_its_limit_with_busy_connections_is_refused_and_gives_the_tick
     t = table(connections_per_peer=1, connections_per_address=1)
     t.add(Member(A, streams=1))
     admission = t.add(Member(A), admitted(t, "11.0.0.1"))
-    assert admission.refused is Refusal.PER_PEER
+    assert admission.refused is ConnectionRefusal.PER_PEER
     assert t.half_open == 0
     admitted(t, "11.0.0.1")
 
@@ -146,7 +146,9 @@ def test_the_oldest_that_has_said_nothing_for_a_while_goes_when_places_are_short
     assert not spoken.asked, "who has spoken is not asked again"
     assert first is not None
     assert first.half_open
-    assert t.admit_socket("11.0.0.1", LATER).refused is Refusal.HALF_OPEN, "the silence of the others is young"
+    assert t.admit_socket("11.0.0.1", LATER).refused is ConnectionRefusal.HALF_OPEN, (
+        "the silence of the others is young"
+    )
     assert t.refusals.counts == {"half_open": 3}
     t.discard(second)
     assert t.half_open == 3
@@ -158,7 +160,7 @@ def test_whoever_has_only_just_come_gives_way_to_none_who_holds_as_many() -> Non
     for _ in range(3):
         admitted(t, "11.0.0.1")
     (honest,) = mute(t, "11.9.9.9")
-    assert t.admit_socket("11.0.0.1", 0.0).refused is Refusal.HALF_OPEN
+    assert t.admit_socket("11.0.0.1", 0.0).refused is ConnectionRefusal.HALF_OPEN
     assert honest.half_open
     assert t.admit_socket("11.0.0.2", 0.0).evict is not honest
 
@@ -170,17 +172,17 @@ def test_among_many_addresses_with_one_place_each_the_oldest_silent_one_goes() -
     t = table(half_open=4)
     for n in range(4):
         admitted(t, f"11.0.0.{n}")
-    assert t.admit_socket("12.0.0.1", LATER).refused is Refusal.HALF_OPEN, "all of them have spoken"
+    assert t.admit_socket("12.0.0.1", LATER).refused is ConnectionRefusal.HALF_OPEN, "all of them have spoken"
 
 
 def test_a_newcomer_of_another_address_takes_a_place_of_whoever_holds_most() -> None:
     """256 sockets that have said one line are no more in the way than 256 that have said none."""
     t = table(half_open=4)
     crowd = [admitted(t, "11.0.0.1") for _ in range(4)]
-    assert t.admit_socket("11.0.0.1", 0.0).refused is Refusal.HALF_OPEN
+    assert t.admit_socket("11.0.0.1", 0.0).refused is ConnectionRefusal.HALF_OPEN
     assert t.admit_socket("12.0.0.1", 0.0).evict is crowd[0]
     assert t.admit_socket("12.0.0.1", 0.0).evict is crowd[1]
-    assert t.admit_socket("12.0.0.1", 0.0).refused is Refusal.HALF_OPEN, "it would hold as many"
+    assert t.admit_socket("12.0.0.1", 0.0).refused is ConnectionRefusal.HALF_OPEN, "it would hold as many"
     assert t.admit_socket("12.0.0.2", 0.0).evict in (crowd[2], None)
 
 
@@ -219,7 +221,7 @@ def test_whoever_comes_too_often_takes_no_place_and_costs_nobody_one() -> None:
     t = table(handshakes_burst=2, handshakes_interval=1.0, half_open=2)
     first, second = mute(t, "11.0.0.1", "11.0.0.1")
     arrival = t.admit_socket("11.0.0.1", 0.5, Socket().silent)
-    assert (arrival.refused, arrival.evict, t.half_open) == (Refusal.RATE, None, 2)
+    assert (arrival.refused, arrival.evict, t.half_open) == (ConnectionRefusal.RATE, None, 2)
     assert t.refusals.counts == {"handshakes": 1}
     assert t.admit_socket("11.0.0.1", 1.0).evict is first
     assert t.admit_socket("11.0.0.2", 1.0).evict is second
@@ -230,7 +232,7 @@ def test_standing_connections_of_others_never_make_room() -> None:
     for host in ("2600:1:1:1::1", "2600:1:1:2::1"):
         t.add(Member(A), admitted(t, host))
     arrival = t.admit_socket("2600:1:1:3::1", 0.0)
-    assert (arrival.refused, arrival.evict) == (Refusal.PER_56, None)
+    assert (arrival.refused, arrival.evict) == (ConnectionRefusal.PER_56, None)
     assert len(t) == 2
 
 
@@ -294,7 +296,7 @@ def test_in_the_last_eighth_the_oldest_idle_connection_gives_way() -> None:
     assert len(t) == 14
     first = arrive(t, 100.0)
     assert standing(t, dialled, busy, *idle[:2], first) == [True, True, False, True, True]
-    assert t.refusals.counts == {Refusal.TOTAL: 1}
+    assert t.refusals.counts == {ConnectionRefusal.TOTAL: 1}
     arrive(t, 100.0)
     assert standing(t, *idle[:3]) == [False, False, True]
     assert len(t) == 14
@@ -306,9 +308,9 @@ def test_without_an_idle_one_there_is_room_until_all_places_are_taken() -> None:
         arrive(t, 0.0, streams=1)
     fresh = [arrive(t, 1.0) for _ in range(2)]
     assert standing(t, *fresh) == [True, True], "they have only just come, so they do not give way either"
-    assert t.add(Member(B), now=1.0).refused is Refusal.TOTAL
+    assert t.add(Member(B), now=1.0).refused is ConnectionRefusal.TOTAL
     handshakes = [t.admit_socket(f"11.9.0.{number}", 1.0).refused for number in range(3)]
-    assert handshakes == [None, None, Refusal.TOTAL]
+    assert handshakes == [None, None, ConnectionRefusal.TOTAL]
 
 
 def test_without_an_idle_one_whoever_holds_most_makes_room_for_others() -> None:
@@ -339,7 +341,7 @@ def test_strangers_go_first_and_take_no_place_of_anybody_else() -> None:
     stranger = arrive(t, 5.0, stranger=True)
     late = arrive(t, 10.0, stranger=True)
     assert standing(t, stranger, late, *known) == [True, False] + [True] * 13, "refused: nobody of them gives way"
-    assert t.refusals.counts == {Refusal.STRANGER: 1}
+    assert t.refusals.counts == {ConnectionRefusal.STRANGER: 1}
     newer = arrive(t, 20.0, stranger=True)
     assert standing(t, stranger, newer) == [False, True], "an old stranger gives way to a new one"
     arrive(t, 40.0)

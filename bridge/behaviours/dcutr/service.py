@@ -27,7 +27,7 @@ from punchbridge.errors import DirectRequired
 from punchbridge.events import Event, Identified, ObservedAddress, P2pFallback, P2pUpgrade
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.reach.nat import endpoint_key
-from punchbridge.reach.punching import Punching, PunchOutcome, Refusal, Standing, Start
+from punchbridge.reach.punching import Punching, PunchOutcome, PunchRefusal, Standing, Start
 from punchbridge.reach.verdict import judge
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Connection, Stream
@@ -324,7 +324,7 @@ class Dcutr:
             return
         record = self._records.of(circuit.peer)
         exchange = record.punching.admit(circuit.id, trio.current_time())
-        if isinstance(exchange, Refusal):
+        if isinstance(exchange, PunchRefusal):
             stream.reset()
             return
         before, active = record.active, Active(exchange.run, record.dials_of(exchange.run.id))

@@ -21,7 +21,7 @@ from punchbridge.addresses import (
     without_peer,
 )
 from punchbridge.behaviours.relay_client.exchange import Reservation, request_circuit
-from punchbridge.behaviours.relay_client.keeper import Keeper
+from punchbridge.behaviours.relay_client.keeper import ReservationKeeper
 from punchbridge.behaviours.relay_client.notices import Notices
 from punchbridge.errors import AddressError, LimitExceeded, ProtocolViolation, SwarmStopped, Unreachable
 from punchbridge.identity import PeerId, peer_text
@@ -52,7 +52,7 @@ class RelayClient:
         self._held: dict[PeerId, Reservation] = {}
         self._asked: dict[PeerId, int] = {}
         """For each relay that is kept, the connection over which it was last asked for a reservation."""
-        self._keepers: list[Keeper] = []
+        self._keepers: list[ReservationKeeper] = []
         self._notices = Notices(swarm, self._live, self._asked)
         self._nursery: trio.Nursery | None = None
         swarm.add_transport(self)
@@ -137,11 +137,11 @@ class RelayClient:
         for keeper in self._live():
             keeper.network_changed()
 
-    def _live(self) -> list[Keeper]:
+    def _live(self) -> list[ReservationKeeper]:
         """Those that were not let go; they need a moment to end."""
         return [keeper for keeper in self._keepers if not keeper.scope.cancel_called]
 
-    def _keeper_of(self, relay: Multiaddr) -> Keeper | None:
+    def _keeper_of(self, relay: Multiaddr) -> ReservationKeeper | None:
         """The one at work for that relay: by peer id where it is known, else by address."""
         peer = peer_of(relay)
         for keeper in self._live():
@@ -149,17 +149,17 @@ class RelayClient:
                 return keeper
         return None
 
-    def _start(self, relay: Multiaddr) -> Keeper:
+    def _start(self, relay: Multiaddr) -> ReservationKeeper:
         if self._nursery is None:
             raise SwarmStopped("the relay client is not running")
         if len(self._live()) >= self._limits.relays:
             raise LimitExceeded(f"{self._limits.relays} relays are kept already; release one first")
-        keeper = Keeper(self._swarm, relay, self._held, self._asked)
+        keeper = ReservationKeeper(self._swarm, relay, self._held, self._asked)
         self._keepers.append(keeper)
         self._nursery.start_soon(self._run_keeper, keeper)
         return keeper
 
-    async def _run_keeper(self, keeper: Keeper) -> None:
+    async def _run_keeper(self, keeper: ReservationKeeper) -> None:
         try:
             await keeper.run()
         finally:

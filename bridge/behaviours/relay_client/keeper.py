@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from punchbridge.swarm.swarm import Swarm
 
 
-class Keeper:
+class ReservationKeeper:
     """The reservation at one relay. `reservation` is None while there is none; `scope` ends the task.
 
     `addrs`: the relay's addresses that we were given, all of one relay; more may be added at any time.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from punchbridge.behaviours.relay_client.keeper import Keeper
+from punchbridge.behaviours.relay_client.keeper import ReservationKeeper
 from punchbridge.events import ErrorEvent, KeyShared
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.swarm.swarm import Swarm
@@ -25,9 +25,11 @@ __all__ = ["Notices"]
 
 
 class Notices:
-    """The notice protocol of one relay client. keepers: those at work now. asked: as `Keeper` has it."""
+    """The notice protocol of one relay client. keepers: those at work now. asked: as `ReservationKeeper` has it."""
 
-    def __init__(self, swarm: Swarm, keepers: Callable[[], Sequence[Keeper]], asked: Mapping[PeerId, int]) -> None:
+    def __init__(
+        self, swarm: Swarm, keepers: Callable[[], Sequence[ReservationKeeper]], asked: Mapping[PeerId, int]
+    ) -> None:
         self._swarm = swarm
         self._limits = swarm.config.limits.relay_client
         self._keepers = keepers

@@ -30,7 +30,7 @@ SILENT_REASONS = frozenset({"SILENT", "KEEPALIVE_TIMEOUT"})
 """Close reasons that say: nobody is there. The kernel is not to go on trying."""
 
 
-class Connection:
+class MuxedConnection:
     """A connection to one authenticated peer. Made by `upgrade`; works while `run` runs.
 
     `bytes_received` counts what came from the stream below, `opened_at` is trio's clock. `heard` is set once a frame of
@@ -81,7 +81,7 @@ class Connection:
         self._scope: trio.CancelScope | None = None
 
     def __repr__(self) -> str:
-        return f"<Connection {self.id} {self.role} {self.path} {peer_text(self.peer)} {self.remote}>"
+        return f"<MuxedConnection {self.id} {self.role} {self.path} {peer_text(self.peer)} {self.remote}>"
 
     @property
     def bytes_sent(self) -> int:

@@ -19,7 +19,7 @@ from punchbridge.tasks.prefixes import network, source
 from punchbridge.tasks.supervise import report
 from punchbridge.transport import base
 from punchbridge.transport.link import Link
-from punchbridge.transport.muxed.connection import Connection
+from punchbridge.transport.muxed.connection import MuxedConnection
 from punchbridge.transport.raw import RawStream
 from punchbridge.wire.multistream import Initiator, Responder
 from punchbridge.wire.noise import NOISE, Handshake, Secured
@@ -69,7 +69,7 @@ async def upgrade(
     limits: MuxedLimits = MuxedLimits(),
     yamux: YamuxLimits = YamuxLimits(),
     memory: Memory | None = None,
-) -> Connection:
+) -> MuxedConnection:
     """Secures and muxes a link, without a deadline. `expected` is the peer that must be there; None accepts any.
     `memory`: what the connection shares with others.
 
@@ -83,7 +83,7 @@ async def upgrade(
         early = b""
         if secured.muxer is None:
             early = await _agree_on_yamux(link.raw, role, secured)
-        return Connection(
+        return MuxedConnection(
             link,
             peer=secured.peer,
             role=role,

@@ -18,7 +18,7 @@ from punchbridge.errors import DirectRequired, NegotiationFailed, StreamReset
 from punchbridge.events import Event, P2pFallback, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
 from punchbridge.transport.base import Stream
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.muxed.connection import Connection as Muxed
+from punchbridge.transport.muxed.connection import MuxedConnection as Muxed
 from punchbridge.transport.tcp.sockets import listen_socket
 from punchbridge.wire.dcutr import PROTOCOL, Answerer, Schedule
 from punchbridge.wire.identify import PUSH, encode_info

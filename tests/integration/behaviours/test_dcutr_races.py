@@ -16,7 +16,7 @@ from punchbridge.behaviours.nat.observer import SecondObserver
 from punchbridge.config import Limits, NatLimits, PunchLimits
 from punchbridge.events import P2pUpgrade, PunchFailed, PunchSucceeded
 from punchbridge.transport.base import Connection, Stream
-from punchbridge.transport.muxed.connection import Connection as Muxed
+from punchbridge.transport.muxed.connection import MuxedConnection as Muxed
 from punchbridge.yamux import GoAwayCode
 from tests.support.muxed import muxed
 from tests.support.punch_lab import QUICK, Peer, open_peer, open_relay, over_relay

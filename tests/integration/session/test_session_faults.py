@@ -22,14 +22,14 @@ from punchbridge.identity import Identity
 from punchbridge.reach.path import PathPolicy
 from punchbridge.session import SESSION_PROTOCOL, SessionStream
 from punchbridge.session.around import Around
-from punchbridge.session.keeper import Keeper
+from punchbridge.session.keeper import SessionKeeper
 from punchbridge.session.service import SessionService
 from punchbridge.session.silence import SilenceCheck
 from punchbridge.sessions import Session
-from punchbridge.sessions.frames import Attach, Kind, Refusal, refuse
+from punchbridge.sessions.frames import Attach, Kind, SessionRefusal, refuse
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Connection, Stream
-from punchbridge.transport.muxed.connection import Connection as Muxed
+from punchbridge.transport.muxed.connection import MuxedConnection as Muxed
 from tests.support.relay_lab import network
 from tests.support.session_lab import SERVICE, Route, attach, config, echo, pair, read_exactly, until
 
@@ -102,9 +102,11 @@ async def test_a_dial_that_hangs_does_not_keep_a_session_from_a_connection_that_
 
 
 @pytest.mark.parametrize(
-    ("generation", "received", "refusal"), [(0, 0, Refusal.STALE_GENERATION), (1, 9, Refusal.BAD_OFFSET)]
+    ("generation", "received", "refusal"), [(0, 0, SessionRefusal.STALE_GENERATION), (1, 9, SessionRefusal.BAD_OFFSET)]
 )
-async def test_first_attach_that_is_refused_opens_no_session(generation: int, received: int, refusal: Refusal) -> None:
+async def test_first_attach_that_is_refused_opens_no_session(
+    generation: int, received: int, refusal: SessionRefusal
+) -> None:
     async with pair() as both:
         called: list[SessionStream] = []
 
@@ -129,13 +131,13 @@ async def test_a_fault_in_one_session_s_keeper_ends_that_session_alone(
         await said(stays, b"both")
         await said(falls, b"both")
 
-        def faulty(keeper: Keeper, before: object = Keeper._step) -> object:
+        def faulty(keeper: SessionKeeper, before: object = SessionKeeper._step) -> object:
             if keeper._session is falls.live:
                 raise ZeroDivisionError("a defect of ours")
             assert callable(before)
             return before(keeper)
 
-        monkeypatch.setattr(Keeper, "_step", faulty)
+        monkeypatch.setattr(SessionKeeper, "_step", faulty)
         for connection in both.dialler.swarm.connections(both.peer):
             connection.abort("CUT")
         with trio.fail_after(10), pytest.raises(StreamReset):
@@ -201,7 +203,7 @@ async def test_peer_that_refuses_and_keeps_the_stream_open_is_not_waited_for() -
 
         async def mute(stream: Stream) -> None:
             await stream.receive_some()
-            await stream.send_all(refuse(Refusal.STALE_GENERATION, "no"))
+            await stream.send_all(refuse(SessionRefusal.STALE_GENERATION, "no"))
             await trio.sleep_forever()
 
         await both.acceptor.swarm.handle(SESSION_PROTOCOL, mute, max_streams=9, max_per_peer=9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from punchbridge.config import PathLimits
-from punchbridge.session.keeper import Keeper
+from punchbridge.session.keeper import SessionKeeper
 from tests.support.session_lab import Route, pair, read_exactly, until
 
 KILLS = 8
@@ -38,7 +38,7 @@ async def test_a_carrier_that_dies_while_a_failed_move_is_waited_for_ends_the_wa
         stream = await both.open()
         session = both.dialler.sessions.opened[0]
         route = Route(both.peer, both.addr)
-        keeper = Keeper(both.dialler.sessions._host, session, route, "any", both.dialler.sessions.move, nursery)
+        keeper = SessionKeeper(both.dialler.sessions._host, session, route, "any", both.dialler.sessions.move, nursery)
         keeper._pause = 30.0
         waited = trio.Event()
 

@@ -19,7 +19,7 @@ from punchbridge.eventhub import EventHub
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity
 from punchbridge.session import SESSION_PROTOCOL, SessionStream
-from punchbridge.sessions.frames import HEADER, MAX_PAYLOAD, VERSION, Attach, Kind, Refusal, encode
+from punchbridge.sessions.frames import HEADER, MAX_PAYLOAD, VERSION, Attach, Kind, SessionRefusal, encode
 from punchbridge.transport.base import Stream
 from tests.support.session_lab import SERVICE, Pair, Route, answer, attach, config, echo, pair, raw, read_exactly, until
 
@@ -54,7 +54,7 @@ async def test_nobody_else_resumes_a_session() -> None:
         machine = stream.live.machine
         taken = Attach(machine.id, machine.generation + 1, 0, 1 << 20, False, machine.generation)
         kind, value, _ = await attach(thief, both, taken)
-        assert (kind, value) == (Kind.REFUSED, Refusal.UNKNOWN_SESSION)
+        assert (kind, value) == (Kind.REFUSED, SessionRefusal.UNKNOWN_SESSION)
         nothing = Attach(os.urandom(16), 1, 0, 1 << 20, False, 0)
         assert await attach(thief, both, nothing) == await attach(thief, both, taken), "never told apart"
         await said(stream, b"still mine")
@@ -74,9 +74,9 @@ async def test_the_same_id_from_another_peer_is_another_session() -> None:
 
 @pytest.mark.parametrize(
     ("generation", "received", "refusal"),
-    [(0, 0, Refusal.STALE_GENERATION), (9, 1 << 30, Refusal.BAD_OFFSET)],
+    [(0, 0, SessionRefusal.STALE_GENERATION), (9, 1 << 30, SessionRefusal.BAD_OFFSET)],
 )
-async def test_wrong_resume_by_the_right_peer(generation: int, received: int, refusal: Refusal) -> None:
+async def test_wrong_resume_by_the_right_peer(generation: int, received: int, refusal: SessionRefusal) -> None:
     async with pair() as both:
         stream = await both.open()
         await said(stream, b"before")
@@ -92,7 +92,7 @@ async def test_attach_of_a_later_version_is_refused_as_such() -> None:
         stream = await raw(both.dialler, both)
         await stream.send_all(encode(Kind.ATTACH, 0, body))
         kind, value, _ = await answer(stream)
-        assert (kind, value) == (Kind.REFUSED, Refusal.BAD_VERSION)
+        assert (kind, value) == (Kind.REFUSED, SessionRefusal.BAD_VERSION)
         assert both.acceptor.sessions.count == 0
 
 
@@ -118,7 +118,7 @@ async def test_finished_session_is_unknown() -> None:
         await stream.aclose()
         await until(lambda: both.acceptor.sessions.count == 0)
         kind, value, _ = await attach(both.dialler, both, Attach(machine.id, 9, 0, 1 << 20, False, 0))
-        assert (kind, value) == (Kind.REFUSED, Refusal.UNKNOWN_SESSION)
+        assert (kind, value) == (Kind.REFUSED, SessionRefusal.UNKNOWN_SESSION)
 
 
 @pytest.mark.parametrize(
