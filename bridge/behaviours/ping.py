@@ -60,20 +60,21 @@ class PingService:
                 self._strangers.discard(stream.connection.peer)
 
     async def _answer(self, stream: Stream, rate: Buckets) -> None:
-        """Echoes what comes. Bytes that wait for their turn are not read, so the stream's window does not grow."""
+        """Echoes what comes. Bytes that wait for their turn are not read, so the stream's window does not grow.
+
+        Each ping gives the stream `idle_timeout` seconds more, for its echo and for the next ping. Raises
+        trio.TooSlowError when they are over.
+        """
         origin = origin_of(stream.connection)
-        while True:
-            with trio.fail_after(self._limits.idle_timeout):
-                data = await stream.receive_some(PING_SIZE)
-                if not data:
-                    await stream.aclose()
-                    return
-            now = trio.current_time()
-            due = rate.due(origin, now)
-            if due > now:
-                await trio.sleep_until(due)
-            with trio.fail_after(self._limits.idle_timeout):
+        with trio.fail_after(self._limits.idle_timeout) as patience:
+            while data := await stream.receive_some(PING_SIZE):
+                now = trio.current_time()
+                due = max(now, rate.due(origin, now))
+                patience.deadline = due + self._limits.idle_timeout
+                if due > now:
+                    await trio.sleep_until(due)
                 await stream.send_all(data)
+            await stream.aclose()
 
     async def ping(
         self, target: PeerId | Connection, count: int | None = None, interval: float = 1.0
