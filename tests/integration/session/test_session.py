@@ -16,9 +16,10 @@ from punchbridge.session import SESSION_PROTOCOL, SessionStream
 from punchbridge.session.carrier import Carrier
 from punchbridge.session.live import LiveSession
 from punchbridge.sessions import Session
-from punchbridge.sessions import carrier as machine_carrier
-from punchbridge.transport.base import Connection, Stream
+from punchbridge.sessions.carrier import CarrierState
+from punchbridge.transport.muxed.connection import MuxedConnection
 from punchbridge.transport.streams.mux import Mux
+from punchbridge.transport.streams.stream import Stream
 from punchbridge.yamux import StreamState, Yamux
 from tests.support.session_lab import pair, read_exactly, until
 
@@ -165,7 +166,7 @@ def alive(*kinds: type) -> Counter[str]:
 
 
 async def test_moves_and_deaths_leave_nothing_behind() -> None:
-    kinds = (Carrier, machine_carrier.Carrier, Connection, Stream, Mux, Yamux, StreamState, LiveSession, Session)
+    kinds = (Carrier, CarrierState, MuxedConnection, Stream, Mux, Yamux, StreamState, LiveSession, Session)
     chance = random.Random(5)
     async with pair() as both:
         stream = await both.open()
@@ -186,6 +187,7 @@ async def test_moves_and_deaths_leave_nothing_behind() -> None:
             found = alive(*kinds)
             assert all(count <= 12 for count in found.values()), found
             assert found["Session"] == found["LiveSession"] == 2
+            assert set(found) == {kind.__name__ for kind in kinds}, "a kind that is not found is not counted"
 
 
 async def test_stopping_the_hosts_leaves_no_task_waiting() -> None:
