@@ -47,7 +47,6 @@ class Session:
         self.generation = 0
         self.active: int | None = None
         self.over: Ended | None = None
-        self._ack_delay = limits.ack_delay
         self._established = False
         self._carriers: dict[int, CarrierState] = {}
         self._starved_at: float | None = now
@@ -115,19 +114,19 @@ class Session:
             self.active = None
             self._starved_at = now
             return [Starved(reason)]
-        active = None if self.active is None else self._carriers.get(self.active)
+        active = self._carriers.get(self.active or 0)
         if carrier.attached and not carrier.end_received and active is not None:
             self._ask_again(active)
-        return [] if active is None else self._left(active, now)
+        return self._left(active, now)
 
     def _ask_again(self, carrier: CarrierState) -> None:
         """RESUME: bytes were on their way on a carrier that is gone, and the peer takes them for delivered."""
         self._resume_on = carrier.generation
         carrier.control.append(encode(Kind.RESUME, self.incoming.have))
 
-    def _left(self, active: CarrierState, now: float) -> list[SessionEvent]:
+    def _left(self, active: CarrierState | None, now: float) -> list[SessionEvent]:
         """Dialling end: the peer has moved on to a carrier that died before its answer came; this one is of no use."""
-        if not active.end_received or any(one.generation > active.generation for one in self._carriers.values()):
+        if active is None or not active.end_received or max(self._carriers) > active.generation:
             return []
         return [Released(active.generation, "LEFT"), *self.lost(active.generation, "LEFT", now)]
 
@@ -171,20 +170,18 @@ class Session:
             return [*events, Released(generation, f"PROTOCOL: {problem}"), *self.lost(generation, "PROTOCOL", now)]
         return events + self._finished()
 
-    def _frame(
-        self, carrier: CarrierState, kind: Kind, value: int, payload: memoryview, now: float
-    ) -> list[SessionEvent]:
+    def _frame(self, carrier: CarrierState, kind: Kind, value: int, body: memoryview, now: float) -> list[SessionEvent]:
         if not carrier.attached:
-            return self._answer(carrier, kind, value, bytes(payload), now)
+            return self._answer(carrier, kind, value, bytes(body), now)
         if kind is Kind.DATA:
-            self.incoming.data(value, payload)
+            self.incoming.data(value, body)
             if 0 < self._resume_on <= carrier.generation and value <= self.incoming.received:
                 self._resume_on = 0  # a sender that has not gone back is ahead of all that older carriers took
             self.pulse.traffic = now
             if self.incoming.ack_due is None:
-                self.incoming.ack_due = now + self._ack_delay
+                self.incoming.ack_due = now + self.limits.ack_delay
         elif kind is Kind.ACK:
-            (edge,) = struct.unpack(">Q", payload)
+            (edge,) = struct.unpack(">Q", body)
             if value > self.outgoing.acked:
                 self.pulse.progress = now
             self.outgoing.acknowledge(value, edge, now, self.round_trip)
@@ -207,7 +204,7 @@ class Session:
         elif kind is Kind.RESUME:
             self.outgoing.rewind(value)
         elif kind is Kind.RESET:
-            return self._end("RESET", bytes(payload[:MAX_REASON]).decode(errors="replace"))
+            return self._end("RESET", bytes(body[:MAX_REASON]).decode(errors="replace"))
         else:
             raise ProtocolViolation(f"{kind.name} on an attached carrier")
         return []
@@ -215,19 +212,7 @@ class Session:
     def _answer(self, carrier: CarrierState, kind: Kind, value: int, body: bytes, now: float) -> list[SessionEvent]:
         if kind is Kind.REFUSED:
             del self._carriers[carrier.generation]
-            refusal = SessionRefusal(value) if value in list(SessionRefusal) else SessionRefusal.UNKNOWN_SESSION
-            text = body[:MAX_REASON].decode(errors="replace")
-            events: list[SessionEvent] = [Refused(carrier.generation, refusal, text)]
-            if refusal is SessionRefusal.STALE_GENERATION or (
-                refusal is SessionRefusal.PATH_NOT_ALLOWED and self._established
-            ):
-                active = None if self.active is None else self._carriers.get(self.active)
-                return events if active is None else [*events, *self._left(active, now)]
-            if refusal is SessionRefusal.UNKNOWN_SESSION and self._nothing_owed:
-                return [*events, *self._end("DONE")]
-            # The peer learns it on the carrier that still works, else it would keep the session until it expires.
-            self._tell_reset(refusal.name)
-            return [*events, *self._end(refusal.name, text)]
+            return self._refused(carrier.generation, value, body[:MAX_REASON].decode(errors="replace"), now)
         if kind is not Kind.ATTACHED:
             raise ProtocolViolation(f"{kind.name} in answer to an attach")
         answer = AttachedFrame.decode(value, body)
@@ -250,6 +235,17 @@ class Session:
             # An acknowledgement since the ATTACH went out on a carrier that may die with it, and nothing repeats one.
             self.incoming.ack_due = now
         return [Attached(carrier.generation, round_trip), *events]
+
+    def _refused(self, generation: int, value: int, text: str, now: float) -> list[SessionEvent]:
+        told = SessionRefusal(value) if value in list(SessionRefusal) else SessionRefusal.UNKNOWN_SESSION
+        events: list[SessionEvent] = [Refused(generation, told, text)]
+        if told is SessionRefusal.STALE_GENERATION or (told is SessionRefusal.PATH_NOT_ALLOWED and self._established):
+            return [*events, *self._left(self._carriers.get(self.active or 0), now)]
+        if told is SessionRefusal.UNKNOWN_SESSION and self._nothing_owed:
+            return [*events, *self._end("DONE")]
+        # The peer learns it on the carrier that still works, else it would keep the session until it expires.
+        self._tell_reset(told.name)
+        return [*events, *self._end(told.name, text)]
 
     def _drained(self, carrier: CarrierState) -> list[SessionEvent]:
         if carrier.end_sent and carrier.end_received and not carrier.control:
