@@ -195,7 +195,10 @@ class Lab(Faults):
             self._single_segments()
 
     def _single_segments(self) -> None:
-        """Loss is per packet: with segmentation offload one loss would take 64 KiB. Hosts send single segments."""
+        """Loss is per packet, of TCP and of UDP: with segmentation offload one loss would take 64 KiB.
+
+        Hosts send single segments from now on, whatever their programs hand to the kernel at once.
+        """
         for host in ("relay", "hosta", "hostb"):
             commands.ip_batch(["link set dev eth0 gso_max_segs 1"], self.prefix + host)
 
@@ -316,6 +319,10 @@ class Lab(Faults):
         """Established TCP sockets of a host."""
         return observe.tcp_sockets(self.namespace(host))
 
+    def udp_heard(self, host: str) -> dict[tuple[observe.Endpoint, observe.Endpoint], int]:
+        """Bytes of established QUIC that arrived at a host (`a` or `b`), by (sender, place), the relay's aside."""
+        return observe.udp_heard(self.namespace(host))
+
     def conntrack(self, box: str) -> list[observe.Flow]:
         """Connection table of a box (`nata`, `cgna`, ...)."""
         return observe.conntrack(self.namespace(box))
@@ -340,6 +347,8 @@ class Lab(Faults):
         delayed = {one.wire for one in self.plan.links if self._is_delayed(one)}
         if self._wire is None or link not in delayed:
             raise ValueError(f"link {link!r} was built without delay or loss")
+        if loss:
+            self._single_segments()
         wiring.change_link(self._wire, link, delay=None if delay is None else delay / 1000, loss=loss)
 
     def set_detour(self, extra: float) -> None:

@@ -25,6 +25,12 @@ TCP_WINDOW_BYTES: Final = 64 * 1024 * 1024
 PROBE_SECONDS: Final = 0.7
 """One connect of `verify`. The lab answers in under 1 ms without delay; more means dropped."""
 
+UDP_IDLE_SECONDS: Final = 1
+"""How long the boxes keep an idle UDP flow while `verify` looks whether they forget it."""
+
+UDP_IDLE_WAIT_SECONDS: Final = 1.6
+"""Silence after which such a flow has been forgotten: its second is counted from its last packet, in ticks of 10 ms."""
+
 PROBE_REPLY_BYTES: Final = 128
 """An observer's answer: one textual endpoint."""
 

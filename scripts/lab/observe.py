@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from lab import commands, session
 from lab.limits import COMMAND_SECONDS
+from lab.rules import HEARD
 
 ESTABLISHED = 1
 LISTEN = 10
@@ -159,6 +160,21 @@ def conntrack(namespace: str) -> list[Flow]:
             )
         )
     return flows
+
+
+def udp_heard(namespace: str) -> dict[tuple[Endpoint, Endpoint], int]:
+    """Bytes of established QUIC, headers included, that have arrived at a host: by (its sender, where it arrived).
+
+    What has to do with the relay is not counted. Raises CommandFailed.
+    """
+    found = {}
+    for name in HEARD:
+        for entry in commands.nft_json(namespace, "set", "inet", "lab", name):
+            for one in entry.get("set", {}).get("elem", ()):
+                source, sport, target, dport = one["elem"]["val"]["concat"]
+                flow = Endpoint(source, sport), Endpoint(target, dport)
+                found[flow] = int(one["elem"]["counter"]["bytes"])
+    return found
 
 
 def counters(namespace: str) -> dict[str, Count]:

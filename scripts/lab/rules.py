@@ -144,11 +144,29 @@ def router_rules(links: Sequence[str]) -> str:
     )
 
 
+HEARD = {"heard4": ("ip", "ipv4_addr"), "heard6": ("ip6", "ipv6_addr")}
+"""Sets of a host: (keyword, address type) of each."""
+_ESTABLISHED_QUIC = "meta l4proto udp @th,64,2 1"
+"""A datagram whose first two bits are 0 and 1: QUIC's short header, which needs the keys of a finished handshake."""
+
+
+def heard_sets() -> list[str]:
+    """The sets of a host's table that `heard_rules` fills."""
+    sort = "type {0} . inet_service . {0} . inet_service; flags dynamic; size 65535;"
+    return [f"  set {name} {{ {sort.format(kind)} }}" for name, (_, kind) in HEARD.items()]
+
+
+def heard_rules() -> list[str]:
+    """For a host's incoming packets: counts what has arrived of QUIC, for each UDP flow by itself."""
+    keys = {name: f"{ip} saddr . udp sport . {ip} daddr . udp dport" for name, (ip, _) in HEARD.items()}
+    return [f"    {_ESTABLISHED_QUIC} update @{name} {{ {key} counter }}" for name, key in keys.items()]
+
+
 def host_rules(relay4: Sequence[str], relay6: Sequence[str]) -> str:
     """Counters at a host, wherever the path runs: traffic with the relay, and all other traffic (the peer)."""
     lines = ["table inet lab {"]
     lines += [f"  counter {way}_{whom} {{ }}" for way in ("from", "to") for whom in ("relay", "peer")]
-    lines.append("  chain cut { }")
+    lines += [*heard_sets(), "  chain cut { }"]
     for hook, field, way, device in (("input", "saddr", "from", "iifname"), ("output", "daddr", "to", "oifname")):
         lines.append(f"  chain {hook} {{ type filter hook {hook} priority filter; policy accept;")
         lines.append(f'    {device} "lo" accept')
@@ -158,6 +176,7 @@ def host_rules(relay4: Sequence[str], relay6: Sequence[str]) -> str:
                 lines.append(f"    {match} counter name {way}_relay accept")
         if hook == "input":
             lines.append("    jump cut")
+            lines += heard_rules()
         lines.append(f"    meta l4proto {{ tcp, udp }} counter name {way}_peer")
         lines.append("  }")
     return "\n".join([*lines, "}", ""])

@@ -1,7 +1,8 @@
 """Proof that each behaviour is what it says: mapping, kept port, filtering, denial, with plain sockets.
 
 Knows no punchbridge. Every row is measured on a fresh lab without delay and compared with the table of
-`lab.behaviours`; the procedure is the usual one of two observer addresses (RFC 5780 in spirit, for TCP).
+`lab.behaviours`; the procedure is the usual one of two observer addresses (RFC 5780 in spirit), here for TCP and in
+`lab.verify_udp` for UDP.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lab.behaviours import BEHAVIOURS, Behaviour, Deny, Filtering, Mapping
 from lab.lab import Lab
 from lab.limits import PROBE_REPLY_BYTES, PROBE_SECONDS, VERIFY_WORKERS
 from lab.topology import RELAY4, RELAY6
+from lab.verify_udp import UdpFacts, expected_udp, measure_udp
 
 _OBSERVER_PORTS = 7001, 7002
 _ECHO_PORT = 7003
@@ -29,7 +31,10 @@ _ANSWERS = {errno.ECONNREFUSED: "rst", errno.ECONNRESET: "rst", errno.EHOSTUNREA
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What one behaviour shows. `neighbour` is what the other host behind a shared box gets, else `-`."""
+    """What one behaviour shows for TCP, and whether UDP passes at all.
+
+    `neighbour` is what the other host behind a shared box gets, else `-`.
+    """
 
     mapping: str
     port_kept: str
@@ -41,16 +46,18 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table."""
+    """One line of the table, for TCP and for UDP."""
 
     behaviour: str
     expected: Facts
     seen: Facts
+    expected_udp: UdpFacts
+    seen_udp: UdpFacts
     seconds: float
 
     @property
     def passed(self) -> bool:
-        return self.expected == self.seen
+        return self.expected == self.seen and self.expected_udp == self.seen_udp
 
     def as_json(self) -> dict[str, object]:
         return {**asdict(self), "passed": self.passed}
@@ -200,8 +207,9 @@ def verify_one(name: str) -> Row:
     started = time.monotonic()
     what = BEHAVIOURS[name]
     with Lab(name, name if what.shared else "public") as lab:
-        seen = measure(lab, what)
-    return Row(name, expected(what), seen, round(time.monotonic() - started, 2))
+        seen, seen_udp = measure(lab, what), measure_udp(lab, what)
+    seconds = round(time.monotonic() - started, 2)
+    return Row(name, expected(what), seen, expected_udp(what), seen_udp, seconds)
 
 
 def verify(names: Sequence[str], progress: Callable[[Row], None] | None = None) -> list[Row]:

@@ -15,7 +15,8 @@ from types import FrameType
 from lab import session
 from lab.behaviours import BEHAVIOURS, behaviour
 from lab.commands import CommandFailed
-from lab.verify import Row, verify
+from lab.verify import Facts, Row, verify
+from lab.verify_udp import UdpFacts
 
 from runs import matrix
 from runs.eventlog import Seen
@@ -92,20 +93,26 @@ def _list() -> int:
     return 0
 
 
-_COLUMNS = ("mapping", "port_kept", "filtering", "unsolicited", "udp", "neighbour")
+_COLUMNS = ("mapping", "port_kept", "filtering", "unsolicited", "udp", "stray", "idle", "neighbour")
 
 
 def _print_row(row: Row) -> None:
-    seen, wanted = asdict(row.seen), asdict(row.expected)
-    cells = [seen[c] if seen[c] == wanted[c] else f"{seen[c]}!={wanted[c]}" for c in _COLUMNS]
-    print(f"{row.behaviour:20}", *(f"{cell:12}" for cell in cells), "ok" if row.passed else "MISMATCH", flush=True)
+    pairs: dict[str, tuple[Facts | UdpFacts, Facts | UdpFacts]] = {
+        "tcp": (row.seen, row.expected),
+        "udp": (row.seen_udp, row.expected_udp),
+    }
+    for protocol, (facts, wanted_facts) in pairs.items():
+        seen, wanted = asdict(facts), asdict(wanted_facts)
+        cells = [seen.get(c, "") if seen.get(c) == wanted.get(c) else f"{seen[c]}!={wanted[c]}" for c in _COLUMNS]
+        verdict = "ok" if facts == wanted_facts else "MISMATCH"
+        print(f"{row.behaviour:20}", f"{protocol:8}", *(f"{cell:12}" for cell in cells), verdict, flush=True)
 
 
 def _verify(names: Sequence[str] | None, *, as_json: bool) -> int:
     chosen = [behaviour(name).name for name in names or BEHAVIOURS]
     session.enter()
     if not as_json:
-        print(f"{'behaviour':20}", *(f"{column:12}" for column in _COLUMNS), "result")
+        print(f"{'behaviour':20}", f"{'protocol':8}", *(f"{column:12}" for column in _COLUMNS), "result")
     rows = verify(chosen, None if as_json else _print_row)
     failed = [row.behaviour for row in rows if not row.passed]
     if as_json:

@@ -170,11 +170,12 @@ def _traffic(report: Data) -> list[str]:
 def _proof(report: Data) -> list[str]:
     lines = ["## Proof of directness", ""]
     for pair in report["five_tuples"]:
+        quic = pair.get("protocol") == "udp"  # older records have no protocol
         for side in ("a", "b"):
             end = pair[side]
             lines += [
                 f"- host {side}: local {end['local']}, seen outside as {end['external']}, remote {end['remote']}; "
-                f"its socket received {end['received_bytes']} bytes"
+                f"{'in QUIC packets it' if quic else 'its socket'} received {end['received_bytes']} bytes"
             ]
     words = {True: "yes", False: "**no**", None: "not asked"}
     lines += [f"- {name.replace('_', ' ')}: {words[value]}" for name, value in report["proof"].items()]

@@ -77,3 +77,58 @@ def passes(source: socket.socket, target: socket.socket, seconds: float) -> bool
     """Whether a byte sent at one end arrives at the other in time."""
     source.send(b"x")
     return bool(select.select([target], [], [], seconds)[0]) and target.recv(1) == b"x"
+
+
+def udp_observed(lab: Lab, side: str, port: int, seconds: float = DEADLINE) -> tuple[str, int] | None:
+    """The endpoint the relay sees of a datagram from this port of a host, None when none arrives in time."""
+    with (
+        lab.socket("relay", kind=socket.SOCK_DGRAM) as relay,
+        lab.socket(side, kind=socket.SOCK_DGRAM) as sock,
+    ):
+        relay.bind(("11.0.0.10", OBSERVER_PORT))
+        sock.bind(("0.0.0.0", port))
+        return _told(sock, relay, seconds)
+
+
+def _told(sock: socket.socket, relay: socket.socket, seconds: float = DEADLINE) -> tuple[str, int] | None:
+    sock.sendto(b"who am I", relay.getsockname())
+    if not select.select([relay], [], [], seconds)[0]:
+        return None
+    host, port = relay.recvfrom(64)[1]
+    return host, port
+
+
+@contextlib.contextmanager
+def udp_punched(lab: Lab) -> Iterator[dict[str, socket.socket]]:
+    """A UDP socket at each host, connected to what the relay saw of the other, and heard by it."""
+    with udp_met(lab) as (ends, seen):
+        for side, other in (("a", "b"), ("b", "a")):
+            ends[side].connect(seen[other])
+        yield ends
+
+
+@contextlib.contextmanager
+def udp_met(lab: Lab) -> Iterator[tuple[dict[str, socket.socket], dict[str, tuple[str, int]]]]:
+    """A UDP socket at each host that hears anybody and has heard the other, and what the relay saw of each."""
+    with contextlib.ExitStack() as stack:
+        relay = stack.enter_context(lab.socket("relay", kind=socket.SOCK_DGRAM))
+        relay.bind(("11.0.0.10", OBSERVER_PORT))
+        ends: dict[str, socket.socket] = {}
+        seen: dict[str, tuple[str, int]] = {}
+        for side, port in PORTS.items():
+            ends[side] = stack.enter_context(lab.socket(side, kind=socket.SOCK_DGRAM))
+            ends[side].bind((str(lab.hosts[side].address), port))
+            told = _told(ends[side], relay)
+            assert told is not None
+            seen[side] = told
+        deadline = time.monotonic() + DEADLINE
+        heard: set[str] = set()
+        while heard != set(PORTS):
+            assert time.monotonic() < deadline, f"only {heard} heard of the other"
+            for side, other in (("a", "b"), ("b", "a")):
+                ends[side].sendto(b"\0punch", seen[other])
+            for side in PORTS:
+                while select.select([ends[side]], [], [], 0.05)[0]:
+                    ends[side].recv(64)
+                    heard.add(side)
+        yield ends, seen

@@ -20,6 +20,7 @@ from typing import Any
 from lab import commands, observe, proof
 from lab.lab import Lab
 from lab.limits import LINK_READY_SECONDS
+from lab.rules import heard_rules, heard_sets
 from lab.topology import Host, Link, Plan
 
 from foreign.inlab import answer
@@ -62,12 +63,14 @@ def host_rules(relay: str, device: str) -> str:
     """Counters at a host: with the relay, and with the peer; the Redis net does not count."""
     lines = ["table inet lab {"]
     lines += [f"  counter {way}_{whom} {{ }}" for way in ("from", "to") for whom in ("relay", "peer")]
+    lines += heard_sets()
     for hook, field, way, side in (("input", "saddr", "from", "iifname"), ("output", "daddr", "to", "oifname")):
         lines += [
             f"  chain {hook} {{ type filter hook {hook} priority filter; policy accept;",
             f'    {side} != "{device}" accept',
             f"    ip {field} {relay} counter name {way}_relay accept",
-            f"    meta l4proto tcp counter name {way}_peer",
+            *(heard_rules() if hook == "input" else ()),
+            f"    meta l4proto {{ tcp, udp }} counter name {way}_peer",
             "  }",
         ]
     return "\n".join([*lines, "}", ""])
@@ -230,7 +233,7 @@ def conduct(lab: SuiteLab, order: dict[str, Any], folder: Path) -> dict[str, Any
     kinds = {"relay": order["relay"], "a": order["listener"], "b": order["dialer"]}
     run = {side: Program(lab, side, kind, env[side], folder) for side, kind in kinds.items()}
     began = time.monotonic()
-    pairs: dict[tuple[observe.Endpoint, ...], object] = {}
+    pairs: dict[tuple[object, ...], object] = {}
     bound: dict[str, list[str]] = {}
     while (status := run["b"].process.poll()) is None and time.monotonic() - began < order.get(
         "seconds", SECONDS[suite]
