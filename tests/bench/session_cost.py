@@ -31,21 +31,21 @@ CALLS = 300
 def up(channel: grpc.Channel) -> float:
     """MiB per second to the server."""
     began = time.perf_counter()
-    channel.stream_unary("/b/Up")(MIB for _ in range(SIZE))
+    channel.stream_unary("/b/Up", None, None)(MIB for _ in range(SIZE))
     return SIZE / (time.perf_counter() - began)
 
 
 def down(channel: grpc.Channel) -> float:
     """MiB per second from the server."""
     began = time.perf_counter()
-    for _ in channel.unary_stream("/b/Down")(str(SIZE).encode()):
+    for _ in channel.unary_stream("/b/Down", None, None)(str(SIZE).encode()):
         pass
     return SIZE / (time.perf_counter() - began)
 
 
 def call(channel: grpc.Channel) -> float:
     """Milliseconds of a small call, the median of many."""
-    echo, times = channel.unary_unary("/b/Echo"), []
+    echo, times = channel.unary_unary("/b/Echo", None, None), []
     for _ in range(CALLS):
         began = time.perf_counter()
         echo(b"x" * 100)
@@ -56,7 +56,7 @@ def call(channel: grpc.Channel) -> float:
 def chat(channel: grpc.Channel) -> float:
     """Small messages per second through one bidirectional stream."""
     began, count = time.perf_counter(), 10 * CALLS
-    for _ in channel.stream_stream("/b/Chat")(b"x" * 100 for _ in range(count)):
+    for _ in channel.stream_stream("/b/Chat", None, None)(b"x" * 100 for _ in range(count)):
         pass
     return count / (time.perf_counter() - began)
 

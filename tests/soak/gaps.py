@@ -14,7 +14,7 @@ from common import FLOW, SERVICE, say
 import punchbridge
 from punchbridge.addresses import parse
 from punchbridge.session.live import LiveSession
-from punchbridge.transport.muxed.connection import MuxedConnection
+from punchbridge.transport.base import Connection
 
 RATE = 500
 AROUND = 1.0
@@ -70,7 +70,7 @@ class Mover:
         assert self._session.paths is not None
         self._session.paths.policy = path
 
-    async def _on(self, path: Path) -> MuxedConnection:
+    async def _on(self, path: Path) -> Connection:
         """A measured connection on the path."""
         for one in self._host.swarm.connections(self._session.peer):
             if one.path == path:

@@ -62,7 +62,7 @@ class Load:
                 time.sleep(pause)
 
         back = 0
-        for reply in channel.stream_stream(f"/{SERVICE}/{ECHO}")(requests()):
+        for reply in channel.stream_stream(f"/{SERVICE}/{ECHO}", None, None)(requests()):
             if reply[:6] == b"sha256" and len(reply) == 38:
                 assert back == sent[0], f"{back} of {sent[0]} messages came back"
                 assert reply[6:] == seen.digest(), "the other end's hash differs"
@@ -75,7 +75,7 @@ class Load:
 
     def asks(self, channel: grpc.Channel, first: int) -> None:
         """Unary calls, one after the other."""
-        ask, number = channel.unary_unary(f"/{SERVICE}/{ASK}"), first
+        ask, number = channel.unary_unary(f"/{SERVICE}/{ASK}", None, None), first
         while not self.over.is_set():
             data = message(number, 4096)
             assert ask(data, timeout=60) == digest(data), f"call {number} got another answer"
@@ -97,7 +97,7 @@ def caps(b: punchbridge.Bridge, circuit: str, size: int) -> dict[str, Any]:
     began, failures = time.monotonic(), []
     with b.channel(circuit, path="relay", fresh=True) as channel:
         try:
-            answer = channel.stream_unary(f"/{SERVICE}/{TAKE}")(requests())
+            answer = channel.stream_unary(f"/{SERVICE}/{TAKE}", None, None)(requests())
             if answer != size.to_bytes(8, "big") + sent.digest():
                 failures.append(f"{int.from_bytes(answer[:8], 'big')} bytes arrived, or others")
         except grpc.RpcError as problem:

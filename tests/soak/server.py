@@ -53,7 +53,7 @@ def take(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
     return size.to_bytes(8, "big") + seen.digest()
 
 
-def handlers() -> grpc.GenericRpcHandler:
+def handlers() -> grpc.GenericRpcHandler[bytes, bytes]:
     return grpc.method_handlers_generic_handler(
         SERVICE,
         {

@@ -10,7 +10,7 @@ import functools
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
@@ -174,11 +174,12 @@ def received(lab: Lab) -> int:
 def main() -> int:
     rounds, seconds, skip, trips = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
     try:
-        for part in (
+        parts: tuple[Callable[[], None], ...] = (
             lambda: set_up(rounds, trips),
             lambda: punches(rounds, trips),
             lambda: flows(rounds, seconds, skip, trips),
-        ):
+        )
+        for part in parts:
             try:
                 part()
             except Failed as problem:

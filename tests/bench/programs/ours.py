@@ -24,7 +24,7 @@ from punchbridge.eventhub import EventHub  # noqa: E402
 from punchbridge.events import Event, PunchFailed, PunchSucceeded  # noqa: E402
 from punchbridge.host.host import Host, HostConfig, open_host  # noqa: E402
 from punchbridge.identity import Identity, parse_peer_id, peer_text  # noqa: E402
-from punchbridge.transport.muxed.connection import MuxedConnection  # noqa: E402
+from punchbridge.transport.base import Connection  # noqa: E402
 from punchbridge.wire.ping import PING  # noqa: E402
 
 MANY = 4096
@@ -38,7 +38,7 @@ class Orders:
         self.host = host
         self.punches = punches
         self.perf_service = perf.PerfService(host.swarm)
-        self.circuits: list[MuxedConnection] = []
+        self.circuits: list[Connection] = []
 
     async def dial(self, order: Order) -> Answer:
         connection = await self.host.dial(parse(order["addr"]))
@@ -105,7 +105,7 @@ class Orders:
     async def circuits_perf(self, order: Order) -> Answer:
         """Uploads through all circuits at once."""
 
-        async def one(connection: MuxedConnection) -> None:
+        async def one(connection: Connection) -> None:
             await perf.ask(await connection.open_stream([perf.PERF]), up=order["each"], down=0)
 
         began = time.perf_counter()

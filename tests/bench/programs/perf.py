@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import time
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import trio
 
@@ -17,7 +18,6 @@ from punchbridge.errors import ProtocolViolation
 from punchbridge.identity import PeerId
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Connection, Stream
-from punchbridge.transport.raw import ByteStream
 
 __all__ = ["PERF", "PerfService", "Transfer", "answer", "ask"]
 
@@ -30,6 +30,18 @@ MAX_PERF_STREAMS = 64
 """Exchanges at once, in all and of one peer."""
 _WANTED = struct.Struct(">Q")
 _ZEROS = memoryview(bytes(PERF_BLOCK))
+
+
+class Duplex(Protocol):
+    """What the two halves of an exchange ask of a stream."""
+
+    async def send_all(self, data: Any) -> None: ...
+
+    async def receive_some(self, max_bytes: int = ..., /) -> bytes | bytearray: ...
+
+    async def send_eof(self) -> None: ...
+
+    async def aclose(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class PerfService:
             stream.abort()
 
 
-async def answer(stream: ByteStream) -> None:
+async def answer(stream: Duplex) -> None:
     """The server's half: reads the number wanted and everything up to the end, then sends that many bytes."""
     first = b""
     while len(first) < _WANTED.size:
@@ -86,7 +98,7 @@ async def answer(stream: ByteStream) -> None:
     await stream.aclose()
 
 
-async def ask(stream: ByteStream, *, up: int, down: int) -> Transfer:
+async def ask(stream: Duplex, *, up: int, down: int) -> Transfer:
     """The client's half. Raises ProtocolViolation when another number of bytes than `down` comes back."""
     began = time.perf_counter()
     await stream.send_all(_WANTED.pack(down))
@@ -100,7 +112,7 @@ async def ask(stream: ByteStream, *, up: int, down: int) -> Transfer:
     return Transfer(up, down, time.perf_counter() - began)
 
 
-async def _send(stream: ByteStream, count: int) -> None:
+async def _send(stream: Duplex, count: int) -> None:
     while count > 0:
         size = min(count, PERF_BLOCK)
         await stream.send_all(_ZEROS[:size])

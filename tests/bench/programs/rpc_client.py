@@ -52,7 +52,7 @@ class Client:
         return {"ms": self._times(order["count"])}
 
     def _times(self, count: int) -> list[float]:
-        echo, times = self.channels[0].unary_unary("/b/Echo"), []
+        echo, times = self.channels[0].unary_unary("/b/Echo", None, None), []
         for _ in range(count):
             began = time.perf_counter()
             echo(SMALL)
@@ -61,7 +61,7 @@ class Client:
 
     def rate(self, order: dict[str, Any]) -> dict[str, Any]:
         """Calls with `flight` of them at once."""
-        echo, each = self.channels[0].unary_unary("/b/Echo"), order["count"] // order["flight"]
+        echo, each = self.channels[0].unary_unary("/b/Echo", None, None), order["count"] // order["flight"]
 
         def calls(_: int) -> None:
             for _ in range(each):
@@ -75,24 +75,25 @@ class Client:
     def chat(self, order: dict[str, Any]) -> dict[str, Any]:
         """Messages through one bidirectional stream, as many under way as flow control allows."""
         began = time.perf_counter()
-        seen = sum(1 for _ in self.channels[0].stream_stream("/b/Chat")(SMALL for _ in range(order["count"])))
+        chat: Any = self.channels[0].stream_stream("/b/Chat", None, None)
+        seen = sum(1 for _ in chat(SMALL for _ in range(order["count"])))
         return {"seconds": time.perf_counter() - began, "messages": seen}
 
     def up(self, order: dict[str, Any]) -> dict[str, Any]:
         began = time.perf_counter()
-        self.channels[0].stream_unary("/b/Up")(MIB for _ in range(order["mib"]))
+        self.channels[0].stream_unary("/b/Up", None, None)(MIB for _ in range(order["mib"]))
         return {"seconds": time.perf_counter() - began}
 
     def down(self, order: dict[str, Any]) -> dict[str, Any]:
         began = time.perf_counter()
-        for _ in self.channels[0].unary_stream("/b/Down")(str(order["mib"]).encode()):
+        for _ in self.channels[0].unary_stream("/b/Down", None, None)(str(order["mib"]).encode()):
             pass
         return {"seconds": time.perf_counter() - began}
 
     def loaded(self, order: dict[str, Any]) -> dict[str, Any]:
         """Calls one after another while 1 MiB messages come in on the other channel."""
         flowing, moved = threading.Event(), [0]
-        call = self.channels[1].unary_stream("/b/Down")(b"1000000")
+        call: Any = self.channels[1].unary_stream("/b/Down", None, None)(b"1000000")
 
         def bulk() -> None:
             try:

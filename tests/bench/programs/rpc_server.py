@@ -29,7 +29,7 @@ import punchbridge  # noqa: E402
 MIB = bytes(1 << 20)
 
 
-class Handler(grpc.GenericRpcHandler):
+class Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # it is generic for checkers alone
     """Echo (unary), Chat (bidi echo), Up (counts bytes), Down (n messages of 1 MiB)."""
 
     def service(self, details: Any) -> Any:
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--relay")
     options = parser.parse_args()
     key, cert = certificate()
-    server = grpc.server(ThreadPoolExecutor(32), handlers=(Handler(),), options=punchbridge.server_options())
+    server = grpc.server(ThreadPoolExecutor(32), handlers=[Handler()], options=punchbridge.server_options())
     relays = [options.relay] if options.relay else []
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 
-from tests.interop import client
+from tests.interop import client  # type: ignore[attr-defined]  # of the package that fetch.py unpacks
 
 PAUSE = 0.005
 """Seconds between two runs: a call that is cancelled before it is sent would otherwise be made 3000 times a second."""

@@ -21,6 +21,7 @@ from punchbridge.events import Event
 from punchbridge_node import gossip, transport
 from punchbridge_node.config import NodeConfig
 from punchbridge_node.events import FlowStats, HandshakeCompleted, HandshakeRefused, PeerDisconnected
+from punchbridge_node.inventory import BodyStore
 from punchbridge_node.node import Node
 from punchbridge_node.transport import tcp_peer
 
@@ -61,7 +62,8 @@ class Peer:
         return {"transactions": [transaction.hex()], "blocks": [block.hex()]}
 
     async def do_has(self, order: dict[str, Any]) -> dict[str, Any]:
-        stores = {"transactions": self._node.inventory.transactions, "blocks": self._node.inventory.blocks}
+        inventory = self._node.inventory
+        stores: dict[str, BodyStore[Any]] = {"transactions": inventory.transactions, "blocks": inventory.blocks}
         return {kind: all(bytes.fromhex(one) in store for one in order[kind]) for kind, store in stores.items()}
 
     async def answer(self, order: dict[str, Any]) -> None:

@@ -29,8 +29,7 @@ from punchbridge.events import (
 )
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, parse_peer_id, peer_text
-from punchbridge.transport.muxed.connection import MuxedConnection
-from punchbridge.transport.streams.stream import Stream
+from punchbridge.transport.base import Connection, Stream
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.service import HopService
 
@@ -142,11 +141,11 @@ class Peer:
             "observed": str(info.observed),
         }
 
-    def _connections(self, order: Order) -> tuple[MuxedConnection, ...]:
+    def _connections(self, order: Order) -> tuple[Connection, ...]:
         return self._swarm.connections(parse_peer_id(order["peer"]))
 
     @staticmethod
-    def _shown(one: MuxedConnection) -> dict[str, Any]:
+    def _shown(one: Connection) -> dict[str, Any]:
         return {
             "local": str(one.local),
             "remote": str(one.remote),

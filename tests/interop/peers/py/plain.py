@@ -98,7 +98,7 @@ def pattern(size: int) -> bytes:
 
 def unary(channel: grpc.Channel, order: Order) -> dict[str, Any]:
     sent = pattern(order["size"])
-    method = channel.unary_unary(SERVICE + "Echo")
+    method = channel.unary_unary(SERVICE + "Echo", None, None)
     answer, call = method.with_call(sent, timeout=LONGEST, metadata=(("x-initial", "asked"),))
     initial = [value for key, value in call.initial_metadata() if key == "x-initial"]
     trailer = [value for key, value in call.trailing_metadata() if key == "x-size"]
@@ -106,7 +106,7 @@ def unary(channel: grpc.Channel, order: Order) -> dict[str, Any]:
 
 
 def many(channel: grpc.Channel, order: Order) -> dict[str, Any]:
-    method = channel.unary_unary(SERVICE + "Echo")
+    method = channel.unary_unary(SERVICE + "Echo", None, None)
     said = [f"call {i}".encode() for i in range(order["count"])]
     calls = [method.future(one, timeout=LONGEST) for one in said]
     return {"good": sum(call.result() == one for call, one in zip(calls, said, strict=True))}
@@ -114,12 +114,12 @@ def many(channel: grpc.Channel, order: Order) -> dict[str, Any]:
 
 def collect_call(channel: grpc.Channel, order: Order) -> dict[str, Any]:
     messages = (pattern(order["size"]) for _ in range(order["count"]))
-    return {"total": int(channel.stream_unary(SERVICE + "Collect")(messages, timeout=LONGEST))}
+    return {"total": int(channel.stream_unary(SERVICE + "Collect", None, None)(messages, timeout=LONGEST))}
 
 
 def spread_call(channel: grpc.Channel, order: Order) -> dict[str, Any]:
     request = json.dumps({"count": order["count"], "size": order["size"]}).encode()
-    call = channel.unary_stream(SERVICE + "Spread")(request, timeout=LONGEST)
+    call = channel.unary_stream(SERVICE + "Spread", None, None)(request, timeout=LONGEST)
     good = sum(one == bytes([i % 256]) * order["size"] for i, one in enumerate(call))
     return {"code": call.code().name, "good": good}
 
@@ -128,7 +128,7 @@ def chat_call(channel: grpc.Channel, order: Order) -> dict[str, Any]:
     """Each message after the answer to the one before."""
     said = [f"{i} ".encode() + pattern(order["size"]) for i in range(order["count"])]
     turns: SimpleQueue[bytes | None] = SimpleQueue()
-    call = channel.stream_stream(SERVICE + "Chat")(iter(turns.get, None), timeout=LONGEST)
+    call: Any = channel.stream_stream(SERVICE + "Chat", None, None)(iter(turns.get, None), timeout=LONGEST)
     heard = []
     for one in said:
         turns.put(one)
@@ -141,17 +141,17 @@ def chat_call(channel: grpc.Channel, order: Order) -> dict[str, Any]:
 
 def status_call(channel: grpc.Channel, order: Order) -> dict[str, Any]:
     request = json.dumps({"code": order["code"], "details": order["details"]}).encode()
-    call = channel.unary_unary(SERVICE + "Status").future(request, timeout=LONGEST)
+    call = channel.unary_unary(SERVICE + "Status", None, None).future(request, timeout=LONGEST)
     trailer = [value for key, value in call.trailing_metadata() if key == "x-code"]
     return {"code": call.code().name, "details": call.details(), "trailer": trailer}
 
 
 def unimplemented(channel: grpc.Channel, _order: Order) -> dict[str, Any]:
-    return {"code": channel.unary_unary(SERVICE + "Nothing").future(b"", timeout=LONGEST).code().name}
+    return {"code": channel.unary_unary(SERVICE + "Nothing", None, None).future(b"", timeout=LONGEST).code().name}
 
 
 def _cancellations(channel: grpc.Channel) -> int:
-    return int(channel.unary_unary(SERVICE + "Cancelled")(b"", timeout=LONGEST))
+    return int(channel.unary_unary(SERVICE + "Cancelled", None, None)(b"", timeout=LONGEST))
 
 
 def _over(channel: grpc.Channel, before: int) -> bool:
@@ -167,10 +167,10 @@ def cancel(channel: grpc.Channel, order: Order) -> dict[str, Any]:
     before = _cancellations(channel)
     call: Any
     if order["after"] == "first message":
-        call = channel.unary_stream(SERVICE + "Drip")(b"", timeout=LONGEST)
+        call = channel.unary_stream(SERVICE + "Drip", None, None)(b"", timeout=LONGEST)
         next(call)
     else:
-        call = channel.unary_unary(SERVICE + "Wait").future(b"", timeout=LONGEST)
+        call = channel.unary_unary(SERVICE + "Wait", None, None).future(b"", timeout=LONGEST)
         time.sleep(0.3)
     call.cancel()
     return {"code": call.code().name, "seen": _over(channel, before)}
@@ -178,7 +178,7 @@ def cancel(channel: grpc.Channel, order: Order) -> dict[str, Any]:
 
 def deadline(channel: grpc.Channel, order: Order) -> dict[str, Any]:
     before = _cancellations(channel)
-    call = channel.unary_unary(SERVICE + "Wait").future(b"", timeout=order["seconds"])
+    call = channel.unary_unary(SERVICE + "Wait", None, None).future(b"", timeout=order["seconds"])
     return {"code": call.code().name, "seen": _over(channel, before)}
 
 

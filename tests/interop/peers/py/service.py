@@ -62,29 +62,29 @@ def on_event(event: Event) -> None:
 def exercise(channel: grpc.Channel, size: int) -> dict[str, Any]:
     """One call of each kind: a unary one of `size` bytes, one that fails, a chat."""
     payload = os.urandom(size)
-    unary = channel.unary_unary("/interop.Bytes/Echo")
+    unary = channel.unary_unary("/interop.Bytes/Echo", None, None)
     answer, ended = unary.with_call(payload, timeout=50)
     try:
         unary(b"fail", timeout=10)
         status = "OK"
     except grpc.RpcError as problem:
-        status = problem.code().name  # type: ignore[attr-defined]
+        status = problem.code().name
     said = [str(number).encode() for number in range(CHATS)]
-    heard = list(channel.stream_stream("/interop.Bytes/Chat")(iter(said), timeout=20))
+    heard = list(channel.stream_stream("/interop.Bytes/Chat", None, None)(iter(said), timeout=20))
     trailer = [value for key, value in ended.trailing_metadata() if key == "x-size"]
     chats = sum(one == other for one, other in zip(said, heard, strict=True))
     return {"same": answer == payload, "trailer": trailer, "status": status, "chats": chats, "ended": True}
 
 
 def ask_who(channel: grpc.Channel) -> dict[str, Any]:
-    peer_id, path = channel.unary_unary("/interop.Bytes/Who")(b"", timeout=20).decode().split()
+    peer_id, path = channel.unary_unary("/interop.Bytes/Who", None, None)(b"", timeout=20).decode().split()
     return {"peer": peer_id, "path": path}
 
 
 def many(channel: grpc.Channel, count: int) -> dict[str, Any]:
     """`count` unary calls under way at once."""
     payloads = [os.urandom(1000) for _ in range(count)]
-    unary = channel.unary_unary("/interop.Bytes/Echo")
+    unary = channel.unary_unary("/interop.Bytes/Echo", None, None)
     calls = [unary.future(payload, timeout=50) for payload in payloads]
     return {"good": sum(call.result() == payload for call, payload in zip(calls, payloads, strict=True))}
 
@@ -103,7 +103,9 @@ class Talk:
         messages: queue.Queue[bytes | None] = queue.Queue()
         count = 0
         try:
-            answers = self._channel.stream_stream("/interop.Bytes/Chat")(iter(messages.get, None), timeout=60)
+            answers: Any = self._channel.stream_stream("/interop.Bytes/Chat", None, None)(
+                iter(messages.get, None), timeout=60
+            )
             while not self._enough.is_set():
                 messages.put(said := os.urandom(TALK))
                 heard = next(answers)
