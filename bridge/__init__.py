@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from punchbridge.api.open import open_bridge as open
     from punchbridge.api.snapshots import ConnectionInfo, Status
     from punchbridge.api.trio import BridgeStream, TrioBridge, open_trio
-    from punchbridge.config import ANYONE, AccessLists, Config, Limits, Punch, Times
+    from punchbridge.config import ANYONE, AccessLists, Config, Limits, Punch, Times, Transports
     from punchbridge.errors import (
         AddressError,
         AuthenticationFailed,
@@ -93,6 +93,7 @@ __all__ = [
     "StreamReset",
     "SwarmStopped",
     "Times",
+    "Transports",
     "TrioBridge",
     "Unreachable",
     "WrongPeer",
@@ -118,6 +119,7 @@ _HOMES = {
     "Limits": "punchbridge.config",
     "Punch": "punchbridge.config",
     "Times": "punchbridge.config",
+    "Transports": "punchbridge.config",
     "load_config": "punchbridge.api.configuration",
     "Bridge": "punchbridge.api.open",
     "open": "punchbridge.api.open:open_bridge",

@@ -7,7 +7,7 @@ transport is not known here has no endpoint, so that nobody takes it for plain T
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Literal
 
@@ -38,6 +38,7 @@ __all__ = [
     "transport_of",
     "with_host",
     "with_peer",
+    "with_port",
     "without_peer",
 ]
 
@@ -54,8 +55,6 @@ _TRANSPORTS: Final[dict[tuple[int, ...], tuple[str, Proto]]] = {
     (P_UDP, P_QUIC_V1): ("quic-v1", "udp"),
 }
 """The transports whose addresses are understood: the protocol codes behind the host, and nothing else."""
-_SPOKEN: Final = frozenset({"tcp"})
-"""Those of them that this node can dial and listen on."""
 _ENDS: Final = frozenset(
     {(), (P_P2P,), (P_CIRCUIT,), (P_P2P, P_CIRCUIT), (P_CIRCUIT, P_P2P), (P_P2P, P_CIRCUIT, P_P2P)}
 )
@@ -167,14 +166,15 @@ def endpoint_of(addr: Multiaddr) -> Endpoint | None:
 
 
 def is_spoken(addr: Multiaddr) -> bool:
-    """True when the address leads first to an IP or a name by a transport that this node speaks."""
-    return transport_of(addr) in _SPOKEN
+    """True when the address leads first to an IP or a name by a transport that is known here. Whether it is switched
+    on, and its engine installed, says `punchbridge.transport.absent`."""
+    return transport_of(addr) is not None
 
 
 def spoken_endpoint(addr: Multiaddr) -> Endpoint:
     """As `endpoint_of`. Raises AddressError, which names the part at fault, unless `is_spoken`."""
     endpoint = endpoint_of(addr)
-    if endpoint is not None and is_spoken(addr):
+    if endpoint is not None:
         return endpoint
     raise AddressError(f"{addr}: {_fault(addr)}; expected an address such as /ip4/192.0.2.1/tcp/4001")
 
@@ -185,10 +185,10 @@ def _fault(addr: Multiaddr) -> str:
     if not codes or codes[0] not in _HOSTS:
         return "it does not begin with an IP or a name"
     end = next((place for place, code in enumerate(codes) if code in (P_P2P, P_CIRCUIT)), len(codes))
-    behind = 2 if codes[1:2] == (P_TCP,) else 1
+    behind = next((1 + len(form) for form in _TRANSPORTS if codes[1 : 1 + len(form)] == form), 1)
     if end > behind:
         return f"/{'/'.join(names[behind:end])} is not spoken by this node"
-    return f"/{'/'.join(names[end:])} behind the port is not understood" if end == behind == 2 else "it has no port"
+    return f"/{'/'.join(names[end:])} behind the port is not understood" if end == behind > 1 else "it has no port"
 
 
 def peer_of(addr: Multiaddr) -> PeerId | None:
@@ -228,6 +228,11 @@ def addr_of(endpoint: Endpoint) -> Multiaddr:
     """The address of a numeric endpoint: /tcp, or /udp with /quic-v1. Raises AddressError for a name."""
     tail = f"tcp/{endpoint.port}" if endpoint.proto == "tcp" else f"udp/{endpoint.port}/quic-v1"
     return Multiaddr(f"{_host_addr(str(endpoint.ip))}/{tail}")
+
+
+def with_port(addr: Multiaddr, port: int) -> Multiaddr:
+    """The numeric address with another port, and nothing behind its transport. Raises AddressError for a name."""
+    return addr_of(replace(spoken_endpoint(addr), port=port))
 
 
 def with_host(addr: Multiaddr, host: str) -> Multiaddr:

@@ -16,6 +16,9 @@ from punchbridge.verdict import VERDICT_KEYS, Failure, Verdict
 
 Path = Literal["relay", "direct"]
 Role = Literal["initiator", "responder"]
+TransportName = Literal["tcp", "quic", "circuit", "libp2p"]
+"""What carries a connection; `libp2p` is whatever an application's own py-libp2p host uses. The path says less: each
+direct transport has the path `direct`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,16 @@ class NodeStarted(Event):
     name = "node.started"
     peer_id: str
     listen: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransportAbsent(Event):
+    """A transport that is switched on is not there, so everything runs over the others. Told once, at the start.
+    `message` says what to do."""
+
+    name = "transport.absent"
+    transport: Literal["quic"]
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +109,8 @@ class KeyShared(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionOpened(Event):
-    """A connection is authenticated and muxed. `role`: our part in Noise and Yamux; `inbound`: who asked for it."""
+    """A connection is authenticated and muxed. `role`: our part in the handshake; `inbound`: the peer asked for it;
+    `transport`: what carries it, tcp or quic, or circuit when it runs through a relay."""
 
     name = "connection.opened"
     connection: int
@@ -108,6 +122,7 @@ class ConnectionOpened(Event):
     inbound: bool
     relay: str | None = None
     punched: bool = False
+    transport: TransportName = "tcp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +139,20 @@ class ConnectionClosed(Event):
     reason: str
     bytes_sent: int = 0
     bytes_received: int = 0
+    transport: TransportName = "tcp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionMoved(Event):
+    """The peer is reached at another address than `before`, over the same connection: a NAT on the way lost its state,
+    or its network has changed."""
+
+    name = "connection.moved"
+    connection: int
+    peer: str
+    before: str
+    remote: str
+    transport: TransportName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +209,7 @@ class PunchSucceeded(Event):
     dials: int = 1
     direct_rtt_ms: float | None = None
     relay_rtt_ms: float | None = None
+    transport: TransportName = "tcp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +253,7 @@ class P2pUpgrade(Moved, Event):
     local: str
     remote: str
     attempt: int | None = None
+    transport: TransportName = "tcp"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,12 @@ from punchbridge.access.policy import OPEN, Access
 from punchbridge.access.sources import Sources
 from punchbridge.access.store import AccessFile
 from punchbridge.addresses import Multiaddr, with_peer
-from punchbridge.config import Limits, Punch
+from punchbridge.config import Limits, Punch, Transports
 from punchbridge.eventhub import EventHub
 from punchbridge.events import NodeStarted
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, peer_text
+from punchbridge.swarm.ports import together
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.tasks.signal import Signal
 from punchbridge.version import AGENT
@@ -29,14 +30,16 @@ from punchbridge_relay.service import HopService
 
 @dataclass(frozen=True, kw_only=True)
 class RelayConfig:
-    """`listen`: addresses to listen on; `announce`: addresses that clients are told beside those found; `limits`: what
-    the relay grants; `access`: the lists of who may reserve; `connect`: who may open circuits beside those on the
-    lists, by default anybody; `rooms`: the bounds of the rooms below, None for those that follow from `limits`;
+    """`listen`: addresses to listen on; `transports`: which are spoken; `announce`: addresses that clients are told
+    beside those found; `limits`: what the relay grants; `access`: the lists of who may reserve; `connect`: who may open
+    circuits beside those on the lists, by default anybody; `rooms`: the bounds of the rooms below, None for those that
+    follow from `limits`;
     `stats_interval`: seconds between two RelayStats events; `allow_private`: announce private and loopback addresses
     too; `autonat`: tell others whether they can be reached."""
 
     identity: Identity
     listen: tuple[Multiaddr, ...]
+    transports: Transports = field(default_factory=Transports)
     announce: tuple[Multiaddr, ...] = ()
     limits: RelayLimits = field(default_factory=RelayLimits)
     rooms: Limits | None = None
@@ -91,6 +94,7 @@ async def _serve(
         access=config.access,
         access_file=config.access_file,
         identity=config.identity,
+        transports=config.transports,
         announce=config.announce,
         agent=config.agent,
         limits=config.bounds,
@@ -105,8 +109,8 @@ async def _serve(
         service = HopService(swarm, config.limits, config.connect)
         await nursery.start(service.run)
         nursery.start_soon(_reread, host, reload)
-        for addr in config.listen:  # not before the hop protocol is there: the first client may be waiting
-            await swarm.listen(addr)
+        for addrs in together(config.listen):  # not before the hop protocol is there: the first client may be waiting
+            await swarm.listen(*addrs)
         me = peer_text(swarm.peer)
         listening = tuple(dict.fromkeys((*swarm.listen_addrs(), *config.announce)))
         events.emit(NodeStarted(peer_id=me, listen=tuple(str(addr) for addr in listening)))

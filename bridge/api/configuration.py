@@ -6,7 +6,7 @@ What is wrong is told here, before anything is opened.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,17 @@ from punchbridge.access.policy import NOBODY, OPEN, Access
 from punchbridge.access.sources import Sources
 from punchbridge.access.store import AccessFile, access_path
 from punchbridge.addresses import Multiaddr, is_relayed, parse, peer_of
-from punchbridge.config import AccessLimits, AccessLists, Config, load
+from punchbridge.config import AccessLimits, AccessLists, Config, Transports, load
+from punchbridge.config.config import LISTEN
 from punchbridge.errors import AddressError, ConfigError
 from punchbridge.host.host import HostConfig
 from punchbridge.identity import Identity, load_named
+from punchbridge.transport.absent import absent, check_present, present
 
 if TYPE_CHECKING:
-    from punchbridge.config.config import Key
+    from punchbridge.config.config import Addresses, Key
 
-__all__ = ["configured", "host_config", "load_config"]
+__all__ = ["access_of", "configured", "host_config", "listening", "load_config"]
 
 
 def load_config(path: str | Path | None = None, environment: Mapping[str, str] | None = None) -> Config:
@@ -64,7 +66,8 @@ def host_config(config: Config, *, autonat: bool = True, autonat_server: bool = 
     sources, file = access_of(config.access, config.key, config.limits.access)
     return HostConfig(
         identity=_identity(config.key, new=config.new_key),
-        listen=tuple(_multiaddr(addr) for addr in config.listen),
+        listen=listening(config.listen, LISTEN, config.transports),
+        transports=config.transports,
         relays=relays,
         announce=announce,
         agent=config.agent,
@@ -78,6 +81,17 @@ def host_config(config: Config, *, autonat: bool = True, autonat_server: bool = 
         access=sources,
         access_file=file,
     )
+
+
+def listening(addrs: Addresses, default: Sequence[str], transports: Transports) -> tuple[Multiaddr, ...]:
+    """The addresses to listen on. Of the default ones, those whose transport is there; the others were asked for, and
+    are refused when it is not. Raises AddressError."""
+    missing, parsed = absent(transports), tuple(_multiaddr(addr) for addr in addrs)
+    if tuple(map(str, addrs)) == tuple(default):
+        return present(parsed, missing)
+    for addr in parsed:
+        check_present(addr, missing)
+    return parsed
 
 
 def access_of(lists: AccessLists, key: Key, limits: AccessLimits) -> tuple[Sources, AccessFile | None]:

@@ -19,7 +19,7 @@ from punchbridge.client_keys import client_identity
 from punchbridge.config import Config
 from punchbridge.errors import ConfigError, DialTimeout, IdentityError, NotAllowed
 from punchbridge.eventhub import EventHub
-from punchbridge.events import AccessOpen, ErrorEvent, Event, ReservationAccepted
+from punchbridge.events import AccessOpen, ErrorEvent, Event, ReservationAccepted, TransportName
 from punchbridge.host.host import Host, open_host
 from punchbridge.identity import PeerId, parse_peer_id, peer_text
 from punchbridge.local.gateway import Gateway, open_gateway
@@ -37,7 +37,8 @@ __all__ = ["ConnectionInfo", "Control", "Status", "open_control"]
 
 @dataclass(frozen=True)
 class ConnectionInfo:
-    """A snapshot of one connection. `rtt`: seconds, None before it was measured; bytes are payload."""
+    """A snapshot of one connection. `rtt`: seconds, None before it was measured; bytes are payload; `transport`: what
+    carries it, tcp or quic, or circuit when it runs through a relay."""
 
     id: int
     peer_id: str
@@ -52,6 +53,7 @@ class ConnectionInfo:
     streams: int
     bytes_sent: int
     bytes_received: int
+    transport: TransportName = "tcp"
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ def _snapshot(connection: Connection) -> ConnectionInfo:
         streams=connection.streams,
         bytes_sent=connection.bytes_sent,
         bytes_received=connection.bytes_received,
+        transport=connection.transport,
     )
 
 

@@ -20,7 +20,7 @@ from punchbridge.access.secret import SECRET_SIZE, Secret
 from punchbridge.access.sources import Sources
 from punchbridge.access.store import AccessFile
 from punchbridge.access.ticket import Ticket
-from punchbridge.addresses import Multiaddr, is_public, is_relayed
+from punchbridge.addresses import Multiaddr, is_public, is_relayed, peer_of, transport_of
 from punchbridge.errors import (
     ConfigError,
     ConnectionLost,
@@ -49,7 +49,8 @@ from punchbridge.wire.invite import (
 )
 
 _TICKET_ADDRS: Final = 2
-"""Direct addresses in a ticket: IPv4 and IPv6, or two uplinks. More make a long line of little use."""
+"""Direct addresses in a ticket, and further ones of a relay that take their place: IPv4 and IPv6, two uplinks, or TCP
+and QUIC. More make a long line of little use: a peer that is connected tells the others."""
 
 _WRITING: Final = 0.8
 """Seconds; a list that changes all the time is read then as it is, and so within the 2 s in which one is followed."""
@@ -110,12 +111,14 @@ class Admission:
         self._asked.notify()
 
     def contact(self, relays: Sequence[Multiaddr]) -> Contact:
-        """How this host is reached now. relays: those that it keeps a reservation with."""
+        """How this host is reached now, over TCP first. relays: those that it keeps a reservation with."""
         direct = [addr for addr in self._swarm.announced() if not is_relayed(addr)]
         if not direct and not relays:  # nothing else leads here
             direct = list(self._swarm.listen_addrs())
         direct.sort(key=is_public, reverse=True)
-        return Contact(self._swarm.peer, tuple(relays), tuple(direct[:_TICKET_ADDRS]))
+        known = sorted(relays, key=lambda addr: transport_of(addr) != "tcp")
+        further = len(known) - len({peer_of(addr) for addr in known})
+        return Contact(self._swarm.peer, tuple(known), tuple(direct[: max(1, _TICKET_ADDRS - further)]))
 
     async def invite(
         self,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import random
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import get_args
 
 import trio
 
@@ -48,10 +48,10 @@ class _Probe:
 
 
 class Autonat:
-    """`client`: probe our addresses at connected servers; `server`: answer requests, with dials by `outside`, which has
-    another identity and no listening port. Start `run` once."""
+    """`client`: probe our addresses at connected servers; `server`: answer requests, with dials by `outside`, a transport
+    for each protocol of ports, which have another identity and no listening port. Start `run` once."""
 
-    def __init__(self, swarm: Swarm, outside: Transport, *, client: bool = True, server: bool = False) -> None:
+    def __init__(self, swarm: Swarm, outside: Mapping[Proto, Transport], *, client: bool = True, server: bool = False) -> None:
         self._swarm = swarm
         self._limits = swarm.config.limits.autonat
         self._outside = outside
@@ -290,7 +290,7 @@ class Autonat:
             sources={
                 (version, proto)
                 for version in (4, 6)
-                for proto in get_args(Proto)
+                for proto in self._outside
                 if self._swarm.listen_port(version, proto) is not None
             },
         )
@@ -317,7 +317,7 @@ class Autonat:
         """Dials, and brings the nonce. Returns the name of the DialStatus; leaves no connection."""
         try:
             with trio.fail_after(self._limits.dial_timeout + self._swarm.config.limits.muxed.upgrade_timeout):
-                connection = await self._outside.dial(choice.addr, client)
+                connection = await self._outside[choice.proto].dial(choice.addr, client)
         except NETWORK_FAILURES:
             return "E_DIAL_ERROR"
         try:

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from punchbridge.events import Event, Path
+from punchbridge.events import Event, Path, TransportName
 
 
 @dataclass(frozen=True, kw_only=True)
 class PingResult(Event):
-    """One round trip of `punchbridge ping`; `rtt_ms` None: it was lost. `remote`: the peer's end of the path."""
+    """One round trip of `punchbridge ping`; `rtt_ms` None: it was lost. `remote`: the peer's end of the path;
+    `transport`: as in connection.opened."""
 
     name = "ping.result"
     peer: str
@@ -22,6 +23,7 @@ class PingResult(Event):
     path: Path
     remote: str
     rtt_ms: float | None
+    transport: TransportName = "tcp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,7 @@ class IdentifyResult(Event):
     protocols: tuple[str, ...]
     listen: tuple[str, ...]
     observed: str | None
+    transport: TransportName = "tcp"
 
 
 @dataclass(frozen=True, kw_only=True)

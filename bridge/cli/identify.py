@@ -97,4 +97,5 @@ async def ask(bridge: TrioBridge, addr: str) -> IdentifyResult:
         protocols=tuple(said.protocols),
         listen=tuple(str(one) for one in said.listen),
         observed=None if said.observed is None else str(said.observed),
+        transport=connection.transport,
     )

@@ -27,14 +27,15 @@ def short(peer: str) -> str:
 
 
 def spot(address: str) -> str:
-    """Where a printed multiaddr leads first, as people write it: HOST:PORT. Text in, text out."""
+    """Where a printed multiaddr leads first, as people write it: HOST:PORT, of QUIC HOST:PORT/quic. Text in and out."""
     try:
         endpoint = endpoint_of(parse(address))
     except AddressError:
         return address
-    if endpoint is None or endpoint.proto != "tcp":
+    if endpoint is None:
         return address
-    return f"[{endpoint.host}]:{endpoint.port}" if endpoint.kind == "ip6" else f"{endpoint.host}:{endpoint.port}"
+    host = f"[{endpoint.host}]" if endpoint.kind == "ip6" else endpoint.host
+    return f"{host}:{endpoint.port}{'/quic' if endpoint.proto == 'udp' else ''}"
 
 
 def _soon(seconds: float | None) -> str:
@@ -130,11 +131,13 @@ def _read(event: events.AccessRead) -> tuple[str, Tone]:
 
 LINES: Final[Lines] = {
     events.NodeStarted: lambda e: (f"peer {e.peer_id}, listening on {', '.join(e.listen) or 'nothing'}", "plain"),
+    events.TransportAbsent: lambda e: (f"everything runs over TCP: {e.message}", "dim"),
     events.ReservationAccepted: _reservation,
     events.ReservationLost: _reservation_lost,
     events.KeyShared: _key_shared,
     events.ConnectionOpened: _opened,
     events.ConnectionClosed: _closed,
+    events.ConnectionMoved: lambda e: (f"{short(e.peer)} has moved: {spot(e.before)} → {spot(e.remote)}", "dim"),
     events.PunchStarted: lambda e: (
         f"punch attempt {e.attempt} to {short(e.peer)} ({len(e.remote_candidates)} candidates)",
         "plain",

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from cyclopts import Group, Parameter
 
@@ -18,6 +18,10 @@ from punchbridge.cli import PREFIX
 from punchbridge.cli.settings import FLAGS, read
 from punchbridge.config import Config
 from punchbridge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from punchbridge.addresses import Multiaddr
+    from punchbridge.config import Transports
 
 OUTPUT = Group("Output", sort_key=90)
 NETWORK = Group("Network", sort_key=10)
@@ -90,9 +94,13 @@ class NetworkOptions:
         tuple[str, ...] | None,
         setting(
             "listen",
-            "Local multiaddr to listen on; also the source of every dial. Repeatable.",
+            "Local multiaddr to listen on; also the source of every dial. Nothing else is listened on then: a TCP "
+            "address alone means no QUIC. Repeatable.",
             shown=" ".join(map(str, DEFAULTS.listen)),
         ),
+    ] = None
+    no_quic: Annotated[
+        bool | None, setting("no-quic", "Speak TCP alone: neither listen on QUIC addresses nor dial them.", shown="no")
     ] = None
     announce: Annotated[
         tuple[str, ...] | None,
@@ -152,6 +160,7 @@ class NetworkOptions:
             pairs=self.set,
             flags={
                 "listen": self.listen,
+                "transports.quic": None if self.no_quic is None else not self.no_quic,
                 "announce": self.announce,
                 "relays": tuple(relays) if relays else None,
                 "key": None if self.key is None else str(self.key),
@@ -168,8 +177,8 @@ class NetworkOptions:
         config = replace(config, relays=kept)
         if config.key is None and key is not None and not config.ephemeral:
             config = replace(config, key=str(key), new_key=True)
-        checked_listen([str(addr) for addr in config.listen])
-        checked_relays([str(addr) for addr in config.relays])
+        checked_listen([str(addr) for addr in config.listen], DEFAULTS.listen, config.transports)
+        checked_relays([str(addr) for addr in config.relays], config.transports)
         return config
 
 
@@ -180,28 +189,36 @@ def default_key() -> Path:
     return state_directory() / "key"
 
 
-def checked_listen(addrs: Sequence[str]) -> list[str]:
-    """Listening addresses: IP and TCP, no peer id, no circuit. Raises AddressError."""
+def checked_listen(addrs: Sequence[str], default: Sequence[Any], transports: Transports) -> tuple[Multiaddr, ...]:
+    """Listening addresses: an IP and TCP or QUIC, no peer id, no circuit; of the default ones, those whose transport is
+    there. Raises AddressError."""
     from punchbridge.addresses import is_relayed, parse, spoken_endpoint
+    from punchbridge.api.configuration import listening
     from punchbridge.errors import AddressError
 
     for text in addrs:
         addr = parse(text)
         if is_relayed(addr) or spoken_endpoint(addr).kind.startswith("dns"):
-            raise AddressError(f"cannot listen on {text!r}: expected /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT")
-    return list(addrs)
+            raise AddressError(
+                f"cannot listen on {text!r}: expected /ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, or ip6"
+            )
+    return listening(addrs, default, transports)
 
 
-def checked_relays(addrs: Sequence[str]) -> list[str]:
-    """Relay addresses: direct, ending in /p2p/ID. Raises AddressError."""
+def checked_relays(addrs: Sequence[str], transports: Transports | None = None) -> list[str]:
+    """Relay addresses: direct, ending in /p2p/ID. transports: those that are spoken, where it matters whether theirs is
+    there. Raises AddressError."""
     from punchbridge.addresses import is_relayed, parse, peer_of, spoken_endpoint
     from punchbridge.errors import AddressError
+    from punchbridge.transport.absent import absent, check_present
 
+    missing = absent(transports) if addrs and transports is not None else {}
     for text in addrs:
         addr = parse(text)
         if is_relayed(addr) or peer_of(addr) is None:
             raise AddressError(f"not a relay address: {text!r}; expected /ip4/ADDRESS/tcp/PORT/p2p/RELAY-ID")
         spoken_endpoint(addr)
+        check_present(addr, missing)
     return list(addrs)
 
 

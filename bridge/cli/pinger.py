@@ -82,7 +82,11 @@ class Pinger:
             return False
         path, remote, peer = connection.path, str(connection.remote), peer_text(connection.peer)
         self.report.path = path
-        self.report.emit(PingResult(peer=peer, count=self.sent, path=path, remote=remote, rtt_ms=took))
+        self.report.emit(
+            PingResult(
+                peer=peer, count=self.sent, path=path, remote=remote, rtt_ms=took, transport=connection.transport
+            )
+        )
         self.report.data(f"{path} {spot(remote)} " + ("lost" if took is None else f"{took:.1f} ms"))
         if took is not None:
             self.times.append(took)

@@ -17,7 +17,7 @@ from punchbridge.cli.lines import Lines, Tone, short
 from punchbridge.cli.options import ConfigFlag, Output, SetFlag, checked_listen, flag, setting
 from punchbridge.cli.process import fitted_relay, open_files
 from punchbridge.cli.settings import FLAGS, read
-from punchbridge.config import AccessLists, Limits, Programs
+from punchbridge.config import AccessLists, Limits, Programs, Transports
 from punchbridge.config.load import PREFIX
 from punchbridge.config.values import Checked, Seconds, Texts
 from punchbridge.version import AGENT
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from punchbridge.config.config import Addresses, Key
     from punchbridge_relay.program import RelayConfig
 
-LISTEN: Final = ("/ip4/0.0.0.0/tcp/4001",)
+LISTEN: Final = ("/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1")
 
 LIMITS = Group("Limits (0: unlimited)", sort_key=20)
 
@@ -48,7 +48,10 @@ class RelaySettings(Checked):
     """Make the key file that `key` names when it is missing."""
 
     listen: Addresses = LISTEN
-    """Multiaddrs to listen on."""
+    """Multiaddrs to listen on: by default every IPv4 interface, with TCP and QUIC. What is named is all."""
+
+    transports: Transports = Transports()
+    """Which transports are spoken."""
 
     announce: Addresses = ()
     """Multiaddrs that clients are told beside those found: a forwarded port, a name. They must lead here."""
@@ -137,8 +140,16 @@ class RelayFlags:
     config: ConfigFlag = None
     set: SetFlag = ()
     listen: Annotated[
-        tuple[str, ...] | None, setting("listen", "Multiaddr to listen on. Repeatable.", shown=LISTEN[0])
+        tuple[str, ...] | None,
+        setting(
+            "listen",
+            "Multiaddr to listen on. Nothing else is listened on then: a TCP address alone means no QUIC. Repeatable.",
+            shown=" ".join(LISTEN),
+        ),
     ] = None
+    no_quic: Annotated[bool | None, setting("no-quic", "Speak TCP alone: listen on no QUIC address.", shown="no")] = (
+        None
+    )
     announce: Annotated[
         tuple[str, ...] | None,
         setting("announce", "Multiaddr that clients are told as well: a forwarded port. Repeatable.", shown="none"),
@@ -178,6 +189,7 @@ class RelayFlags:
                 "key": None if self.key is None else str(self.key),
                 "new_key": self.new_key,
                 "listen": self.listen,
+                "transports.quic": None if self.no_quic is None else not self.no_quic,
                 "announce": self.announce,
                 "allow_connect": self.allow_connect,
                 **callers.flags,
@@ -267,13 +279,14 @@ def _program(settings: RelaySettings) -> RelayConfig:
     if not settings.stats_interval > 0:
         raise ConfigError("--stats-interval must be above 0")
     key, new = settings.key or default_key(), settings.new_key or settings.key is None
-    listen = checked_listen([str(one) for one in settings.listen])
+    listen = checked_listen([str(one) for one in settings.listen], LISTEN, settings.transports)
     sources, file = access_of(
         settings.access, str(key) if not isinstance(key, Identity) else key, settings.limits.access
     )
     return RelayConfig(
         identity=key if isinstance(key, Identity) else load_named(Path(key), new=new),
-        listen=tuple(map(parse, listen)),
+        listen=listen,
+        transports=settings.transports,
         announce=tuple(parse(str(one)) for one in settings.announce),
         limits=settings.relay,
         rooms=settings.limits,

@@ -40,6 +40,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "punch.retry": "--punch-retry",
     "relays": "--relay",
     "stats_interval": "--stats-interval",
+    "transports.quic": "--no-quic",
 }
 """Settings that have a flag of their own. `--set` serves the others."""
 

@@ -22,7 +22,7 @@ from punchbridge.config.services import AutonatLimits, IdentifyLimits, PingLimit
 from punchbridge.config.sessions import PathLimits, SessionLimits
 from punchbridge.config.swarm import SwarmLimits
 from punchbridge.config.times import Times
-from punchbridge.config.transport import MuxedLimits, TcpLimits
+from punchbridge.config.transport import MuxedLimits, TcpLimits, Transports
 from punchbridge.config.values import KIB, MIB
 from punchbridge.config.yamux import YamuxLimits
 
@@ -52,6 +52,7 @@ __all__ = [
     "SwarmLimits",
     "TcpLimits",
     "Times",
+    "Transports",
     "YamuxLimits",
     "load",
 ]

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from punchbridge.config.access import ANYONE, AccessLists, Anyone
 from punchbridge.config.limits import Limits
 from punchbridge.config.programs import Programs
 from punchbridge.config.punch import Punch
 from punchbridge.config.times import Times
+from punchbridge.config.transport import Transports
 from punchbridge.config.unknown import unknown
 from punchbridge.config.values import Checked
 from punchbridge.errors import ConfigError
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     Addresses = Sequence[str | Multiaddr]
     Key = str | Path | Identity | None
 
-__all__ = ["Config", "Fields"]
+__all__ = ["LISTEN", "Config", "Fields"]
+
+LISTEN: Final = ("/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1")
+"""Where a bridge listens unless it is told: with TCP, and with QUIC where that is spoken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +50,19 @@ class Config(Checked):
     ephemeral: bool = False
     """Without a key: a fresh identity for this run alone."""
 
-    listen: Addresses = ("/ip4/0.0.0.0/tcp/0",)
+    listen: Addresses = LISTEN
     """Multiaddrs to listen on, which are also the source of every dial. The default is every IPv4 interface, on a port
-    that the system picks; none at all is possible."""
+    that the system picks, with TCP and QUIC at the same number. What is named is all: with a TCP address alone nothing
+    is accepted over QUIC. None at all is possible."""
 
     announce: Addresses = ()
     """Multiaddrs that others are told beside those found: a forwarded port, a name. They must lead here."""
 
     relays: Addresses = ()
     """Multiaddrs of relays to hold a reservation with, each ending in /p2p/ID."""
+
+    transports: Transports = Transports()
+    """Which transports are spoken."""
 
     punch: Punch = Punch()
     """Hole punching."""
@@ -118,6 +126,7 @@ class Fields(TypedDict, total=False):
     listen: Addresses
     announce: Addresses
     relays: Addresses
+    transports: Transports
     punch: Punch | bool
     access: AccessLists
     allow: Sequence[str] | Anyone

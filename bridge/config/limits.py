@@ -9,6 +9,7 @@ from punchbridge.config.local import LocalLimits
 from punchbridge.config.memory import MemoryLimits
 from punchbridge.config.nat import NatLimits
 from punchbridge.config.punch import PunchLimits
+from punchbridge.config.quic import QuicLimits
 from punchbridge.config.relay_client import RelayClientLimits
 from punchbridge.config.services import AutonatLimits, IdentifyLimits, PingLimits
 from punchbridge.config.sessions import PathLimits, SessionLimits
@@ -35,6 +36,9 @@ class Limits(Checked):
 
     yamux: YamuxLimits = YamuxLimits()
     """The streams of each of these."""
+
+    quic: QuicLimits = QuicLimits()
+    """Connections that bring security and streams of their own."""
 
     memory: MemoryLimits = MemoryLimits()
     """What all of these hold together."""

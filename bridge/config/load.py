@@ -36,6 +36,7 @@ _VARIABLES: Final = {
     "key": "KEY_FILE",
     "relays": "RELAY",
     "punch.enabled": "NO_P2P",
+    "transports.quic": "NO_QUIC",
     "allow_private": "LAN",
     "access.anyone": "OPEN",
     "access.allow": "ALLOW",
@@ -49,7 +50,7 @@ _VARIABLES: Final = {
 _FLAG_TABLES: Final = ("node",)
 """Tables whose own settings have variables that are named after the flags of the programs, without the table."""
 
-_INVERTED: Final = ("punch.enabled",)
+_INVERTED: Final = ("punch.enabled", "transports.quic")
 """Their variables say the contrary."""
 
 _YES: Final = ("1", "true", "yes", "on")

@@ -22,7 +22,8 @@ class QuicLimits(Checked):
 
     retry_above: Count = 128
     """With so many handshakes of others under way, a newcomer has to show first that it receives at its address. That
-    costs it a round trip, and us nothing until it has. Half of `limits.swarm.half_open`."""
+    costs it a round trip, and us nothing until it has. So it has to when half of what `limits.swarm` has for newcomers
+    is taken, in all or around its address."""
 
     attempts: Count = 64
     """Newcomers of one read of the socket; further ones have to ask again."""
@@ -55,6 +56,11 @@ class QuicLimits(Checked):
     keepalive: Seconds = 15.0
     """Silence after which a packet is sent (go: 15 s). A NAT keeps a UDP mapping for 30 s, often no longer, and only
     packets from behind it keep it everywhere; so both ends send."""
+
+    moved_after: Seconds = 3.5
+    """A peer that sends from another address has moved there when that has held for so long, and for twelve round
+    trips. The engine goes back to the old address when nobody answers at the new one within three probe timeouts, at
+    another IP 3.1 s: with less, an address may count that somebody else wrote on a datagram."""
 
     first_mtu: Count = 1200
     """Bytes of a datagram at first: what every path of QUIC takes."""

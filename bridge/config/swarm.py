@@ -90,6 +90,14 @@ class SwarmLimits(Checked):
     dial_stagger: Seconds = 0.25
     """Head start of one address over the next (RFC 8305 section 5: 250 ms)."""
 
+    transport_stagger: Seconds = 0.1
+    """Head start of one transport over the other one at the same host. TCP has it, which costs less for each byte,
+    unless QUIC was what led to the peer last time. Where a round trip takes longer than about half of this, QUIC still
+    wins."""
+
+    dialled_peers: Count = 1024
+    """Peers of which is known by which transport they were reached last."""
+
     commands: Count = 4096
     """Commands in progress; each holds a task. Beyond it a command fails at once instead of waiting on others."""
 

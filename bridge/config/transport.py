@@ -1,4 +1,4 @@
-"""Bounds of the transports: TCP, and the upgrade of a byte stream to a secured and muxed connection."""
+"""The transports: which are spoken, the bounds of TCP, and of the upgrade of a byte stream to a connection."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from dataclasses import dataclass
 from punchbridge.config.values import KIB, MIB, Bytes, Checked, Count, Seconds
 from punchbridge.errors import ConfigError
 
-__all__ = ["MuxedLimits", "TcpLimits"]
+__all__ = ["MuxedLimits", "TcpLimits", "Transports"]
 
 _MOST = {"syn_ack_retries": 127, "backlog": 2**31 - 1, "unsent": 2**31 - 1, "user_timeout": (2**31 - 1) // 1000}
 """What Linux takes: TCP_SYNCNT up to 127, the others as a C integer, and the time in milliseconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transports(Checked):
+    """Which transports are spoken. TCP always is."""
+
+    quic: bool = True
+    """QUIC beside TCP, where its engine (`punchbridge[quic]`) is installed. Without, addresses with /quic-v1 are
+    neither listened on nor dialled."""
 
 
 @dataclass(frozen=True, kw_only=True)

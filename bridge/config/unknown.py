@@ -11,7 +11,6 @@ from punchbridge.errors import ConfigError
 __all__ = ["unknown"]
 
 _ELSEWHERE: Final = {
-    "transports": "TCP and circuits are always there, and there is no other transport yet",
     "portmap": "no router is asked for a port yet",
     "node": "the table [node] belongs to `punchbridge listen` and `punchbridge dial`",
     "relay": "relays is the list of relays to use, and the table [relay] belongs to `punchbridge relay`",

@@ -23,12 +23,14 @@ from punchbridge.behaviours.dcutr import Dcutr
 from punchbridge.behaviours.identify import IdentifyService
 from punchbridge.behaviours.ping import PingService
 from punchbridge.behaviours.relay_client import RelayClient
-from punchbridge.config import AccessLimits, Limits, Punch, Times
+from punchbridge.config import AccessLimits, Limits, Punch, Times, Transports
 from punchbridge.errors import AddressError
 from punchbridge.eventhub import EventHub
+from punchbridge.events import TransportAbsent
 from punchbridge.identity import Identity
 from punchbridge.session.around import Around
 from punchbridge.session.service import SessionService
+from punchbridge.swarm.ports import together
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection
@@ -42,7 +44,8 @@ __all__ = ["Host", "HostConfig", "StreamHost", "open_host"]
 
 @dataclass(frozen=True)
 class HostConfig:
-    """What a host is made of. `listen`: IP and TCP addresses to listen on; `relays`: relay addresses ending in
+    """What a host is made of. `listen`: addresses of an IP and TCP or QUIC to listen on, those of one IP that leave
+    their port open at the same number; `transports`: which are spoken; `relays`: relay addresses ending in
     /p2p/ID where a reservation is kept; `punch`: how DCUtR runs, if it does; else peers on circuits are told no address
     that they could dial back; `autonat`: ask AutoNAT v2 servers about us; `autonat_server`: be one;
     `sessions`: streams are sessions where the peer knows them; `allow_private`: announce, and punch to, private and
@@ -52,6 +55,7 @@ class HostConfig:
 
     identity: Identity
     listen: tuple[Multiaddr, ...] = ()
+    transports: Transports = field(default_factory=Transports)
     relays: tuple[Multiaddr, ...] = ()
     agent: str = AGENT
     allow_private: bool = False
@@ -124,7 +128,9 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
     Raises PortInUse, AddressError. At the end the sessions are reset first, then the behaviours stop, then the swarm
     says goodbye.
     """
-    settings = SwarmConfig(config.identity, config.agent, config.allow_private, config.limits, config.announce, NOBODY)
+    settings = SwarmConfig(
+        config.identity, config.agent, config.allow_private, config.limits, config.announce, NOBODY, config.transports
+    )
     async with open_swarm(settings, events) as swarm, flat_nursery() as nursery:
         dcutr = Dcutr(swarm, config.punch) if config.punch.enabled else None
         autonat = None
@@ -132,7 +138,7 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
             # Whoever asks the server is dialled by a stranger, from a port that nobody has seen (A8).
             upgrader = MuxedUpgrader(Identity.generate(), config.limits.muxed, config.limits.yamux, swarm.memory)
             outside = TcpTransport(upgrader, Listeners(lambda: None, events, config.limits.tcp), config.limits.tcp)
-            autonat = Autonat(swarm, outside, client=config.autonat, server=config.autonat_server)
+            autonat = Autonat(swarm, {"tcp": outside}, client=config.autonat, server=config.autonat_server)
         relay_client = RelayClient(swarm)
         around = Around(swarm, lambda: relay_client.kept)
         if dcutr is not None:
@@ -161,8 +167,10 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
                 await nursery.start(behaviour.run)
         async with flat_nursery() as uppermost:
             await uppermost.start(host.sessions.run)
-            for addr in config.listen:
-                await swarm.listen(addr)
+            if config.transports.quic and "quic-v1" in swarm.ports.missing:
+                events.emit(TransportAbsent(transport="quic", message=swarm.ports.missing["quic-v1"]))
+            for addrs in together(config.listen):
+                await swarm.listen(*addrs)
             host.relay_client.keep(config.relays)
             yield host
             uppermost.cancel_scope.cancel()

@@ -32,6 +32,7 @@ class Choice:
     index: int
     addr: Multiaddr
     nonce: int
+    proto: Proto
     foreign: bool
     """The address's IP differs from the client's (A4): dial data is due."""
 
@@ -60,7 +61,7 @@ def choose(
         if addr is None or endpoint is None or endpoint.port == 0 or endpoint.host in own:
             continue
         if (endpoint.ip.version, endpoint.proto) in sources and scope.allows(endpoint.ip):
-            return Choice(index, addr, request.nonce, endpoint.host != client_ip)
+            return Choice(index, addr, request.nonce, endpoint.proto, endpoint.host != client_ip)
     return Refused(Answer("E_DIAL_REFUSED"), "no address that may be dialled")
 
 

@@ -270,5 +270,5 @@ def _path_news(switched: SessionSwitched, connection: Connection) -> P2pUpgrade 
     moved = {item.name: getattr(switched, item.name) for item in fields(Moved)}
     if switched.to == "direct":
         local, remote = str(connection.local), str(connection.remote)
-        return P2pUpgrade(peer=switched.peer, local=local, remote=remote, **moved)
+        return P2pUpgrade(peer=switched.peer, local=local, remote=remote, transport=connection.transport, **moved)
     return P2pFallback(peer=switched.peer, verdict=Verdict(Code.DIRECT_LOST), **moved)

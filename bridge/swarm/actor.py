@@ -7,7 +7,7 @@ how transports, tables or dials work.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from typing import Any, TypeVar, cast
 
 import trio
@@ -31,10 +31,12 @@ from punchbridge.swarm.commands import (
 )
 from punchbridge.swarm.dialer import Dialer
 from punchbridge.swarm.pool import Pool
+from punchbridge.swarm.ports import Ports
 from punchbridge.swarm.registry import Registration
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.supervise import report
-from punchbridge.transport.base import Connection, Reservation, ReservingTransport, ServingTransport, Stream, Transport
+from punchbridge.transport.absent import check_present
+from punchbridge.transport.base import Connection, Reservation, ReservingTransport, Stream, Transport
 
 __all__ = ["Actor"]
 
@@ -50,11 +52,11 @@ class Actor:
         pool: Pool,
         dialer: Dialer,
         transports: list[Transport],
-        serving: Sequence[ServingTransport],
+        ports: Ports,
     ) -> None:
         self._limits = limits
         self._pool = pool
-        self._serving = serving
+        self._ports = ports
         self._dialer = dialer
         self._transports = transports
         self._send, self._receive = trio.open_memory_channel[Command[Any]](limits.mailbox)
@@ -91,7 +93,7 @@ class Actor:
             async with trio.open_nursery() as nursery:
                 self._pool.nursery = nursery
                 nursery.start_soon(self._pool.tell_refusals)
-                for transport in self._serving:
+                for transport in self._ports.serving:
                     transport.nursery = nursery
                 task_status.started()
                 async for command in self._receive:
@@ -101,7 +103,7 @@ class Actor:
 
     async def stop(self) -> None:
         """Stops listening, ends pending commands, closes the connections (bounded). Cancel `run` afterwards."""
-        for transport in self._serving:
+        for transport in self._ports.serving:
             transport.stop()
         self.refuse()
         await self._pool.stop()
@@ -141,8 +143,8 @@ class Actor:
                 return self._dialer.connect(peer, addrs, path)
             case Adopt(connection=connection):
                 return self._pool.enter(connection)
-            case Listen(addr=addr):
-                return self._listen(addr)
+            case Listen(addrs=addrs):
+                return self._listen(addrs)
             case Reserve(relay=relay):
                 return self._reserve(relay)
             case Close(target=target, reason=reason):
@@ -162,7 +164,12 @@ class Actor:
             raise Unreachable(f"not connected to {peer_text(target)}; connect first")
         return await self._pool.open_stream(live, protocols)
 
-    async def _listen(self, addr: Multiaddr) -> tuple[Multiaddr, ...]:
+    async def _listen(self, addrs: tuple[Multiaddr, ...]) -> tuple[Multiaddr, ...]:
+        if len(addrs) != 1:
+            return await self._ports.listen(addrs, self._pool.accepted)
+        (addr,) = addrs
+        if not is_relayed(addr):
+            check_present(addr, self._ports.missing)
         for transport in self._transports:
             if transport.handles(addr):
                 return await transport.listen(addr, self._pool.accepted)

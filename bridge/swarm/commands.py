@@ -88,7 +88,7 @@ class Command(Generic[T]):
 class Listen(Command[tuple[Multiaddr, ...]]):
     """`Swarm.listen`."""
 
-    addr: Multiaddr
+    addrs: tuple[Multiaddr, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

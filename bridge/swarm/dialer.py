@@ -7,12 +7,13 @@ filters only what can never be dialled; addresses learned from strangers are fil
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import trio
 
-from punchbridge.addresses import Endpoint, Multiaddr, circuit_of, is_relayed, without_peer
+from punchbridge.addresses import Endpoint, Multiaddr, Proto, circuit_of, is_relayed, without_peer
 from punchbridge.config import Limits, SwarmLimits
 from punchbridge.errors import (
     AddressError,
@@ -26,6 +27,7 @@ from punchbridge.swarm.plan import DialPlan, dial_endpoint, expected_peer, failu
 from punchbridge.swarm.pool import Pool
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.tasks.signal import Signal
+from punchbridge.transport.absent import check_present
 from punchbridge.transport.base import Connection, Transport
 from punchbridge.transport.resolve import resolve
 
@@ -35,9 +37,10 @@ __all__ = ["Dialer"]
 class _Race:
     """One dial in progress, which several callers may share; it ends when nobody waits any more."""
 
-    def __init__(self, addrs: Sequence[Multiaddr], limits: SwarmLimits) -> None:
-        self.plan = DialPlan(addrs, most=limits.dial_addresses)
+    def __init__(self, addrs: Sequence[Multiaddr], limits: SwarmLimits, first: Proto = "tcp") -> None:
+        self.plan = DialPlan(addrs, most=limits.dial_addresses, first=first)
         self._parallel = limits.parallel_dials
+        self._stagger, self._beside = limits.dial_stagger, limits.transport_stagger
         self.scope = trio.CancelScope()
         self.done = trio.Event()
         self.news = Signal()
@@ -59,6 +62,12 @@ class _Race:
         self.running += addr is not None
         return addr
 
+    def pause(self) -> float:
+        """Seconds until the next address is due; inf when none is, or enough are under way."""
+        if not self.plan.waiting or self.running >= self._parallel:
+            return math.inf
+        return self._beside if self.plan.beside else self._stagger
+
     def ended(self, connection: Connection | None) -> None:
         """One attempt is over. A second connection that stood at the same moment is closed."""
         self.running -= 1
@@ -72,11 +81,15 @@ class _Race:
 class Dialer:
     """Makes connections for a pool by the first of the transports that handles an address."""
 
-    def __init__(self, limits: Limits, pool: Pool, transports: Sequence[Transport]) -> None:
+    def __init__(self, limits: Limits, pool: Pool, transports: Sequence[Transport], missing: Mapping[str, str]) -> None:
+        """missing: why a transport is not there, by the name in its addresses."""
         self._limits, self._tcp = limits.swarm, limits.tcp
         self._seconds = limits.swarm.transport_dial_timeout + limits.muxed.upgrade_timeout
         self._pool = pool
         self._transports = transports
+        self._missing = missing
+        self._worked: OrderedDict[PeerId, Proto] = OrderedDict()
+        """By which transport each peer was reached last."""
         self._races: dict[object, _Race] = {}
 
     async def dial(self, addr: Multiaddr, expected: PeerId | None, fresh: bool) -> Connection:
@@ -86,7 +99,7 @@ class Dialer:
         if expected == self._pool.identity.peer_id:
             raise AddressError(f"{addr} is this node itself; dial another peer")
         if fresh:
-            return await self._race(_Race([addr], self._limits), expected, fresh=True)
+            return await self._race(self._new_race([addr], expected), expected, fresh=True)
         live = self._live(addr, expected)
         return live or await self._shared((expected, addr), [addr], expected)
 
@@ -117,10 +130,20 @@ class Dialer:
                 return connection
         return None
 
+    def _new_race(self, addrs: Sequence[Multiaddr], expected: PeerId | None) -> _Race:
+        first = None if expected is None else self._worked.get(expected)
+        return _Race(addrs, self._limits, first or "tcp")
+
+    def _works(self, peer: PeerId, proto: Proto) -> None:
+        self._worked[peer] = proto
+        self._worked.move_to_end(peer)
+        while len(self._worked) > self._limits.dialled_peers:
+            self._worked.popitem(last=False)
+
     async def _shared(self, key: object, addrs: Sequence[Multiaddr], expected: PeerId | None) -> Connection:
         race = self._races.get(key)
         if race is None or race.lost:
-            race = self._races[key] = _Race(addrs, self._limits)
+            race = self._races[key] = self._new_race(addrs, expected)
             self._pool.nursery.start_soon(self._run_shared, key, race, expected)
         else:
             race.add(addrs)
@@ -153,9 +176,9 @@ class Dialer:
             del self._races[key]
 
     async def _race(self, race: _Race, expected: PeerId | None, *, fresh: bool) -> Connection:
-        """Tries the plan's addresses, `dial_stagger` apart or at once after a failure, at most `parallel_dials`
-        together (RFC 8305). The first authenticated connection wins, the other attempts are cancelled.
-        Raises the error that `failure` makes of all attempts."""
+        """Tries the plan's addresses, `dial_stagger` apart (two transports to one host: `transport_stagger`) or at once
+        after a failure, at most `parallel_dials` together (RFC 8305). The first authenticated connection wins, the
+        other attempts are cancelled. Raises the error that `failure` makes of all attempts."""
 
         async def attempt(addr: Multiaddr) -> None:
             connection = None
@@ -175,8 +198,7 @@ class Dialer:
                 elif not race.running:
                     race.lost = True
                     break
-                more = race.plan.waiting and race.running < self._limits.parallel_dials
-                with trio.move_on_after(self._limits.dial_stagger if more else math.inf):
+                with trio.move_on_after(race.pause()):
                     await race.news.beyond(seen)
             nursery.cancel_scope.cancel()
         if race.winner is None:
@@ -186,6 +208,10 @@ class Dialer:
     async def _attempt(self, addr: Multiaddr, expected: PeerId | None, race: _Race, fresh: bool) -> Connection | None:
         """One address; None when it was a name, whose addresses then join the race."""
         endpoint = None if is_relayed(addr) else dial_endpoint(addr)
+        if (
+            endpoint is not None
+        ):  # over a relay that we are connected to by another transport a circuit comes all the same
+            check_present(addr, self._missing)
         # The kernel would refuse a second connection from the listening port to the same endpoint.
         live = None if fresh or endpoint is None else self._same_endpoint(without_peer(addr), expected)
         if live is not None:
@@ -193,7 +219,10 @@ class Dialer:
         for transport in self._transports:
             if transport.handles(addr):
                 with trio.move_on_after(self._seconds):
-                    return await self._pool.enter(await transport.dial(addr, expected))
+                    connection = await self._pool.enter(await transport.dial(addr, expected))
+                    if endpoint is not None:
+                        self._works(connection.peer, endpoint.proto)
+                    return connection
                 raise DialTimeout(f"no answer within {self._seconds:g} s", (str(addr),))
         if endpoint is None:
             raise AddressError(f"{addr} is a circuit address, but this node runs no relay client")

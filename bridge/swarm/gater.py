@@ -96,6 +96,12 @@ class Gater:
         if not connection.inbound or any(one.id in self._dialled for one in others):
             self._dialled.add(connection.id)
 
+    def moved(self, connection: Connection) -> None:
+        """The peer is seen at another address than before."""
+        before, self._seen[connection.id] = self._seen.get(connection.id), _places(connection)
+        if before != self._seen[connection.id]:
+            self._changed()
+
     def leave(self, connection: Connection) -> None:
         """A connection is out of the table."""
         self._dialled.discard(connection.id)

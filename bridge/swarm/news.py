@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from punchbridge.addresses import Multiaddr
-from punchbridge.events import ConnectionClosed, ConnectionOpened, Path, Refused, Role
+from punchbridge.events import ConnectionClosed, ConnectionMoved, ConnectionOpened, Path, Refused, Role, TransportName
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.tasks.refusals import RefusedSource
 
-__all__ = ["closed", "opened", "refused"]
+__all__ = ["closed", "moved", "opened", "refused"]
 
 
 class Connected(Protocol):
@@ -44,6 +44,9 @@ class Connected(Protocol):
     def punched(self) -> bool: ...
 
     @property
+    def transport(self) -> TransportName: ...
+
+    @property
     def close_reason(self) -> str: ...
 
     @property
@@ -64,6 +67,7 @@ def opened(connection: Connected) -> ConnectionOpened:
         inbound=connection.inbound,
         relay=peer_text(connection.relay) if connection.relay is not None else None,
         punched=connection.punched,
+        transport=connection.transport,
     )
 
 
@@ -78,6 +82,17 @@ def closed(connection: Connected) -> ConnectionClosed:
         reason=connection.close_reason,
         bytes_sent=connection.bytes_sent,
         bytes_received=connection.bytes_received,
+        transport=connection.transport,
+    )
+
+
+def moved(connection: Connected, before: Multiaddr) -> ConnectionMoved:
+    return ConnectionMoved(
+        connection=connection.id,
+        peer=peer_text(connection.peer),
+        before=str(before),
+        remote=str(connection.remote),
+        transport=connection.transport,
     )
 
 

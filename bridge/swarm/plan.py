@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
-from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, is_relayed, peer_of, spoken_endpoint, without_peer
+from punchbridge.addresses import (
+    Endpoint,
+    Multiaddr,
+    Proto,
+    endpoint_of,
+    is_relayed,
+    peer_of,
+    spoken_endpoint,
+    without_peer,
+)
 from punchbridge.errors import AddressError, BridgeError, DialTimeout, Unreachable
 from punchbridge.iana import is_broadcast, kind_of
 from punchbridge.identity import PeerId, peer_text
@@ -13,12 +23,16 @@ __all__ = ["DialPlan", "dial_endpoint", "expected_peer", "failure"]
 
 
 class DialPlan:
-    """A queue of distinct addresses: direct ones before circuits, IP versions alternating (RFC 8305 section 4)."""
+    """A queue of distinct addresses: direct ones before circuits, IP versions alternating (RFC 8305 section 4), and the
+    transports to one host behind each other."""
 
-    def __init__(self, addrs: Iterable[Multiaddr] = (), *, most: int) -> None:
+    def __init__(self, addrs: Iterable[Multiaddr] = (), *, most: int, first: Proto = "tcp") -> None:
+        """`first`: the transport that is tried first where there are two."""
         self._most = most
+        self._first: Proto = first
         self._seen: set[Multiaddr] = set()
         self._waiting: list[Multiaddr] = []
+        self._last: Multiaddr | None = None
         self.skipped = 0
         self.add(addrs)
 
@@ -32,7 +46,7 @@ class DialPlan:
                 continue
             self._seen.add(addr)
             self._waiting.append(addr)
-        self._waiting = _ordered(self._waiting)
+        self._waiting = _ordered(self._waiting, self._first)
 
     @property
     def waiting(self) -> int:
@@ -41,19 +55,45 @@ class DialPlan:
 
     def next(self) -> Multiaddr | None:
         """The next address to try; None when there is none."""
-        return self._waiting.pop(0) if self._waiting else None
+        self._last = self._waiting.pop(0) if self._waiting else None
+        return self._last
+
+    @property
+    def beside(self) -> bool:
+        """Whether the next address leads to the host of the last one, by another transport."""
+        if self._last is None or not self._waiting or is_relayed(self._last) or is_relayed(self._waiting[0]):
+            return False
+        last, coming = endpoint_of(self._last), endpoint_of(self._waiting[0])
+        return last is not None and coming is not None and last.host == coming.host and last.proto != coming.proto
 
 
-def _ordered(addrs: list[Multiaddr]) -> list[Multiaddr]:
-    circuits = [addr for addr in addrs if is_relayed(addr)]
-    direct = [addr for addr in addrs if not is_relayed(addr)]
-    six = [addr for addr in direct if (e := endpoint_of(addr)) is not None and e.kind == "ip6"]
-    rest = [addr for addr in direct if addr not in six]
-    mixed: list[Multiaddr] = []
+def _ordered(addrs: list[Multiaddr], first: Proto) -> list[Multiaddr]:
+    circuits = _paired([addr for addr in addrs if is_relayed(addr)], first)
+    direct = _paired([addr for addr in addrs if not is_relayed(addr)], first)
+    six = [pair for pair in direct if (e := endpoint_of(pair[0])) is not None and e.kind == "ip6"]
+    rest = [pair for pair in direct if pair not in six]
+    mixed: list[list[Multiaddr]] = []
     while six or rest:
         mixed += six[:1] + rest[:1]
         del six[:1], rest[:1]
-    return mixed + circuits
+    return [addr for pair in mixed + circuits for addr in pair]
+
+
+def _paired(addrs: list[Multiaddr], first: Proto) -> list[list[Multiaddr]]:
+    """Each address with that of another transport to the same host, at the place of whichever came first."""
+    pairs: dict[tuple[str, int], list[Multiaddr]] = {}
+    times: Counter[tuple[str, Proto | None]] = Counter()
+    for addr in addrs:
+        endpoint = endpoint_of(addr)
+        host, proto = (str(addr), None) if endpoint is None else (endpoint.host, endpoint.proto)
+        pairs.setdefault((host, times[host, proto]), []).append(addr)
+        times[host, proto] += 1
+    return [sorted(pair, key=lambda addr: _proto(addr) != first) for pair in pairs.values()]
+
+
+def _proto(addr: Multiaddr) -> Proto | None:
+    endpoint = endpoint_of(addr)
+    return None if endpoint is None else endpoint.proto
 
 
 def expected_peer(addr: Multiaddr, expected: PeerId | None) -> PeerId | None:

@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from punchbridge.addresses import Multiaddr
 from punchbridge.config import SwarmLimits
 from punchbridge.errors import (
     ConnectionLost,
@@ -24,7 +25,7 @@ from punchbridge.errors import (
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity, PeerId, peer_text
 from punchbridge.swarm.gater import Gater
-from punchbridge.swarm.news import closed, opened, refused
+from punchbridge.swarm.news import closed, moved, opened, refused
 from punchbridge.swarm.registry import Registration, Registry
 from punchbridge.swarm.table import ConnectionRefusal, ConnectionTable, Ticket
 from punchbridge.swarm.watchers import Watchers
@@ -207,6 +208,12 @@ class Pool:
                 self._events.emit(refused(round(now - since, 1), counts, sources))
                 since = now
                 await trio.sleep(self._limits.refusals_told)
+
+    def moved(self, connection: Connection, before: Multiaddr) -> None:
+        """The peer of a connection is at another address than before: it is told, and judged by that from now on."""
+        if self.table.get(connection.id) is connection:
+            self._events.emit(moved(connection, before))
+            self._gater.moved(connection)
 
     def _access_changed(self) -> None:
         """Who is denied now goes, and streams whose audience has lost their peer end."""

@@ -15,7 +15,7 @@ import trio
 
 from punchbridge.access.policy import OPEN, Access
 from punchbridge.addresses import Multiaddr, Proto
-from punchbridge.config import Limits
+from punchbridge.config import Limits, Transports
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity, PeerId, peer_text
 from punchbridge.reach.observed import ObservedAddresses
@@ -26,15 +26,14 @@ from punchbridge.swarm.dialer import Dialer
 from punchbridge.swarm.gater import Audience, Gater
 from punchbridge.swarm.named import NamedRelays
 from punchbridge.swarm.pool import Pool
+from punchbridge.swarm.ports import Ports
 from punchbridge.swarm.registry import Registry
 from punchbridge.tasks.heap import give_back
 from punchbridge.tasks.memory import Account, Memory
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.transport.base import Connection, Reservation, Stream, Transport, Upgrader
 from punchbridge.transport.muxed.upgrade import MuxedUpgrader
-from punchbridge.transport.tcp.listener import Listeners
 from punchbridge.transport.tcp.sockets import TcpStream
-from punchbridge.transport.tcp.transport import TcpTransport
 from punchbridge.version import AGENT
 
 __all__ = ["Swarm", "SwarmConfig", "open_swarm"]
@@ -44,7 +43,7 @@ __all__ = ["Swarm", "SwarmConfig", "open_swarm"]
 class SwarmConfig:
     """Who we are and what we accept. `allow_private`: announce private and loopback addresses too; `limits`: those of
     every room that works for this swarm; `announce`: addresses that others are told beside those found; `access`: the
-    lists of who may call, at first."""
+    lists of who may call, at first; `transports`: which are spoken."""
 
     identity: Identity
     agent: str = AGENT
@@ -52,6 +51,7 @@ class SwarmConfig:
     limits: Limits = field(default_factory=Limits)
     announce: tuple[Multiaddr, ...] = ()
     access: Access = OPEN
+    transports: Transports = field(default_factory=Transports)
 
 
 @asynccontextmanager
@@ -100,19 +100,33 @@ class Swarm:
         self.memory = Memory(limits.memory, self._held_too_much)
         """What all connections hold together."""
         self.upgrader: Upgrader = MuxedUpgrader(config.identity, limits.muxed, limits.yamux, self.memory)
-        self._tcp = TcpTransport(self.upgrader, Listeners(changed, events, limits.tcp), limits.tcp)
-        self._transports: list[Transport] = [self._tcp]
-        self._dialer = Dialer(limits, self._pool, self._transports)
-        self.actor = Actor(limits.swarm, self._pool, self._dialer, self._transports, (self._tcp,))
+        self.ports = Ports(
+            config.identity,
+            self.upgrader,
+            limits,
+            config.transports,
+            changed=changed,
+            events=events,
+            memory=self.memory,
+            crowded=lambda host: self._pool.table.crowded(host, trio.current_time()),
+            moved=self._pool.moved,
+        )
+        """The transports with ports of their own: for whoever needs the sockets themselves."""
+        self._transports: list[Transport] = [*self.ports.serving]
+        self._served = len(self._transports)
+        self._dialer = Dialer(limits, self._pool, self._transports, self.ports.missing)
+        self.actor = Actor(limits.swarm, self._pool, self._dialer, self._transports, self.ports)
 
     def _held_too_much(self, account: Account) -> None:
         peer = "" if account.peer is None else peer_text(account.peer)
         self.refusals.add("memory", account.origin, peer)
 
-    async def listen(self, addr: Multiaddr) -> tuple[Multiaddr, ...]:
-        """Listens on an IP and TCP port (0 = any; 0.0.0.0 and :: = every interface), or reserves at a relay when
-        the address is a circuit. Returns the addresses in force. Raises AddressError, PortInUse, LimitExceeded."""
-        return await self.actor.submit(Listen(addr=addr))
+    async def listen(self, addr: Multiaddr, *beside: Multiaddr) -> tuple[Multiaddr, ...]:
+        """Listens on an IP and a port of TCP or QUIC (0 = any; 0.0.0.0 and :: = every interface), or reserves at a
+        relay when the address is a circuit. beside: see `ports.together`; all get the port number that the first picks.
+
+        Returns the addresses in force. Raises AddressError, PortInUse, LimitExceeded."""
+        return await self.actor.submit(Listen(addrs=(addr, *beside)))
 
     async def dial(self, addr: Multiaddr, *, expected: PeerId | None = None, fresh: bool = False) -> Connection:
         """Connects to one address: IP, name or circuit. With `fresh` always a further connection, else a live one
@@ -203,12 +217,12 @@ class Swarm:
         return live[0] if live else None
 
     def listen_addrs(self) -> tuple[Multiaddr, ...]:
-        """The bound TCP addresses, wildcards expanded to the addresses the interfaces have now; loopback last."""
-        return self._tcp.addrs()
+        """The bound addresses, wildcards expanded to what the interfaces have now; TCP first, loopback last."""
+        return self.ports.addrs()
 
     def listen_port(self, version: int, proto: Proto) -> tuple[str, int] | None:
         """The (ip, port) that dials of an IP version and a protocol come from; None when not listening on it."""
-        return self._tcp.port(version) if proto == "tcp" else None
+        return self.ports.port(version, proto)
 
     def announced(self) -> tuple[Multiaddr, ...]:
         """What identify tells others."""
@@ -223,12 +237,12 @@ class Swarm:
         self.announcements.set_external(addr, confirmed)
 
     def add_transport(self, transport: Transport) -> None:
-        """Asked before TCP for every address, in the order of adding."""
-        self._transports.insert(len(self._transports) - 1, transport)
+        """Asked before TCP and QUIC for every address, in the order of adding."""
+        self._transports.insert(len(self._transports) - self._served, transport)
 
     def divert(
         self, matches: Callable[[Multiaddr], bool]
     ) -> AbstractContextManager[trio.MemoryReceiveChannel[TcpStream]]:
         """While open, accepted sockets whose remote address matches come out of the channel, untouched; the taker
         owns them. At most `diverted` wait; those left at the end are cut."""
-        return self._tcp.divert(matches)
+        return self.ports.tcp.divert(matches)

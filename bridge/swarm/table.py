@@ -194,6 +194,13 @@ class ConnectionTable(Generic[C]):
             places.add(ticket, came)
         return Arrival(ticket, evict=evict)
 
+    def crowded(self, host: str, now: float) -> bool:
+        """Whether somebody who may be elsewhere than the address says has to show first that it is there: half of the
+        half-open places are taken, in all or around it, or half of the handshakes it may ask for. The other half is for
+        those who are there, so that nobody can use up another one's share."""
+        came = source(host)
+        return self._half_open.half(came) or self._rate.half(came, now)
+
     def _full(self, came: Source) -> tuple[ConnectionRefusal, Full, bool] | None:
         """The bound that is reached around the fewest others, where, and whether it is one of half-open places."""
         standing, arriving = self._accepted.full(came), self._half_open.full(came)

@@ -129,6 +129,15 @@ class Places(Generic[T]):
                 return Full(step, prefix)
         return Full("all", EVERYWHERE) if 0 < self._all <= taken else None
 
+    def half(self, where: Source) -> bool:
+        """Whether half of the places, or more, are taken: in all, or under a bound around `where`."""
+        taken = len(self._held)
+        for step, prefix in where:
+            bound = self._bounds[step]
+            if 0 < bound <= 2 * self.count(prefix) and (step != "24" or taken >= self._soft):
+                return True
+        return 0 < self._all <= 2 * taken
+
     def add(self, item: T, where: Source) -> None:
         """Hands out a place, whatever the bounds; an item that had one gives it back."""
         self.discard(item)
@@ -193,6 +202,10 @@ class PrefixRates:
     def take(self, where: Source, now: float) -> bool:
         """Takes one token for each prefix. False: one of them had none; those of narrower ones are spent."""
         return all(self._buckets[step].take(prefix, now) for step, prefix in where)
+
+    def half(self, where: Source, now: float) -> bool:
+        """Whether half of the tokens of one of the prefixes, or more, are gone."""
+        return any(self._buckets[step].half(prefix, now) for step, prefix in where)
 
 
 def _wider(narrow: int, wide: int) -> int:

@@ -49,6 +49,12 @@ class Buckets:
                 return False
         return max(self._full_at.get(key, now), now) - now <= (self._burst - 1) * self._interval
 
+    def half(self, key: Hashable, now: float) -> bool:
+        """Whether half of the tokens, or more, are gone."""
+        if not self._burst or not self._interval:
+            return False
+        return max(self._full_at.get(key, now), now) - now >= self._burst * self._interval / 2
+
     def due(self, key: Hashable, now: float) -> float:
         """Takes one token in any case and returns the moment at which there is one: `now`, or later than that."""
         return max(now, self._spend(key, now) - self._burst * self._interval)

@@ -8,13 +8,13 @@ same line.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import trio
 
 from punchbridge.addresses import Multiaddr
 from punchbridge.errors import BridgeError
-from punchbridge.events import Path, Role
+from punchbridge.events import Path, Role, TransportName
 from punchbridge.identity import PeerId
 from punchbridge.transport.link import Link
 from punchbridge.transport.raw import Buffer, InboxStream, RawStream
@@ -35,10 +35,6 @@ __all__ = [
     "TransportName",
     "Upgrader",
 ]
-
-TransportName = Literal["tcp", "quic", "circuit", "libp2p"]
-"""What carries a connection; `libp2p` is whatever an application's own py-libp2p host uses. The path says less: each
-direct transport has the path `direct`."""
 
 
 class Stream(InboxStream, RawStream, Protocol):
@@ -120,7 +116,7 @@ class Connection(Protocol):
     local: Multiaddr
     """Our address; of a circuit, the relay's with /p2p-circuit."""
     remote: Multiaddr
-    """The peer's address; of a circuit, the relay's with /p2p-circuit/p2p/PEER."""
+    """The peer's address; of a circuit, the relay's with /p2p-circuit/p2p/PEER. Over QUIC it may become another one."""
     relay: PeerId | None
     """The relay that it runs through."""
     limit: CircuitLimit | None
@@ -295,6 +291,10 @@ class ServingTransport(Transport, Protocol):
 
     def port(self, version: int) -> tuple[str, int] | None:
         """The (ip, port) that dials of an IP version leave from; None when there is none."""
+        ...
+
+    def unlisten(self, addr: Multiaddr) -> None:
+        """Accepts no more at a bound address, and closes its socket soon. Unknown ones are ignored."""
         ...
 
     def stop(self) -> None:

@@ -222,11 +222,10 @@ def _peer(message: pb.HopMessage | pb.StopMessage) -> PeerId:
 
 
 def _seen(message: pb.HopMessage | pb.StopMessage) -> Multiaddr | None:
-    """R16: a relay writes one address. What is no numeric TCP address is skipped (F5)."""
+    """R16: a relay writes one address. What is no numeric address of a known transport is skipped (F5)."""
     addr = decode(message.peer.addrs[0]) if message.peer.addrs else None
     endpoint = None if addr is None or is_relayed(addr) else endpoint_of(addr)
-    numeric = endpoint is not None and endpoint.kind in ("ip4", "ip6") and endpoint.proto == "tcp"
-    return addr if numeric else None
+    return addr if endpoint is not None and endpoint.kind in ("ip4", "ip6") else None
 
 
 def _status(message: pb.HopMessage | pb.StopMessage) -> int:

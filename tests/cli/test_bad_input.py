@@ -58,7 +58,13 @@ def test_the_address_of_the_relay_is_no_target(run: Run, relay: tuple[Program, s
 
 @pytest.mark.parametrize(
     ("behind", "named"),
-    [("tcp/443/wss", "/wss"), ("tcp/1/tls/ws", "/tls/ws"), ("tcp/80/http", "/http"), ("udp/1/quic-v1", "/udp/quic-v1")],
+    [
+        ("tcp/443/wss", "/wss"),
+        ("tcp/1/tls/ws", "/tls/ws"),
+        ("tcp/80/http", "/http"),
+        ("udp/1/quic-v1/webtransport", "/webtransport"),
+        ("udp/1", "/udp"),
+    ],
 )
 def test_a_transport_that_we_do_not_speak_is_refused_by_its_name(run: Run, behind: str, named: str) -> None:
     words = "BAD_ADDRESS", f"{named} is not spoken by this node"

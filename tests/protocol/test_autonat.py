@@ -60,8 +60,10 @@ def test_the_nonce_is_fixed64_on_the_wire() -> None:
 
 def test_the_first_address_that_may_be_dialled_is_chosen() -> None:
     choice = pick("/ip4/10.0.0.1/tcp/1", "/dns4/x.example/tcp/1", "/ip4/11.1.0.2/udp/1", "/ip4/11.1.0.2/tcp/4001")
-    assert choice == Choice(3, PUBLIC, 7, foreign=False)
-    assert pick("/ip4/11.9.9.9/tcp/80", "/ip4/11.1.0.2/tcp/4001") == Choice(0, parse("/ip4/11.9.9.9/tcp/80"), 7, True)
+    assert choice == Choice(3, PUBLIC, 7, "tcp", foreign=False)
+    assert pick("/ip4/11.9.9.9/tcp/80", "/ip4/11.1.0.2/tcp/4001") == Choice(
+        0, parse("/ip4/11.9.9.9/tcp/80"), 7, "tcp", True
+    )
 
 
 @pytest.mark.parametrize(

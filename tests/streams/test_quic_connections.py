@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
 
 import pytest
 import trio
@@ -25,6 +24,7 @@ from tests.support.built import NOT_BUILT
 pytest.importorskip("punchbridge_quic", reason=NOT_BUILT)
 
 from tests.support.quic_pairs import quic_nodes, quic_pair
+from tests.support.rebinding import Rebinding
 from tests.support.relay_lab import read_all
 from tests.support.session_lab import until
 
@@ -79,6 +79,19 @@ async def test_a_connection_whose_socket_is_gone_before_it_runs_ends_at_once() -
         await until(lambda: not first.transport._places, 30)
         await connection.run(lambda stream, protocol: None, tuple)
         assert connection.close_reason == "CONNECTION_LOST"
+
+
+async def test_an_idle_connection_is_kept_by_packets_of_both_ends() -> None:
+    """Each end sends, so that the mapping of a NAT in front of either one stays."""
+    async with quic_pair(QuicLimits(keepalive=0.1)) as pair:
+        await pair.first.ping()
+        for _ in range(5):
+            before = pair.first.bytes_sent, pair.second.bytes_sent
+            await until(
+                lambda before=before: pair.first.bytes_sent > before[0] and pair.second.bytes_sent > before[1], 30
+            )
+        assert not pair.first.closing
+        assert not pair.second.closing
 
 
 async def test_silence_ends_a_connection() -> None:
@@ -255,51 +268,3 @@ async def test_the_peers_address_may_change() -> None:
         assert accepted.info().port != before
         assert not connection.closing
         nursery.cancel_scope.cancel()
-
-
-class Rebinding:
-    """A NAT for one client: what comes in leaves from another socket, which `rebind` replaces."""
-
-    def __init__(self, target: tuple[str, int]) -> None:
-        self._target = target
-        self._inside = self._socket()
-        self._outside = self._socket()
-        self._client: Any = None
-        self.port = self._inside.getsockname()[1]
-
-    @staticmethod
-    def _socket() -> socket.socket:
-        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        made.setblocking(False)
-        made.bind(("127.0.0.1", 0))
-        return made
-
-    def rebind(self) -> None:
-        trio.lowlevel.notify_closing(self._outside)
-        self._outside.close()
-        self._outside = self._socket()
-
-    async def run(self) -> None:
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._out)
-                nursery.start_soon(self._back)
-        finally:
-            self._inside.close()
-            self._outside.close()
-
-    async def _out(self) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(self._inside)
-            data, self._client = self._inside.recvfrom(65535)
-            self._outside.sendto(data, self._target)
-
-    async def _back(self) -> None:
-        while True:
-            outside = self._outside
-            try:
-                await trio.lowlevel.wait_readable(outside)
-                data = outside.recv(65535)
-            except (trio.ClosedResourceError, OSError):
-                continue
-            self._inside.sendto(data, self._client)

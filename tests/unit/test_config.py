@@ -54,6 +54,8 @@ def test_python_a_file_a_variable_and_a_text_make_the_same_value() -> None:
 def test_the_environment_wins_over_the_file() -> None:
     config = load("allow_private = true\nagent = 'a/1'", {"PUNCHBRIDGE_LAN": "0", "PUNCHBRIDGE_NO_P2P": "yes"})
     assert (config.allow_private, config.agent, config.punch.enabled) == (False, "a/1", False)
+    assert load("[transports]\nquic = false").transports.quic is False
+    assert load("[transports]\nquic = false", {"PUNCHBRIDGE_NO_QUIC": "0"}).transports.quic is True
 
 
 def test_an_empty_variable_is_none() -> None:
@@ -67,7 +69,8 @@ def test_an_empty_variable_is_none() -> None:
         ("[limits.swarm]\nconections = 1", "no setting limits.swarm.conections; did you mean limits.swarm.connections"),
         ("[limits.swam]", "did you mean limits.swarm"),
         ("[portmap]", "no router is asked"),
-        ("transports = ['tcp']", "no other transport"),
+        ("transports = ['tcp']", r"transports is a table of settings; write \[transports\]"),
+        ("[transports]\ntcp = false", "no setting transports.tcp"),
         ("limits = 3", r"limits is a table .* \[limits\]"),
         ("listen = '/ip4/0.0.0.0/tcp/1'", r"listen = \["),
         ("[limits.swarm]\nconnections = 1.5", "limits.swarm.connections is 1.5; give a whole number"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from punchbridge.addresses import parse
+from punchbridge.addresses import Multiaddr, parse
 from punchbridge.errors import AddressError, DialTimeout, RelayRefused, Unreachable, WrongPeer
 from punchbridge.identity import Identity, peer_text
 from punchbridge.swarm.plan import DialPlan, dial_endpoint, expected_peer, failure
@@ -21,6 +21,34 @@ def drain(plan: DialPlan) -> list[object]:
 
 def test_versions_alternate_and_circuits_come_last() -> None:
     assert drain(DialPlan([CIRCUIT, *V4, *V6], most=32)) == [V6[0], V4[0], V6[1], V4[1], V4[2], CIRCUIT]
+
+
+def over(host: str, *transports: str) -> list[Multiaddr]:
+    return [parse(f"/{host}/{transport}") for transport in transports]
+
+
+def test_the_transports_of_one_host_stand_side_by_side() -> None:
+    both = "tcp/1", "udp/1/quic-v1"
+    near, far, six = over("ip4/11.0.0.1", *both), over("dns4/a.example", *both), over("ip6/2001:db8::1", *both)
+    told = [near[0], far[0], six[0], near[1], far[1], six[1]]
+    assert drain(DialPlan(told, most=32)) == [*six, *near, *far]
+    assert drain(DialPlan(told, most=32, first="udp")) == [*reversed(six), *reversed(near), *reversed(far)]
+
+
+def test_only_another_transport_to_the_host_of_the_last_address_is_beside_it() -> None:
+    tcp, quic = over("ip4/11.0.0.1", "tcp/1", "udp/1/quic-v1")
+    other, circuit = over("ip4/11.0.0.2", "udp/1/quic-v1")[0], CIRCUIT
+    plan = DialPlan([tcp, quic, other, circuit], most=32)
+    seen = []
+    while (addr := plan.next()) is not None:
+        seen.append((addr, plan.beside))
+    assert seen == [(tcp, True), (quic, False), (other, False), (circuit, False)]
+
+
+def test_the_relays_of_circuits_are_tried_over_tcp_first() -> None:
+    tcp, quic = (parse(f"/ip4/11.0.0.9/{one}/p2p-circuit/p2p/{peer_text(PEER)}") for one in ("tcp/1", "udp/1/quic-v1"))
+    plan = DialPlan([quic, tcp], most=32)
+    assert (plan.next(), plan.beside, plan.next()) == (tcp, False, quic)
 
 
 def test_an_address_is_tried_once_even_when_added_again() -> None:
@@ -52,7 +80,7 @@ def test_what_is_never_dialled(text: str) -> None:
         ("/ip4/11.0.0.1/tcp/443/tls/ws", "/tls/ws"),
         (f"/dns4/relay.example/tcp/443/wss/p2p/{peer_text(PEER)}", "/wss"),
         ("/ip4/11.0.0.1/tcp/80/http", "/http"),
-        ("/ip6/2600::1/udp/4001/quic-v1", "/udp/quic-v1"),
+        ("/ip6/2600::1/udp/4001/quic-v1/webtransport", "/webtransport"),
         ("/ip4/11.0.0.1/udp/4001", "/udp"),
         ("/ip4/11.0.0.1/tcp/1/ip4/11.0.0.2/tcp/2", "/ip4/tcp"),
     ],

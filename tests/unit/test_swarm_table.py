@@ -390,3 +390,28 @@ def test_looking_in_vain_is_not_repeated_at_once() -> None:
     t.admit_socket("11.9.0.1", 102.0)
     assert t.idle(102.0, stranger=False) is None
     assert len(asked) > seen
+
+
+def test_with_half_of_what_is_for_newcomers_taken_a_place_is_crowded() -> None:
+    """In all, around the address, or by the rate of its handshakes."""
+    t = table(half_open=8, half_open_per_address=4, half_open_per_24=6)
+    near, far = "11.0.0.1", "11.9.9.9"
+    admitted(t, near)
+    assert not t.crowded(near, 0.0)
+    tickets = [admitted(t, near)]
+    assert (t.crowded(near, 0.0), t.crowded(far, 0.0)) == (True, False)
+    tickets += [admitted(t, host) for host in ("11.1.0.1", "11.2.0.1")]
+    assert t.crowded(far, 0.0)
+    for ticket in tickets:
+        t.discard(ticket)
+    assert not t.crowded(near, 0.0)
+
+
+def test_with_half_of_its_handshakes_spent_an_address_is_crowded_until_they_are_back() -> None:
+    t = table(handshakes_burst=4, handshakes_interval=1.0, half_open=0, half_open_per_address=0)
+    admitted(t, "11.0.0.1")
+    assert not t.crowded("11.0.0.1", 0.0)
+    admitted(t, "11.0.0.1")
+    assert t.crowded("11.0.0.1", 0.0)
+    assert not t.crowded("11.0.0.1", 1.0)
+    assert not table(half_open=0, half_open_per_address=0, handshakes_burst=0).crowded("11.0.0.1", 0.0)

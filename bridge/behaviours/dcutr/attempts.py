@@ -84,6 +84,7 @@ def succeeded(swarm: Swarm, attempt: Attempt, won: Won) -> PunchOutcome:
             dials=attempt.evidence.dials,
             direct_rtt_ms=_ms(won.rtt),
             relay_rtt_ms=_ms(attempt.relay_rtt),
+            transport=won.connection.transport,
         )
     )
     return PunchOutcome(

@@ -259,13 +259,9 @@ class Dcutr:
         if record.direct is not None or connection.closed.is_set():
             return
         record.direct = connection.id
+        peer, local, remote = peer_text(connection.peer), str(connection.local), str(connection.remote)
         self._swarm.events.emit(
-            P2pUpgrade(
-                peer=peer_text(connection.peer),
-                local=str(connection.local),
-                remote=str(connection.remote),
-                attempt=attempt,
-            )
+            P2pUpgrade(peer=peer, local=local, remote=remote, attempt=attempt, transport=connection.transport)
         )
 
     def _direct_to(self, peer: PeerId) -> Connection | None:

@@ -5,20 +5,21 @@ Knows no table of peers, no dialling, and no meaning of a protocol; the streams 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import punchbridge_quic as quic
 import trio
 
-from punchbridge.addresses import Multiaddr
+from punchbridge.addresses import Endpoint, Multiaddr, addr_of
 from punchbridge.config import MuxedLimits, QuicLimits
 from punchbridge.errors import ConnectionLost
 from punchbridge.events import Path, Role
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.memory import Account
-from punchbridge.transport.base import OnStream, Supported, TransportName
+from punchbridge.transport.base import Connection, OnStream, Supported, TransportName
 from punchbridge.transport.numbers import next_id
 from punchbridge.transport.quic.endpoint import Line
 from punchbridge.transport.quic.reasons import GOODBYE, OTHER, close_reason
@@ -30,6 +31,10 @@ from punchbridge.wire.circuit import CircuitLimit
 from punchbridge.wire.identify import IdentifyInfo
 
 __all__ = ["QuicConnection", "Shaken"]
+
+_HELD_TRIPS: Final = 12.0
+"""Round trips: three probe timeouts, each of one with its variance, which begins at half of it and is counted four
+times (RFC 9002 section 6.2.1), and of the time that the peer may delay an acknowledgement."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,16 @@ class Shaken:
 class QuicConnection:
     """See `base.Connection`. It owns its line from the start; what is told before `run` waits with the handshake."""
 
-    def __init__(self, shaken: Shaken, *, limits: QuicLimits, muxed: MuxedLimits, account: Account) -> None:
+    def __init__(
+        self,
+        shaken: Shaken,
+        *,
+        limits: QuicLimits,
+        muxed: MuxedLimits,
+        account: Account,
+        moved: Callable[[Connection, Multiaddr], None] = lambda _connection, _before: None,
+    ) -> None:
+        """moved: called, with the address before, when the peer is known to receive at another one."""
         self.id = next_id()
         self.peer, self.role, self.inbound = shaken.peer, shaken.role, shaken.inbound
         self.local, self.remote = shaken.local, shaken.remote
@@ -70,6 +84,8 @@ class QuicConnection:
         self._mux = Mux(self, self._streams, muxed)
         self._info = shaken.line.engine.info(shaken.line.number)
         self._close_timeout = limits.close_timeout
+        self._moved, self._moved_after, self._following = moved, limits.moved_after, False
+        self._nursery: trio.Nursery | None = None
         self._closing_reason: str | None = None
         self._scope: trio.CancelScope | None = None
         account.peer = shaken.peer
@@ -120,6 +136,9 @@ class QuicConnection:
             return
         if event[0] in (quic.OPENED, quic.READABLE, quic.PONG):
             self.heard.set()
+        elif event[0] == quic.MOVED and self._nursery is not None and not self._following:
+            self._following = True
+            self._nursery.start_soon(self._follow, self._info.rtt)  # of the path before, as it was known last
         try:
             self._streams.happened(event)
         except NETWORK_FAILURES as problem:
@@ -151,7 +170,7 @@ class QuicConnection:
         self._mux.on_stream, self._mux.supported = on_stream, supported
         try:
             async with trio.open_nursery() as nursery:
-                self._scope = nursery.cancel_scope
+                self._scope, self._nursery = nursery.cancel_scope, nursery
                 if self.closed.is_set():
                     nursery.cancel_scope.cancel()
                 task_status.started()
@@ -162,7 +181,24 @@ class QuicConnection:
                         await trio.sleep_forever()
                     self._mux.on_timer(trio.current_time())
         finally:
+            self._nursery = None
             self.abort("CANCELLED")
+
+    async def _follow(self, rtt: float) -> None:
+        """Takes the peer's new address for its own, once the engine has held on to it for longer than it takes to find
+        out that nobody receives there: three times its probe timeout (RFC 9000 section 8.2.4). Until then the address
+        may be anybody's, written on a datagram."""
+        now = self.info()
+        while True:
+            seen = now
+            await trio.sleep(max(self._moved_after, _HELD_TRIPS * max(rtt, seen.rtt)))
+            now = self.info()
+            if now.moves == seen.moves:
+                break
+        self._following = False
+        before, self.remote = self.remote, addr_of(Endpoint(_kind(now.host), now.host, now.port, "udp"))
+        if self.remote != before:
+            self._moved(self, before)
 
     def _take_over(self) -> None:
         """What has come since the handshake, in order, and from now on all that comes."""
@@ -243,3 +279,7 @@ class QuicConnection:
         """Gives up the stream with most unread bytes that has not moved since then, or itself when it has none."""
         if not self._mux.shed(since) and trio.current_time() <= since:
             self.abort("MEMORY")
+
+
+def _kind(host: str) -> Literal["ip4", "ip6"]:
+    return "ip6" if ":" in host else "ip4"

@@ -106,14 +106,19 @@ class QuicTransport:
         limits: QuicLimits = QuicLimits(),
         muxed: MuxedLimits = MuxedLimits(),
         memory: Memory | None = None,
+        crowded: Callable[[str], bool] = lambda _host: False,
+        moved: Callable[[Connection, Multiaddr], None] = lambda _connection, _before: None,
     ) -> None:
-        """`changed` is called when the bound addresses have changed; `memory`: what all connections share."""
+        """`changed` is called when the bound addresses have changed; `memory`: what all connections share; `crowded`:
+        whether a newcomer from an IP has to show first that it receives there; `moved`: see `QuicConnection`."""
         self._identity = identity
         self._changed = changed
+        self._crowded, self._moved = crowded, moved
         self._limits, self._muxed = limits, muxed
         self._memory = Memory() if memory is None else memory
         self._shown = make_credentials(identity, datetime.now(UTC))
         self._places: list[_Place] = []
+        self._opening = trio.Lock()
         self._under_way = 0
 
     # --- dialling -------------------------------------------------------------------------------------------
@@ -143,11 +148,16 @@ class QuicTransport:
 
     async def _dialling_place(self, ip: IP) -> _Place:
         """A listening socket that can send there, else one that is bound for dialling and kept."""
+        async with self._opening:  # several dials at once share the one that the first of them binds
+            found = self._place_for(ip)
+            return found or await self._open(Endpoint(f"ip{ip.version}", _ANY[ip.version], 0, "udp"), None)
+
+    def _place_for(self, ip: IP) -> _Place | None:
         for place in sorted((one for one in self._places if one.ip.version == ip.version), key=_preference):
             bound, there = kind_of(place.ip), kind_of(ip)
             if bound == "unspecified" or (bound == "loopback") == (there == "loopback"):
                 return place
-        return await self._open(Endpoint(f"ip{ip.version}", _ANY[ip.version], 0, "udp"), None)
+        return None
 
     def _connection(self, line: Line, peer: PeerId, remote: Endpoint, *, inbound: bool) -> Connection:
         bound = line.endpoint.socket
@@ -155,7 +165,7 @@ class QuicTransport:
         local = addr_of(Endpoint(f"ip{bound.ip.version}", host, bound.port, "udp"))
         shaken = Shaken(line, peer, "responder" if inbound else "initiator", local, addr_of(remote), inbound)
         account = self._memory.account(network(source(remote.host)))
-        return QuicConnection(shaken, limits=self._limits, muxed=self._muxed, account=account)
+        return QuicConnection(shaken, limits=self._limits, muxed=self._muxed, account=account, moved=self._moved)
 
     # --- listening ------------------------------------------------------------------------------------------
 
@@ -219,11 +229,11 @@ class QuicTransport:
         return quic.Engine(self._shown.certificate, self._shown.key, settings, secrets.token_bytes(32), reset_key)
 
     def _attempted(self, endpoint: UdpEndpoint, attempt: quic.Attempt) -> None:
-        """Decides on a newcomer: a Retry when many handshakes are under way, else whoever listens takes it over."""
+        """Decides on a newcomer: a Retry when places are short, else whoever listens takes it over."""
         place = next((one for one in self._places if one.endpoint is endpoint), None)
         if place is None or place.accept is None:
             endpoint.engine.ignore(attempt[0])
-        elif not attempt[3] and self._under_way >= self._limits.retry_above:
+        elif not attempt[3] and (self._under_way >= self._limits.retry_above or self._crowded(attempt[1])):
             endpoint.engine.retry(attempt[0])
         else:
             place.accept(_Arriving(self, endpoint, attempt))
@@ -252,6 +262,12 @@ class QuicTransport:
         """See `base.ServingTransport`."""
         mine = sorted((one for one in self._listening() if one.ip.version == version), key=_preference)
         return (str(mine[0].ip), mine[0].port) if mine else None
+
+    def unlisten(self, addr: Multiaddr) -> None:
+        """See `base.ServingTransport`. The connections over that socket end with it."""
+        for place in self._listening():
+            if addr in _expanded(place):
+                place.scope.cancel()
 
     def stop(self) -> None:
         """Accepts no more. Connections go on until the nursery ends."""

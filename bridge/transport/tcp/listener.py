@@ -194,6 +194,12 @@ class Listeners:
             send.close()
             _drain(receive)
 
+    def unlisten(self, addr: Multiaddr) -> None:
+        """Stops accepting at a bound address; its socket is closed when the accept task has ended."""
+        for listener in self._listeners:
+            if addr in self._expanded(listener):
+                listener.scope.cancel()
+
     def stop(self) -> None:
         """Stops accepting; the sockets are closed when the accept tasks have ended."""
         for listener in self._listeners:

@@ -143,6 +143,10 @@ class TcpTransport:
         """See `Listeners.divert`."""
         return self._listeners.divert(matches)
 
+    def unlisten(self, addr: Multiaddr) -> None:
+        """See `base.ServingTransport`."""
+        self._listeners.unlisten(addr)
+
     def stop(self) -> None:
         """See `base.ServingTransport`."""
         self._listeners.stop()

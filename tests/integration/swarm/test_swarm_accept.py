@@ -359,7 +359,7 @@ async def test_sockets_dialled_and_accepted_have_the_options_of_their_node() -> 
         for accepted in b.swarm.connections(a.peer):
             assert option(accepted, socket.TCP_USER_TIMEOUT) == 8500
             assert option(accepted, socket.TCP_NOTSENT_LOWAT) == 5000
-        (listener,) = a.swarm._tcp._listeners._listeners
+        (listener,) = a.swarm.ports.tcp._listeners._listeners
         assert listener.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT) == 3
 
 
