@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import trio
@@ -59,7 +59,8 @@ class ConnectionInfo:
 @dataclass(frozen=True)
 class Status:
     """A snapshot of a bridge. `relays`: ids of the relays that hold a reservation for us; `reachability`: what AutoNAT
-    servers found when they dialled us; `refused`: how often each limit has turned somebody away since the start."""
+    servers found when they dialled us, `reachability_by_transport` what they found over each (tcp, quic); `refused`:
+    how often each limit has turned somebody away since the start."""
 
     peer_id: str
     addrs: tuple[str, ...]
@@ -67,6 +68,7 @@ class Status:
     reachability: Reachability
     refused: Mapping[str, int]
     connections: tuple[ConnectionInfo, ...]
+    reachability_by_transport: Mapping[TransportName, Reachability] = field(default_factory=dict)
 
 
 class Control:
@@ -119,6 +121,7 @@ class Control:
             reachability="unknown" if host.autonat is None else host.autonat.reachability,
             refused=dict(host.swarm.refusals.counts),
             connections=self.connections(),
+            reachability_by_transport={} if host.autonat is None else host.autonat.reachability_by_transport,
         )
 
     async def wait_direct(self, target: Target, wait: float) -> ConnectionInfo:

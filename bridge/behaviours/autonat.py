@@ -10,17 +10,19 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 import trio
 
-from punchbridge.addresses import Multiaddr, Proto, endpoint_of, is_relayed, parse
+from punchbridge.addresses import Multiaddr, Proto, endpoint_of, is_relayed, parse, transport_of
 from punchbridge.errors import ConnectionLost, ProtocolViolation, StreamReset
-from punchbridge.events import AutonatResult, ConnectionClosed, Event, Identified, ObservedAddress
+from punchbridge.events import AutonatResult, ConnectionClosed, Event, Identified, ObservedAddress, TransportName
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.reach.autonat import Choice, DataMeter, Quota, Reachability, Refused, Tally, choose
-from punchbridge.reach.candidates import Scope, own_candidates
+from punchbridge.reach.candidates import DIALLED, Scope, own_candidates
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.nurseries import flat_nursery
@@ -30,7 +32,11 @@ from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.wire import autonat
 from punchbridge.wire.autonat import Answer, DataDue, Request
 
-__all__ = ["Autonat"]
+__all__ = ["Autonat", "Outside"]
+
+Outside = Callable[[], AbstractAsyncContextManager[Transport]]
+"""Makes a transport for one dial and ends it. What it dials from has dialled nobody before: where a client has answered
+once, its NAT may let the next dial in that comes from there (A8)."""
 
 _log = logging.getLogger(__name__)
 _NOWHERE = parse("/ip4/192.0.2.1/tcp/1")
@@ -48,10 +54,13 @@ class _Probe:
 
 
 class Autonat:
-    """`client`: probe our addresses at connected servers; `server`: answer requests, with dials by `outside`, a transport
-    for each protocol of ports, which have another identity and no listening port. Start `run` once."""
+    """`client`: probe our addresses at connected servers; `server`: answer requests, with dials by `outside`, for each
+    protocol of ports a transport that is made for one dial, with another identity and a port of its own. Start `run`
+    once."""
 
-    def __init__(self, swarm: Swarm, outside: Mapping[Proto, Transport], *, client: bool = True, server: bool = False) -> None:
+    def __init__(
+        self, swarm: Swarm, outside: Mapping[Proto, Outside], *, client: bool = True, server: bool = False
+    ) -> None:
         self._swarm = swarm
         self._limits = swarm.config.limits.autonat
         self._outside = outside
@@ -104,6 +113,11 @@ class Autonat:
         """public when one of our addresses is, private when none is, unknown before anybody answered."""
         return self._tally.overall()
 
+    @property
+    def reachability_by_transport(self) -> dict[TransportName, Reachability]:
+        """The same for the addresses of each transport alone: many a network lets one of them in and not the other."""
+        return {"tcp": self._tally.overall("tcp"), "quic": self._tally.overall("udp")}
+
     def reachability_of(self, addr: Multiaddr) -> tuple[Reachability, int]:
         """The verdict for one of our addresses, and how many servers agree on it."""
         return self._tally.reachability(addr)
@@ -151,7 +165,7 @@ class Autonat:
                 continue
             addrs = self._addresses(connection)
             ours.update(addrs)
-            for addr in addrs[: self._limits.probes]:
+            for addr in _few_of_each(addrs, self._limits.probes):
                 now = trio.current_time()
                 due = self._limits.refresh if self._tally.reachability(addr)[0] != "unknown" else self._limits.retry
                 if now - self._asked.get((peer, str(addr)), -due) < due:
@@ -169,7 +183,7 @@ class Autonat:
         listen = [addr for addr in self._swarm.listen_addrs() if not is_relayed(addr)]
         observed = self._swarm.observed.addresses(trio.current_time())
         most = self._swarm.config.limits.punch.candidates
-        return own_candidates(observed, listen, self._scope(local_server), most)
+        return own_candidates(observed, listen, self._scope(local_server), most, rules=DIALLED)
 
     async def _probe(self, server: Connection, addr: Multiaddr) -> None:
         """One request about one address; the tally and an event take the answer."""
@@ -315,9 +329,13 @@ class Autonat:
 
     async def _dial_back(self, choice: Choice, client: PeerId) -> str:
         """Dials, and brings the nonce. Returns the name of the DialStatus; leaves no connection."""
+        async with self._outside[choice.proto]() as outside:
+            return await self._dial_back_by(outside, choice, client)
+
+    async def _dial_back_by(self, outside: Transport, choice: Choice, client: PeerId) -> str:
         try:
             with trio.fail_after(self._limits.dial_timeout + self._swarm.config.limits.muxed.upgrade_timeout):
-                connection = await self._outside[choice.proto].dial(choice.addr, client)
+                connection = await outside.dial(choice.addr, client)
         except NETWORK_FAILURES:
             return "E_DIAL_ERROR"
         try:
@@ -332,6 +350,18 @@ class Autonat:
                     nursery.cancel_scope.cancel()
         except NETWORK_FAILURES:
             return "E_DIAL_BACK_ERROR"
+
+
+def _few_of_each(addrs: Sequence[Multiaddr], most: int) -> tuple[Multiaddr, ...]:
+    """At most so many addresses of each transport, in their order."""
+    seen: Counter[str | None] = Counter()
+    kept: list[Multiaddr] = []
+    for addr in addrs:
+        transport = transport_of(addr)
+        seen[transport] += 1
+        if seen[transport] <= most:
+            kept.append(addr)
+    return tuple(kept)
 
 
 async def _bring(connection: Connection, nonce: int) -> None:

@@ -92,11 +92,14 @@ class IdentifyService:
             self._forget(connection)
 
     def _forget(self, connection: Connection) -> None:
-        """With the last connection from that observer the mapping it saw may go (the NAT's timers run out)."""
-        host = _host(connection.remote)
-        left = (_host(c.remote) for c in self._swarm.connections(connection.peer) if c.path == "direct")
-        if host is not None and host not in left:
-            self._swarm.observed.forget(observer_peer=connection.peer, now=trio.current_time(), observer=host)
+        """With the last connection from that observer the mapping it saw may go (the NAT's timers run out). A NAT maps
+        TCP and UDP apart."""
+        gone = endpoint_of(connection.remote)
+        left = (endpoint_of(c.remote) for c in self._swarm.connections(connection.peer) if c.path == "direct")
+        if gone is not None and gone.place not in {one.place for one in left if one is not None}:
+            self._swarm.observed.forget(
+                observer_peer=connection.peer, now=trio.current_time(), observer=gone.host, proto=gone.proto
+            )
 
     # --- asking ---------------------------------------------------------------------------------------
 

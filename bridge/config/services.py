@@ -96,7 +96,7 @@ class AutonatLimits(Checked):
     """Servers that are asked in one round."""
 
     probes: Count = 4
-    """Addresses that one server is asked about in one round."""
+    """Addresses of each transport that one server is asked about in one round."""
 
     stream_timeout: Seconds = 20.0
     """One request: dial data, dial, dial-back, response (go: 15 s stream plus 10 s dial)."""

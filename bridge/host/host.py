@@ -6,8 +6,8 @@ the relays to keep, so that no connection comes before its handlers and no addre
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 # multiaddr loads this with the first /p2p that it reads, which takes 20 to 40 ms: in the first connection of a program.
@@ -16,9 +16,9 @@ import multiaddr.codecs.cid  # noqa: F401
 from punchbridge.access.policy import NOBODY, Access
 from punchbridge.access.sources import Sources
 from punchbridge.access.store import AccessFile
-from punchbridge.addresses import Multiaddr, peer_of
+from punchbridge.addresses import Multiaddr, Proto, peer_of
 from punchbridge.behaviours.admission import Admission, Invitations
-from punchbridge.behaviours.autonat import Autonat
+from punchbridge.behaviours.autonat import Autonat, Outside
 from punchbridge.behaviours.dcutr import Dcutr
 from punchbridge.behaviours.identify import IdentifyService
 from punchbridge.behaviours.ping import PingService
@@ -33,7 +33,7 @@ from punchbridge.session.service import SessionService
 from punchbridge.swarm.ports import together
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.tasks.nurseries import flat_nursery
-from punchbridge.transport.base import Connection
+from punchbridge.transport.base import Connection, Transport
 from punchbridge.transport.muxed.upgrade import MuxedUpgrader
 from punchbridge.transport.tcp.listener import Listeners
 from punchbridge.transport.tcp.transport import TcpTransport
@@ -135,10 +135,7 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
         dcutr = Dcutr(swarm, config.punch) if config.punch.enabled else None
         autonat = None
         if config.autonat or config.autonat_server:
-            # Whoever asks the server is dialled by a stranger, from a port that nobody has seen (A8).
-            upgrader = MuxedUpgrader(Identity.generate(), config.limits.muxed, config.limits.yamux, swarm.memory)
-            outside = TcpTransport(upgrader, Listeners(lambda: None, events, config.limits.tcp), config.limits.tcp)
-            autonat = Autonat(swarm, {"tcp": outside}, client=config.autonat, server=config.autonat_server)
+            autonat = Autonat(swarm, _outside(swarm, events), client=config.autonat, server=config.autonat_server)
         relay_client = RelayClient(swarm)
         around = Around(swarm, lambda: relay_client.kept)
         if dcutr is not None:
@@ -175,3 +172,23 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
             yield host
             uppermost.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
+
+
+def _outside(swarm: Swarm, events: EventHub) -> Mapping[Proto, Outside]:
+    """Whoever asks an AutoNAT server is dialled by a stranger, from a port that nobody has seen (A8)."""
+    limits, stranger = swarm.config.limits, Identity.generate()
+    upgrader = MuxedUpgrader(stranger, limits.muxed, limits.yamux, swarm.memory)
+    tcp = TcpTransport(upgrader, Listeners(lambda: None, events, limits.tcp), limits.tcp)
+
+    @asynccontextmanager
+    async def over_quic() -> AsyncIterator[Transport]:
+        from punchbridge.transport.quic.transport import QuicTransport
+
+        transport = QuicTransport(stranger, limits=limits.quic, muxed=limits.muxed, memory=swarm.memory)
+        async with flat_nursery() as nursery:
+            transport.nursery = nursery
+            yield transport
+            nursery.cancel_scope.cancel()
+
+    found: dict[Proto, Outside] = {"tcp": lambda: nullcontext(tcp)}
+    return found if swarm.ports.quic is None else {**found, "udp": over_quic}

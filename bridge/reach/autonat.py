@@ -166,9 +166,9 @@ class Tally:
         good = len(score.public) > len(score.private)
         return ("public", len(score.public)) if good else ("private", len(score.private))
 
-    def overall(self) -> Reachability:
-        """Public when any address is; private when all that are known are private."""
-        verdicts = {self._verdict(addr) for addr in self._scores}
+    def overall(self, proto: Proto | None = None) -> Reachability:
+        """Public when any address is; private when all that are known are private. proto: of those with such ports."""
+        verdicts = {self._verdict(addr) for addr in self._scores if proto is None or _proto(addr) == proto}
         if "public" in verdicts:
             return "public"
         return "private" if verdicts == {"private"} else "unknown"
@@ -183,3 +183,8 @@ class Tally:
         for addr in gone:
             del self._scores[addr]
         return tuple(map(Multiaddr, gone))
+
+
+def _proto(addr: str) -> Proto | None:
+    endpoint = endpoint_key(Multiaddr(addr))
+    return None if endpoint is None else endpoint.proto

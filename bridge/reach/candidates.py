@@ -27,6 +27,7 @@ from punchbridge.identity import PeerId
 from punchbridge.reach.nat import endpoint_key
 
 __all__ = [
+    "DIALLED",
     "RULES",
     "CandidateRefusal",
     "RemoteCandidates",
@@ -52,6 +53,9 @@ RULES: Final[Mapping[str, Callable[[PunchLimits], Rule]]] = {
 }
 """The transports that are punched, by the name that `transport_of` gives, each with its rule. Candidates of others are
 neither offered nor dialled."""
+
+DIALLED: Final[Mapping[str, Callable[[PunchLimits], Rule]]] = {**RULES, "quic-v1": RULES["tcp"]}
+"""The same for addresses that are dialled without a punch: our own, and those of relays that a peer names."""
 
 
 @dataclass(frozen=True)
@@ -103,27 +107,38 @@ class RemoteCandidates:
 
 
 def own_candidates(
-    observed: Iterable[Multiaddr], listen: Iterable[Multiaddr], scope: Scope, most: int
+    observed: Iterable[Multiaddr],
+    listen: Iterable[Multiaddr],
+    scope: Scope,
+    most: int,
+    *,
+    rules: Collection[str] = RULES,
 ) -> tuple[Multiaddr, ...]:
-    """Our addresses for CONNECT, `most` of them: observed ones first, then listening ones that are reachable by their
-    kind.
+    """Our addresses for CONNECT, of the transports in `rules`, `most` of them: observed ones first, then listening ones
+    that are reachable by their kind.
 
     Never a guess: a listening address counts only when its own IP is public (or of a kind the scope allows).
     """
     picked: dict[Endpoint, None] = {}
     for addr in (*observed, *listen):
-        endpoint = None if is_relayed(addr) or transport_of(addr) not in RULES else endpoint_key(addr)
+        endpoint = None if is_relayed(addr) or transport_of(addr) not in rules else endpoint_key(addr)
         if endpoint is not None and endpoint.port and scope.allows(endpoint.ip):
             picked.setdefault(endpoint)
     return tuple(map(addr_of, list(picked)[:most]))
 
 
 def filter_remote(
-    raw: Sequence[bytes], *, peer: PeerId | None, own: Collection[Multiaddr], scope: Scope, limits: PunchLimits
+    raw: Sequence[bytes],
+    *,
+    peer: PeerId | None,
+    own: Collection[Multiaddr],
+    scope: Scope,
+    limits: PunchLimits,
+    rules: Mapping[str, Callable[[PunchLimits], Rule]] = RULES,
 ) -> RemoteCandidates:
     """Filters the ObsAddrs of a CONNECT (D10, D12; address policy: docs/troubleshooting.md).
 
-    Accepted are unicast addresses of a transport in RULES and of an allowed kind that are not ours, at most
+    Accepted are unicast addresses of a transport in `rules` and of an allowed kind that are not ours, at most
     `limits.candidates`, and of each transport at most as many IPs and ports as its rule says. We cannot see the peer's
     own IP through a relay; the low number of IPs and ports is what keeps a peer from scanning with our dials.
     """
@@ -132,7 +147,9 @@ def filter_remote(
     refused: list[tuple[str, CandidateRefusal]] = []
     for item in raw:
         addr = decode(item)
-        judged = CandidateRefusal.MALFORMED if addr is None else _judge(addr, peer, ours, accepted, scope, limits)
+        judged = (
+            CandidateRefusal.MALFORMED if addr is None else _judge(addr, peer, ours, accepted, scope, limits, rules)
+        )
         if isinstance(judged, Endpoint):
             accepted[judged] = None
         elif len(refused) < limits.candidates:
@@ -161,8 +178,9 @@ def _judge(
     accepted: Collection[Endpoint],
     scope: Scope,
     limits: PunchLimits,
+    rules: Mapping[str, Callable[[PunchLimits], Rule]],
 ) -> Endpoint | CandidateRefusal:
-    shape = _shape(addr, peer)
+    shape = _shape(addr, peer, rules)
     if shape is not None:
         return shape
     endpoint = endpoint_key(addr)
@@ -174,17 +192,17 @@ def _judge(
         return CandidateRefusal.KIND
     if endpoint in ours:
         return CandidateRefusal.OWN
-    refusal = _quota(endpoint, accepted, RULES[str(transport_of(addr))](limits))
+    refusal = _quota(endpoint, accepted, rules[str(transport_of(addr))](limits))
     if refusal is None and len(accepted) >= limits.candidates:
         refusal = CandidateRefusal.COUNT
     return refusal or endpoint
 
 
-def _shape(addr: Multiaddr, peer: PeerId | None) -> CandidateRefusal | None:
-    """A host and a transport that is punched, with at most the peer's own /p2p behind."""
+def _shape(addr: Multiaddr, peer: PeerId | None, rules: Collection[str]) -> CandidateRefusal | None:
+    """A host and a transport that has a rule, with at most the peer's own /p2p behind."""
     if is_relayed(addr):
         return CandidateRefusal.RELAYED
-    if transport_of(addr) not in RULES:
+    if transport_of(addr) not in rules:
         return CandidateRefusal.TRANSPORT
     named = peer_of(addr)
     return None if named is None or peer is None or named == peer else CandidateRefusal.OTHER_PEER

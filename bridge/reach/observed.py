@@ -63,10 +63,13 @@ class ObservedAddresses:
         known = before is not None and before.observed == seen and before.stale_since is None
         return None if known else entry
 
-    def forget(self, *, observer_peer: PeerId, now: float, observer: str | None = None) -> None:
-        """Marks the observations of a peer (at one IP) as stale, because its direct connection ended."""
+    def forget(
+        self, *, observer_peer: PeerId, now: float, observer: str | None = None, proto: Proto | None = None
+    ) -> None:
+        """Marks the observations of a peer (at one IP, by one protocol) as stale: its direct connection ended."""
         for key, entry in list(self._entries.items()):
-            if entry.observer_peer == observer_peer and observer in (None, entry.observer):
+            here = observer in (None, entry.observer) and proto in (None, entry.local.proto)
+            if entry.observer_peer == observer_peer and here:
                 self._entries[key] = replace(entry, stale_since=entry.stale_since or now)
 
     def clear(self) -> None:
