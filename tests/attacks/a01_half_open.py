@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import trio
 
-from tests.attacks.attacker import EXPECTED, MULTISTREAM, tcp
 from tests.attacks.frame import Row, Stage, strangers
 from tests.attacks.programs import Relay
+from tests.attacks.wire import EXPECTED, MULTISTREAM, tcp
 
 NEIGHBOURS = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5")
 """In the /24 of the honest peer."""

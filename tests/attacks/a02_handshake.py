@@ -10,9 +10,9 @@ from punchbridge.identity import Identity
 from punchbridge.wire.multistream import Initiator
 from punchbridge.wire.noise import Handshake
 from punchbridge.yamux import YAMUX
-from tests.attacks.attacker import EXPECTED, reset, tcp
 from tests.attacks.frame import Row, Stage
 from tests.attacks.programs import Relay
+from tests.attacks.wire import EXPECTED, reset, tcp
 
 WORKERS = 16
 

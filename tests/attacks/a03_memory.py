@@ -11,9 +11,10 @@ from punchbridge.wire.circuit import HOP
 from punchbridge.wire.identify import PUSH
 from punchbridge.wire.multistream import line
 from punchbridge.yamux.frames import DATA, SYN, header
-from tests.attacks.attacker import EXPECTED, MULTISTREAM, WINDOW, Attacker
+from tests.attacks.attacker import Attacker
 from tests.attacks.frame import Row, Stage
 from tests.attacks.programs import Relay
+from tests.attacks.wire import EXPECTED, MULTISTREAM, WINDOW
 
 STRANGER = "127.0.2.2"
 CONNECTIONS = 64

@@ -13,9 +13,11 @@ import trio
 
 from punchbridge.identity import peer_text
 from punchbridge.wire.circuit import STOP
-from tests.attacks.attacker import Attacker, Ended, Stream, accept_circuit, circuit, reserve
+from tests.attacks.asks import accept_circuit, circuit, reserve
+from tests.attacks.attacker import Attacker
 from tests.attacks.frame import Row, Stage
 from tests.attacks.programs import Relay
+from tests.attacks.wire import Ended, Stream
 
 PER_TARGET = 12
 """Circuits of one address to one target, at most."""

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 import trio
 
 from punchbridge.sessions.frames import HEADER, Attach, Kind, encode
-from tests.attacks.attacker import EXPECTED, Attacker, Stream, session_id, through
+from tests.attacks.asks import session_id, through
+from tests.attacks.attacker import Attacker
 from tests.attacks.backend import Server
 from tests.attacks.frame import Row, Stage, Tries
 from tests.attacks.frame import stage as fresh_stage
 from tests.attacks.programs import Listening, Relay
+from tests.attacks.wire import EXPECTED, Stream
 
 SESSION = "/punchbridge/session/1.0.0"
 GRPC = "/punchbridge/grpc/1.0.0"

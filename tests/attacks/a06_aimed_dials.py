@@ -18,9 +18,11 @@ from punchbridge.wire import varint
 from punchbridge.wire.autonat import DIAL_REQUEST, Answer, decode_for_client, encode_request
 from punchbridge.wire.dcutr import PROTOCOL as DCUTR
 from punchbridge.wire.dcutr import encode_connect
-from tests.attacks.attacker import EXPECTED, Attacker, Stream, through
+from tests.attacks.asks import through
+from tests.attacks.attacker import Attacker
 from tests.attacks.frame import Row, Stage
 from tests.attacks.programs import Program, Relay
+from tests.attacks.wire import EXPECTED, Stream
 
 NAMESPACES = True
 

@@ -23,9 +23,11 @@ from punchbridge.wire import varint
 from punchbridge.wire.dcutr import PROTOCOL, encode_connect
 from punchbridge.wire.identify import IDENTIFY, encode_info
 from punchbridge.yamux.frames import DATA, FIN
-from tests.attacks.attacker import EXPECTED, Attacker, Ended, Stream, through
+from tests.attacks.asks import through
+from tests.attacks.attacker import Attacker
 from tests.attacks.frame import Row, Stage
 from tests.attacks.programs import Listening, Program, Relay
+from tests.attacks.wire import EXPECTED, Ended, Stream
 
 NAMESPACES = True
 

@@ -15,8 +15,9 @@ import trio
 from punchbridge.identity import Identity, peer_text
 from punchbridge.sessions.frames import HEADER, Attach, AttachedFrame
 from punchbridge.yamux.frames import RST, WINDOW_UPDATE
-from tests.attacks.attacker import EXPECTED, Attacker, Stream
+from tests.attacks.attacker import Attacker
 from tests.attacks.frame import Row, Stage
+from tests.attacks.wire import EXPECTED, Stream
 
 SESSION = "/punchbridge/session/1.0.0"
 GRPC = "/punchbridge/grpc/1.0.0"

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 import trio
 
 from punchbridge.sessions.frames import HEADER, Attach, Kind, encode
-from tests.attacks.attacker import Attacker, Stream, session_id
+from tests.attacks.asks import session_id
+from tests.attacks.attacker import Attacker
 from tests.attacks.backend import Server
 from tests.attacks.frame import Row, Stage
 from tests.attacks.frame import stage as fresh_stage
 from tests.attacks.programs import Listening
+from tests.attacks.wire import Stream
 
 SESSION = "/punchbridge/session/1.0.0"
 GRPC = "/punchbridge/grpc/1.0.0"

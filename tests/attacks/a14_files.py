@@ -9,9 +9,11 @@ from __future__ import annotations
 import trio
 
 from punchbridge.identity import Identity
-from tests.attacks.attacker import EXPECTED, Attacker, reserve
+from tests.attacks.asks import reserve
+from tests.attacks.attacker import Attacker
 from tests.attacks.frame import HONEST, Row, Stage, key_file
 from tests.attacks.programs import Relay
+from tests.attacks.wire import EXPECTED
 
 FILES = 1024
 ADDRESSES, EACH = 17, 62

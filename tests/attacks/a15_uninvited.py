@@ -21,9 +21,11 @@ from punchbridge.wire.circuit import HOP, STOP, Status
 from punchbridge.wire.dcutr import PROTOCOL as DCUTR
 from punchbridge.wire.identify import IDENTIFY, PUSH, IdentifyInfo, decode_update
 from punchbridge.wire.invite import INVITE, decode_invite_answer, encode_invite_request
-from tests.attacks.attacker import EXPECTED, Attacker, Ended, reserve, session_id, through
+from tests.attacks.asks import reserve, session_id, through
+from tests.attacks.attacker import Attacker
 from tests.attacks.frame import Backend, Row, Stage
 from tests.attacks.programs import Listening, Relay
+from tests.attacks.wire import EXPECTED, Ended
 
 GRPC, SESSION, PING = "/punchbridge/grpc/1.0.0", "/punchbridge/session/1.0.0", "/ipfs/ping/1.0.0"
 STRANGER = "127.0.2.2"

@@ -8,9 +8,11 @@ from collections import Counter
 import trio
 
 from tests.attacks.a01_half_open import hold, judge
-from tests.attacks.attacker import MULTISTREAM, Attacker, reserve
+from tests.attacks.asks import reserve
+from tests.attacks.attacker import Attacker
 from tests.attacks.frame import Row, Stage
 from tests.attacks.programs import Relay
+from tests.attacks.wire import MULTISTREAM
 
 NAMESPACES = True
 

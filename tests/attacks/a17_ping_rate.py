@@ -11,9 +11,10 @@ from typing import Any
 import trio
 
 from punchbridge.yamux.frames import INITIAL_WINDOW
-from tests.attacks.attacker import Attacker, Ended, Stream
+from tests.attacks.attacker import Attacker
 from tests.attacks.frame import Row, Stage
 from tests.attacks.programs import Relay
+from tests.attacks.wire import Ended, Stream
 
 PING = "/ipfs/ping/1.0.0"
 STRANGER = "127.0.2.2"

@@ -1,4 +1,4 @@
-"""An attacker's own libp2p peer: multistream, Yamux frames and circuits by hand, Noise by the project's codec.
+"""An attacker's own libp2p peer: multistream and Yamux frames by hand, Noise by the project's codec.
 
 It keeps no rule that it is not made to keep: an attack decides which pings it answers, how much credit it gives and
 what it never reads. It judges nothing and knows no program.
@@ -6,146 +6,25 @@ what it never reads. It judges nothing and knows no program.
 
 from __future__ import annotations
 
-import os
-import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
 from punchbridge.addresses import Multiaddr
-from punchbridge.identity import Identity, PeerId, parse_peer_id
+from punchbridge.identity import Identity, PeerId
 from punchbridge.wire import varint
-from punchbridge.wire.circuit import (
-    HOP,
-    STOP,
-    Answer,
-    Connect,
-    decode_hop_answer,
-    decode_stop_request,
-    encode_hop_connect,
-    encode_reserve,
-    encode_stop_answer,
-)
 from punchbridge.wire.identify import IDENTIFY, encode_info
 from punchbridge.wire.multistream import Initiator, Responder, line
 from punchbridge.wire.noise import Handshake
 from punchbridge.yamux.frames import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, YAMUX, header
+from tests.attacks.wire import EXPECTED, MULTISTREAM, PIECE, Bytes, Ended, Stream, reset, tcp
 
-MULTISTREAM = line("/multistream/1.0.0")
-WINDOW = 262144
+__all__ = ["Attacker"]
+
 _HEADER = struct.Struct(">BBHII")
-_PIECE = 60_000  # bytes of Yamux frames in one Noise message
-
-NETWORK = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
-"""What ends an attacker's connection besides `Ended`."""
-
-
-class Ended(Exception):
-    """The other side ended the connection or the stream, or did not answer as asked."""
-
-
-EXPECTED = (*NETWORK, Ended)
-
-
-class Bytes(Protocol):
-    """What a connection runs on: a TCP stream, or a stream of another connection (a circuit)."""
-
-    async def send_all(self, data: bytes) -> None: ...
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
-    async def aclose(self) -> None: ...
-
-
-class Stream:
-    """One Yamux stream of an attacker's connection. `window`: what may still be sent; `total`: bytes received."""
-
-    def __init__(self, connection: Attacker, number: int) -> None:
-        self.connection, self.number = connection, number
-        self.data = bytearray()
-        self.ended = self.reset = False
-        self.total = 0
-        self.window = WINDOW
-        self.changed = trio.Event()
-
-    def wake(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
-
-    async def need(self, count: int) -> bytes:
-        """Exactly so many bytes. Raises Ended."""
-        while len(self.data) < count:
-            if self.ended:
-                raise Ended(f"the stream ended{' by reset' if self.reset else ''}: {bytes(self.data[:80])!r}")
-            await self.changed.wait()
-        out = bytes(self.data[:count])
-        del self.data[:count]
-        return out
-
-    async def expect(self, words: bytes) -> None:
-        got = await self.need(len(words))
-        if got != words:
-            raise Ended(f"asked for {words!r}, got {got!r}")
-
-    async def message(self) -> bytes:
-        """One message behind a varint of its length."""
-        size = shift = 0
-        while True:
-            byte = (await self.need(1))[0]
-            size |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return await self.need(size)
-
-    async def line(self) -> str:
-        """One multistream line, without its newline."""
-        return (await self.message()).decode().rstrip("\n")
-
-    async def frame(self, kind: int, flags: int, length: int, payload: bytes = b"") -> None:
-        await self.connection.frame(kind, flags, self.number, length, payload)
-
-    async def send(self, data: bytes, *, force: bool = False) -> None:
-        """Sends as the window allows; `force` ignores the window. Raises Ended."""
-        for start in range(0, len(data), _PIECE):
-            piece = data[start : start + _PIECE]
-            while not force and self.window < len(piece):
-                if self.ended:
-                    raise Ended("the stream ended")
-                await self.changed.wait()
-            self.window -= len(piece)
-            await self.frame(DATA, 0, len(piece), piece)
-
-    async def abort(self) -> None:
-        await self.frame(WINDOW_UPDATE, RST, 0)
-
-    async def accept(self, *protocols: str) -> str:
-        """Answers the proposal of an incoming stream; resets it and raises Ended when it asks for another protocol."""
-        await self.expect(MULTISTREAM)
-        wanted = await self.line()
-        if wanted not in protocols:
-            await self.abort()
-            raise Ended(f"the peer asks for {wanted}")
-        words = MULTISTREAM + line(wanted)
-        await self.frame(DATA, ACK, len(words), words)
-        return wanted
-
-    # A stream is what the connection inside a circuit runs on.
-
-    async def send_all(self, data: bytes) -> None:
-        await self.send(bytes(data))
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        while not self.data:
-            if self.ended:
-                return b""
-            await self.changed.wait()
-        out = bytes(self.data)
-        self.data.clear()
-        return out
-
-    async def aclose(self) -> None:
-        await self.frame(DATA, FIN, 0)
 
 
 class Attacker:
@@ -235,8 +114,8 @@ class Attacker:
     async def raw(self, frames: bytes) -> None:
         """Seals and sends bytes as they are."""
         async with self._lock:
-            for start in range(0, len(frames), _PIECE):
-                await self._bytes.send_all(self._sealer.seal(frames[start : start + _PIECE]))
+            for start in range(0, len(frames), PIECE):
+                await self._bytes.send_all(self._sealer.seal(frames[start : start + PIECE]))
         self.sent += len(frames)
 
     async def frame(self, kind: int, flags: int, stream: int, length: int, payload: bytes = b"") -> None:
@@ -380,79 +259,3 @@ class Attacker:
         """Ends the TCP connection by reset."""
         if isinstance(self._bytes, trio.SocketStream):
             reset(self._bytes)
-
-
-async def tcp(ip: str, port: int, *, source: str | None = None, receive: int | None = None) -> trio.SocketStream:
-    """A TCP connection from the address `source`. Raises OSError."""
-    sock = trio.socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)
-    try:
-        if receive:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
-        if source:
-            await sock.bind((source, 0))
-        await sock.connect((ip, port))
-        return trio.SocketStream(sock)
-    except BaseException:
-        sock.close()
-        raise
-
-
-def reset(stream: trio.SocketStream) -> None:
-    """Ends a TCP connection with RST."""
-    try:
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    except EXPECTED:
-        pass
-    stream.socket.close()
-
-
-async def reserve(connection: Attacker) -> Answer:
-    """Asks a relay for a reservation. Raises Ended."""
-    stream = await connection.open(HOP, varint.prefixed(encode_reserve()))
-    return decode_hop_answer(await stream.message())
-
-
-async def circuit(connection: Attacker, target: str) -> tuple[Stream, int]:
-    """Asks a relay for a circuit to a peer id: the stream and the status. Raises Ended."""
-    stream = await connection.open(HOP, varint.prefixed(encode_hop_connect(parse_peer_id(target))))
-    return stream, decode_hop_answer(await stream.message()).status
-
-
-async def through(connection: Attacker, target: str) -> Attacker:
-    """A connection to the target over a circuit of `connection`, which has to run. Raises Ended when it is refused."""
-    stream, status = await circuit(connection, target)
-    if status != 100:
-        raise Ended(f"the circuit was refused with {status}")
-    return await Attacker.over(stream, connection.identity)
-
-
-async def accept_circuit(stream: Stream) -> Connect:
-    """As the target: takes a circuit that the relay offers on a stop stream; the circuit's bytes come next."""
-    offered = decode_stop_request(await stream.message())
-    answer = varint.prefixed(encode_stop_answer(100))
-    await stream.frame(DATA, 0, len(answer), answer)
-    return offered
-
-
-def session_id() -> bytes:
-    return os.urandom(16)
-
-
-__all__ = [
-    "EXPECTED",
-    "HOP",
-    "MULTISTREAM",
-    "NETWORK",
-    "STOP",
-    "WINDOW",
-    "Attacker",
-    "Ended",
-    "Stream",
-    "accept_circuit",
-    "circuit",
-    "reserve",
-    "reset",
-    "session_id",
-    "tcp",
-    "through",
-]

@@ -27,8 +27,8 @@ from typing import Any
 import trio
 
 from punchbridge.identity import Identity
-from tests.attacks.attacker import EXPECTED
 from tests.attacks.programs import ROOT, START, Dead, Forward, Listening, Program, Relay, command
+from tests.attacks.wire import EXPECTED
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 HONEST = "127.0.0.200"

@@ -17,7 +17,8 @@ import trio
 
 from punchbridge.identity import Identity
 from punchbridge.keys import PrivateKey
-from tests.attacks.attacker import EXPECTED, Attacker
+from tests.attacks.attacker import Attacker
+from tests.attacks.wire import EXPECTED
 
 EVERY = 0.25
 """Seconds between two tries."""
