@@ -32,6 +32,7 @@ from punchbridge.swarm.news import closed, opened
 from punchbridge.swarm.registry import Registration, Registry
 from punchbridge.tasks.refusals import Refusals
 from punchbridge.tasks.supervise import supervise
+from punchbridge.transport.origin import origin_of
 
 __all__ = ["HostSwarm", "Settings"]
 
@@ -81,12 +82,10 @@ class HostSwarm:
         self._registry = Registry(lambda: None)
         self.gater = Gater(settings.access)
         """Who may open which protocols of the bridge; the host's own protocols are the host's affair."""
-        self.refusals = Refusals()
-        """Whom the bridge has turned away since the start."""
         self.named_relays = NamedRelays(settings.limits.punch.named_relays)
         """See `Swarm`; the host makes its circuits itself."""
         self.refusals = Refusals()
-        """What bounds of ours have turned away."""
+        """What bounds and lists of ours have turned away since the start, and whom."""
         self._connections: dict[int, HostConnection] = {}
         self._nursery: trio.Nursery | None = None
         self._watch = _Watch(self)
@@ -237,8 +236,15 @@ class HostSwarm:
     async def _came(self, registration: Registration, net: Any) -> None:
         """The host's handler: runs until the stream has ended, since the host forgets it then."""
         connection = self.seen(net.swarm_conn)
-        place = self._nursery is not None and registration.open_to(cast(Any, connection))
-        if not place or not registration.enter(connection.peer):
+        refused = None
+        if self._nursery is not None:
+            if not registration.open_to(cast(Any, connection)):
+                refused = "not_allowed"
+            elif not registration.enter(connection.peer):
+                refused = "streams"
+            if refused is not None:
+                self.refusals.add(refused, origin_of(cast(Any, connection)), peer_text(connection.peer))
+        if self._nursery is None or refused is not None:
             await net.reset()
             return
         stream = HostStream(connection, net, registration.protocol, inbound=True)

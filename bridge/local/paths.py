@@ -19,6 +19,7 @@ from punchbridge.errors import ConnectionLost, DirectRequired, NegotiationFailed
 from punchbridge.events import AccessOpen
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.session import SessionStream
+from punchbridge.transport.origin import origin_of
 from punchbridge.verdict import Code, Verdict
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ async def accept_streams(
 
     async def plain(stream: Stream) -> None:
         if path not in ("any", stream.connection.path):
+            peer = peer_text(stream.connection.peer)
+            host.swarm.refusals.add("path_not_allowed", origin_of(stream.connection), peer)
             stream.abort()
             await trio.lowlevel.checkpoint()
             return

@@ -172,8 +172,6 @@ class SessionService:
         if known is None:
             refusal = self._may_open(claim, attach, stream.connection)
             if refusal is not None:
-                if refusal is SessionRefusal.NOT_ALLOWED:
-                    self._host.swarm.refusals.add("not_allowed", claim.where[0][1], peer_text(claim.peer))
                 await self._refuse(stream, refusal)
                 return
         elif known.allowed not in ("any", stream.connection.path):
@@ -191,6 +189,9 @@ class SessionService:
         await self._carry(session, carrier, rest)
 
     async def _refuse(self, stream: Stream, refusal: SessionRefusal) -> None:
+        if refusal is not SessionRefusal.TOO_MANY:  # which is counted under the bound that was reached
+            claim = Claim.of(stream.connection, listed=False)
+            self._host.swarm.refusals.add(refusal.name.lower(), claim.where[0][1], peer_text(claim.peer))
         await turn_down(stream, refusal, self._limits.first_frame_timeout)
 
     def _may_open(self, claim: Claim, attach: Attach, connection: Connection) -> SessionRefusal | None:

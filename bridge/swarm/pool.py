@@ -151,7 +151,11 @@ class Pool:
         gone = self._gone[connection.id] = trio.Event()
 
         async def work() -> None:
-            await connection.run(self._on_stream, partial(self.registry.supported, connection))
+            await connection.run(
+                self._on_stream,
+                partial(self.registry.supported, connection),
+                partial(self._on_refused, connection),
+            )
 
         try:
             self._events.emit(opened(connection))
@@ -180,6 +184,15 @@ class Pool:
         if registration.small:
             stream.unread_most = self._limits.unread
         self.nursery.start_soon(self._serve, registration, stream, origin)
+
+    def _on_refused(self, connection: Connection, protocol: str) -> None:
+        """A proposal was answered as one of an unknown protocol. It is counted when it is unknown to this peer only."""
+        if self.registry.closed_to(protocol, connection):
+            self.table.refusals.add("not_allowed", self._origin(connection), peer_text(connection.peer))
+
+    def _origin(self, connection: Connection) -> str:
+        """Where a connection comes from, as refusals tell it."""
+        return self.table.origin(connection.id) or _relay_of(connection) or ""
 
     async def _serve(self, registration: Registration, stream: Stream, origin: str | None) -> None:
         """Runs a handler. The handler owns the stream and closes it; on an error it is reset here."""

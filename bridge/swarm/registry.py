@@ -102,6 +102,12 @@ class Registry:
         """What the peer may open on a connection (specs/identify: tell only what is accepted)."""
         return tuple(protocol for protocol, one in self._by_protocol.items() if one.open_to(connection))
 
+    def closed_to(self, protocol: str, connection: Connection) -> bool:
+        """Whether the protocol is spoken here, and the peer behind the connection is not among those who may open it.
+        It is told the same as of a protocol that nobody speaks."""
+        registration = self._by_protocol.get(protocol)
+        return registration is not None and not registration.audience(connection)
+
     def find(self, protocol: str, connection: Connection) -> Registration | None:
         """The registration that takes a stream on a connection; None when nobody does."""
         registration = self._by_protocol.get(protocol)

@@ -25,6 +25,7 @@ __all__ = [
     "Accept",
     "Connection",
     "Incoming",
+    "OnRefused",
     "OnStream",
     "Reservation",
     "ReservingTransport",
@@ -95,6 +96,8 @@ OnStream = Callable[[Stream, str], None]
 """Takes over an inbound stream, whose protocol is agreed. It must neither block nor raise."""
 Supported = Callable[[], Collection[str]]
 """The protocols that the peer may open now."""
+OnRefused = Callable[[str], None]
+"""Learns of a protocol that the peer proposed and that was not among those. It must neither block nor raise."""
 
 
 class Connection(Protocol):
@@ -169,13 +172,14 @@ class Connection(Protocol):
         self,
         on_stream: OnStream,
         supported: Supported,
+        on_refused: OnRefused | None = None,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serves the connection until it is closed; never raises for the peer's faults (see `close_reason`).
 
-        `on_stream` is called for each inbound stream once its protocol, one of `supported()`, is agreed. Cancelling
-        aborts the connection.
+        `on_stream` is called for each inbound stream once its protocol, one of `supported()`, is agreed, and
+        `on_refused` for each proposal that is none of them. Cancelling aborts the connection.
         """
         ...
 

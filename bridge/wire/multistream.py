@@ -108,11 +108,17 @@ class Initiator(_Negotiation):
 
 
 class Responder(_Negotiation):
-    """Answers proposals: echoes the first that `supported()` holds, `na` to all others (MS2, MS6, MS7)."""
+    """Answers proposals: echoes the first that `supported()` holds, `na` to all others (MS2, MS6, MS7).
 
-    def __init__(self, supported: Callable[[], Collection[str]]) -> None:
+    `on_refused` is called with each of those others.
+    """
+
+    def __init__(
+        self, supported: Callable[[], Collection[str]], on_refused: Callable[[str], None] | None = None
+    ) -> None:
         super().__init__()
         self._supported = supported
+        self._on_refused = on_refused
         self._refused = 0
 
     def receive(self, data: bytes) -> bytes:
@@ -128,6 +134,8 @@ class Responder(_Negotiation):
                 out += line(proposal)
                 break
             self._refused += 1
+            if self._on_refused is not None:
+                self._on_refused(proposal)
             if self._refused > MAX_PROPOSALS:
                 raise ProtocolViolation(f"more than {MAX_PROPOSALS} protocols were proposed on one stream")
             out += line(NOT_AVAILABLE)

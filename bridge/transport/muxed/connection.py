@@ -15,7 +15,7 @@ from punchbridge.events import Path, Role
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.memory import Account, Memory
-from punchbridge.transport.base import OnStream, Supported, TransportName
+from punchbridge.transport.base import OnRefused, OnStream, Supported, TransportName
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.sender import Sender
 from punchbridge.transport.muxed.streams import YamuxStreams
@@ -114,15 +114,17 @@ class MuxedConnection:
         self,
         on_stream: OnStream,
         supported: Supported,
+        on_refused: OnRefused | None = None,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serves the connection until it is closed; never raises for the peer's faults (see `close_reason`).
 
-        `on_stream` is called for each inbound stream once its protocol, one of `supported()`, is agreed. Cancelling
-        aborts the connection.
+        `on_stream` is called for each inbound stream once its protocol, one of `supported()`, is agreed, and
+        `on_refused` for each proposal that is none of them. Cancelling aborts the connection.
         """
         self._mux.on_stream, self._mux.supported = on_stream, supported
+        self._mux.on_refused = on_refused
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope

@@ -19,7 +19,7 @@ from punchbridge.events import Path, Role
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.memory import Account
-from punchbridge.transport.base import Connection, OnStream, Supported, TransportName
+from punchbridge.transport.base import Connection, OnRefused, OnStream, Supported, TransportName
 from punchbridge.transport.numbers import next_id
 from punchbridge.transport.quic.endpoint import Line
 from punchbridge.transport.quic.reasons import GOODBYE, OTHER, close_reason
@@ -163,11 +163,13 @@ class QuicConnection:
         self,
         on_stream: OnStream,
         supported: Supported,
+        on_refused: OnRefused | None = None,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """See `base.Connection`."""
         self._mux.on_stream, self._mux.supported = on_stream, supported
+        self._mux.on_refused = on_refused
         try:
             async with trio.open_nursery() as nursery:
                 self._scope, self._nursery = nursery.cancel_scope, nursery

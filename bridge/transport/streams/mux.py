@@ -14,7 +14,7 @@ import trio
 
 from punchbridge.config import MuxedLimits
 from punchbridge.errors import BridgeError, LimitExceeded, NegotiationFailed
-from punchbridge.transport.base import Connection, OnStream, Supported
+from punchbridge.transport.base import Connection, OnRefused, OnStream, Supported
 from punchbridge.transport.raw import BrokenConnection, BrokenStream
 from punchbridge.transport.streams.engine import Streams, StreamState
 from punchbridge.transport.streams.stream import Stream, fresh
@@ -37,6 +37,7 @@ class Mux:
         self.blocked: dict[int, Stream] = {}
         self.on_stream: OnStream | None = None
         self.supported: Supported = tuple
+        self.on_refused: OnRefused | None = None
         self.timer = trio.CancelScope()
         self._connection = connection
         self._timeout = limits.negotiate_timeout
@@ -185,7 +186,7 @@ class Mux:
         """See StreamEvents."""
         # Not once an answer to an earlier frame has ended the connection: nobody would end the stream.
         if not self._connection.closed.is_set():
-            self._adopt(Stream(self._connection, self, state, Responder(self.supported)))
+            self._adopt(Stream(self._connection, self, state, Responder(self.supported, self.on_refused)))
 
     def pong(self, value: int, rtt: float) -> None:
         """See StreamEvents."""

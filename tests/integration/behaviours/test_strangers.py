@@ -68,6 +68,19 @@ async def test_a_stranger_is_told_no_service_and_no_private_address() -> None:
                 await connection.open_stream((protocol,))
 
 
+async def test_what_a_stranger_is_refused_is_counted_with_its_id() -> None:
+    async with open_host(config(NOBODY), EventHub()) as server, open_host(config(OPEN), EventHub()) as client:
+        await server.swarm.handle(SERVICE, never, max_streams=1, max_per_peer=1, audience=server.swarm.gater.listed)
+        await connected(client, server)
+        (connection,) = client.swarm.connections()
+        for protocol in (SERVICE, SERVICE, "/test/nobody-speaks-it/1.0.0"):
+            with pytest.raises(NegotiationFailed):
+                await connection.open_stream((protocol,))
+        assert server.swarm.refusals.counts["not_allowed"] == 2  # the last one is unknown to everybody
+        (source,) = [one for one in server.swarm.refusals.most(9) if one.reason == "not_allowed"]
+        assert (source.prefix, source.peer) == ("127.0.0.1", str(client.swarm.peer))
+
+
 async def test_who_is_listed_is_told_and_may() -> None:
     me = Identity.generate()
     server_config = config(Access.of([me.peer_id]))
