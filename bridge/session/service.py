@@ -174,7 +174,7 @@ class SessionService:
             if refusal is not None:
                 await self._refuse(stream, refusal)
                 return
-        elif known.allowed not in ("any", stream.connection.path):
+        elif not _carries(known, stream.connection):
             await self._refuse(stream, SessionRefusal.PATH_NOT_ALLOWED)
             return
         session = known or self._make(claim, attach)
@@ -376,6 +376,13 @@ class SessionService:
         if self._nursery is None:
             raise RuntimeError("the session service does not run")
         return self._nursery
+
+
+def _carries(session: LiveSession, connection: Connection) -> bool:
+    """Whether a session that lives may move to the connection: the path fits, and the peer would be admitted there. One
+    that is admitted for its network is none of the audience at another address, or over a relay."""
+    allowed = session.allowed in ("any", connection.path)
+    return allowed and (session.audience is None or session.audience(connection))
 
 
 def _let_be(_reason: str) -> None:

@@ -68,7 +68,8 @@ class SessionRefusal(IntEnum):
     BAD_VERSION = 6
     """The other end speaks another version of these frames."""
     PATH_NOT_ALLOWED = 7
-    """The service takes no carrier on this path; a session that lives goes on, on another one."""
+    """The service takes no carrier on this path, or the peer is admitted at another address only; a session that lives
+    goes on, on another one."""
     NOT_ALLOWED = 8
     """The peer is not admitted. Nothing is said about what is served. A session that lived ends with this word as the
     text of its RESET."""

@@ -6,12 +6,13 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from struct import pack
 
 import pytest
 import trio
 
-from punchbridge.access.policy import OPEN
+from punchbridge.access.policy import OPEN, Access
 from punchbridge.addresses import is_relayed, parse
 from punchbridge.config import Limits, Punch, SessionLimits
 from punchbridge.errors import DirectRequired, LimitExceeded, NegotiationFailed, StreamReset
@@ -199,6 +200,39 @@ async def test_service_for_direct_paths_takes_direct_ones_and_one_for_relayed_do
         with pytest.raises(DirectRequired) as refused:
             await both.open("/test/relay")
         assert refused.value.verdict.code == "PATH_NOT_ALLOWED"
+
+
+async def test_what_is_refused_is_counted_under_its_name() -> None:
+    async with pair() as both:
+        both.acceptor.sessions.serve("/test/relay", echo, "relay")
+        for service, error in (("/test/relay", DirectRequired), ("/test/nobody", NegotiationFailed)):
+            with pytest.raises(error):
+                await both.open(service)
+        refusals = both.acceptor.swarm.refusals
+        assert dict(refusals.counts) == {"path_not_allowed": 1, "unknown_service": 1}
+        assert {one.peer for one in refusals.most(9)} == {str(both.dialler.swarm.peer)}
+
+
+async def test_a_carrier_from_where_the_peer_is_not_admitted_is_refused_and_the_session_stays() -> None:
+    # One identity at two addresses of loopback, of which one is on the list.
+    me = Identity.generate()
+    at = [replace(config(), identity=me, listen=(parse(f"/ip4/127.0.0.{one}/tcp/0"),)) for one in (1, 2)]
+    listed = replace(config(), access=Access.of(["127.0.0.1"]))
+    async with (
+        open_host(at[0], EventHub()) as dialler,
+        open_host(at[1], EventHub()) as elsewhere,
+        open_host(listed, EventHub()) as acceptor,
+    ):
+        both = Pair(dialler, acceptor, [])
+        acceptor.sessions.serve(SERVICE, echo)
+        stream = await both.open()
+        await said(stream, b"here")
+        session, edge = stream.live.machine, stream.live.machine.incoming.edge
+        resume = Attach(session.id, session.generation + 1, session.incoming.received, edge, False, session.generation)
+        kind, value, _ = await attach(elsewhere, both, resume)
+        assert (kind, value) == (Kind.REFUSED, SessionRefusal.PATH_NOT_ALLOWED)
+        assert acceptor.swarm.refusals.counts["path_not_allowed"] == 1
+        await said(stream, b"and still here")
 
 
 async def test_later_carrier_on_a_path_not_allowed_is_refused_and_the_session_stays() -> None:
