@@ -14,7 +14,7 @@ from punchbridge.api.trio import TrioBridge
 from punchbridge.cli.events import PingResult
 from punchbridge.cli.exits import Exit
 from punchbridge.cli.lines import spot
-from punchbridge.errors import BridgeError, DialTimeout, DirectRequired
+from punchbridge.errors import BridgeError, DialTimeout, DirectRequired, NotAllowed
 from punchbridge.identity import peer_text
 from punchbridge.local.target import parse_target
 from punchbridge.transport.base import Connection
@@ -48,7 +48,8 @@ class Pinger:
     times: list[float] = field(default_factory=list)
 
     async def run(self) -> Exit:
-        """Connects and pings. Raises DialTimeout when nothing answers, DirectRequired when no path becomes direct."""
+        """Connects and pings. Raises DialTimeout when nothing answers, DirectRequired when no path becomes direct,
+        NotAllowed when the peer does not let us in."""
         plan = self.plan
         deadline = trio.current_time() + plan.timeout
         self.report.progress("connecting")
@@ -76,6 +77,8 @@ class Pinger:
             connection = await self._connection()
             async for seconds in self.bridge.host.ping.ping(connection, 1):
                 took = 1000 * seconds
+        except NotAllowed:
+            raise  # nor will it be let in by asking again
         except BridgeError as problem:
             self.report.note(f"no answer: {problem}", "warn")
         if connection is None:

@@ -159,6 +159,8 @@ async def open_on_path(
     connection = await _connection(host, target, policy, direct_wait)
     try:
         return await _open(host, connection, target, protocol, policy, lazy=lazy)
+    except NotAllowed:
+        raise
     except ConnectionLost:
         # It died between our look and our use (a peer that restarted); what the swarm has now is another one.
         connection = await _connection(host, target, policy, direct_wait)

@@ -25,7 +25,7 @@ def why_not(session: LiveSession, service: str, me: PeerId) -> BridgeError:
     if over is not None and over.code == SessionRefusal.TOO_MANY.name:
         advice = "close some, or spread them: a second bridge (or `punchbridge forward`) is another peer"
         return LimitExceeded(f"{peer_text(session.peer)} holds as many sessions of ours as it takes; {advice}")
-    if over is not None and over.code == SessionRefusal.NOT_ALLOWED.name:
+    if isinstance(session.problem, NotAllowed) or (over is not None and over.code == SessionRefusal.NOT_ALLOWED.name):
         return NotAllowed(
             f"{peer_text(session.peer)} does not let this peer in; its owner has to allow {peer_text(me)}, or to "
             "give an invitation"

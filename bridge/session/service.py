@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from punchbridge.errors import BridgeError, LimitExceeded
+from punchbridge.errors import BridgeError, LimitExceeded, NotAllowed
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.reach.path import PathPolicy
 from punchbridge.session.around import Around
@@ -345,6 +345,8 @@ class SessionService:
             stream = await connection.open_stream((SESSION_PROTOCOL,), lazy=True)
         except BridgeError as problem:
             session.problem = problem
+            if isinstance(problem, NotAllowed) and machine.active is None:
+                session.handle(machine.reset(SessionRefusal.NOT_ALLOWED.name))
             return False
         if machine.crowded or session.over.is_set():  # since the stream was asked for
             stream.abort()

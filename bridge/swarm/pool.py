@@ -30,7 +30,7 @@ from punchbridge.swarm.registry import Registration, Registry
 from punchbridge.swarm.table import ConnectionRefusal, ConnectionTable, Ticket
 from punchbridge.swarm.watchers import Watchers
 from punchbridge.tasks.supervise import supervise
-from punchbridge.transport.base import Connection, Incoming, Stream
+from punchbridge.transport.base import NOT_ALLOWED, Connection, Incoming, Stream
 from punchbridge.transport.origin import origin_of
 
 __all__ = ["Pool"]
@@ -130,7 +130,7 @@ class Pool:
             raise SwarmStopped(f"the swarm is stopping; {connection.remote} was not taken in")
         if self._gater.refuses(connection):
             self.table.refusals.add(ConnectionRefusal.DENIED, origin_of(connection), peer_text(connection.peer))
-            connection.abort("NOT_ALLOWED")
+            await self._turn_away(connection)
             raise NotAllowed(f"{peer_text(connection.peer)} is on the list of those that are denied")
         others = self.table.members(connection.peer)
         stranger = connection.inbound and not self._gater.known(connection)
@@ -145,6 +145,15 @@ class Pool:
         self._gater.enter(connection, others)
         await self.nursery.start(self._run, connection)
         return connection
+
+    async def _turn_away(self, connection: Connection) -> None:
+        """Tells a peer that it is denied, and closes; at most `close_timeout` seconds, in which nothing is served."""
+        with trio.move_on_after(self._limits.close_timeout):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(connection.run, _reset, tuple)
+                await connection.aclose(NOT_ALLOWED)
+                nursery.cancel_scope.cancel()
+        connection.abort(NOT_ALLOWED)
 
     async def _run(self, connection: Connection, *, task_status: trio.TaskStatus[None]) -> None:
         """One connection from Opened to Closed, whatever ends it."""
@@ -229,14 +238,14 @@ class Pool:
             self._gater.moved(connection)
 
     def _access_changed(self) -> None:
-        """Who is denied now goes, and streams whose audience has lost their peer end."""
+        """Who is denied now is told so and goes, and streams whose audience has lost their peer end."""
         for stream, registration in tuple(self._served.items()):
-            if not registration.audience(stream.connection):
+            if not registration.audience(stream.connection) and not self._gater.refuses(stream.connection):
                 stream.reset()
         self.table.admitted(self._gater.known)
         for connection in self.table.members():
             if self._gater.refuses(connection) and not self._stopping:
-                farewell = partial(self.close, (connection,), "NOT_ALLOWED")
+                farewell = partial(self.close, (connection,), NOT_ALLOWED)
                 self.nursery.start_soon(supervise, "the end of a denied connection", farewell, connection.abort)
 
     async def open_stream(self, connections: tuple[Connection, ...], protocols: tuple[str, ...]) -> Stream:
@@ -270,6 +279,11 @@ class Pool:
         self._stopping = True
         for path in ("relay", "direct"):  # the goodbye on a circuit needs the connection to its relay
             await self.close(tuple(one for one in self.table.members() if one.path == path), "NORMAL")
+
+
+def _reset(stream: Stream, _protocol: str) -> None:
+    """What becomes of a stream on a connection that is not taken in."""
+    stream.reset()
 
 
 def _relay_of(connection: Connection) -> str | None:

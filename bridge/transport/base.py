@@ -8,12 +8,12 @@ same line.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import trio
 
 from punchbridge.addresses import Multiaddr
-from punchbridge.errors import BridgeError
+from punchbridge.errors import BridgeError, NotAllowed
 from punchbridge.events import Path, Role, TransportName
 from punchbridge.identity import PeerId
 from punchbridge.transport.link import Link
@@ -22,6 +22,7 @@ from punchbridge.wire.circuit import CircuitLimit
 from punchbridge.wire.identify import IdentifyInfo
 
 __all__ = [
+    "NOT_ALLOWED",
     "Accept",
     "Connection",
     "Incoming",
@@ -36,6 +37,10 @@ __all__ = [
     "TransportName",
     "Upgrader",
 ]
+
+
+NOT_ALLOWED: Final = NotAllowed.code
+"""The one reason of a close that the peer is told."""
 
 
 class Stream(InboxStream, RawStream, Protocol):
@@ -208,7 +213,8 @@ class Connection(Protocol):
         ...
 
     async def aclose(self, reason: str = "NORMAL") -> None:
-        """Says goodbye, lets what is queued leave, and closes, all within `close_timeout`.
+        """Says goodbye, lets what is queued leave, and closes, all within `close_timeout`. With the reason NOT_ALLOWED
+        the goodbye says that the peer is not let in: what it has open ends with ShutOut.
 
         Streams still open end with ConnectionLost. Cancelling closes at once, for every task that is closing it.
         """

@@ -28,6 +28,10 @@ class BrokenConnection(ConnectionLost, trio.BrokenResourceError):
     """A dead connection, for callers that know our errors and for callers that know trio's."""
 
 
+class ShutOut(NotAllowed, BrokenConnection):
+    """A connection that the peer has closed because it does not admit us."""
+
+
 class ByteStream(Protocol):
     """An ordered byte stream in both directions.
 

@@ -33,6 +33,8 @@ class GoAwayCode(IntEnum):
     NORMAL = 0
     PROTOCOL_ERROR = 1
     INTERNAL_ERROR = 2
+    GATED = 0x1007
+    """The peer is not let in: go-libp2p's code of a connection that its gater closes."""
 
 
 def header(kind: int, flags: int, stream_id: int, length: int) -> bytes:

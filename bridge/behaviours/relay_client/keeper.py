@@ -16,12 +16,12 @@ import trio
 from punchbridge.addresses import Multiaddr, peer_of
 from punchbridge.behaviours.relay_client.exchange import Reservation, request_reservation
 from punchbridge.behaviours.relay_client.lease import Backoff, Grants, lease_seconds
-from punchbridge.errors import BridgeError, ConnectionLost, DialTimeout, RelayRefused, ReplacedBySameKey
+from punchbridge.errors import BridgeError, ConnectionLost, DialTimeout, NotAllowed, RelayRefused, ReplacedBySameKey
 from punchbridge.events import ReservationAccepted, ReservationLost
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.signal import Signal
-from punchbridge.transport.base import Connection
+from punchbridge.transport.base import NOT_ALLOWED, Connection
 
 if TYPE_CHECKING:
     from punchbridge.swarm.swarm import Swarm
@@ -166,6 +166,8 @@ class ReservationKeeper:
         """R5: the relay keeps a reservation until the last direct connection ends, so another one carries it on."""
         other = self._alive()
         if other is None:
+            if connection.close_reason == NOT_ALLOWED:
+                connection.check_alive()
             raise ConnectionLost(f"the connection to the relay ended ({connection.close_reason})")
         return other
 
@@ -240,7 +242,7 @@ class ReservationKeeper:
             self._swarm.set_circuit_addrs(mine.relay, ())
 
     def _wait_after(self, problem: BridgeError) -> float:
-        at_least = self._limits.refused_wait if isinstance(problem, RelayRefused) else 0.0
+        at_least = self._limits.refused_wait if isinstance(problem, RelayRefused | NotAllowed) else 0.0
         return self._backoff.next(random.random(), at_least)
 
     def _report(self, problem: BridgeError, wait: float) -> None:

@@ -10,21 +10,22 @@ from collections.abc import Sequence
 import trio
 
 from punchbridge.config import MuxedLimits, YamuxLimits
-from punchbridge.errors import ConnectionLost, LimitExceeded, RemoteError
+from punchbridge.errors import ConnectionLost, LimitExceeded, NotAllowed, RemoteError
 from punchbridge.events import Path, Role
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.memory import Account, Memory
-from punchbridge.transport.base import OnRefused, OnStream, Supported, TransportName
+from punchbridge.transport.base import NOT_ALLOWED, OnRefused, OnStream, Supported, TransportName
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.sender import Sender
 from punchbridge.transport.muxed.streams import YamuxStreams
 from punchbridge.transport.numbers import next_id
-from punchbridge.transport.raw import BrokenConnection, BrokenStream
+from punchbridge.transport.raw import BrokenConnection, BrokenStream, ShutOut
 from punchbridge.transport.streams.mux import Mux
 from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.identify import IdentifyInfo
 from punchbridge.wire.noise import Opener, Sealer
+from punchbridge.yamux import GoAwayCode
 
 SILENT_REASONS = frozenset({"SILENT", "KEEPALIVE_TIMEOUT"})
 """Close reasons that say: nobody is there. The kernel is not to go on trying."""
@@ -77,7 +78,7 @@ class MuxedConnection:
         self._read, self._close_timeout = limits.read, limits.close_timeout
         self._handshake_rtt = rtt
         self._closing_reason: str | None = None
-        self._taking = False
+        self._taking = self._shut_out = False
         self._scope: trio.CancelScope | None = None
 
     def __repr__(self) -> str:
@@ -171,7 +172,7 @@ class MuxedConnection:
             if not first:
                 await self.closed.wait()  # another task is at it, and ends within `close_timeout`
                 return
-            self._streams.go_away()
+            self._streams.go_away(GoAwayCode.GATED if reason == NOT_ALLOWED else GoAwayCode.NORMAL)
             with trio.move_on_after(self._close_timeout):
                 if self._scope is not None:
                     await self._sender.flush()
@@ -220,6 +221,8 @@ class MuxedConnection:
             raise ConnectionLost(f"{peer_text(self.peer)} is closing the connection")
 
     def _gone(self) -> BrokenConnection:
+        if self._shut_out:
+            return ShutOut(f"{peer_text(self.peer)} does not let this peer in, and closed the connection")
         return BrokenConnection(f"the connection to {peer_text(self.peer)} is gone ({self.close_reason})")
 
     def _shed(self, since: float) -> None:
@@ -237,6 +240,9 @@ class MuxedConnection:
     def _lost(self, problem: BaseException) -> None:
         if isinstance(problem, LimitExceeded):
             self.abort("PEER_NOT_READING")
+        elif isinstance(problem, NotAllowed):
+            self._shut_out = True
+            self.abort(NOT_ALLOWED)
         elif isinstance(problem, RemoteError) and not isinstance(problem, BrokenStream | BrokenConnection):
             self.abort(problem.code)
         elif isinstance(problem, BrokenStream) and self._streams.session.remote_gone:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import trio
 
 from punchbridge.config import MuxedLimits, YamuxLimits
+from punchbridge.errors import NotAllowed
 from punchbridge.tasks.memory import STREAM, Account
 from punchbridge.transport.muxed.sender import Sender
 from punchbridge.transport.raw import BrokenConnection, Buffer
@@ -51,7 +52,7 @@ class YamuxStreams:
     # --- for the connection -----------------------------------------------------------------------------
 
     def feed(self, plaintexts: Sequence[bytes], now: float) -> None:
-        """Takes decrypted bytes and tells what they did. Raises ProtocolViolation, BrokenConnection.
+        """Takes decrypted bytes and tells what they did. Raises ProtocolViolation, BrokenConnection, NotAllowed.
 
         After `turn_frames` frames the session is `behind`: call again, without bytes, before giving it more.
         """
@@ -93,15 +94,17 @@ class YamuxStreams:
             case Pong(value, rtt):
                 self.events.pong(value, rtt)
             case GoneAway(code):
+                if code == GoAwayCode.GATED:
+                    raise NotAllowed("the peer does not let us in")
                 if code != GoAwayCode.NORMAL:
                     raise BrokenConnection(f"the peer gave up the connection (GoAway {code})")
                 self.events.may_open()
             case Dead():
                 self.events.dead()
 
-    def go_away(self) -> None:
-        """GoAway(0): no more streams."""
-        self._send(self.session.go_away(GoAwayCode.NORMAL))
+    def go_away(self, code: GoAwayCode) -> None:
+        """No more streams."""
+        self._send(self.session.go_away(code))
 
     # --- for the streams --------------------------------------------------------------------------------
 

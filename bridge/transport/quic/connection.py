@@ -19,12 +19,12 @@ from punchbridge.events import Path, Role
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.memory import Account
-from punchbridge.transport.base import Connection, OnRefused, OnStream, Supported, TransportName
+from punchbridge.transport.base import NOT_ALLOWED, Connection, OnRefused, OnStream, Supported, TransportName
 from punchbridge.transport.numbers import next_id
 from punchbridge.transport.quic.endpoint import Line
-from punchbridge.transport.quic.reasons import GOODBYE, OTHER, close_reason
+from punchbridge.transport.quic.reasons import GATED, GOODBYE, OTHER, close_reason
 from punchbridge.transport.quic.streams import QuicStreams
-from punchbridge.transport.raw import BrokenConnection
+from punchbridge.transport.raw import BrokenConnection, ShutOut
 from punchbridge.transport.streams.mux import Mux
 from punchbridge.transport.streams.stream import Stream
 from punchbridge.wire.circuit import CircuitLimit
@@ -87,6 +87,7 @@ class QuicConnection:
         self._moved, self._moved_after, self._following = moved, limits.moved_after, False
         self._nursery: trio.Nursery | None = None
         self._closing_reason: str | None = None
+        self._shut_out = False
         self._scope: trio.CancelScope | None = None
         account.peer = shaken.peer
         account.watch(self._streams.held, self._shed)
@@ -253,7 +254,7 @@ class QuicConnection:
             with trio.move_on_after(self._close_timeout):
                 await self._streams.drain()
         finally:
-            self._end(reason, GOODBYE)
+            self._end(reason, GATED if reason == NOT_ALLOWED else GOODBYE)
 
     def abort(self, reason: str) -> None:
         """See `base.Connection`."""
@@ -263,6 +264,7 @@ class QuicConnection:
         if self.closed.is_set():
             return
         self.close_reason = self._closing_reason or reason
+        self._shut_out = by_peer and reason == NOT_ALLOWED
         self.bytes_received = self._line.bytes_received
         self.info()
         self.closed.set()
@@ -275,6 +277,8 @@ class QuicConnection:
             self._scope.cancel()
 
     def _gone(self) -> BrokenConnection:
+        if self._shut_out:
+            return ShutOut(f"{peer_text(self.peer)} does not let this peer in, and closed the connection")
         return BrokenConnection(f"the connection to {peer_text(self.peer)} is gone ({self.close_reason})")
 
     def _shed(self, since: float) -> None:

@@ -15,14 +15,17 @@ from punchbridge.errors import (
     ConnectionLost,
     DialTimeout,
     NegotiationFailed,
+    NotAllowed,
     ProtocolViolation,
     Unreachable,
 )
 
-__all__ = ["GOODBYE", "OTHER", "SILENT", "close_reason", "handshake_error"]
+__all__ = ["GATED", "GOODBYE", "OTHER", "SILENT", "close_reason", "handshake_error"]
 
 GOODBYE: Final = 0
 """The code of a connection that ends in good order; go and rust have the same."""
+GATED: Final = 0x1007
+"""The peer is not let in: go-libp2p's code of a connection that its gater closes."""
 OTHER: Final = 1
 """The code of one that is cut here. The peer is not told why."""
 
@@ -37,6 +40,8 @@ def close_reason(cause: int, code: int) -> str:
     """The stable word for the end of an established connection."""
     if cause == quic.BY_CLOSE and code == GOODBYE:
         return "CLOSED_BY_PEER"
+    if cause == quic.BY_CLOSE and code == GATED:
+        return NotAllowed.code
     if cause == quic.BY_SILENCE:
         return SILENT
     return "PROTOCOL" if cause == quic.BY_VIOLATION else "CONNECTION_LOST"

@@ -108,7 +108,7 @@ async def test_who_is_struck_out_loses_its_streams() -> None:
         assert client.swarm.connections()  # the connection stays, a stranger's one now
 
 
-async def test_who_is_denied_is_cut() -> None:
+async def test_who_is_denied_is_told_so_and_cut() -> None:
     me = Identity.generate()
     async with (
         open_host(config(OPEN), EventHub()) as server,
@@ -119,11 +119,29 @@ async def test_who_is_denied_is_cut() -> None:
         server.swarm.gater.access = Access.of((), [me.peer_id])
         with trio.fail_after(10):
             await connection.closed.wait()
+        assert connection.close_reason == "NOT_ALLOWED"
         assert not server.swarm.refusals.counts
         second = await client.dial(with_peer(server.swarm.listen_addrs()[0], server.swarm.peer))
         with trio.fail_after(10):
+            with pytest.raises(NotAllowed, match="does not let this peer in"):
+                await second.open_stream((PING,))
             await second.closed.wait()
         assert server.swarm.refusals.counts["denied"] == 1
+        assert not server.swarm.connections()
+
+
+async def test_a_stream_of_who_is_denied_ends_with_the_reason() -> None:
+    me = Identity.generate()
+    async with (
+        open_host(config(OPEN), EventHub()) as server,
+        open_host(HostConfig(me, (LOOPBACK,), allow_private=True), EventHub()) as client,
+    ):
+        await server.swarm.handle(SERVICE, never, max_streams=1, max_per_peer=1, audience=server.swarm.gater.listed)
+        await connected(client, server)
+        stream = await client.swarm.open_stream(server.swarm.peer, (SERVICE,))
+        server.swarm.gater.access = Access.of((), [me.peer_id])
+        with trio.fail_after(10), pytest.raises(NotAllowed):
+            await stream.receive_some()
 
 
 async def test_no_punch_is_begun_for_a_stranger_and_one_is_once_it_is_let_in() -> None:

@@ -124,9 +124,28 @@ def test_who_is_denied_is_denied_whatever_else_is_said() -> None:
         punchbridge.open(listen=LOOPBACK, allow_private=True) as other,
         serving(server, Service()),
     ):
-        with pytest.raises(grpc.RpcError):
-            call(client, server.addrs[0])
+        assert "does not let this peer in" in refusal(client, server.addrs[0])
         assert call(other, server.addrs[0]) == b"hello"
+        assert server.status().refused["denied"] >= 1
+
+
+def test_who_is_denied_while_it_calls_is_told_so(tmp_path: Path) -> None:
+    key, client_key = tmp_path / "key", punchbridge.Identity.generate()
+    file = AccessFile(access_path(key), LIMITS)
+    peer = parse_peer_id(str(client_key))
+    with (
+        punchbridge.open(key=key, new_key=True, listen=LOOPBACK, allow_private=True, allow=[str(peer)]) as server,
+        punchbridge.open(key=client_key, listen=LOOPBACK, allow_private=True) as client,
+        serving(server, Service()),
+        client.channel(server.addrs[0], fresh=True) as channel,
+    ):
+        waiting = method(channel, "Wait")(b"", timeout=60)
+        assert next(waiting) == b"first"
+        file.edit(lambda records: (None, records.denying(peer, "", LIMITS)))
+        with pytest.raises(grpc.RpcError) as caught:
+            next(waiting)
+        assert trailing(caught.value)["punchbridge-error"] == "NOT_ALLOWED"
+        assert "does not let this peer in" in refusal(client, server.addrs[0])
 
 
 def test_a_change_of_the_file_is_followed(tmp_path: Path) -> None:
