@@ -34,11 +34,12 @@ from punchbridge.events import AccessChanged, AccessOpen, AccessRead, ErrorEvent
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.swarm.gater import anyone
 from punchbridge.swarm.swarm import Swarm
+from punchbridge.tasks.prefixes import PrefixRates, Source
 from punchbridge.tasks.rates import Buckets
 from punchbridge.tasks.signal import Signal
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.delimited import read_message, write_message
-from punchbridge.transport.origin import origin_of
+from punchbridge.transport.origin import source_of
 from punchbridge.wire.invite import (
     INVITE,
     MAX_INVITE,
@@ -75,7 +76,9 @@ class Admission:
         """Where invitations are kept, and the lists that commands edit."""
         self._looking = trio.Lock()
         self._asked = Signal()
-        self._rate = Buckets(self._limits.invites, self._limits.invite_every, self._limits.invite_streams)
+        limits = self._limits
+        self._of_peer = Buckets(limits.invites, limits.invite_every, limits.invite_keys)
+        self._of_address = PrefixRates(limits.invites_per_address, limits.invite_per_address_every, limits.invite_keys)
         swarm.gater.access = sources.access
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -165,16 +168,15 @@ class Admission:
         peer, listed = stream.connection.peer, self._swarm.gater.listed
         with trio.fail_after(self._limits.invite_timeout):
             secret = decode_invite_request(await read_message(stream, MAX_INVITE))
-            # Of those on the lists each has a rate of its own: no stranger at the same address takes it from them.
-            admitted, origin = listed(stream.connection), origin_of(stream.connection)
-            if self._rate.take(("listed", peer) if admitted else origin, trio.current_time()):
+            admitted, where = listed(stream.connection), source_of(stream.connection)
+            if self._may_show(peer, None if admitted else where):
                 outcome = await self._redeem(secret, peer)
                 if outcome is Outcome.GRANTED and not listed(stream.connection):
                     await self.look()  # the peer is let in before it is told so
             else:
                 outcome = None
                 if not admitted:
-                    self._swarm.refusals.add("invitations", origin, peer_text(peer))
+                    self._swarm.refusals.add("invitations", where[0][1], peer_text(peer))
             if listed(stream.connection):
                 outcome = Outcome.GRANTED  # it may call, whatever became of this invitation
             if outcome is None:
@@ -182,6 +184,12 @@ class Admission:
                 return
             await write_message(stream, encode_invite_answer(outcome, WORDS[outcome]))
             await stream.aclose()
+
+    def _may_show(self, peer: PeerId, where: Source | None) -> bool:
+        """Whether one more secret of the peer is looked at. where: of a stranger, whose address has a rate too. That of
+        the peer is asked first: one that guesses without a pause takes little of what its neighbours share."""
+        now = trio.current_time()
+        return self._of_peer.take(peer, now) and (where is None or self._of_address.take(where, now))
 
     async def _redeem(self, secret: Secret, peer: PeerId) -> Outcome | None:
         """What the file says to a secret, told as an event; None when it cannot be used, which is told too.

@@ -75,11 +75,23 @@ class AccessLimits(Checked):
     """For the other programs that are editing the access file; each needs a few milliseconds."""
 
     invites: Count = 5
-    """Secrets that peers of one address may show at once. A peer that is on a list already has as many for itself."""
+    """Secrets that one peer may show at once."""
 
     invite_every: Seconds = 10.0
     """After those, one in this time; others are not looked at. Nobody guesses one of 2^128 secrets; this bounds the
-    reading of the file."""
+    work, and how much of the next bound one peer takes."""
+
+    invites_per_address: Count = 60
+    """Secrets that all strangers of one address may show at once, such as the people of an office behind one NAT: an
+    IPv4 address or an IPv6 /64, twice that from a /56, four times from a /48, eight times from an IPv4 /24. Over a
+    relay it is the address that the relay tells, of a relay of ours; all strangers over another one have one share.
+    Peers on a list do not count."""
+
+    invite_per_address_every: Seconds = 1.0
+    """After those, one in this time, which costs about a thousandth of a core."""
+
+    invite_keys: Count = 4096
+    """Peers, and addresses or nets of each size, with a token bucket, about 200 bytes each."""
 
     invite_streams: Count = 64
     """Streams of /punchbridge/invite/1.0.0 at once; a peer has one."""

@@ -6,15 +6,26 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from punchbridge.addresses import Multiaddr, address_group, endpoint_of
 from punchbridge.identity import peer_text
+from punchbridge.tasks.prefixes import Source, source
 from punchbridge.transport.base import Connection
 
-__all__ = ["origin_of", "seen_address", "told_address"]
+__all__ = ["origin_of", "seen_address", "source_of", "told_address"]
 
 
 def origin_of(connection: Connection) -> str:
     """What counts as one origin: an address group; over a relay, where no address is seen, the peer itself."""
     endpoint = endpoint_of(connection.remote) if connection.path == "direct" else None
     return peer_text(connection.peer) if endpoint is None else address_group(endpoint.host)
+
+
+def source_of(connection: Connection) -> Source:
+    """The prefixes that a peer counts for: those of its address; over a relay those of the address that the relay tells
+    of it, when the relay is one of ours, else the relay itself."""
+    address = seen_address(connection) if connection.path == "direct" else told_address(connection)
+    if address is not None:
+        return source(str(address))
+    through = connection.peer if connection.relay is None else connection.relay
+    return (("address", f"over {peer_text(through)}"),)
 
 
 def seen_address(connection: Connection) -> IPv4Address | IPv6Address | None:

@@ -18,7 +18,7 @@ from punchbridge.access.store import AccessFile
 from punchbridge.addresses import is_public, is_relayed, with_peer
 from punchbridge.behaviours.admission import show_invitation
 from punchbridge.config import AccessLimits, Limits, PingLimits
-from punchbridge.errors import NegotiationFailed, NotAllowed
+from punchbridge.errors import LimitExceeded, NegotiationFailed, NotAllowed
 from punchbridge.eventhub import EventHub
 from punchbridge.events import AccessChanged, Event, PunchStarted
 from punchbridge.host.host import Host, HostConfig, open_host
@@ -244,3 +244,39 @@ async def test_a_secret_that_lets_nobody_in_costs_no_reading_of_the_file(tmp_pat
         file.invite(Secret(bytes([9]) * 16), now=time.time(), expires=None)  # made just now, and not followed yet
         await show_invitation(connection, Secret(bytes([9]) * 16), 20)
         assert me.identity.peer_id in file.read().allow.peers
+
+
+async def test_one_that_guesses_keeps_nobody_at_its_address_from_showing_an_invitation(tmp_path: Path) -> None:
+    file, secret = AccessFile(tmp_path / "key.access", AccessLimits()), Secret(bytes(16))
+    file.invite(secret, now=time.time(), expires=None)
+    me = HostConfig(Identity.generate(), (LOOPBACK,), allow_private=True)
+    serving = replace(config(NOBODY), access=Sources(AccessLimits(), file=file), access_file=file)
+    async with (
+        open_host(serving, EventHub()) as server,
+        open_host(replace(me, identity=Identity.generate()), EventHub()) as guesser,
+        open_host(me, EventHub()) as guest,
+    ):
+        addr = with_peer(server.swarm.listen_addrs()[0], server.swarm.peer)
+        guessing = await guesser.dial(addr)
+        for number in range(1, 1 + AccessLimits().invites):
+            with pytest.raises(NotAllowed, match="knows no such invitation"):
+                await show_invitation(guessing, Secret(bytes([number]) * 16), 20)
+        for _ in range(2 * AccessLimits().invites_per_address):
+            with pytest.raises(LimitExceeded, match="did not look at the invitation"):
+                await show_invitation(guessing, Secret(bytes([99]) * 16), 20)
+        await show_invitation(await guest.dial(addr), secret, 20)
+        assert me.identity.peer_id in file.read().allow.peers
+
+
+async def test_the_strangers_of_one_address_share_a_rate(tmp_path: Path) -> None:
+    limits = AccessLimits(invites_per_address=2)
+    file = AccessFile(tmp_path / "key.access", limits)
+    serving = replace(config(NOBODY), access=Sources(limits, file=file), access_file=file, limits=Limits(access=limits))
+    async with open_host(serving, EventHub()) as server:
+        addr = with_peer(server.swarm.listen_addrs()[0], server.swarm.peer)
+        for error in (NotAllowed, NotAllowed, LimitExceeded):
+            async with open_host(config(OPEN), EventHub()) as guesser:
+                with pytest.raises(error):
+                    await show_invitation(await guesser.dial(addr), Secret(bytes([1]) * 16), 20)
+        (refused,) = server.swarm.refusals.most(9)
+        assert (refused.reason, refused.prefix, refused.times) == ("invitations", "127.0.0.1", 1)
