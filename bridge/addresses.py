@@ -42,6 +42,13 @@ __all__ = [
     "without_peer",
 ]
 
+MAX_TEXT: Final = 1024
+"""Characters of an address that are read. A circuit to a peer, at a relay with the longest name, has less than 500;
+reading costs the square of the length."""
+
+MAX_BYTES: Final = 512
+"""The same of a binary address."""
+
 P_IP4, P_TCP, P_IP6, P_DNS, P_DNS4, P_DNS6 = 0x04, 0x06, 0x29, 0x35, 0x36, 0x37
 P_P2P, P_CIRCUIT = 0x01A5, 0x0122
 P_UDP, P_QUIC_V1 = 0x0111, 0x01CD
@@ -99,7 +106,11 @@ class Circuit:
 
 def parse(text: str) -> Multiaddr:
     """Reads a multiaddr from text. Raises AddressError that names the text and shows a right one."""
+    if len(text) > MAX_TEXT and not text.lstrip().startswith("pbticket_"):
+        raise AddressError(f"malformed multiaddr {text[:80]!r}… ({len(text)} characters, at most {MAX_TEXT} are read)")
     try:
+        if len(text) > MAX_TEXT:
+            raise ValueError("it is too long")
         addr = Multiaddr(text)
         if not list(addr.items()):
             raise ValueError("it is empty")
@@ -112,10 +123,12 @@ def parse(text: str) -> Multiaddr:
 
 
 def decode(raw: bytes) -> Multiaddr | None:
-    """Reads a binary multiaddr from the wire; None when it is malformed (skipped, as go and rust do).
+    """Reads a binary multiaddr from the wire; None when it is malformed or too long (skipped, as go and rust do).
 
     What comes back can be asked anything: every /p2p part of it is a peer id.
     """
+    if len(raw) > MAX_BYTES:
+        return None
     try:
         addr = Multiaddr(raw)
         # The parser pads truncated values; only what survives a round trip through text is well formed. And some text

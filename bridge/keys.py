@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -35,11 +36,21 @@ _SECP256K1_ORDER: Final = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03
 MAX_RSA_BITS: Final = 8192
 """Larger keys cost the verifier too much (CVE-2023-39533)."""
 
+_MAX_NUMBER: Final = MAX_RSA_BITS // 8 + 1
+"""Bytes of the largest number in a private key that is looked at; DER writes a sign in front. To check one of 50000
+bits takes a second."""
+
 MAX_RSA_EXPONENT: Final = (1 << 31) - 1
 """The largest public exponent, as go has it. With one of 3072 bits a verification takes 9.6 ms, with 65537 0.11."""
 
 MAX_IDENTITY_KEY: Final = 2048
 """A serialized public key; an RSA key of 8192 bits takes about 1100 bytes."""
+
+_INTEGER: Final = 0x02
+_OCTET_STRING: Final = 0x04
+_CONSTRUCTED: Final = 0x20
+_DEPTH: Final = 4
+"""In PKCS #8 the numbers of a key stand three levels deep."""
 
 # What `cryptography` raises for bytes that are no key, or for curves that its OpenSSL was built without.
 _FAULTS: Final = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm)
@@ -210,8 +221,33 @@ def _read_secp256k1(data: bytes) -> _Read:
     return sign, data, key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
 
 
+def _load(data: bytes) -> PrivateKeyTypes:
+    """The private key in DER. Raises one of _FAULTS, and ValueError before anything is computed with large numbers."""
+    largest = _largest(data, _DEPTH)
+    if largest > _MAX_NUMBER:
+        raise ValueError(f"a number of {8 * largest} bits, the limit is {MAX_RSA_BITS}")
+    return load_der_private_key(data, None)
+
+
+def _largest(der: bytes, depth: int) -> int:
+    """Bytes of the largest INTEGER in DER. What stands behind something malformed is not found, and will not be loaded
+    either."""
+    at = largest = 0
+    while at + 2 <= len(der):
+        tag, size, at = der[at], der[at + 1], at + 2
+        if size & 0x80:
+            count = size & 0x7F
+            size, at = int.from_bytes(der[at : at + count], "big"), at + count
+        value, at = der[at : at + size], at + size
+        if tag == _INTEGER:
+            largest = max(largest, len(value))
+        elif depth and (tag & _CONSTRUCTED or tag == _OCTET_STRING):
+            largest = max(largest, _largest(value, depth - 1))
+    return largest
+
+
 def _read_ecdsa(data: bytes) -> _Read:
-    key = load_der_private_key(data, None)
+    key = _load(data)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError("not an ECDSA key")
     public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -220,7 +256,7 @@ def _read_ecdsa(data: bytes) -> _Read:
 
 
 def _read_rsa(data: bytes) -> _Read:
-    key = load_der_private_key(data, None)
+    key = _load(data)
     if not isinstance(key, rsa.RSAPrivateKey):
         raise ValueError("not an RSA key")
     check_rsa(key.public_key())

@@ -23,6 +23,24 @@ def test_malformed_text_is_an_address_error_that_shows_a_right_one(text: str) ->
         addresses.parse(text)
 
 
+def test_a_long_text_is_refused_before_it_is_read() -> None:
+    with pytest.raises(AddressError, match=r"/p2p/111.*… \(2005 characters, at most 1024 are read\)") as caught:
+        addresses.parse("/p2p/" + "1" * 2000)
+    assert len(str(caught.value)) < 200
+    name = ".".join(["a" * 63] * 3 + ["a" * 61])
+    longest = f"/dns4/{name}/udp/65535/quic-v1/p2p/{RELAY}/p2p-circuit/p2p/{TARGET}"
+    addr = addresses.parse(longest)
+    assert addresses.decode(addr.to_bytes()) == addr
+
+
+def test_long_bytes_are_no_address() -> None:
+    def hosts(count: int) -> bytes:
+        return bytes.fromhex("040b000001") * count
+
+    assert addresses.decode(hosts(100)) is not None
+    assert addresses.decode(hosts(103)) is None
+
+
 @given(st.binary(max_size=80))
 def test_any_bytes_are_a_well_formed_address_or_none(raw: bytes) -> None:
     addr = addresses.decode(raw)

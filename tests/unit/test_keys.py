@@ -121,6 +121,24 @@ def test_a_private_key_is_refused_with_the_reason(kind: int, data: bytes, phrase
         PrivateKey(kind, data)
 
 
+def der(tag: int, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return bytes((tag, 0x82)) + len(body).to_bytes(2, "big") + body
+
+
+@pytest.mark.parametrize("kind", [KeyKind.RSA, KeyKind.ECDSA])
+@pytest.mark.parametrize("wrapped", [False, True], ids=["PKCS 1", "PKCS 8"])
+def test_large_numbers_are_refused_before_anything_is_computed_with_them(kind: KeyKind, wrapped: bool) -> None:
+    """Whether they belong to a key would take up to a second to find out."""
+    large = [der(0x02, b"\x7f" * 1026)] * 8
+    data = der(0x30, der(0x02, b"\0"), *large)
+    if wrapped:
+        algorithm = der(0x30, bytes.fromhex("06092a864886f70d0101010500"))
+        data = der(0x30, der(0x02, b"\0"), algorithm, der(0x04, data))
+    with pytest.raises(KeyRefused, match="a number of 8208 bits, the limit is 8192"):
+        PrivateKey(kind, data)
+
+
 @given(st.integers(0, 5), st.binary(max_size=150), st.booleans())
 def test_any_bytes_are_a_key_or_refused(kind: int, data: bytes, private: bool) -> None:
     message = bytes((0x08, kind)) + _field(data)
