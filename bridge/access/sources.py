@@ -191,6 +191,6 @@ class _Followed(Generic[T]):
             status = os.stat(self._path)
         except OSError:
             return None
-        if time.time() - status.st_mtime < _SETTLED:
+        if abs(time.time() - status.st_mtime) < _SETTLED:  # not for ever when the clock was set back
             return None
         return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size

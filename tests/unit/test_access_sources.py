@@ -77,11 +77,13 @@ def test_edits_in_quick_succession_are_all_seen(paths: tuple[Path, Path, AccessF
         assert allowed(sources) == {PEERS[1], peer}
 
 
+@pytest.mark.parametrize("ago", [3600, -3600], ids=["an hour ago", "before the clock was set back by an hour"])
 def test_what_has_not_changed_for_long_is_not_read_again(
-    paths: tuple[Path, Path, AccessFile], monkeypatch: pytest.MonkeyPatch
+    paths: tuple[Path, Path, AccessFile], monkeypatch: pytest.MonkeyPatch, ago: int
 ) -> None:
     path = paths[0]
-    write(path, A, old=True)
+    write(path, A)
+    os.utime(path, (time.time() - ago,) * 2)
     sources = Sources(LIMITS, allow_files=[path])
     os.chmod(path, 0o000)
     status = path.stat()
