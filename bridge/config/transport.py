@@ -102,8 +102,12 @@ class MuxedLimits(Checked):
     """One read of the socket: four full Noise messages."""
 
     turn_frames: Count = 256
-    """Frames of one connection that are handled before other tasks run: 5 ms when each opens a stream and resets it.
-    One read holds 20 000 of these. Bulk has four frames in a read."""
+    """Frames of one connection that are handled before other tasks run: about a millisecond. One that opens a stream
+    counts for several (`limits.yamux.opening`). One read holds 20 000 of these. Bulk has four frames in a read."""
+
+    turns: Count = 2
+    """Connections that have opened streams, or sent more frames than a turn has, go on in turn: so many before all
+    other tasks run, the addresses one after the other. So an address has no more turns for having more connections."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -45,6 +45,10 @@ class YamuxLimits(Checked):
     refusals: Count = 1024
     """Refused streams whose reset waits for the socket; a peer that goes on is cut off."""
 
+    opening: Count = 16
+    """Frames that the one counts for that opens a stream: its protocol is agreed and its task is started, or refused,
+    in the same turn (`limits.muxed.turn_frames`)."""
+
     pings: Count = 16
     """Own pings waiting for their answer."""
 

@@ -177,7 +177,7 @@ async def open_host(config: HostConfig, events: EventHub) -> AsyncIterator[Host]
 def _outside(swarm: Swarm, events: EventHub) -> Mapping[Proto, Outside]:
     """Whoever asks an AutoNAT server is dialled by a stranger, from a port that nobody has seen (A8)."""
     limits, stranger = swarm.config.limits, Identity.generate()
-    upgrader = MuxedUpgrader(stranger, limits.muxed, limits.yamux, swarm.memory)
+    upgrader = MuxedUpgrader(stranger, limits.muxed, limits.yamux, swarm.memory, swarm.turns)
     tcp = TcpTransport(upgrader, Listeners(lambda: None, events, limits.tcp), limits.tcp)
 
     @asynccontextmanager

@@ -28,6 +28,7 @@ from punchbridge.swarm.named import NamedRelays
 from punchbridge.swarm.pool import Pool
 from punchbridge.swarm.ports import Ports
 from punchbridge.swarm.registry import Registry
+from punchbridge.tasks.fair import FairQueue
 from punchbridge.tasks.heap import give_back
 from punchbridge.tasks.memory import Account, Memory
 from punchbridge.tasks.nurseries import flat_nursery
@@ -63,6 +64,7 @@ async def open_swarm(config: SwarmConfig, events: EventHub) -> AsyncIterator[Swa
     swarm = Swarm(config, events)
     async with flat_nursery() as nursery:
         await nursery.start(swarm.actor.run)
+        nursery.start_soon(swarm.turns.run)
         nursery.start_soon(give_back, swarm.memory, config.limits.memory.give_back)
         try:
             yield swarm
@@ -99,7 +101,9 @@ class Swarm:
         """Each says whether a connection is of use to it: such a one gives way to nobody when places are short."""
         self.memory = Memory(limits.memory, self._held_too_much)
         """What all connections hold together."""
-        self.upgrader: Upgrader = MuxedUpgrader(config.identity, limits.muxed, limits.yamux, self.memory)
+        self.turns: FairQueue[str] = FairQueue(limits.muxed.turns)
+        """In which order connections go on that have much to do."""
+        self.upgrader: Upgrader = MuxedUpgrader(config.identity, limits.muxed, limits.yamux, self.memory, self.turns)
         self.ports = Ports(
             config.identity,
             self.upgrader,

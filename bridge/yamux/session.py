@@ -52,6 +52,9 @@ class Yamux:
         self._largest_window = max(INITIAL_WINDOW, limits.window_most)
         self._discarded_most, self._refusals_most = limits.discarded, limits.refusals
         self._refusals = 0
+        self._opening = limits.opening
+        self.opened = 0
+        """Streams that the peer has opened since somebody set this."""
         self._outgoing = bytearray()
         self._events: list[Event] = []
         self.turn = MAX_ID
@@ -201,6 +204,8 @@ class Yamux:
             self._outgoing += header(WINDOW_UPDATE, RST, stream_id, 0)
             return None
         self._make_room()
+        self.turn = max(0, self.turn - self._opening)
+        self.opened += 1
         stream = self._table.accept(stream_id, now)
         self._events.append(Opened(stream))
         return stream

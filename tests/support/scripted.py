@@ -10,6 +10,7 @@ import trio
 
 from punchbridge.config import MuxedLimits, YamuxLimits
 from punchbridge.identity import Identity
+from punchbridge.tasks.fair import FairQueue
 from punchbridge.transport.link import Link
 from punchbridge.transport.muxed.connection import MuxedConnection
 from punchbridge.transport.muxed.upgrade import upgrade
@@ -64,9 +65,10 @@ class Script:
 
 @asynccontextmanager
 async def scripted(
-    limits: MuxedLimits = MuxedLimits(), yamux: YamuxLimits = YamuxLimits()
+    limits: MuxedLimits = MuxedLimits(), yamux: YamuxLimits = YamuxLimits(), turns: FairQueue[str] | None = None
 ) -> AsyncIterator[tuple[Side, Script]]:
-    """A running connection (initiator) with these limits, and the script that plays its peer."""
+    """A running connection (initiator) with these limits, and the script that plays its peer. `turns`: a queue that
+    runs, which the connection shares with others."""
     async with tcp_pair() as (dialled, accepted):
         made: list[MuxedConnection] = []
 
@@ -79,7 +81,7 @@ async def scripted(
             link = Link(dialled, dialled.local, dialled.remote, "direct", False)
             identity = Identity.generate()
             connection = await upgrade(
-                link, role="initiator", identity=identity, expected=None, limits=limits, yamux=yamux
+                link, role="initiator", identity=identity, expected=None, limits=limits, yamux=yamux, turns=turns
             )
         side = Side(connection, identity, {PROTOCOL})
         async with trio.open_nursery() as nursery:

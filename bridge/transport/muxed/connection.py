@@ -5,7 +5,7 @@ Knows no table of peers, no dialling, and no meaning of a protocol; the streams 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -36,7 +36,8 @@ class MuxedConnection:
 
     `bytes_received` counts what came from the stream below, `opened_at` is trio's clock. `heard` is set once a frame of
     the peer came: as the responder, that is its answer to a handshake message of ours. `rtt` is the handshake's.
-    `account`: the memory that it may hold, one of its own when None; closed with it.
+    `account`: the memory that it may hold, one of its own when None; closed with it. `turn` is awaited before it goes
+    on after much work; by default all other tasks run once.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class MuxedConnection:
         limits: MuxedLimits,
         yamux: YamuxLimits,
         account: Account | None = None,
+        turn: Callable[[], Awaitable[None]] | None = None,
         early: bytes = b"",
         rtt: float | None = None,
     ) -> None:
@@ -79,6 +81,9 @@ class MuxedConnection:
         self._handshake_rtt = rtt
         self._closing_reason: str | None = None
         self._taking = self._shut_out = False
+        self._turn = trio.lowlevel.checkpoint if turn is None else turn
+        self._waits = trio.Event()
+        """Set while a circuit's bytes wait for the next turn."""
         self._scope: trio.CancelScope | None = None
 
     def __repr__(self) -> str:
@@ -255,39 +260,44 @@ class MuxedConnection:
         try:
             self._streams.feed((self._early,) if self._early else (), trio.current_time())
             self._take(b"")  # what arrived with the handshake
-            while self._behind():
-                self._streams.feed((), trio.current_time())
+            await self._rest()
             if self._raw.notify(self._arrived):
                 # A circuit: the relay's connection reads, and what it brings is taken there, without a task switch.
                 self._arrived()
-                await self.closed.wait()
+                while not self.closed.is_set():
+                    await self._waits.wait()
+                    await self._rest()
+                    self._waits = trio.Event()
+                    self._arrived()
             while not self.closed.is_set():
                 self._take(await self._raw.receive_some(self._read) or None)
-                while self._behind():
-                    await trio.lowlevel.checkpoint()
-                    self._streams.feed((), trio.current_time())
+                await self._rest()
         except NETWORK_FAILURES as problem:
             self._read_failed(problem)
         finally:
             self._raw.notify(None)
 
+    async def _rest(self) -> None:
+        """Handles what the last read has brought beyond one turn. Returns when it is this connection's turn to read."""
+        while self._streams.busy and not self.closed.is_set():
+            await self._turn()
+            self._streams.feed((), trio.current_time())
+
     def _arrived(self) -> None:
         # What is taken may be answered, and a failure of that calls us again: the loop below meets it.
-        if self._taking:
+        if self._taking or self._waits.is_set():
             return
         self._taking = True
         try:
             while not self.closed.is_set() and (data := self._raw.receive_nowait(self._read)) is not None:
                 self._take(data or None)
-                while self._behind():
-                    self._streams.feed((), trio.current_time())
+                if self._streams.busy:
+                    self._waits.set()
+                    break
         except NETWORK_FAILURES as problem:
             self._read_failed(problem)
         finally:
             self._taking = False
-
-    def _behind(self) -> bool:
-        return self._streams.session.behind and not self.closed.is_set()
 
     def _take(self, data: bytes | None) -> None:
         """Bytes of the stream below; None is its end. Raises what ends the connection (NETWORK_FAILURES)."""

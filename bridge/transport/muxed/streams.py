@@ -59,7 +59,7 @@ class YamuxStreams:
         session = self.session
         if session.behind:
             plaintexts = (b"", *plaintexts)
-        session.turn = self._turn
+        session.turn, session.opened = self._turn, 0
         for number, plaintext in enumerate(plaintexts):
             over = not session.turn
             for event in session.receive(b"".join(plaintexts[number:]) if over else plaintext, now):
@@ -72,6 +72,12 @@ class YamuxStreams:
         if self.events.openers and session.can_open:
             self.events.may_open()
         self._settle(now)
+
+    @property
+    def busy(self) -> bool:
+        """Whether others have their turn before this connection goes on: it is `behind`, or has opened streams."""
+        session = self.session
+        return session.opened > 0 or session.behind
 
     def held(self) -> int:
         """What the account does not know by itself: bytes that wait to be sent, and the streams."""

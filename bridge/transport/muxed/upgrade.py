@@ -6,6 +6,8 @@ Knows no address book and keeps nothing. Spec: libp2p/specs connections, noise
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
 
 from punchbridge.addresses import endpoint_of
@@ -14,6 +16,7 @@ from punchbridge.errors import AddressError, AuthenticationFailed, ConnectionLos
 from punchbridge.events import Role
 from punchbridge.identity import Identity, PeerId
 from punchbridge.tasks.failures import NETWORK_FAILURES
+from punchbridge.tasks.fair import FairQueue
 from punchbridge.tasks.memory import Memory
 from punchbridge.tasks.prefixes import network, source
 from punchbridge.tasks.supervise import report
@@ -29,13 +32,20 @@ _READ = 65536
 
 
 class MuxedUpgrader:
-    """See `base.Upgrader`: multistream-select, Noise and Yamux, for one identity. `memory`: what they share."""
+    """See `base.Upgrader`: multistream-select, Noise and Yamux, for one identity. `memory`, `turns`: what they share;
+    whoever gives `turns` runs them."""
 
     def __init__(
-        self, identity: Identity, limits: MuxedLimits, yamux: YamuxLimits, memory: Memory | None = None
+        self,
+        identity: Identity,
+        limits: MuxedLimits,
+        yamux: YamuxLimits,
+        memory: Memory | None = None,
+        turns: FairQueue[str] | None = None,
     ) -> None:
         self._limits, self._yamux = limits, yamux
         self._memory = Memory() if memory is None else memory
+        self._turns = turns
         self._identity = identity
 
     async def upgrade(self, link: Link, *, role: Role, expected: PeerId | None) -> base.Connection:
@@ -50,6 +60,7 @@ class MuxedUpgrader:
                     limits=self._limits,
                     yamux=self._yamux,
                     memory=self._memory,
+                    turns=self._turns,
                 )
         except NETWORK_FAILURES:
             raise
@@ -69,9 +80,10 @@ async def upgrade(
     limits: MuxedLimits = MuxedLimits(),
     yamux: YamuxLimits = YamuxLimits(),
     memory: Memory | None = None,
+    turns: FairQueue[str] | None = None,
 ) -> MuxedConnection:
     """Secures and muxes a link, without a deadline. `expected` is the peer that must be there; None accepts any.
-    `memory`: what the connection shares with others.
+    `memory`, `turns`: what the connection shares with others.
 
     Raises AuthenticationFailed, WrongPeer, NegotiationFailed, ProtocolViolation or ConnectionLost. The link is aborted
     on every failure and on cancellation.
@@ -83,6 +95,7 @@ async def upgrade(
         early = b""
         if secured.muxer is None:
             early = await _agree_on_yamux(link.raw, role, secured)
+        origin = _origin(link)
         return MuxedConnection(
             link,
             peer=secured.peer,
@@ -91,7 +104,8 @@ async def upgrade(
             opener=secured.opener,
             limits=limits,
             yamux=yamux,
-            account=None if memory is None else memory.account(_origin(link)),
+            account=None if memory is None else memory.account(origin),
+            turn=None if turns is None else partial(turns.turn, origin),
             early=early,
             rtt=rtt,
         )
@@ -104,7 +118,7 @@ async def upgrade(
 
 
 def _origin(link: Link) -> str:
-    """The address that a connection's memory counts for; of a circuit, the relay's."""
+    """The address that a connection's memory and turns count for; of a circuit, the relay's."""
     try:
         endpoint = endpoint_of(link.remote)
     except AddressError:
