@@ -14,6 +14,7 @@ from punchbridge.errors import (
     AddressError,
     ConnectionLost,
     DialTimeout,
+    NotAllowed,
     PortInUse,
     Unreachable,
     WrongPeer,
@@ -61,6 +62,15 @@ async def test_cutting_tells_the_peer_and_ends_every_stream_with_a_loss() -> Non
         assert (pair.first.close_reason, pair.second.close_reason) == ("TEST", "CONNECTION_LOST")
         with pytest.raises(ConnectionLost):
             await pair.first.ping()
+
+
+async def test_who_is_not_let_in_is_told_so() -> None:
+    async with quic_pair() as pair:
+        await pair.first.aclose("NOT_ALLOWED")
+        await pair.second.closed.wait()
+        assert pair.second.close_reason == "NOT_ALLOWED"
+        with pytest.raises(NotAllowed, match="does not let this peer in"):
+            pair.second.check_alive()
 
 
 async def test_a_closed_connection_leaves_nothing_at_the_engine() -> None:
