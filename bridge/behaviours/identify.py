@@ -10,7 +10,7 @@ from functools import partial
 
 import trio
 
-from punchbridge.addresses import Multiaddr, endpoint_of, is_public, is_relayed
+from punchbridge.addresses import Multiaddr, circuit_of, endpoint_of, is_public, is_relayed
 from punchbridge.errors import BridgeError
 from punchbridge.events import Identified, ObservedAddress
 from punchbridge.identity import peer_text
@@ -243,10 +243,11 @@ class IdentifyService:
     def _tellable(
         self, connection: Connection, announced: tuple[Multiaddr, ...] | None = None
     ) -> tuple[tuple[Multiaddr, ...], tuple[str, ...]]:
-        """The addresses and protocols that the peer may know of: no private address for who is not known here."""
+        """The addresses and protocols that the peer may know of: no private address for who is not known here, not that
+        of a relay either."""
         listen = self._swarm.announced() if announced is None else announced
         if not self._swarm.gater.known(connection):
-            listen = tuple(addr for addr in listen if is_relayed(addr) or is_public(addr))
+            listen = tuple(addr for addr in listen if _public(addr))
         return listen, self._swarm.registry.supported(connection)
 
     def _contents(self, connection: Connection, announced: tuple[Multiaddr, ...] | None = None) -> _Contents:
@@ -272,6 +273,12 @@ class IdentifyService:
             self._waiting.discard(connection.id)
             if stream is not None:
                 stream.reset()
+
+
+def _public(addr: Multiaddr) -> bool:
+    """Whether an address of ours, or of the relay in it, is a public one."""
+    circuit = circuit_of(addr)
+    return is_public(addr if circuit is None else circuit.relay)
 
 
 def _host(addr: Multiaddr) -> str | None:

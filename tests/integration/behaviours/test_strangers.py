@@ -68,6 +68,24 @@ async def test_a_stranger_is_told_no_service_and_no_private_address() -> None:
                 await connection.open_stream((protocol,))
 
 
+async def test_a_stranger_is_told_of_no_relay_at_a_private_address() -> None:
+    """Not even one that came over it; whoever is let in is told."""
+    async with open_relay() as relay, open_peer(access=NOBODY) as listener, open_peer() as dialer:
+        circuit = await over_relay(relay, dialer, listener)
+        with trio.fail_after(10):
+            await circuit.identified.wait()
+            assert circuit.identify is not None
+            assert circuit.identify.listen == ()
+            addr = with_peer(listener.host.swarm.listen_addrs()[0], listener.peer)
+            direct = await dialer.host.swarm.dial(addr, fresh=True)
+            await direct.identified.wait()
+            assert direct.identify is not None
+            assert direct.identify.listen == ()
+            listener.host.swarm.gater.access = Access.of([dialer.peer])
+            while not any(map(is_relayed, direct.identify.listen)):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+
+
 async def test_what_a_stranger_is_refused_is_counted_with_its_id() -> None:
     async with open_host(config(NOBODY), EventHub()) as server, open_host(config(OPEN), EventHub()) as client:
         await server.swarm.handle(SERVICE, never, max_streams=1, max_per_peer=1, audience=server.swarm.gater.listed)
