@@ -96,6 +96,8 @@ class Control:
         """
         self.host.swarm.named_relays.add_targets(target.addrs)
         connection = await self.host.swarm.connect(target.peer, target.addrs)
+        if connection.closed.is_set():
+            connection.check_alive()
         if target.secret is not None:
             await self.host.invitations.show(connection, target.secret)
         return _snapshot(connection)

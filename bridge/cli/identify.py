@@ -73,9 +73,10 @@ def identify(
 
 
 async def ask(bridge: TrioBridge, addr: str) -> IdentifyResult:
-    """Connects if need be, and waits for identify. Raises what `connect` raises, Unreachable when it says nothing."""
+    """Connects if need be, and waits for identify. Raises what `connect` raises, Unreachable when it says
+    nothing, NotAllowed when it does not let us in."""
     from punchbridge.cli.events import IdentifyResult
-    from punchbridge.errors import Unreachable
+    from punchbridge.errors import NotAllowed, Unreachable
     from punchbridge.identity import peer_text
     from punchbridge.local.target import parse_target
 
@@ -86,6 +87,8 @@ async def ask(bridge: TrioBridge, addr: str) -> IdentifyResult:
     if connection is not None:
         await connection.identified.wait()
         said = connection.identify
+        if said is None and connection.close_reason == NotAllowed.code:
+            connection.check_alive()
     if connection is None or said is None:
         raise Unreachable(f"{peer_text(peer)} was connected, but did not answer identify; does it speak libp2p?")
     return IdentifyResult(

@@ -130,7 +130,7 @@ class Pool:
             raise SwarmStopped(f"the swarm is stopping; {connection.remote} was not taken in")
         if self._gater.refuses(connection):
             self.table.refusals.add(ConnectionRefusal.DENIED, origin_of(connection), peer_text(connection.peer))
-            await self._turn_away(connection)
+            await connection.turn_away()
             raise NotAllowed(f"{peer_text(connection.peer)} is on the list of those that are denied")
         others = self.table.members(connection.peer)
         stranger = connection.inbound and not self._gater.known(connection)
@@ -145,15 +145,6 @@ class Pool:
         self._gater.enter(connection, others)
         await self.nursery.start(self._run, connection)
         return connection
-
-    async def _turn_away(self, connection: Connection) -> None:
-        """Tells a peer that it is denied, and closes; at most `close_timeout` seconds, in which nothing is served."""
-        with trio.move_on_after(self._limits.close_timeout):
-            async with trio.open_nursery() as nursery:
-                await nursery.start(connection.run, _reset, tuple)
-                await connection.aclose(NOT_ALLOWED)
-                nursery.cancel_scope.cancel()
-        connection.abort(NOT_ALLOWED)
 
     async def _run(self, connection: Connection, *, task_status: trio.TaskStatus[None]) -> None:
         """One connection from Opened to Closed, whatever ends it."""
@@ -279,11 +270,6 @@ class Pool:
         self._stopping = True
         for path in ("relay", "direct"):  # the goodbye on a circuit needs the connection to its relay
             await self.close(tuple(one for one in self.table.members() if one.path == path), "NORMAL")
-
-
-def _reset(stream: Stream, _protocol: str) -> None:
-    """What becomes of a stream on a connection that is not taken in."""
-    stream.reset()
 
 
 def _relay_of(connection: Connection) -> str | None:

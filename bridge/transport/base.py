@@ -220,6 +220,11 @@ class Connection(Protocol):
         """
         ...
 
+    async def turn_away(self) -> None:
+        """In the place of `run`: says that the peer is not let in, and closes, within `close_timeout`. Nothing that the
+        peer sends is looked at."""
+        ...
+
     def abort(self, reason: str) -> None:
         """Closes at once and ends every stream with ConnectionLost. The first reason stays."""
         ...

@@ -268,6 +268,31 @@ def test_a_closed_listener_tells_a_dialer_at_once(start: Start, run: Run) -> Non
     failed(run("dial", listener.line(), "--timeout", "600", *LOCAL), 7, "NOT_ALLOWED", "does not let this peer in")
 
 
+DENIED = ("NOT_ALLOWED", "does not let this peer in")
+
+
+@pytest.mark.parametrize("command", ["dial", "identify", "ping"])
+@pytest.mark.parametrize("over", ["directly", "over a relay"])
+def test_who_is_denied_at_a_server_is_told_so(
+    start: Start, run: Run, relay: tuple[Program, str], command: str, over: str
+) -> None:
+    """What the peer asks for may be on its way when it is told."""
+    me = run("key", "new", "--key", "mine")[1].splitlines()[0]
+    server = start("expose", "127.0.0.1:1", "--open", "--deny", me, "--relay", relay[1], "--json", *LOCAL)
+    target = server.event("reservation.accepted")["addrs"][0]
+    if over == "directly":
+        target = f"{server.event('node.started')['listen'][0]}/p2p/{target.rsplit('/', 1)[1]}"
+    failed(run(command, target, "--key", "mine", *LOCAL), 7, *DENIED)
+
+
+def test_who_is_denied_at_a_relay_is_told_so(start: Start, run: Run) -> None:
+    me = run("key", "new", "--key", "mine")[1].splitlines()[0]
+    relay = start("relay", "--listen", LOOPBACK, "--lan", "--deny", me, "--json")
+    addr = relay.event("relay.listening")["addrs"][0]
+    failed(run("ping", f"{addr}/p2p-circuit/p2p/{ALICE}", "--key", "mine", *LOCAL), 7, *DENIED)
+    failed(run("listen", "--relay", addr, "--key", "mine", "--timeout", "3", *LOCAL), 7, *DENIED)
+
+
 @pytest.mark.parametrize("command", ["dial", "forward", "identify", "ping"])
 def test_a_target_need_not_stand_among_the_arguments(run: Run, command: str) -> None:
     failed(run(command, PUNCHBRIDGE_TARGET="from-the-environment"), 2, "BAD_ADDRESS", "'from-the-environment'")

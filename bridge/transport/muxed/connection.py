@@ -6,6 +6,7 @@ Knows no table of peers, no dialling, and no meaning of a protocol; the streams 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import trio
 
@@ -29,6 +30,9 @@ from punchbridge.yamux import GoAwayCode
 
 SILENT_REASONS = frozenset({"SILENT", "KEEPALIVE_TIMEOUT"})
 """Close reasons that say: nobody is there. The kernel is not to go on trying."""
+
+_UNREAD: Final = 8
+"""Reads of what comes from somebody who was turned away, for the goodbye to be read there."""
 
 
 class MuxedConnection:
@@ -195,6 +199,27 @@ class MuxedConnection:
             pass
         finally:
             self.abort(reason)
+
+    async def turn_away(self) -> None:
+        """See `base.Connection`."""
+        self._streams.go_away(GoAwayCode.GATED)
+        try:
+            with trio.move_on_after(self._close_timeout):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._sender.run)
+                    await self._sender.flush()
+                    if self._raw.reads_to_end and not self.closed.is_set():
+                        await self._raw.send_eof()
+                        for _ in range(_UNREAD):  # see `aclose`
+                            if not await self._raw.receive_some(self._read):
+                                break
+                    elif not self.closed.is_set():
+                        await self._raw.aclose()
+                    nursery.cancel_scope.cancel()
+        except NETWORK_FAILURES:
+            pass
+        finally:
+            self.abort(NOT_ALLOWED)
 
     def abort(self, reason: str) -> None:
         """Closes at once and ends every stream with ConnectionLost. The first reason stays."""

@@ -256,6 +256,11 @@ class QuicConnection:
         finally:
             self._end(reason, GATED if reason == NOT_ALLOWED else GOODBYE)
 
+    async def turn_away(self) -> None:
+        """See `base.Connection`."""
+        self._end(NOT_ALLOWED, GATED)
+        await trio.lowlevel.checkpoint()
+
     def abort(self, reason: str) -> None:
         """See `base.Connection`."""
         self._end(reason, OTHER)
