@@ -71,9 +71,9 @@ def test_a_bridge_that_is_told_nothing_admits_nobody() -> None:
         assert "/punchbridge/grpc" not in details
         until(lambda: any(isinstance(event, Refused) for event in told))
         (refused,) = (event for event in told if isinstance(event, Refused))
-        assert dict(refused.refused) == {"not_allowed": 1}
+        assert set(refused.refused) == {"not_allowed"}  # gRPC may have tried again meanwhile
         assert [one["peer"] for one in refused.sources] == [client.peer_id]
-        assert server.status().refused["not_allowed"] == 1
+        assert server.status().refused["not_allowed"] >= 1
     assert service.infos == []
 
 
