@@ -196,7 +196,8 @@ class PunchStarted(Event):
 @dataclass(frozen=True, kw_only=True)
 class PunchSucceeded(Event):
     """A round trip was made on the direct connection. `elapsed_ms`: since CONNECT was sent (or received); `attempt` 0:
-    a plain dial was enough, no CONNECT was sent."""
+    a plain dial was enough, no CONNECT was sent. `transports`: each that was tried, with DIRECT, PENDING, or the code
+    by which it failed."""
 
     name = "punch.succeeded"
     peer: str
@@ -210,13 +211,14 @@ class PunchSucceeded(Event):
     direct_rtt_ms: float | None = None
     relay_rtt_ms: float | None = None
     transport: TransportName = "tcp"
+    transports: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PunchFailed(Failure, Event):
     """An attempt failed. `code`: from the verdict table; `seen`: errno names and outcomes in order; `final`: the last
     attempt of its run; `retry_in`: seconds until the next run, null when none follows by itself or this run goes on;
-    `run`: counts the runs of this process."""
+    `run`: counts the runs of this process; `transports`: each that was tried, with its code."""
 
     name = "punch.failed"
     peer: str
@@ -225,6 +227,7 @@ class PunchFailed(Failure, Event):
     side: Role
     elapsed_ms: float
     final: bool
+    transports: Mapping[str, str] = field(default_factory=dict)
     local_candidates: tuple[str, ...] = ()
     remote_candidates: tuple[str, ...] = ()
 

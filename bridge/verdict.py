@@ -37,6 +37,7 @@ class Code(StrEnum):
     UNREACHABLE_BY_NAT = "UNREACHABLE_BY_NAT"
     NO_ROUTE = "NO_ROUTE"
     BLACK_HOLED = "BLACK_HOLED"
+    UDP_BLOCKED = "UDP_BLOCKED"
     ROLE_CLASH = "ROLE_CLASH"
     WRONG_PEER = "WRONG_PEER"
     LOCAL_FIREWALL = "LOCAL_FIREWALL"
@@ -144,9 +145,17 @@ _ROWS = (
     ),
     Row(
         Code.BLACK_HOLED,
-        "A TCP connection stood, or half of one, but no byte of the security handshake came back on it.",
+        "A connection stood, or half of one, or datagrams of the peer came in, but no byte of the security handshake "
+        "came back.",
         "A NAT or firewall lost track of the connection; a stateful box with strict TCP window checks is the "
         "usual reason. The next try uses a fresh one.",
+    ),
+    Row(
+        Code.UDP_BLOCKED,
+        "Not one datagram of the peer came in during the whole attempt: a network on the way lets no UDP through, or "
+        "a firewall or NAT dropped all of it.",
+        "Nothing when the peer is reached over TCP. Otherwise allow outgoing UDP from the listening port on both "
+        "sides; --no-quic spares the tries.",
     ),
     Row(
         Code.ROLE_CLASH,

@@ -22,7 +22,7 @@ from punchbridge.errors import ConnectionLost, ProtocolViolation, StreamReset
 from punchbridge.events import AutonatResult, ConnectionClosed, Event, Identified, ObservedAddress, TransportName
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.reach.autonat import Choice, DataMeter, Quota, Reachability, Refused, Tally, choose
-from punchbridge.reach.candidates import DIALLED, Scope, own_candidates
+from punchbridge.reach.candidates import Scope, own_candidates
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.nurseries import flat_nursery
@@ -183,7 +183,7 @@ class Autonat:
         listen = [addr for addr in self._swarm.listen_addrs() if not is_relayed(addr)]
         observed = self._swarm.observed.addresses(trio.current_time())
         most = self._swarm.config.limits.punch.candidates
-        return own_candidates(observed, listen, self._scope(local_server), most, rules=DIALLED)
+        return own_candidates(observed, listen, self._scope(local_server), most)
 
     async def _probe(self, server: Connection, addr: Multiaddr) -> None:
         """One request about one address; the tally and an event take the answer."""

@@ -91,6 +91,8 @@ def _punched(event: events.PunchSucceeded) -> tuple[str, Tone]:
 
 def _punch_failed(event: events.PunchFailed) -> tuple[str, Tone]:
     text = f": {event.message.rstrip('.')}" if event.message else ""
+    each = ", ".join(f"{name} {code}" for name, code in event.transports.items())
+    text += f" ({each})" if len(set(event.transports.values())) > 1 else ""
     return (
         f"punch attempt {event.attempt} to {short(event.peer)} failed: {event.code}{text}{_soon(event.retry_in)}",
         "warn",

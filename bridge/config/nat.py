@@ -27,3 +27,15 @@ class NatLimits(Checked):
 
     observer_hold: Seconds = 600.0
     """How long a second observer's connection is kept: its observation counts only while it stands."""
+
+    other_addresses: Count = 2
+    """Addresses of a relay that are dialled for a second connection to it, over the transport that the first lacks."""
+
+    other_retry: Seconds = 60.0
+    """After a failure such a connection is tried again after this time, and twice as long each time after that."""
+
+    other_retry_most: Seconds = 1800.0
+    """The longest such pause: where UDP is blocked it stays so."""
+
+    other_settle: Seconds = 1.0
+    """From the end of one of the two connections to the next dial: whoever leaves closes both."""

@@ -59,10 +59,11 @@ class PunchLimits(Checked):
     """DCUtR, the dials of an attempt, and what is kept between attempts."""
 
     candidates: Count = 16
-    """Addresses of one CONNECT that are sent or dialled; go and rust send at most about 20."""
+    """Addresses of one transport in one CONNECT that are sent or dialled; go and rust send at most about 20."""
 
     candidate_hosts: Count = 4
-    """Distinct IPs of one remote list: IPv4 and IPv6 of two uplinks. More would let a peer aim our dials."""
+    """Distinct IPs of one transport in one remote list: IPv4 and IPv6 of two uplinks. More would let a peer aim our
+    dials."""
 
     candidate_ports: Count = 4
     """Ports of one IP in a remote list: observed, listening, and two predicted ones."""
@@ -102,8 +103,21 @@ class PunchLimits(Checked):
     attempt. Peer ids cost nothing, and many punches at once would make a flood for one victim all the same. As many
     are remembered for each of the bounds for strangers."""
 
+    datagram_least: Seconds = 0.010
+    """The shortest time from one datagram that opens our NAT for QUIC to the next (go-libp2p: 10 ms)."""
+
+    datagram_most: Seconds = 0.200
+    """The longest such time. Each is drawn at random, from a range that grows to this within four datagrams."""
+
+    datagram_bytes: Count = 64
+    """Random bytes in each of them (go-libp2p: 64)."""
+
+    aims: Count = 4
+    """Dials of one attempt to where such datagrams came from. Their source can be forged."""
+
     stranger_dials_per_attempt: Count = 16
-    """Dials of one attempt to one IP that no relay of ours attests: it may be a third party's."""
+    """Dials of one attempt over one transport to one IP that no relay of ours attests: it may be a third party's. A
+    datagram that opens our NAT counts as a dial, and a QUIC dial for as many as it sends packets."""
 
     stranger_dials_per_run: Count = 48
     """The same of one run, and of all peers together within a short time."""
@@ -186,3 +200,6 @@ class PunchLimits(Checked):
         if self.redial_most < self.redial_least:
             least = f"at least redial_least, {self.redial_least:g} s"
             raise ConfigError(f"redial_most is {self.redial_most:g} s; give {least}")
+        if self.datagram_most < self.datagram_least:
+            least = f"at least datagram_least, {self.datagram_least:g} s"
+            raise ConfigError(f"datagram_most is {self.datagram_most:g} s; give {least}")

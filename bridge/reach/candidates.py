@@ -6,19 +6,21 @@ LAN, or at a third party's hosts (no known implementation filters it). Pure; ope
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Final
 
 from punchbridge.addresses import (
     Endpoint,
     Multiaddr,
+    Proto,
     addr_of,
     decode,
     is_relayed,
     peer_of,
-    tcp_addr,
     transport_of,
 )
 from punchbridge.config import PunchLimits
@@ -27,12 +29,12 @@ from punchbridge.identity import PeerId
 from punchbridge.reach.nat import endpoint_key
 
 __all__ = [
-    "DIALLED",
     "RULES",
     "CandidateRefusal",
     "RemoteCandidates",
     "Rule",
     "Scope",
+    "endpoints_of",
     "filter_remote",
     "own_candidates",
     "with_ports_of",
@@ -50,12 +52,10 @@ class Rule:
 
 RULES: Final[Mapping[str, Callable[[PunchLimits], Rule]]] = {
     "tcp": lambda limits: Rule(limits.candidate_hosts, limits.candidate_ports),
+    "quic-v1": lambda limits: Rule(limits.candidate_hosts, limits.candidate_ports),
 }
 """The transports that are punched, by the name that `transport_of` gives, each with its rule. Candidates of others are
 neither offered nor dialled."""
-
-DIALLED: Final[Mapping[str, Callable[[PunchLimits], Rule]]] = {**RULES, "quic-v1": RULES["tcp"]}
-"""The same for addresses that are dialled without a punch: our own, and those of relays that a peer names."""
 
 
 @dataclass(frozen=True)
@@ -106,50 +106,49 @@ class RemoteCandidates:
     refused: tuple[tuple[str, CandidateRefusal], ...] = ()
 
 
+def endpoints_of(addrs: Iterable[Multiaddr], proto: Proto) -> tuple[Endpoint, ...]:
+    """The distinct numeric endpoints of one protocol among addresses, in their order."""
+    found = (endpoint_key(addr) for addr in addrs)
+    return tuple(dict.fromkeys(one for one in found if one is not None and one.proto == proto))
+
+
 def own_candidates(
-    observed: Iterable[Multiaddr],
-    listen: Iterable[Multiaddr],
-    scope: Scope,
-    most: int,
-    *,
-    rules: Collection[str] = RULES,
+    observed: Iterable[Multiaddr], listen: Iterable[Multiaddr], scope: Scope, most: int
 ) -> tuple[Multiaddr, ...]:
-    """Our addresses for CONNECT, of the transports in `rules`, `most` of them: observed ones first, then listening ones
-    that are reachable by their kind.
+    """Our addresses for CONNECT, `most` of each transport: observed ones first, then listening ones that are reachable
+    by their kind.
 
     Never a guess: a listening address counts only when its own IP is public (or of a kind the scope allows).
     """
     picked: dict[Endpoint, None] = {}
     for addr in (*observed, *listen):
-        endpoint = None if is_relayed(addr) or transport_of(addr) not in rules else endpoint_key(addr)
+        endpoint = None if is_relayed(addr) or transport_of(addr) not in RULES else endpoint_key(addr)
         if endpoint is not None and endpoint.port and scope.allows(endpoint.ip):
             picked.setdefault(endpoint)
-    return tuple(map(addr_of, list(picked)[:most]))
+    count = Counter[Proto]()
+    chosen = []
+    for endpoint in picked:
+        count[endpoint.proto] += 1
+        if count[endpoint.proto] <= most:
+            chosen.append(addr_of(endpoint))
+    return tuple(chosen)
 
 
 def filter_remote(
-    raw: Sequence[bytes],
-    *,
-    peer: PeerId | None,
-    own: Collection[Multiaddr],
-    scope: Scope,
-    limits: PunchLimits,
-    rules: Mapping[str, Callable[[PunchLimits], Rule]] = RULES,
+    raw: Sequence[bytes], *, peer: PeerId | None, own: Collection[Multiaddr], scope: Scope, limits: PunchLimits
 ) -> RemoteCandidates:
     """Filters the ObsAddrs of a CONNECT (D10, D12; address policy: docs/troubleshooting.md).
 
-    Accepted are unicast addresses of a transport in `rules` and of an allowed kind that are not ours, at most
-    `limits.candidates`, and of each transport at most as many IPs and ports as its rule says. We cannot see the peer's
-    own IP through a relay; the low number of IPs and ports is what keeps a peer from scanning with our dials.
+    Accepted are unicast addresses of a transport in RULES and of an allowed kind that are not ours, at most
+    `limits.candidates` of each transport, and as many IPs and ports as its rule says. We cannot see the peer's own IP
+    through a relay; the low number of IPs and ports is what keeps a peer from scanning with our dials.
     """
     ours = {key for key in (endpoint_key(addr) for addr in own) if key is not None}
     accepted: dict[Endpoint, None] = {}
     refused: list[tuple[str, CandidateRefusal]] = []
     for item in raw:
         addr = decode(item)
-        judged = (
-            CandidateRefusal.MALFORMED if addr is None else _judge(addr, peer, ours, accepted, scope, limits, rules)
-        )
+        judged = CandidateRefusal.MALFORMED if addr is None else _judge(addr, peer, ours, accepted, scope, limits)
         if isinstance(judged, Endpoint):
             accepted[judged] = None
         elif len(refused) < limits.candidates:
@@ -159,16 +158,23 @@ def filter_remote(
 
 def with_ports_of(raw: Sequence[bytes], hosts: Sequence[str], limits: PunchLimits) -> tuple[Multiaddr, ...]:
     """Addresses at these IPs with the ports of other addresses, which may be private, in their order."""
-    ports: dict[int, None] = {}
+    ports: dict[tuple[Proto, int], None] = {}
     for item in raw[: limits.candidates]:
         addr = decode(item)
         if addr is None or is_relayed(addr) or transport_of(addr) not in RULES:
             continue
         endpoint = endpoint_key(addr)
         if endpoint is not None and endpoint.port:
-            ports.setdefault(endpoint.port)
-    chosen = list(ports)[: limits.candidate_ports]
-    return tuple(tcp_addr(host, port) for host in hosts[: limits.candidate_hosts] for port in chosen)
+            ports.setdefault((endpoint.proto, endpoint.port))
+    of_each: dict[Proto, list[int]] = {}
+    for proto, port in ports:
+        of_each.setdefault(proto, []).append(port)
+    return tuple(
+        addr_of(Endpoint(f"ip{ip_address(host).version}", host, port, proto))
+        for proto, found in of_each.items()
+        for host in hosts[: limits.candidate_hosts]
+        for port in found[: limits.candidate_ports]
+    )
 
 
 def _judge(
@@ -178,9 +184,8 @@ def _judge(
     accepted: Collection[Endpoint],
     scope: Scope,
     limits: PunchLimits,
-    rules: Mapping[str, Callable[[PunchLimits], Rule]],
 ) -> Endpoint | CandidateRefusal:
-    shape = _shape(addr, peer, rules)
+    shape = _shape(addr, peer)
     if shape is not None:
         return shape
     endpoint = endpoint_key(addr)
@@ -192,17 +197,17 @@ def _judge(
         return CandidateRefusal.KIND
     if endpoint in ours:
         return CandidateRefusal.OWN
-    refusal = _quota(endpoint, accepted, rules[str(transport_of(addr))](limits))
-    if refusal is None and len(accepted) >= limits.candidates:
+    refusal = _quota(endpoint, accepted, RULES[str(transport_of(addr))](limits))
+    if refusal is None and sum(item.proto == endpoint.proto for item in accepted) >= limits.candidates:
         refusal = CandidateRefusal.COUNT
     return refusal or endpoint
 
 
-def _shape(addr: Multiaddr, peer: PeerId | None, rules: Collection[str]) -> CandidateRefusal | None:
-    """A host and a transport that has a rule, with at most the peer's own /p2p behind."""
+def _shape(addr: Multiaddr, peer: PeerId | None) -> CandidateRefusal | None:
+    """A host and a transport that is punched, with at most the peer's own /p2p behind."""
     if is_relayed(addr):
         return CandidateRefusal.RELAYED
-    if transport_of(addr) not in rules:
+    if transport_of(addr) not in RULES:
         return CandidateRefusal.TRANSPORT
     named = peer_of(addr)
     return None if named is None or peer is None or named == peer else CandidateRefusal.OTHER_PEER

@@ -51,18 +51,24 @@ class DialBudget:
     def _buckets(self, burst: int, interval: float) -> Buckets:
         return Buckets(burst, interval, self.limits.dial_hosts, refuse_new=True)
 
-    def may_dial_attested(self, place: Place, now: float) -> bool:
+    def may_dial_attested(self, place: Place, now: float, packets: int = 1) -> bool:
         """Counts one dial to an attested IP; False when all punches together have made too many."""
-        return self._attested.take(place, now)
+        if not self._attested.take(place, now):
+            return False
+        for _ in range(packets - 1):
+            self._attested.due(place, now)
+        return True
 
-    def may_dial_strange(self, place: Place, origin: Hashable, now: float) -> bool:
-        """Counts one dial to an IP of a stranger who came from `origin`; False when a bound is reached."""
+    def may_dial_strange(self, place: Place, origin: Hashable, now: float, packets: int = 1) -> bool:
+        """Counts one dial to an IP of a stranger who came from `origin`; False when a bound is reached. What a dial
+        counts for beyond one may be owed for a while."""
         keys: dict[str, Hashable] = {"host": place, "origin": origin, "all": None}
         for name, key in keys.items():
             if not self._strange[name].has(key, now):
                 return False
         for name, key in keys.items():
-            self._strange[name].take(key, now)
+            for _ in range(packets):
+                self._strange[name].due(key, now)
         return True
 
 
@@ -89,19 +95,20 @@ class AttemptDials:
         self.withheld = ""
         """What all peers together have spent, so that a dial did not leave; empty when nothing."""
 
-    def ask(self, endpoint: Endpoint, now: float) -> Permit:
-        """Counts one dial when it may leave."""
+    def ask(self, endpoint: Endpoint, now: float, packets: int = 1) -> Permit:
+        """Counts one dial when it may leave. `packets`: it counts for so many, since so many leave when nobody
+        answers."""
         place, limits = endpoint.place, self._budget.limits
         if endpoint.host in self._attested:
-            return "yes" if self._budget.may_dial_attested(place, now) else "later"
-        spent = self._dialled[place] >= limits.stranger_dials_per_attempt
-        if spent or self._run.dialled[place] >= limits.stranger_dials_per_run or self.given_up(endpoint):
+            return "yes" if self._budget.may_dial_attested(place, now, packets) else "later"
+        spent = self._dialled[place] + packets > limits.stranger_dials_per_attempt
+        if spent or self._run.dialled[place] + packets > limits.stranger_dials_per_run or self.given_up(endpoint):
             return "never"
-        if not self._budget.may_dial_strange(place, self.origin, now):
+        if not self._budget.may_dial_strange(place, self.origin, now, packets):
             self.withheld = "few dials went out, since those for addresses that no relay of ours attests are spent"
             return "later"
-        self._dialled[place] += 1
-        self._run.dialled[place] += 1
+        self._dialled[place] += packets
+        self._run.dialled[place] += packets
         return "yes"
 
     def unused(self, endpoint: Endpoint) -> None:

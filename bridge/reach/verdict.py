@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from punchbridge.reach.nat import Mapping
 from punchbridge.verdict import Code, Verdict
 
-__all__ = ["Evidence", "judge"]
+__all__ = ["Evidence", "UdpEvidence", "choose", "judge", "judge_udp"]
 
 _RST = frozenset({"ECONNREFUSED", "ECONNRESET", "ECONNABORTED"})
 _ICMP = frozenset({"EHOSTUNREACH", "EHOSTDOWN", "ENONET", "ENOPROTOOPT", "EPROTO"})
@@ -48,6 +48,68 @@ class Evidence:
 def judge(evidence: Evidence) -> Verdict:
     """The verdict on an attempt that ended without a direct connection; the most telling sign wins."""
     return Verdict(_judge(evidence), evidence.seen())
+
+
+@dataclass
+class UdpEvidence:
+    """What one attempt saw over UDP. Filled by the puncher, read by `judge_udp`."""
+
+    mapping: Mapping = Mapping.UNKNOWN
+    """Ours, for the IP versions that were dialled."""
+    remote_dependent: bool = False
+    """The peer named several external ports of one IP, or its datagrams came from a port that it had not named."""
+    dials: int = 0
+    """QUIC connections that were begun."""
+    datagrams: int = 0
+    """Datagrams of random bytes that were sent, to open our NAT."""
+    heard: int = 0
+    """Such datagrams of the peer that came in."""
+    arrived: int = 0
+    """Connections of the peer that stood."""
+    failed: list[str] = field(default_factory=list)
+    """Codes of connections that failed, in order; SILENT when no answer came."""
+    no_route: bool = False
+    """This machine cannot send to any of the addresses."""
+    relays_silent: bool = False
+    """A relay that answers over TCP did not answer over QUIC, though it says that it speaks it."""
+
+    def seen(self) -> tuple[str, ...]:
+        """For the event, as `Evidence.seen`; each begins with `udp`."""
+        parts = Counter(one for one in self.failed)
+        names = [f"udp:{name}" if count == 1 else f"udp:{name}x{count}" for name, count in parts.items()]
+        told = [f"udp:heardx{self.heard}"] if self.heard else []
+        return (*names, *told, *(["udp:relay-silent"] if self.relays_silent else []))
+
+
+def judge_udp(evidence: UdpEvidence) -> Code:
+    """Why an attempt over UDP ended without a direct connection; the most telling sign wins."""
+    failed = set(evidence.failed) - {"SILENT"}
+    if "WRONG_PEER" in failed:
+        return Code.WRONG_PEER
+    if evidence.relays_silent and not (evidence.heard or evidence.arrived or failed):
+        return Code.UDP_BLOCKED
+    if evidence.mapping.dependent or evidence.remote_dependent:
+        return Code.MAPPING_DEPENDENT
+    if failed:
+        return Code.UNKNOWN
+    if evidence.heard or evidence.arrived:
+        return Code.BLACK_HOLED
+    if evidence.no_route and not evidence.dials:
+        return Code.NO_ROUTE
+    return Code.UDP_BLOCKED if evidence.dials or evidence.datagrams else Code.TIMEOUT
+
+
+def choose(tcp: Code | None, udp: Code | None) -> Code:
+    """The one code for an attempt over both; None for a transport that was not tried.
+
+    TCP's reason stands, since it says more about the way; UDP's does where TCP has none to give.
+    """
+    if tcp is None or (tcp in _VAGUE and udp not in (None, *_VAGUE)):
+        return Code.TIMEOUT if udp is None else udp
+    return Code.WRONG_PEER if udp is Code.WRONG_PEER else tcp
+
+
+_VAGUE = frozenset({Code.TIMEOUT, Code.UNKNOWN})
 
 
 def _judge(evidence: Evidence) -> Code:

@@ -23,7 +23,7 @@ from punchbridge.addresses import (
 from punchbridge.errors import AddressError, BridgeError, DirectRequired
 from punchbridge.events import ConnectionClosed, ConnectionOpened, Event, SessionKept
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.reach.candidates import DIALLED, Scope, filter_remote
+from punchbridge.reach.candidates import Scope, filter_remote
 from punchbridge.reach.path import CAP_LEFT, Candidate, Decision, PathKeeper, PathPolicy
 from punchbridge.session.around import Around
 from punchbridge.session.carrier import BROKEN, cap_left
@@ -70,7 +70,7 @@ def _told(host: Around, route: Route, listen: tuple[Multiaddr, ...]) -> list[Mul
     scope = Scope.chosen(swarm.config.allow_private, on_machine=here)
     limits = swarm.config.limits.punch
     own = swarm.listen_addrs()
-    allowed = filter_remote(raw, peer=None, own=own, scope=scope, limits=limits, rules=DIALLED).accepted
+    allowed = filter_remote(raw, peer=None, own=own, scope=scope, limits=limits).accepted
     return [
         with_peer(addr, route.peer)
         for addr, circuit in circuits.items()

@@ -107,7 +107,7 @@ OnRefused = Callable[[str], None]
 
 class Connection(Protocol):
     """A connection to one authenticated peer. It works while `run` runs. What has a value here is not set from outside,
-    but for `identify`."""
+    but for `identify`, and `punched` by whoever punched."""
 
     id: int
     """A number that no other connection of this process has; later ones have higher ones."""

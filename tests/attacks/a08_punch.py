@@ -1,8 +1,9 @@
 """Punches of an exposed server aimed at third parties, whose addresses strangers name as their own.
 
 The strangers call over a default relay that the server keeps; it runs with `--open`, so that it punches to anybody.
-The third parties reset what comes, take it and close, or stay silent. What counts is the SYNs that reach them.
-The kernel's retransmits to silent ones are among them. Beside the strangers an honest caller becomes direct.
+The third parties reset what comes, take it and close, or stay silent. What counts is the SYNs that reach them, or the
+datagrams where the addresses are those of QUIC. The kernel's retransmits to silent ones are among them. Beside the
+strangers an honest caller becomes direct.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ NAMESPACES = True
 RELAY, SERVER, STRANGER, HONEST = "11.0.0.1", "11.0.0.2", "11.0.0.66", "11.0.0.7"
 THIRD = tuple(f"11.9.0.{number}" for number in range(1, 5))
 PORTS = (80, 81, 82, 83)
-NAMED = [parse(f"/ip4/{ip}/tcp/{port}") for ip in THIRD for port in PORTS]
+FORMS = {"tcp": "/ip4/{}/tcp/{}", "udp": "/ip4/{}/udp/{}/quic-v1"}
 
 PER_RUN, PER_ATTEMPT = 48, 16
 """What one address may get of a run and of an attempt."""
@@ -51,12 +52,12 @@ RULES = """table inet attack {
 
 
 class Victims:
-    """The third parties, and the SYNs that each of them has got. `mode`: rst, accept or silent."""
+    """The third parties, and the SYNs that each of them has got. `mode`: rst, accept or silent; udp: datagrams."""
 
     def __init__(self, mode: str) -> None:
         self.taken = 0
         counters = "\n".join(f" counter c{number} {{ }}" for number in range(len(THIRD)))
-        fresh = "tcp flags & (syn|ack) == syn"
+        fresh = "meta l4proto udp" if mode == "udp" else "tcp flags & (syn|ack) == syn"
         counts = "\n".join(f"  ip daddr {ip} {fresh} counter name c{n}" for n, ip in enumerate(THIRD))
         deaf = "  ip daddr 11.9.0.0/16 drop" if mode == "silent" else ""
         _run("nft", "-f", "-", stdin=RULES % (counters, f"{counts}\n{deaf}"))
@@ -96,8 +97,9 @@ def _run(*command: str, stdin: str | None = None) -> str:
 class Strangers:
     """Peers of one address that say DCUtR in identify, name the third parties, and answer CONNECT for ever."""
 
-    def __init__(self, relay: Relay, target: str, *, fresh: bool) -> None:
+    def __init__(self, relay: Relay, target: str, form: str, *, fresh: bool) -> None:
         self.relay, self.target, self.fresh = relay, target, fresh
+        self.named = [parse(form.format(ip, port)) for ip in THIRD for port in PORTS]
         self.circuits = self.exchanges = 0
 
     async def one(self) -> None:
@@ -128,20 +130,21 @@ class Strangers:
 
     async def _tell(self, identity: Identity, stream: Stream) -> None:
         ids = (PROTOCOL, IDENTIFY)
-        info = encode_info(identity, agent="x", protocols=ids, listen=tuple(NAMED[:4]), observed=None)
+        info = encode_info(identity, agent="x", protocols=ids, listen=tuple(self.named[:4]), observed=None)
         words = varint.prefixed(info)
         await stream.frame(DATA, FIN, len(words), words)
 
     async def _exchange(self, stream: Stream) -> None:
         await stream.message()
-        await stream.send(varint.prefixed(encode_connect(NAMED)))
+        await stream.send(varint.prefixed(encode_connect(self.named)))
         await stream.message()
         self.exchanges += 1
 
 
 async def _server(stage: Stage) -> tuple[Relay, Listening]:
     relay = await stage.relay(listen=f"/ip4/{RELAY}/tcp/0", lan=False)
-    arguments = ("expose", "127.0.0.1:9", "--open", "--relay", relay.addr, "--listen", f"/ip4/{SERVER}/tcp/0")
+    listens = [item for form in FORMS.values() for item in ("--listen", form.format(SERVER, 0))]
+    arguments = ("expose", "127.0.0.1:9", "--open", "--relay", relay.addr, *listens)
     server: Listening = stage.start(Listening, *arguments)
     server.target = (await server.event("reservation.accepted"))["addrs"][0]
     server.peer = server.target.rsplit("/", 1)[-1]
@@ -164,7 +167,7 @@ async def _honest(stage: Stage, server: Listening) -> None:
 async def _row(stage: Stage, mode: str, strangers: int, seconds: float) -> Row:
     relay, server = await _server(stage)
     victims = Victims(mode)
-    calls = Strangers(relay, server.peer, fresh=strangers > 1)
+    calls = Strangers(relay, server.peer, FORMS["udp" if mode == "udp" else "tcp"], fresh=strangers > 1)
     worst: dict[int, list[int]] = defaultdict(list)
     try:
         async with trio.open_nursery() as nursery:
@@ -190,7 +193,8 @@ async def _row(stage: Stage, mode: str, strangers: int, seconds: float) -> Row:
         got = victims.counts()
     finally:
         victims.close()
-    row.said |= {"SYNs": sum(got), "to one host": max(got), "circuits": calls.circuits, "exchanges": calls.exchanges}
+    sent = "datagrams" if mode == "udp" else "SYNs"
+    row.said |= {sent: sum(got), "to one host": max(got), "circuits": calls.circuits, "exchanges": calls.exchanges}
     row.said["whole connections"] = victims.taken
     row.bound("it was attacked", sum(got) > 0 and calls.exchanges > 0)
     if strangers == 1:
@@ -203,7 +207,7 @@ async def _row(stage: Stage, mode: str, strangers: int, seconds: float) -> Row:
             row.bound(f"one address got {PER_ATTEMPT} of an attempt at most", max(steps, default=0) <= PER_ATTEMPT)
     most = ORIGIN_DIALS + seconds / ORIGIN_SECONDS
     if mode != "silent":
-        row.bound(f"all strangers of one address together made {most:.0f} SYNs at most", sum(got) <= most + 5)
+        row.bound(f"all strangers of one address together made {most:.0f} {sent} at most", sum(got) <= most + 5)
     failed, tried = row.failed("direct")
     row.bound("the honest caller became direct each time", tried > 0 and not failed)
     return row
@@ -212,7 +216,7 @@ async def _row(stage: Stage, mode: str, strangers: int, seconds: float) -> Row:
 async def main(stage: Stage) -> list[Row]:
     for address in (RELAY, SERVER, STRANGER, HONEST, *THIRD):
         _run("ip", "addr", "add", f"{address}/32", "dev", "lo")
-    rows = [await _row(stage, "rst", 1, stage.pick(20.0, 20.0))]
+    rows = [await _row(stage, mode, 1, stage.pick(20.0, 20.0)) for mode in ("rst", "udp")]
     if not stage.short:
-        rows += [await _row(stage, mode, 12, 30.0) for mode in ("rst", "accept", "silent")]
+        rows += [await _row(stage, mode, 12, 30.0) for mode in ("rst", "accept", "silent", "udp")]
     return rows

@@ -6,10 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchbridge.addresses import Multiaddr, is_relayed, parse, tcp_addr
+from punchbridge.addresses import Endpoint, Multiaddr, addr_of, endpoint_of, is_relayed, parse, tcp_addr
 from punchbridge.config import NatLimits, PunchLimits
 from punchbridge.identity import Identity
-from punchbridge.reach.candidates import CandidateRefusal, RemoteCandidates, Scope, filter_remote, own_candidates
+from punchbridge.reach.candidates import (
+    CandidateRefusal,
+    RemoteCandidates,
+    Scope,
+    filter_remote,
+    own_candidates,
+    with_ports_of,
+)
 from punchbridge.reach.nat import Observation
 from punchbridge.reach.observed import ObservedAddresses
 
@@ -74,7 +81,13 @@ def judge(text: str, scope: Scope = STRICT, own: tuple[str, ...] = ()) -> Candid
         ("/ip4/11.1.0.2/udp/4001", CandidateRefusal.TRANSPORT),
         ("/ip4/11.1.0.2/tcp/4001/ws", CandidateRefusal.TRANSPORT),
         ("/ip4/11.1.0.2/tcp/443/tls/ws", CandidateRefusal.TRANSPORT),
-        ("/ip4/11.1.0.2/udp/4001/quic-v1", CandidateRefusal.TRANSPORT),
+        ("/ip4/11.1.0.2/udp/4001/quic-v1", None),
+        ("/ip6/2600::1/udp/4001/quic-v1", None),
+        (f"/ip4/11.1.0.2/udp/4001/quic-v1/p2p/{OTHER}", CandidateRefusal.OTHER_PEER),
+        ("/ip4/127.0.0.1/udp/53/quic-v1", CandidateRefusal.KIND),
+        ("/ip4/192.168.1.1/udp/53/quic-v1", CandidateRefusal.KIND),
+        ("/ip4/11.1.0.2/udp/0/quic-v1", CandidateRefusal.PORT_ZERO),
+        ("/ip4/11.1.0.2/udp/4001/quic-v1/webtransport", CandidateRefusal.TRANSPORT),
         (f"/ip4/11.1.0.2/tcp/443/wss/p2p/{PEER}", CandidateRefusal.TRANSPORT),
         ("/dns4/localhost/tcp/4001", CandidateRefusal.NAME),
         (f"/ip4/11.1.0.2/tcp/4001/p2p/{OTHER}/p2p-circuit", CandidateRefusal.RELAYED),
@@ -107,6 +120,30 @@ def test_our_own_addresses_are_never_dialled() -> None:
     assert judge("/ip4/11.1.0.2/tcp/4002", own=("/ip4/11.1.0.2/tcp/4001",)) is None
 
 
+def test_one_number_is_another_port_over_the_other_transport() -> None:
+    assert judge("/ip4/11.1.0.2/udp/4001/quic-v1", own=("/ip4/11.1.0.2/tcp/4001",)) is None
+    assert judge("/ip4/11.1.0.2/udp/4001/quic-v1", own=("/ip4/11.1.0.2/udp/4001/quic-v1",)) is CandidateRefusal.OWN
+
+
+def test_each_transport_has_room_of_its_own_in_one_list() -> None:
+    wanted = [addr for n in range(1, 30) for addr in both("11.9.0.1", n)]
+    result = filtered([addr.to_bytes() for addr in wanted])
+    assert result.accepted == tuple(wanted[: 2 * LIMITS.candidate_ports])
+    many = [addr for n in range(1, 30) for addr in both(f"11.9.0.{n}", 4001)]
+    assert filtered([addr.to_bytes() for addr in many]).accepted == tuple(many[: 2 * LIMITS.candidate_hosts])
+    listed = [addr for n in range(1, 30) for addr in both("11.1.0.2", n)]
+    assert own_candidates(listed, (), STRICT, 3) == tuple(listed[:6])
+
+
+def test_the_ports_of_refused_addresses_are_guessed_for_each_transport() -> None:
+    raw = [addr.to_bytes() for addr in both("192.168.1.5", 4001)]
+    assert with_ports_of(raw, ["11.1.0.2"], LIMITS) == both("11.1.0.2", 4001)
+
+
+def both(host: str, port: int) -> tuple[Multiaddr, Multiaddr]:
+    return tcp_addr(host, port), parse(f"/ip4/{host}/udp/{port}/quic-v1")
+
+
 def test_a_scan_list_is_cut_down() -> None:
     hosts = [tcp_addr(f"11.9.0.{n}", 4001).to_bytes() for n in range(1, 200)]
     ports = [tcp_addr("11.9.0.1", n).to_bytes() for n in range(1, 200)]
@@ -119,13 +156,19 @@ def test_a_scan_list_is_cut_down() -> None:
 _addrs = st.one_of(
     st.binary(max_size=80),
     st.builds(lambda ip, port: tcp_addr(str(ip), port).to_bytes(), st.ip_addresses(), st.integers(0, 65535)),
+    st.builds(
+        lambda ip, port: addr_of(Endpoint(f"ip{ip.version}", str(ip), port, "udp")).to_bytes(),
+        st.ip_addresses(),
+        st.integers(0, 65535),
+    ),
 )
 
 
 @given(st.lists(_addrs, max_size=80), st.sampled_from([STRICT, LAN, MACHINE]))
 def test_any_list_is_filtered_to_a_bounded_one_of_allowed_addresses(raw: list[bytes], scope: Scope) -> None:
     result = filtered(raw, scope)
-    assert len(result.accepted) <= LIMITS.candidates
+    for proto in ("tcp", "udp"):
+        assert sum(endpoint_of(addr).proto == proto for addr in result.accepted) <= LIMITS.candidates  # type: ignore[union-attr]
     assert len(result.refused) <= LIMITS.candidates
     assert len(set(result.accepted)) == len(result.accepted)
     for addr in result.accepted:
@@ -235,7 +278,7 @@ def test_what_is_seen_of_a_udp_port_is_kept_apart_from_the_tcp_port_of_the_same_
         )
         assert taken is not None
     assert set(map(str, book.addresses())) == {"/ip4/11.1.0.2/tcp/30001", "/ip4/11.1.0.2/udp/30002/quic-v1"}
-    assert own_candidates(book.addresses(), (), STRICT, 16) == (parse("/ip4/11.1.0.2/tcp/30001"),)
+    assert own_candidates(book.addresses(), (), STRICT, 16) == book.addresses()
     assert (book.report(4, "tcp").observers, book.report(4, "udp").observers) == (1, 1)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from itertools import count
 
-from punchbridge.addresses import Endpoint
+from punchbridge.addresses import Endpoint, Proto
 from punchbridge.config import PunchLimits
 from punchbridge.reach.dials import AttemptDials, DialBudget, RunDials
 
 LIMITS = PunchLimits()
 NOBODY: frozenset[str] = frozenset()
+PROTOS: tuple[Proto, ...] = ("tcp", "udp")
 
 
 def at(host: str, port: int = 80) -> Endpoint:
@@ -33,6 +34,25 @@ def test_an_address_gets_its_dials_of_an_attempt_and_of_a_run() -> None:
     left = [dials(AttemptDials(budget, run, "x", NOBODY), at("11.9.0.1"), began=10.0 * number) for number in range(4)]
     assert left == [16, 16, 16, 0]
     assert AttemptDials(budget, run, "x", NOBODY).ask(at("11.9.0.1"), 100.0) == "never"
+
+
+def test_each_transport_has_its_dials_and_all_of_them_count_for_whoever_asked() -> None:
+    attempt = AttemptDials(DialBudget(LIMITS, 5.0), RunDials(), "x", NOBODY)
+    assert dials(attempt, at("11.9.0.1"), Endpoint("ip4", "11.9.0.1", 80, "udp")) == 32
+    crowd = AttemptDials(DialBudget(LIMITS, 5.0), RunDials(), "x", NOBODY)
+    ends = [Endpoint("ip4", f"11.9.0.{n}", 80, proto) for n in range(1, 9) for proto in PROTOS]
+    most = LIMITS.stranger_origin_dials + 5.0 / LIMITS.stranger_origin_interval
+    assert LIMITS.stranger_origin_dials <= dials(crowd, *ends) <= most + 1
+
+
+def test_a_dial_counts_for_the_packets_that_it_sends() -> None:
+    budget, run = DialBudget(LIMITS, 5.0), RunDials()
+    attempt, host = AttemptDials(budget, run, "x", NOBODY), at("11.9.0.1")
+    assert [attempt.ask(host, 0.0, 6) for _ in range(3)] == ["yes", "yes", "never"]
+    assert [attempt.ask(host, 0.0) for _ in range(5)] == ["yes"] * 4 + ["never"]
+    others = AttemptDials(budget, RunDials(), "x", NOBODY)
+    left = sum(others.ask(at(f"11.9.1.{n}"), 0.0, 6) == "yes" for n in range(1, 100))
+    assert left == -(-(LIMITS.stranger_origin_dials - 16) // 6)  # what the last one takes too much is owed
 
 
 def test_the_ports_of_one_ip_share_its_dials() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from punchbridge.reach.nat import Mapping
-from punchbridge.reach.verdict import Evidence, judge
+from punchbridge.reach.verdict import Evidence, UdpEvidence, choose, judge, judge_udp
 from punchbridge.sessions import SessionRefusal
 from punchbridge.verdict import TABLE, Code, Verdict, new_run
 
@@ -46,6 +46,48 @@ def test_the_table_has_one_complete_row_for_each_code() -> None:
 )
 def test_judge(evidence: Evidence, code: Code) -> None:
     assert judge(evidence) == Verdict(code, evidence.seen())
+
+
+@pytest.mark.parametrize(
+    ("evidence", "code"),
+    [
+        (UdpEvidence(), Code.TIMEOUT),
+        (UdpEvidence(dials=1, failed=["SILENT"]), Code.UDP_BLOCKED),
+        (UdpEvidence(datagrams=9), Code.UDP_BLOCKED),
+        (UdpEvidence(dials=1, mapping=Mapping.ADDRESS_DEPENDENT), Code.MAPPING_DEPENDENT),
+        (UdpEvidence(dials=1, mapping=Mapping.ENDPOINT_INDEPENDENT), Code.UDP_BLOCKED),
+        (UdpEvidence(dials=1, mapping=Mapping.ADDRESS_DEPENDENT, relays_silent=True), Code.UDP_BLOCKED),
+        (UdpEvidence(dials=2, heard=3, remote_dependent=True, failed=["SILENT"] * 2), Code.MAPPING_DEPENDENT),
+        (UdpEvidence(dials=1, heard=3, failed=["SILENT"]), Code.BLACK_HOLED),
+        (UdpEvidence(dials=1, heard=3, relays_silent=True), Code.BLACK_HOLED),
+        (UdpEvidence(datagrams=9, arrived=1, failed=["CONNECTION_LOST"]), Code.UNKNOWN),
+        (UdpEvidence(dials=2, failed=["SILENT", "WRONG_PEER"]), Code.WRONG_PEER),
+        (UdpEvidence(no_route=True), Code.NO_ROUTE),
+    ],
+)
+def test_judge_udp(evidence: UdpEvidence, code: Code) -> None:
+    assert judge_udp(evidence) is code
+
+
+@pytest.mark.parametrize(
+    ("tcp", "udp", "code"),
+    [
+        (Code.SYN_FILTERED, Code.UDP_BLOCKED, Code.SYN_FILTERED),
+        (None, Code.UDP_BLOCKED, Code.UDP_BLOCKED),
+        (Code.RESET_BY_NAT, None, Code.RESET_BY_NAT),
+        (Code.TIMEOUT, Code.MAPPING_DEPENDENT, Code.MAPPING_DEPENDENT),
+        (Code.UNKNOWN, Code.TIMEOUT, Code.UNKNOWN),
+        (Code.SYN_FILTERED, Code.WRONG_PEER, Code.WRONG_PEER),
+        (None, None, Code.TIMEOUT),
+    ],
+)
+def test_one_code_for_an_attempt_over_both(tcp: Code | None, udp: Code | None, code: Code) -> None:
+    assert choose(tcp, udp) is code
+
+
+def test_what_udp_showed_is_told_apart() -> None:
+    evidence = UdpEvidence(dials=2, failed=["SILENT", "SILENT"], heard=3, relays_silent=True)
+    assert evidence.seen() == ("udp:SILENTx2", "udp:heardx3", "udp:relay-silent")
 
 
 def test_seen_counts_and_message_tells_what_to_do() -> None:

@@ -45,10 +45,21 @@ class Peer:
 
 
 @asynccontextmanager
-async def open_relay(limits: RelayLimits | None = None) -> AsyncIterator[Multiaddr]:
-    """A relay on loopback; yields its address with /p2p/ID."""
+async def open_relay(
+    limits: RelayLimits | None = None,
+    *,
+    listen: tuple[Multiaddr, ...] = (LOOPBACK,),
+    announce: tuple[Multiaddr, ...] = (),
+) -> AsyncIterator[Multiaddr]:
+    """A relay on loopback; yields its first address with /p2p/ID."""
     config = HostConfig(
-        Identity.generate(), (LOOPBACK,), access=OPEN, allow_private=True, punch=Punch(enabled=False), autonat=False
+        Identity.generate(),
+        listen,
+        access=OPEN,
+        allow_private=True,
+        announce=announce,
+        punch=Punch(enabled=False),
+        autonat=False,
     )
     async with open_host(config, EventHub()) as host, trio.open_nursery() as nursery:
         await nursery.start(HopService(host.swarm, limits).run)

@@ -99,6 +99,7 @@ def test_a_verdict_becomes_keys_of_its_own() -> None:
         "side": "responder",
         "elapsed_ms": 1.0,
         "final": True,
+        "transports": {},
         "local_candidates": [],
         "remote_candidates": [],
     }

@@ -8,13 +8,14 @@ from __future__ import annotations
 import trio
 
 from punchbridge.behaviours.dcutr.attempts import Attempt, Won, failed, succeeded
+from punchbridge.behaviours.dcutr.both import is_ours
 from punchbridge.behaviours.dcutr.exchange import Failed, Parts, judge_candidates, prepare, sorted_errors
 from punchbridge.behaviours.dcutr.explain import explain
 from punchbridge.behaviours.dcutr.record import Active
 from punchbridge.reach.punching import Exchange, PunchOutcome
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.nurseries import flat_nursery
-from punchbridge.transport.base import Connection, Stream
+from punchbridge.transport.base import Stream
 from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.verdict import Code
 from punchbridge.wire.dcutr import Answerer, Schedule
@@ -41,21 +42,13 @@ async def answer(parts: Parts, stream: Stream, exchange: Exchange, active: Activ
         attempt.detail = failure.detail or attempt.detail
         # The opener goes on, also when we had nothing to offer: our address may be known by its next attempt.
         final = exchange.attempt >= parts.punch.attempts or failure.code is Code.RELAY_LOST
-        follows = final and not circuit.closed.is_set() and _opens_again(circuit)
+        # Ours begin another run by themselves; go-libp2p and rust-libp2p punch once on a circuit.
+        follows = final and not circuit.closed.is_set() and is_ours(circuit)
         retry_in = exchange.pause if follows else None
         return failed(parts.swarm, attempt, failure.code, final=final, retry_in=retry_in)
     except BaseException:  # cancelled: the peer must not wait for the rest of the exchange
         stream.reset()
         raise
-
-
-def _opens_again(circuit: Connection) -> bool:
-    """True when the peer begins another run by itself. Ours do; go-libp2p and rust-libp2p punch once on a circuit."""
-    told = circuit.identify
-    if told is None:
-        return False
-    # An application may give another agent; a node of ours without sessions has no protocol of ours.
-    return told.agent.startswith("punchbridge/") or any(one.startswith("/punchbridge/") for one in told.protocols)
 
 
 async def _exchange(parts: Parts, stream: Stream, attempt: Attempt, number: int) -> Won:
@@ -98,7 +91,7 @@ async def _exchange(parts: Parts, stream: Stream, attempt: Attempt, number: int)
         return won
     if failures:
         raise failures[0]
-    raise Failed(await explain(attempt.evidence, attempt.remote, parts.swarm.observed, parts.observer))
+    raise Failed(await explain(attempt, parts.swarm.observed, parts.observer, parts.other))
 
 
 async def _await_sync(stream: Stream, machine: Answerer, reply: bytes) -> None:

@@ -8,11 +8,11 @@ from typing import Literal
 import trio
 
 from punchbridge.addresses import Multiaddr
-from punchbridge.events import PunchFailed, PunchStarted, PunchSucceeded, Role
+from punchbridge.events import PunchFailed, PunchStarted, PunchSucceeded, Role, TransportName
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.reach.dials import RunDials
 from punchbridge.reach.punching import PunchOutcome
-from punchbridge.reach.verdict import Evidence
+from punchbridge.reach.verdict import Evidence, UdpEvidence
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Connection
 from punchbridge.transport.tcp.simultaneous import How
@@ -46,11 +46,26 @@ class Attempt:
     remote: tuple[Multiaddr, ...] = ()
     relay_rtt: float | None = None
     evidence: Evidence = field(default_factory=Evidence)
+    """Of TCP."""
+    udp: UdpEvidence = field(default_factory=UdpEvidence)
+    tried: dict[TransportName, Code | None] = field(default_factory=dict)
+    """The transports that were tried, each with its reason when it has failed."""
     told: bool = False
     """Its start was told, so that its end has to be told as well."""
     won: Won | None = None
     """Known here first: what is done behind a win may be cancelled, the connection stands."""
     detail: str = ""
+
+    def seen(self) -> tuple[str, ...]:
+        """What the system reported, of TCP before UDP."""
+        return self.evidence.seen() + (self.udp.seen() if "quic" in self.tried else ())
+
+    def transports(self, won: TransportName | None = None) -> dict[str, str]:
+        """For the event: each transport that was tried, with DIRECT, the code by which it failed, or PENDING."""
+        words: dict[str, str] = {name: code.value if code else "PENDING" for name, code in self.tried.items()}
+        if won is not None:
+            words[won] = "DIRECT"
+        return words
 
 
 def started(swarm: Swarm, attempt: Attempt) -> None:
@@ -72,6 +87,7 @@ def succeeded(swarm: Swarm, attempt: Attempt, won: Won) -> PunchOutcome:
     """Tells of a success and returns the outcome."""
     now = trio.current_time()
     elapsed = now - attempt.began
+    transport = won.connection.transport
     swarm.events.emit(
         PunchSucceeded(
             peer=peer_text(attempt.peer),
@@ -81,10 +97,11 @@ def succeeded(swarm: Swarm, attempt: Attempt, won: Won) -> PunchOutcome:
             remote=str(won.connection.remote),
             side=attempt.side,
             how=won.how,
-            dials=attempt.evidence.dials,
+            dials=attempt.udp.dials if transport == "quic" else attempt.evidence.dials,
             direct_rtt_ms=_ms(won.rtt),
             relay_rtt_ms=_ms(attempt.relay_rtt),
-            transport=won.connection.transport,
+            transport=transport,
+            transports=attempt.transports(transport),
         )
     )
     return PunchOutcome(
@@ -103,7 +120,7 @@ def succeeded(swarm: Swarm, attempt: Attempt, won: Won) -> PunchOutcome:
 def failed(swarm: Swarm, attempt: Attempt, code: Code, *, final: bool, retry_in: float | None = None) -> PunchOutcome:
     """Tells of a failed attempt and returns the outcome. Its verdict is made here, once."""
     now = trio.current_time()
-    verdict = Verdict(code, attempt.evidence.seen(), attempt.detail, retry_in=retry_in, run=attempt.run)
+    verdict = Verdict(code, attempt.seen(), attempt.detail, retry_in=retry_in, run=attempt.run)
     circuits = (one.id for one in swarm.connections(attempt.peer) if one.path == "relay")
     outcome = PunchOutcome(
         attempt.peer,
@@ -123,6 +140,7 @@ def failed(swarm: Swarm, attempt: Attempt, code: Code, *, final: bool, retry_in:
             side=attempt.side,
             elapsed_ms=round(outcome.elapsed * 1000, 3),
             final=final,
+            transports=attempt.transports(),
             local_candidates=tuple(map(str, attempt.local)),
             remote_candidates=tuple(map(str, attempt.remote)),
         )

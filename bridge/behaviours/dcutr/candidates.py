@@ -6,12 +6,13 @@ It asks the swarm what it knows and lets `punchbridge.reach.candidates` judge. I
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Final
 
 import trio
 
 from punchbridge.addresses import Multiaddr, Proto, address_group, endpoint_of, is_relayed
-from punchbridge.reach.candidates import RemoteCandidates, Scope, filter_remote, own_candidates, with_ports_of
+from punchbridge.reach.candidates import RULES, RemoteCandidates, Scope, filter_remote, own_candidates, with_ports_of
 from punchbridge.reach.nat import endpoint_key
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.signal import Signal
@@ -19,7 +20,7 @@ from punchbridge.transport.base import Connection
 
 __all__ = ["Candidates"]
 
-_SOURCES: Final[tuple[tuple[int, Proto], ...]] = ((4, "tcp"), (6, "tcp"))
+_SOURCES: Final[tuple[tuple[int, Proto], ...]] = ((4, "tcp"), (6, "tcp"), (4, "udp"), (6, "udp"))
 """The IP versions and protocols that a punch can leave from."""
 
 
@@ -63,7 +64,15 @@ class Candidates:
     def filter(self, raw: tuple[bytes, ...], circuit: Connection, scope: Scope) -> RemoteCandidates:
         """Which of the addresses in the peer's CONNECT are dialled."""
         own = (*self._swarm.listen_addrs(), *self._seen())
-        return filter_remote(raw, peer=circuit.peer, own=own, scope=scope, limits=self._limits)
+        found = filter_remote(raw, peer=circuit.peer, own=own, scope=scope, limits=self._limits)
+        # TCP dials from any port where nothing listens; QUIC punches from the listening socket alone.
+        return replace(found, accepted=tuple(filter(self._leads_out, found.accepted)))
+
+    def _leads_out(self, addr: Multiaddr) -> bool:
+        endpoint = endpoint_of(addr)
+        if endpoint is None or endpoint.proto == "tcp":
+            return True
+        return self._swarm.listen_port(endpoint.ip.version, endpoint.proto) is not None
 
     def last_resort(self, raw: tuple[bytes, ...], circuit: Connection, scope: Scope) -> tuple[Multiaddr, ...]:
         """When none of the addresses in the peer's CONNECT may be dialled: its attested IPs with the ports of these. A
@@ -77,7 +86,7 @@ class Candidates:
         if told is None:
             return ()
         raw = tuple(addr.to_bytes() for addr in told.listen if not is_relayed(addr))
-        return self.filter(raw[: self._limits.candidates], circuit, scope).accepted
+        return self.filter(raw[: len(RULES) * self._limits.candidates], circuit, scope).accepted
 
     def attested(self, circuit: Connection) -> frozenset[str]:
         """The IPs at which relays that our user named saw the peer. None of a peer that called us and is on no list."""

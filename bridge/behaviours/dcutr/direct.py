@@ -1,7 +1,8 @@
 """The ways to open a direct connection once two sides have exchanged candidates: what an exchange knows of them.
 
 Candidates and a role go in; a connection on which a round trip was made comes out, or evidence of why there is none.
-TCP simultaneous open is one (`punchbridge.behaviours.dcutr.tcp`). Declarations only.
+TCP simultaneous open is one (`punchbridge.behaviours.dcutr.tcp`), a QUIC dial into an opened NAT is another
+(`punchbridge.behaviours.dcutr.quic`). Declarations only.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ import trio
 from punchbridge.behaviours.dcutr.attempts import Attempt, started
 from punchbridge.behaviours.dcutr.candidates import Candidates
 from punchbridge.behaviours.dcutr.direct import DirectOpener, Opening
-from punchbridge.behaviours.dcutr.explain import evidence_for
+from punchbridge.behaviours.dcutr.explain import gather
 from punchbridge.behaviours.nat.observer import SecondObserver
+from punchbridge.behaviours.nat.other import OtherTransport
 from punchbridge.config import Punch, PunchLimits
 from punchbridge.errors import (
     BridgeError,
@@ -43,6 +44,7 @@ class Parts:
     candidates: Candidates
     direct: DirectOpener
     observer: SecondObserver
+    other: OtherTransport
     rng: random.Random
 
 
@@ -69,7 +71,7 @@ def prepare(parts: Parts, attempt: Attempt, circuit: Connection, exchange: int) 
 
     `exchange`: its number as `role_of` counts.
     """
-    attempt.evidence = evidence_for(attempt.remote, parts.swarm.observed)
+    gather(attempt, parts.swarm.observed)
     agent = circuit.identify.agent if circuit.identify is not None else None
     opening = parts.direct.prepare(attempt, role_of(attempt.side, exchange, agent), circuit)
     started(parts.swarm, attempt)

@@ -10,11 +10,11 @@ from typing import Final
 import trio
 
 from punchbridge.behaviours.dcutr.attempts import Attempt, Won, failed, succeeded
+from punchbridge.behaviours.dcutr.both import BothOpeners
 from punchbridge.behaviours.dcutr.direct import Opening
 from punchbridge.behaviours.dcutr.exchange import Failed, Parts, judge_candidates, prepare, sorted_errors
 from punchbridge.behaviours.dcutr.explain import explain
 from punchbridge.behaviours.dcutr.record import PeerPunch
-from punchbridge.behaviours.dcutr.tcp import TcpOpener
 from punchbridge.reach.punching import PunchOutcome
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.nurseries import flat_nursery
@@ -35,7 +35,9 @@ _DIAL_ROUND_TRIPS: Final = 4
 class OpenerRun:
     """One run over one circuit, noted in the record's `active`. `retry_in` is told with the last failure."""
 
-    def __init__(self, parts: Parts, plain: TcpOpener, record: PeerPunch, circuit: Connection, retry_in: float) -> None:
+    def __init__(
+        self, parts: Parts, plain: BothOpeners, record: PeerPunch, circuit: Connection, retry_in: float
+    ) -> None:
         assert record.active is not None
         self._parts = parts
         self._plain = plain
@@ -98,7 +100,7 @@ class OpenerRun:
                 await self._give_way()  # noqa: ASYNC120
             raise
         if won is None:
-            raise Failed(await explain(attempt.evidence, attempt.remote, parts.swarm.observed, parts.observer))
+            raise Failed(await explain(attempt, parts.swarm.observed, parts.observer, parts.other))
         return won
 
     async def _arrange(self, attempt: Attempt) -> Won | None:

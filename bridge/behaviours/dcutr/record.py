@@ -5,8 +5,10 @@ Plain values. `punchbridge.reach.punching` decides, the service performs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 import trio
 
@@ -18,6 +20,9 @@ from punchbridge.tasks.signal import Signal
 from punchbridge.transport.base import Connection
 
 __all__ = ["Active", "PeerPunch", "Records"]
+
+_ARRIVALS: Final = 8
+"""Connections of one peer that wait for the punch which they belong to; it takes each at once."""
 
 
 @dataclass(eq=False)
@@ -53,8 +58,11 @@ class PeerPunch:
     """The relayed connections with the peer."""
     direct: int | None = None
     """The direct connection that was told as an upgrade."""
-    making: set[tuple[str, str]] = field(default_factory=set)
-    """Local and remote address of the connections that a punch of ours is just making."""
+    making: set[Hashable] = field(default_factory=set)
+    """The connections that a punch of ours is just making: local and remote address of a TCP socket, whose connection
+    is not there yet; the number of a QUIC connection, since several may have the same addresses."""
+    arrivals: list[Callable[[Connection], bool]] = field(default_factory=list)
+    """Each takes a connection of the peer's for a punch of ours, or says that it is none."""
     seen: set[str] = field(default_factory=set)
     """The IPs of its direct connections so far."""
     spent: tuple[int, RunDials] = field(default_factory=lambda: (-1, RunDials()))
@@ -66,10 +74,15 @@ class PeerPunch:
             self.spent = run, RunDials(self.seen)
         return self.spent[1]
 
+    def takes(self, connection: Connection) -> bool:
+        """Whether a direct connection of the peer belongs to a punch of ours; it is handed over then."""
+        keys = {connection.id, (str(connection.local), str(connection.remote))}
+        return not keys.isdisjoint(self.making) or any(take(connection) for take in tuple(self.arrivals))
+
     @property
     def idle(self) -> bool:
         """Nothing is under way with the peer; what the record holds is memory."""
-        busy = self.active is not None or self.driven or self.waiting or self.making
+        busy = self.active is not None or self.driven or self.waiting or self.making or self.arrivals
         return not (busy or self.circuits or self.direct is not None)
 
 
@@ -98,6 +111,40 @@ class Records:
             self._bound()
             record = self._records[peer] = PeerPunch(peer, self._make(peer))
         return record
+
+    @contextmanager
+    def making(self, peer: PeerId, key: Hashable) -> Iterator[None]:
+        """A punch makes a connection, which is not to be taken for somebody's dial. `key`: see `PeerPunch.making`."""
+        record = self.of(peer)
+        record.making.add(key)
+        try:
+            yield
+        finally:
+            record.making.discard(key)
+
+    @contextmanager
+    def arriving(
+        self, peer: PeerId, matches: Callable[[Connection], bool]
+    ) -> Iterator[trio.MemoryReceiveChannel[Connection]]:
+        """While open, matching direct connections with the peer that others have made come out of the channel: they
+        are a punch's. What finds the channel full counts as taken."""
+        send, receive = trio.open_memory_channel[Connection](_ARRIVALS)
+
+        def take(connection: Connection) -> bool:
+            if not matches(connection):
+                return False
+            with suppress(trio.WouldBlock):
+                send.send_nowait(connection)
+            return True
+
+        record = self.of(peer)
+        record.arrivals.append(take)
+        try:
+            yield receive
+        finally:
+            record.arrivals.remove(take)
+            send.close()
+            receive.close()
 
     def _bound(self) -> None:
         """Makes room for one. Pauses that are not over are forgotten last: peer ids cost nothing, and a crowd of them

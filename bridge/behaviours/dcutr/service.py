@@ -8,30 +8,31 @@ is not its business.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import trio
 
 from punchbridge.behaviours.dcutr.answerer import answer
 from punchbridge.behaviours.dcutr.attempts import Attempt, Won, failed, succeeded
+from punchbridge.behaviours.dcutr.both import BothOpeners
+from punchbridge.behaviours.dcutr.budget import Budget
 from punchbridge.behaviours.dcutr.candidates import Candidates
 from punchbridge.behaviours.dcutr.exchange import Parts
+from punchbridge.behaviours.dcutr.explain import note
 from punchbridge.behaviours.dcutr.kept import KeptSockets
 from punchbridge.behaviours.dcutr.opener import OpenerRun
+from punchbridge.behaviours.dcutr.quic import QuicOpener
 from punchbridge.behaviours.dcutr.record import Active, PeerPunch, Records
 from punchbridge.behaviours.dcutr.tcp import TcpOpener
 from punchbridge.behaviours.nat.observer import SecondObserver
+from punchbridge.behaviours.nat.other import OtherTransport
 from punchbridge.config import Punch
 from punchbridge.errors import DirectRequired
 from punchbridge.events import Event, Identified, ObservedAddress, P2pFallback, P2pUpgrade
 from punchbridge.identity import PeerId, peer_text
 from punchbridge.reach.nat import endpoint_key
 from punchbridge.reach.punching import Punching, PunchOutcome, PunchRefusal, Standing, Start
-from punchbridge.reach.verdict import judge
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.transport.base import Connection, Stream
-from punchbridge.transport.link import Link
 from punchbridge.verdict import Code, Verdict
 from punchbridge.wire.dcutr import PROTOCOL
 
@@ -49,19 +50,24 @@ class Dcutr:
         self._records = Records(self._punching, limits.records)
         self._nursery: trio.Nursery
         self._observer = SecondObserver(swarm)
+        self._other = OtherTransport(swarm)
         self.candidates = Candidates(swarm)
         """What is offered to peers."""
         self.kept = KeptSockets(swarm)
         """What stays open between two attempts."""
-        self._tcp = TcpOpener(swarm, self.kept, self.candidates, punch, self._rng, self._making)
-        self._parts = Parts(swarm, punch, limits, self.candidates, self._tcp, self._observer, self._rng)
+        budget = Budget(self.candidates, limits, punch.attempt_timeout)
+        self._tcp = TcpOpener(swarm, self.kept, self._records, budget, punch, self._rng)
+        self._direct = BothOpeners(self._tcp, QuicOpener(swarm, self._records, budget, punch, self._rng))
+        observers = self._observer, self._other
+        self._parts = Parts(swarm, punch, limits, self.candidates, self._direct, *observers, self._rng)
         self._addresses = frozenset(swarm.observed.addresses(chosen=True))
         self._stopped = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled; then every punch, socket and handler of it has ended."""
         async with trio.open_nursery() as nursery:
-            self._nursery = self._observer.nursery = self.kept.nursery = self._tcp.nursery = nursery
+            self._nursery = self._observer.nursery = self._other.nursery = nursery
+            self.kept.nursery = self._tcp.nursery = self._direct.nursery = nursery
             total, per_peer = self._limits.streams, self._limits.streams_per_peer
             await self._swarm.handle(PROTOCOL, self._serve, max_streams=total, max_per_peer=per_peer)
             leave = self._swarm.watchers.add(self)
@@ -180,7 +186,7 @@ class Dcutr:
         found = self._records.find(connection.peer)
         if found is not None:
             self._note_source(found, connection)
-        if found is not None and (str(connection.local), str(connection.remote)) not in found.making:
+        if found is not None and not found.takes(connection):
             self._direct_opened(found, connection)
 
     def _note_source(self, record: PeerPunch, connection: Connection) -> None:
@@ -217,6 +223,8 @@ class Dcutr:
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Identified):
             connection = self._swarm.connection(event.connection)
+            if connection is not None:
+                self._other.identified(connection)
             if connection is not None and connection.path == "relay" and PROTOCOL in event.protocols:
                 record = self._records.of(connection.peer)
                 record.punching.supported()
@@ -307,7 +315,7 @@ class Dcutr:
         began = trio.current_time()
         try:
             with active.scope:
-                outcome = await OpenerRun(self._parts, self._tcp, record, circuit, step.pause).run()
+                outcome = await OpenerRun(self._parts, self._direct, record, circuit, step.pause).run()
         finally:
             self._ended(record, active, outcome or self._interrupted(record, active, began), step.pause)
 
@@ -344,16 +352,6 @@ class Dcutr:
 
     # --- how it ended -------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _making(self, peer: PeerId, link: Link) -> Iterator[None]:
-        """A punch makes a connection, which is not to be taken for somebody's dial."""
-        record, key = self._records.of(peer), (str(link.local), str(link.remote))
-        record.making.add(key)
-        try:
-            yield
-        finally:
-            record.making.discard(key)
-
     def _interrupted(self, record: PeerPunch, active: Active, began: float) -> PunchOutcome | None:
         """The outcome of a punch that was cancelled: a success when a direct connection stands all the same."""
         attempt, run = active.attempt, active.run
@@ -366,7 +364,7 @@ class Dcutr:
         if attempt is None or (gave_way and not attempt.told):
             return None
         overtaken = active.overtaken and run.side == "responder"
-        code = judge(attempt.evidence).code if overtaken else Code.CANCELLED
+        code = note(attempt) if overtaken else Code.CANCELLED
         return failed(self._swarm, attempt, code, final=False)
 
     def _ended(self, record: PeerPunch, active: Active, outcome: PunchOutcome | None, pause: float) -> None:

@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import errno
 import random
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import trio
 
 from punchbridge.addresses import Endpoint, Proto, endpoint_of
 from punchbridge.behaviours.dcutr.attempts import Attempt, Won
-from punchbridge.behaviours.dcutr.candidates import Candidates
+from punchbridge.behaviours.dcutr.budget import Budget
 from punchbridge.behaviours.dcutr.kept import KeptSockets, PeerSockets
+from punchbridge.behaviours.dcutr.record import Records
 from punchbridge.config import Punch, TcpLimits
 from punchbridge.errors import DialTimeout, LimitExceeded
 from punchbridge.events import Role
 from punchbridge.iana import kind_of
 from punchbridge.identity import PeerId, peer_text
-from punchbridge.reach.dials import AttemptDials, DialBudget
+from punchbridge.reach.candidates import endpoints_of
+from punchbridge.reach.dials import AttemptDials
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.nurseries import flat_nursery
@@ -35,36 +35,28 @@ from punchbridge.transport.tcp.dial import Dial
 from punchbridge.transport.tcp.simultaneous import How, SimultaneousOpen
 from punchbridge.transport.tcp.sockets import TcpStream
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 __all__ = ["TcpOpener"]
 
 
 class TcpOpener:
-    """Opens direct TCP connections for all punches of one node.
-
-    `making` is entered with a peer and the two addresses of a connection while it is being made.
-    """
+    """Opens direct TCP connections for all punches of one node."""
 
     def __init__(
-        self,
-        swarm: Swarm,
-        kept: KeptSockets,
-        candidates: Candidates,
-        punch: Punch,
-        rng: random.Random,
-        making: Callable[[PeerId, Link], AbstractContextManager[None]],
+        self, swarm: Swarm, kept: KeptSockets, records: Records, budget: Budget, punch: Punch, rng: random.Random
     ) -> None:
         self.nursery: trio.Nursery
         self.kept = kept
         self.swarm = swarm
         self.punch = punch
         self.limits = swarm.config.limits.punch
-        self.budget = DialBudget(self.limits, punch.attempt_timeout)
+        self.budget = budget
         self.rng = rng
-        self._candidates = candidates
-        self._making = making
+        self._records = records
+
+    def able(self, attempt: Attempt) -> bool:
+        """Whether there is anything to try: an address of the peer, and a listening port to dial it from."""
+        wanted = endpoints_of(attempt.remote, "tcp")
+        return any(self.swarm.listen_port(one.ip.version, "tcp") is not None for one in wanted)
 
     def prepare(self, attempt: Attempt, role: Role, circuit: Connection) -> TcpOpening:
         """See `DirectOpener`."""
@@ -72,15 +64,8 @@ class TcpOpener:
 
     async def adopt(self, link: Link, role: Role, peer: PeerId) -> Connection:
         """Secures a socket of a punch and has the swarm take it in. Raises as these do."""
-        with self._making(peer, link):
+        with self._records.making(peer, (str(link.local), str(link.remote))):
             return await self.swarm.adopt(await self.swarm.upgrader.upgrade(link, role=role, expected=peer))
-
-    def dials_of(self, attempt: Attempt, circuit: Connection) -> AttemptDials:
-        """What an attempt that is arranged on this circuit may dial."""
-        origin, attested = self._candidates.origin(circuit), self._candidates.attested(circuit)
-        # The plain dials before the exchange belong to the first attempt.
-        before = attempt.spent.dialled if attempt.number <= 1 else ()
-        return AttemptDials(self.budget, attempt.spent, origin, attested, before)
 
     def source(self, endpoint: Endpoint) -> tuple[str, int] | None:
         """The listening (ip, port) to dial an endpoint from (D17)."""
@@ -108,14 +93,14 @@ class TcpOpener:
             sockets = self.kept.take(attempt.peer)
         except LimitExceeded:
             return None  # the exchange meets the same limit and tells of it
-        plain, ended = _Plain(sockets, self.dials_of(attempt, circuit)), trio.Event()
+        plain, ended = _Plain(sockets, self.budget.of(attempt, circuit)), trio.Event()
         try:
             async with trio.open_nursery() as nursery:
 
                 async def all_dials() -> None:
                     async with trio.open_nursery() as dials:
-                        for endpoint in map(endpoint_of, attempt.remote):
-                            if endpoint is not None and plain.budget.ask(endpoint, trio.current_time()) == "yes":
+                        for endpoint in endpoints_of(attempt.remote, "tcp"):
+                            if plain.budget.ask(endpoint, trio.current_time()) == "yes":
                                 dials.start_soon(self._dial, endpoint, plain, dials.cancel_scope)
                     ended.set()
 
@@ -182,7 +167,7 @@ class TcpOpening:
         self._attempt = attempt
         self.peer = attempt.peer
         self._role = role
-        self._budget = opener.dials_of(attempt, circuit)
+        self._budget = opener.budget.of(attempt, circuit)
         self._patience = opener.limits.socket_patience + 4 * (circuit.rtt or 0.0)
         self._start = trio.Event()
         self._choosing = trio.Lock()
@@ -198,8 +183,9 @@ class TcpOpening:
         NAT the peer's port cannot be known. An IP that other peers of ours have as well (the relay's, or a NAT they
         share) counts with the exact port only, so that a peer cannot catch their connections by naming their IP.
         """
-        opener, remote = self._opener, self._attempt.remote
-        endpoints = frozenset(endpoint for endpoint in map(endpoint_of, remote) if endpoint is not None)
+        opener = self._opener
+        endpoints = frozenset(endpoints_of(self._attempt.remote, "tcp"))
+        remote = tuple(addr for addr in self._attempt.remote if endpoint_of(addr) in endpoints)
         hosts = {endpoint.place for endpoint in endpoints} - opener.hosts_of_others(self.peer)
         sockets = opener.kept.take(self.peer)
         opening: SimultaneousOpen[Won] = SimultaneousOpen(
@@ -223,9 +209,9 @@ class TcpOpening:
                 nursery.cancel_scope.cancel()
         finally:
             # Asked for here, since the deadline or a cancellation may come between the win and the end of `run`.
-            self._attempt.won = opening.prize
+            self._attempt.won = self._attempt.won or opening.prize
             self._tell_withheld()
-            if opening.prize is None:
+            if self._attempt.won is None:
                 opener.kept.keep(sockets)
             else:
                 sockets.close()

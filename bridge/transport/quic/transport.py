@@ -274,6 +274,14 @@ class QuicTransport:
         for place in self._listening():
             place.accept = None
 
+    def send_stray(self, data: bytes, to: Endpoint) -> bool:
+        """See `UdpEndpoint.send_stray`, from the socket that a dial would leave from; False when there is none."""
+        place = self._place_for(to.ip)
+        if place is None or place.accept is None:
+            return False
+        place.endpoint.send_stray(data, to.host, to.port)
+        return True
+
     def divert(
         self, version: int, matches: Callable[[str, int], bool]
     ) -> AbstractContextManager[trio.MemoryReceiveChannel[Stray]]:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import trio
 
 from punchbridge.addresses import parse
-from punchbridge.behaviours.dcutr.explain import evidence_for, explain
+from punchbridge.behaviours.dcutr.attempts import Attempt
+from punchbridge.behaviours.dcutr.explain import explain, gather
 from punchbridge.behaviours.nat.observer import SecondObserver
-from punchbridge.config import NatLimits
+from punchbridge.behaviours.nat.other import OtherTransport
 from punchbridge.events import ObservedAddress, PunchSucceeded
 from punchbridge.identity import Identity
 from punchbridge.reach.nat import Mapping
@@ -29,25 +30,49 @@ def behind_a_symmetric_ipv4_nat(observed: ObservedAddresses) -> None:
         )
 
 
+def attempted(*addrs: str) -> Attempt:
+    remote = tuple(map(parse, addrs))
+    return Attempt(Identity.generate().peer_id, "initiator", 1, 0.0, remote=remote, tried={"tcp": None})
+
+
 async def test_an_attempt_over_ipv6_is_not_explained_by_the_ipv4_nat() -> None:
     async with open_peer() as peer:
         swarm = peer.host.swarm
         behind_a_symmetric_ipv4_nat(swarm.observed)
         codes = {}
         for addr in ("/ip6/2607:f8b0::9/tcp/4001", "/ip4/11.9.9.9/tcp/4001"):
-            remote = (parse(addr),)
-            evidence = evidence_for(remote, swarm.observed)
-            evidence.dials = 3  # and no answer to one of them
+            attempt = attempted(addr)
+            gather(attempt, swarm.observed)
+            attempt.evidence.dials = 3  # and no answer to one of them
             with trio.fail_after(20):
-                codes[addr[1:4]] = await explain(evidence, remote, swarm.observed, SecondObserver(swarm))
+                codes[addr[1:4]] = await explain(attempt, swarm.observed, SecondObserver(swarm), OtherTransport(swarm))
         assert codes == {"ip6": Code.SYN_FILTERED, "ip4": Code.MAPPING_DEPENDENT}
 
 
 async def test_a_mapping_that_depends_explains_an_attempt_whatever_the_other_ip_version_s_is() -> None:
-    observed = ObservedAddresses(NatLimits())
-    behind_a_symmetric_ipv4_nat(observed)
-    remote = (parse("/ip6/2607:f8b0::9/tcp/4001"), parse("/ip4/11.9.9.9/tcp/4001"))
-    assert evidence_for(remote, observed).mapping is Mapping.ADDRESS_DEPENDENT
+    async with open_peer() as peer:
+        swarm = peer.host.swarm
+        behind_a_symmetric_ipv4_nat(swarm.observed)
+        attempt = attempted("/ip6/2607:f8b0::9/tcp/4001", "/ip4/11.9.9.9/tcp/4001", "/ip4/11.9.9.9/udp/4001/quic-v1")
+        gather(attempt, swarm.observed)
+        assert attempt.evidence.mapping is Mapping.ADDRESS_DEPENDENT
+        assert attempt.udp.mapping is Mapping.UNKNOWN
+
+
+async def test_each_transport_has_its_own_reason() -> None:
+    async with open_peer() as peer:
+        swarm = peer.host.swarm
+        behind_a_symmetric_ipv4_nat(swarm.observed)
+        attempt = attempted("/ip4/11.9.9.9/tcp/4001", "/ip4/11.9.9.9/udp/4001/quic-v1")
+        attempt.tried["quic"] = None
+        gather(attempt, swarm.observed)
+        attempt.evidence.dials = attempt.udp.datagrams = 3
+        with trio.fail_after(20):
+            assert (
+                await explain(attempt, swarm.observed, SecondObserver(swarm), OtherTransport(swarm))
+                is Code.MAPPING_DEPENDENT
+            )
+        assert attempt.transports() == {"tcp": "MAPPING_DEPENDENT", "quic": "UDP_BLOCKED"}
 
 
 async def test_a_peer_that_came_over_a_relay_is_no_observer_that_we_chose() -> None:
