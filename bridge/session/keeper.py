@@ -146,7 +146,7 @@ class SessionKeeper:
         session, now = self._session, trio.current_time()
         carrier = session.active
         if carrier is None and session.last is not None and session.starved.is_set():
-            self._paths.failed(session.last.path, now)
+            self._paths.failed(session.last.path, now, session.last.transport)
             session.starved = trio.Event()
             if self._brought_nothing(now):
                 self._pause = self._limits.retry_most
@@ -200,7 +200,8 @@ class SessionKeeper:
 
     def _candidate(self, connection: Connection, now: float) -> Candidate:
         measured = self._trips.get(connection.id, connection.rtt)
-        return Candidate(connection.id, connection.path, measured, cap_left(connection, now), connection.rtt_least)
+        left, least = cap_left(connection, now), connection.rtt_least
+        return Candidate(connection.id, connection.path, measured, left, least, connection.transport)
 
     async def _move(self, connection: Connection, reason: str) -> None:
         before, switches = self._session.active, self._session.switches

@@ -55,6 +55,36 @@ def test_slower_direct_path_is_left_alone_and_measured_again_later() -> None:
     assert keeper.decide(RELAY, [RELAY, DIRECT], later) == Decision(2, "DIRECT")
 
 
+QUIC = Candidate(3, "direct", 0.060, transport="quic")
+
+
+def test_of_two_equal_direct_paths_tcp_is_taken() -> None:
+    assert PathKeeper().decide(RELAY, [RELAY, DIRECT, QUIC], 0.0) == Decision(2, "DIRECT")
+    keeper, late = PathKeeper(), Candidate(4, "direct", 0.064)
+    assert keeper.decide(QUIC, [QUIC, late], 0.0) == Decision(None, "MEASURE", measure=(3, 4))
+    assert keeper.decide(QUIC, [QUIC, late], 0.0) == Decision(4, "TCP")
+    assert PathKeeper().decide(late, [QUIC, late], 0.0).reason == "STAY"
+
+
+def test_a_faster_quic_path_is_kept_and_measured_again_later() -> None:
+    keeper, slow = PathKeeper(), Candidate(4, "direct", 0.100)
+    assert keeper.decide(QUIC, [QUIC, slow], 0.0).reason == "MEASURE"
+    assert keeper.decide(QUIC, [QUIC, slow], 0.0) == Decision(None, "SLOWER", again=PROBE_AGAIN)
+    assert keeper.decide(QUIC, [QUIC, slow], 10.0) == Decision(None, "STAY", again=PROBE_AGAIN - 10)
+    assert keeper.decide(QUIC, [QUIC, slow], PROBE_AGAIN + 1).reason == "MEASURE"
+
+
+def test_quic_is_kept_while_tcp_has_failed_lately() -> None:
+    keeper, again = PathKeeper(), Candidate(4, "direct", 0.050)
+    keeper.failed("direct", 100.0)
+    assert keeper.decide(QUIC, [QUIC, again], 101.0).reason == "STAY"
+    assert keeper.decide(RELAY, [RELAY, again, QUIC], 100.0 + HOLD_FIRST).move_to == QUIC.id
+    assert keeper.decide(QUIC, [QUIC, again], 101.0 + FLAP_WINDOW).reason == "MEASURE"
+    other = PathKeeper()
+    other.failed("direct", 100.0, "quic")
+    assert other.decide(QUIC, [QUIC, again], 101.0).reason == "MEASURE"
+
+
 def test_direct_path_that_stays_slower_stays_left_alone() -> None:
     keeper = PathKeeper()
     slow = Candidate(2, "direct", 0.200)
