@@ -12,7 +12,7 @@ import trio
 
 from punchbridge.addresses import Multiaddr, circuit_of, endpoint_of, is_public, is_relayed
 from punchbridge.errors import BridgeError
-from punchbridge.events import Identified, ObservedAddress
+from punchbridge.events import ConnectionMoved, Event, Identified, ObservedAddress
 from punchbridge.identity import peer_text
 from punchbridge.swarm.gater import anyone
 from punchbridge.swarm.swarm import Swarm
@@ -69,14 +69,27 @@ class IdentifyService:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             leave = self._swarm.watchers.add(self)
+            unsubscribe = self._swarm.events.subscribe(self._on_event)
             try:
                 for connection in self._swarm.connections():
                     self._told[connection.id] = _NOTHING
                     nursery.start_soon(self._ask, connection)
                 task_status.started()
-                await self._push_changes(nursery)
+                await self._push_changes()
             finally:
+                unsubscribe()
                 leave()
+
+    def _on_event(self, event: Event) -> None:
+        """A peer that is at another address now is told so: it cannot know that a NAT in front of it has moved it."""
+        connection = self._swarm.connection(event.connection) if isinstance(event, ConnectionMoved) else None
+        if connection is not None and self._wants_push(connection):
+            self._push_soon(connection)
+
+    def _push_soon(self, connection: Connection) -> None:
+        if self._nursery is not None and connection.id not in self._waiting:
+            self._waiting.add(connection.id)
+            self._nursery.start_soon(self._push, connection)
 
     def on_connected(self, connection: Connection) -> None:
         """The swarm's word on a connection: it is asked who it is."""
@@ -147,15 +160,17 @@ class IdentifyService:
                 buffer += chunk
             raw, end = found
             del buffer[:end]
-            connection.identify = decode_update(raw, connection.peer).merged_into(connection.identify)
-            self._tell(connection, push=push)
+            update = decode_update(raw, connection.peer)
+            connection.identify = update.merged_into(connection.identify)
+            self._tell(connection, update.observed, push=push)
             await trio.lowlevel.checkpoint()
 
-    def _tell(self, connection: Connection, *, push: bool) -> None:
+    def _tell(self, connection: Connection, observed: Multiaddr | None, *, push: bool) -> None:
+        """What a push says of our own address is of use where that may change under a connection: over QUIC."""
         info = connection.identify
         assert info is not None
-        if info.observed is not None and not push:
-            self._observe(connection, info.observed)
+        if observed is not None and (not push or connection.transport == "quic"):
+            self._observe(connection, observed)
         connection.identified.set()
         self._swarm.events.emit(
             Identified(
@@ -220,7 +235,7 @@ class IdentifyService:
             await write_message(stream, self._message(stream.connection))
             await stream.aclose()
 
-    async def _push_changes(self, nursery: trio.Nursery) -> None:
+    async def _push_changes(self) -> None:
         """Pushes to direct connections only: a push must not disturb a punch that runs over a circuit."""
         revision = self._swarm.announcements.revision
         seen = revision.number
@@ -236,9 +251,8 @@ class IdentifyService:
                 if self._told.get(connection.id, contents) == contents or connection.path != "direct":
                     continue
                 self._told[connection.id] = contents
-                if self._wants_push(connection) and connection.id not in self._waiting:
-                    self._waiting.add(connection.id)
-                    nursery.start_soon(self._push, connection)
+                if self._wants_push(connection):
+                    self._push_soon(connection)
 
     def _tellable(
         self, connection: Connection, announced: tuple[Multiaddr, ...] | None = None

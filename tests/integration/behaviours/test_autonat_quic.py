@@ -9,10 +9,10 @@ import pytest
 import trio
 
 from punchbridge.access.policy import OPEN
-from punchbridge.addresses import Multiaddr, endpoint_of, parse, with_peer
-from punchbridge.config import AutonatLimits, Limits, Punch
+from punchbridge.addresses import Endpoint, Multiaddr, endpoint_of, parse, with_peer, with_port
+from punchbridge.config import AutonatLimits, Limits, Punch, QuicLimits
 from punchbridge.eventhub import EventHub
-from punchbridge.events import AutonatResult, ObservedAddress
+from punchbridge.events import AutonatResult, ConnectionMoved, ObservedAddress
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity
 from punchbridge.transport.base import Stream
@@ -20,6 +20,7 @@ from punchbridge.transport.delimited import read_message, write_message
 from punchbridge.wire import autonat
 from punchbridge.wire.autonat import Answer
 from tests.support.built import NOT_BUILT
+from tests.support.rebinding import Rebinding
 from tests.support.swarms import LOOPBACK, Recorder
 
 pytest.importorskip("punchbridge_quic", reason=NOT_BUILT)
@@ -41,7 +42,7 @@ async def open_one(
         punch=Punch(enabled=False),
         autonat=client,
         autonat_server=server,
-        limits=Limits(autonat=AutonatLimits(boot_delay=0.05)),
+        limits=Limits(autonat=AutonatLimits(boot_delay=0.05), quic=QuicLimits(moved_after=0.1)),
     )
     async with open_host(config, hub) as host:
         yield host, record
@@ -91,6 +92,28 @@ async def test_each_dial_back_over_quic_comes_from_a_port_of_its_own() -> None:
                 answer = autonat.decode_for_client(await read_message(stream, 8192))
             assert answer == Answer("OK", 0, "OK")
         assert len({*seen, *server.swarm.listen_addrs()}) == 4
+
+
+async def test_a_peer_that_a_nat_has_moved_is_told_where_it_is_seen() -> None:
+    """It cannot know itself, and its next punch needs the address that holds now."""
+    async with open_one() as (a, there), open_one() as (b, record), trio.open_nursery() as nursery:
+        _, udp = a.swarm.listen_addrs()
+        place = endpoint_of(udp)
+        assert place is not None
+        nat = Rebinding((place.host, place.port))
+        nursery.start_soon(nat.run)
+        connection = await b.swarm.dial(with_port(UDP, nat.port), expected=a.swarm.peer)
+        first = await record.wait(ObservedAddress)
+        assert endpoint_of(parse(first.addr)) == Endpoint("ip4", *nat.outside, "udp")
+        with trio.fail_after(20):
+            await connection.identified.wait()
+        nat.rebind()
+        await connection.ping()
+        await there.wait(ConnectionMoved)
+        second = await record.wait(ObservedAddress, 2)
+        assert endpoint_of(parse(second.addr)) == Endpoint("ip4", *nat.outside, "udp")
+        assert b.swarm.observed.addresses()[0] == parse(second.addr)
+        nursery.cancel_scope.cancel()
 
 
 async def test_observed_addresses_are_kept_apart_by_transport() -> None:
