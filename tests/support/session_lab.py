@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import trio
 
@@ -21,6 +22,7 @@ from punchbridge.sessions.frames import Attach, FrameReader, Kind
 from punchbridge.transport.base import Connection, Stream
 
 SERVICE = "/test/echo/1.0.0"
+E = TypeVar("E", bound=Event)
 
 
 @dataclass
@@ -44,8 +46,11 @@ class Pair:
         connection = await self.connect()
         return await self.dialler.sessions.open(connection, service, route=Route(self.peer, self.addr), policy="any")
 
+    def of(self, kind: type[E]) -> list[E]:
+        return [event for event in self.events if isinstance(event, kind)]
+
     def switches(self) -> list[SessionSwitched]:
-        return [event for event in self.events if isinstance(event, SessionSwitched)]
+        return self.of(SessionSwitched)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import trio
 
 from punchbridge.addresses import parse, with_peer
 from punchbridge.eventhub import EventHub
-from punchbridge.events import Event, P2pUpgrade
+from punchbridge.events import Event, P2pUpgrade, SessionKept
 from punchbridge.host.host import open_host
 from punchbridge.session import SessionStream
 from punchbridge.transport.base import Connection
@@ -70,10 +70,14 @@ async def test_a_session_moves_from_a_circuit_over_quic_to_a_direct_quic_connect
         await echoed(stream, b"over the relay")
         direct = await both.dialler.swarm.dial(both.addr)
         assert direct.transport == "quic"
-        await until(lambda: stream.path == "direct", 20)
+        await until(lambda: stream.path == "direct" or both.of(SessionKept), 20)
+        if both.of(SessionKept):  # measured slower than the relay, on a busy machine: it moves when the circuit is gone
+            first.abort("CUT")
+            await until(lambda: stream.path == "direct", 20)
+        else:
+            (told,) = both.of(P2pUpgrade)
+            assert (told.transport, told.remote) == ("quic", str(direct.remote))
         await echoed(stream, bytes(200_000))
-        (told,) = [event for event in both.events if isinstance(event, P2pUpgrade)]
-        assert (told.transport, told.remote) == ("quic", str(direct.remote))
         direct.abort("CUT")
         await until(lambda: stream.path == "relay", 20)
         await echoed(stream, b"and back")
