@@ -45,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dialer-nat", default="home", metavar="NAME", help="behaviour of side b (default home)")
     run.add_argument("--ipv6", action="store_true", help="give every side IPv6 behind a firewall as well")
     run.add_argument("--logs", type=Path, metavar="DIR", help="keep logs, events, captures and report.json there")
+    run.add_argument("--transport", choices=("tcp", "quic", "both"), default="tcp", help="what the programs listen on")
+    run.add_argument("--block", choices=("tcp", "udp"), default="", help="what the dialer's router drops")
     run.add_argument("--no-p2p", action="store_true", help="pass --no-p2p: stay on the relay")
     run.add_argument("--kill-relay", action="store_true", help="SIGKILL the relay once traffic is direct")
     run.add_argument("--measure", action="store_true", help="classify both NATs with plain sockets first")
@@ -156,7 +158,7 @@ def _run(args: argparse.Namespace) -> int:
     scenario = Scenario(
         args.listener_nat, args.dialer_nat, args.delay, args.loss, args.timeout, args.duration,
         p2p=not args.no_p2p, kill_relay=args.kill_relay, measure=args.measure, capture=args.logs is not None,
-        ipv6=args.ipv6,
+        ipv6=args.ipv6, transport=args.transport, block=args.block,
     )  # fmt: skip
     session.enter()
     report = run_scenario(scenario, logs=args.logs, on_event=None if args.json else _print_event)

@@ -25,6 +25,10 @@ SIDE = {"listener": "a", "dialer": "b"}
 """The side of the lab on which each program runs."""
 
 
+TRANSPORTS = {"tcp": "{}/tcp/{}", "quic": "{}/udp/{}/quic-v1"}
+"""Multiaddr of an IP part and a port."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What to run.
@@ -34,7 +38,9 @@ class Scenario:
     traffic runs over the relay. `trials`: the faults of `runs.trials`. `kill_relay`: SIGKILL it once traffic is direct
     (again), and watch `duration` more. `detour`: direct
     packets take so many milliseconds more until the session has shown that it stays on the relay (`runs.slower`).
-    `measure`: classify both NATs first (about 3 s).
+    `measure`: classify both NATs first (about 3 s). `transport`: what the programs listen on, and how they reach the
+    relay: `tcp`, `quic`, or `both`, with the relay over TCP. `block`: `tcp` or `udp`, which the dialer's router drops
+    from the start, the relay's too; with `both` the dialer then reaches the relay over the other.
     """
 
     listener_nat: str = "home"
@@ -51,6 +57,8 @@ class Scenario:
     measure: bool = False
     capture: bool = False
     ipv6: bool = False
+    transport: str = "tcp"
+    block: str = ""
     name: str = ""
     relay_options: tuple[str, ...] = ()
     listener_options: tuple[str, ...] = ()
@@ -59,6 +67,16 @@ class Scenario:
     @property
     def title(self) -> str:
         return self.name or f"{self.dialer_nat}-to-{self.listener_nat}" + ("" if self.p2p else "-no-p2p")
+
+    @property
+    def transports(self) -> tuple[str, ...]:
+        """What all programs listen on."""
+        return ("tcp", "quic") if self.transport == "both" else (self.transport,)
+
+    def relay_transport(self, side: str) -> str:
+        """What a side reaches the relay over."""
+        blocked = {"tcp": "tcp", "udp": "quic"}.get(self.block) if side == "b" else None
+        return next((one for one in self.transports if one != blocked), self.transports[0])
 
     @property
     def direct_expected(self) -> bool:

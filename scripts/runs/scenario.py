@@ -32,7 +32,7 @@ from runs.limits import (
 )
 from runs.records import REPOSITORY
 from runs.report import Report, environment, path_times
-from runs.run import SIDE, Run, Scenario, program_command
+from runs.run import SIDE, TRANSPORTS, Run, Scenario, program_command
 
 __all__ = ["Hook", "Run", "Scenario", "ScenarioFailed", "program_command", "run_scenario"]
 
@@ -46,22 +46,27 @@ class ScenarioFailed(RuntimeError):
 Hook = Callable[[Run], None]
 
 
-def _listen(run: Run, port: int) -> list[str]:
+def _listen(run: Run, wildcards: Sequence[str], port: int) -> list[str]:
+    addrs = [TRANSPORTS[one].format(where, port) for where in wildcards for one in run.scenario.transports]
+    return [item for addr in addrs for item in ("--listen", addr)]
+
+
+def _node_listens(run: Run, port: int) -> list[str]:
     ipv6_only = any(one.ipv6_only for one in run.lab.behaviours.values())
-    wildcards = ["/ip6/::"] if ipv6_only else ["/ip4/0.0.0.0", *(["/ip6/::"] if run.scenario.ipv6 else [])]
-    return [item for address in wildcards for item in ("--listen", f"{address}/tcp/{port}")]
+    return _listen(
+        run, ["/ip6/::"] if ipv6_only else ["/ip4/0.0.0.0", *(["/ip6/::"] if run.scenario.ipv6 else [])], port
+    )
 
 
 def _relay_address(run: Run, side: str) -> str:
     relay, host = run.lab.hosts["relay"], run.lab.hosts[side]
     where = f"/ip4/{relay.address}" if host.address is not None else f"/ip6/{relay.address6}"
-    return f"{where}/tcp/{RELAY_PORT}/p2p/{run.relay_id}"
+    return f"{TRANSPORTS[run.scenario.relay_transport(side)].format(where, RELAY_PORT)}/p2p/{run.relay_id}"
 
 
 def _start_relay(run: Run) -> None:
     dual = run.lab.hosts["relay"].address6 is not None
-    listens = ["/ip4/0.0.0.0", *(["/ip6/::"] if dual else [])]
-    options = [item for address in listens for item in ("--listen", f"{address}/tcp/{RELAY_PORT}")]
+    options = _listen(run, ["/ip4/0.0.0.0", *(["/ip6/::"] if dual else [])], RELAY_PORT)
     run.start("relay", "relay", "relay", "--stats-interval", "0.5", *options, *run.scenario.relay_options)
     if not run.log.wait(lambda: run.log.last("relay.listening"), RELAY_START_SECONDS, alive=["relay"]):
         raise ScenarioFailed("the relay printed no relay.listening")
@@ -72,7 +77,7 @@ def _start_relay(run: Run) -> None:
 
 
 def _start_listener(run: Run) -> None:
-    options = [*_listen(run, LISTENER_PORT), *_node_options(run), *run.scenario.listener_options]
+    options = [*_node_listens(run, LISTENER_PORT), *_node_options(run), *run.scenario.listener_options]
     run.start("listener", "a", "listen", "--relay", _relay_address(run, "a"), *options)
     if not run.log.wait(
         lambda: run.log.last("reservation.accepted", who="listener"), RESERVATION_SECONDS, alive=["relay", "listener"]
@@ -97,7 +102,7 @@ def _node_options(run: Run) -> list[str]:
 
 def _start_dialer(run: Run) -> None:
     whole = run.scenario.timeout + 2 * run.scenario.duration + PROOF_SECONDS
-    options = [*_listen(run, DIALER_PORT), *_node_options(run), "--duration", f"{whole + 30:g}"]
+    options = [*_node_listens(run, DIALER_PORT), *_node_options(run), "--duration", f"{whole + 30:g}"]
     run.start("dialer", "b", "dial", run.target, *options, *run.scenario.dialer_options)
 
 
@@ -260,6 +265,8 @@ def run_scenario(
         )
         try:
             with lab:
+                if scenario.block:
+                    lab.block("b", scenario.block)
                 if scenario.detour:
                     lab.set_detour(scenario.detour)
                 run = Run(scenario, lab, log, folder, Path(state), command or program_command())
