@@ -21,8 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from contract.resp import Client, Reader, RespError, Value, command, reply
 from contract.settings import Meeting, Route, Settings, Unusable, expected_side, read, result
 from contract.store import Store, serve
+from contract.transports import Part, printed
+from contract.transports import read as read_transport
 from foreign.contract import judged
 from foreign.contractlab import Nets, environments
+from foreign.transports import environment, read_back
 
 INTEROP = Path(__file__).resolve().parent
 UNIFIED = {"REDIS_ADDR": "hole-punch-redis:6379", "TEST_KEY": "a5b50d5e", "TRANSPORT": "tcp"}
@@ -155,6 +158,33 @@ async def test_values_split_anywhere(size: int) -> None:
         assert await reader.value() == ["SET", "k", "v"]
         with pytest.raises(EOFError):
             await reader.value()
+
+
+@pytest.mark.parametrize("suite", ["unified-testing", "test-plans"])
+@pytest.mark.parametrize("transport", ["tcp", "quic-v1"])
+def test_a_transport_test_is_read_from_its_environment(suite: Any, transport: str) -> None:
+    dialer, listener = (read_transport(environment(suite, transport, flag, "there:7")) for flag in (True, False))
+    key = "a5b50d5e_listener_multiaddr" if suite == "unified-testing" else "listenerAddr"
+    assert dialer == Part(suite, True, ("there", 7), key, transport, "0.0.0.0", 180.0)
+    assert (listener.dialer, listener.transport) == (False, transport)
+    assert read_back(suite, printed(suite, 0.03, 0.002) + "\n" * (suite == "unified-testing")) == pytest.approx((32, 2))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"TRANSPORT": "ws"},
+        {"IS_DIALER": "maybe"},
+        {"SECURE_CHANNEL": "tls"},
+        {"MUXER": "mplex"},
+        {"TEST_KEY": None},
+    ],
+)
+def test_a_transport_test_that_is_not_offered_is_refused(change: dict[str, str | None]) -> None:
+    given = environment("unified-testing", "tcp", True, "there:7") | change
+    env = {name: value for name, value in given.items() if value is not None}
+    with pytest.raises(Unusable):
+        read_transport(env)
 
 
 FOUND: dict[str, Any] = {

@@ -71,7 +71,8 @@ def read(env: Mapping[str, str]) -> Settings:
     return _test_plans(env) if "MODE" in env else _unified(env)
 
 
-def _redis(text: str) -> tuple[str, int]:
+def redis_place(text: str) -> tuple[str, int]:
+    """Host and port of Redis as the suites write them."""
     host, _, port = text.partition(":")
     return host, int(port or 6379)
 
@@ -81,7 +82,7 @@ def _test_plans(env: Mapping[str, str]) -> Settings:
     mode = env["MODE"]
     if mode not in roles:
         raise Unusable(f"MODE={mode}: one of {', '.join(roles)}")
-    redis = _redis(env.get("REDIS_ADDR", "redis:6379"))
+    redis = redis_place(env.get("REDIS_ADDR", "redis:6379"))
     # The relay is the runner's own program there; ours may be told which of its addresses is the WAN's.
     return Settings("test-plans", roles[mode], redis, "", env.get("RELAY_IP"), (), None)
 
@@ -90,7 +91,7 @@ def _unified(env: Mapping[str, str]) -> Settings:
     for name in ("REDIS_ADDR", "TEST_KEY", "TRANSPORT"):
         if name not in env:
             raise Unusable(f"{name} is not set")
-    redis, key = _redis(env["REDIS_ADDR"]), env["TEST_KEY"]
+    redis, key = redis_place(env["REDIS_ADDR"]), env["TEST_KEY"]
     if env.get("IS_RELAY") == "true" or ("RELAY_IP" in env and "IS_DIALER" not in env):
         pairs = (("DIALER_LAN_SUBNET", "DIALER_ROUTER_IP"), ("LISTENER_LAN_SUBNET", "LISTENER_ROUTER_IP"))
         routes = tuple(Route(env[net], env[via], "wan0") for net, via in pairs if net in env and via in env)

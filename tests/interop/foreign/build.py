@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -185,6 +186,13 @@ def unavailable(kind: str) -> str | None:
     if recipe.ready():
         return None
     return recipe.missing() or f"the {kind} peer is not built; run scripts/interop build {recipe.folder}"
+
+
+def no_engine() -> str | None:
+    """Why ours speaks no QUIC here, None when it does."""
+    return (
+        None if find_spec("punchbridge_quic") else "the QUIC engine (native/quic) is not built; see scripts/setup-env"
+    )
 
 
 def command(kind: str) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from foreign.build import unavailable
-from foreign.peer import Pool
+from foreign.build import no_engine, unavailable
+from foreign.peer import QUIC, TCP, Pool
 
 
 class NotOffered(Exception):
@@ -43,6 +43,7 @@ class Case:
     """More than the row takes on a busy machine."""
     ahead: Callable[[Pool], object] | None = None
     """Begins what then only needs time, so that it passes while other rows run. `run` alone does it, too."""
+    transport: str = TCP
 
     @property
     def name(self) -> str:
@@ -54,4 +55,5 @@ class Case:
 
     def unavailable(self) -> str | None:
         """Why it cannot be run on this machine."""
-        return next((why for kind in self.kinds if (why := unavailable(kind)) is not None), None)
+        lacking = no_engine() if self.transport == QUIC and "ours" in self.kinds else None
+        return lacking or next((why for kind in self.kinds if (why := unavailable(kind)) is not None), None)

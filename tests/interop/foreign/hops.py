@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import product
 
+from foreign.base import named
 from foreign.cases import Case, Known, NotOffered
-from foreign.peer import Peer, PeerFailed, Pool
-from foreign.relays import circuit, group, leave, reservation
+from foreign.peer import TCP, Peer, PeerFailed, Pool
+from foreign.relays import SPEAKERS, circuit, group, leave, reservation
 
 TTL = 90
 """Seconds of a brief reservation: go's AutoRelay looks each minute whether one ends soon."""
@@ -116,18 +117,21 @@ _FORGOTTEN = Known(
 )
 
 
-def _case(title: str, row: Row, r: str, c: str) -> Case:
-    def run(pool: Pool) -> str:
+def _case(transport: str, title: str, row: Row, r: str, c: str) -> Case:
+    def run(shared: Pool) -> str:
+        pool = shared.over(transport)
         return row(pool, pool.get(r, "relay", "-relay"), pool.get(c, "client"))
 
     who = f"{c} at the relay of {r}"
     known = _NO_SUCH_STATUS if row is no_circuit and r == "py" else _FORGOTTEN if row is renewal and r == "js" else None
-    ahead = (lambda pool: brief(pool, r, c)) if row is renewal else None
-    return Case(group("relay requests", r, c), title, who, tuple({r, c}), run, known, ahead=ahead)
+    ahead = (lambda pool: brief(pool.over(transport), r, c)) if row is renewal else None
+    name = named(group("relay requests", r, c), transport)
+    return Case(name, title, who, tuple({r, c}), run, known, ahead=ahead, transport=transport)
 
 
-def cases(others: tuple[str, ...]) -> Iterator[Case]:
-    kinds = ("ours", *others)
+def cases(transport: str) -> Iterator[Case]:
+    """Over another transport than TCP only those with ours."""
     for title, row in ROWS:
-        for r, c in product(kinds, repeat=2):
-            yield _case(title, row, r, c)
+        for r, c in product(SPEAKERS[transport], repeat=2):
+            if transport == TCP or "ours" in (r, c):
+                yield _case(transport, title, row, r, c)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,26 +17,31 @@ from lab.lab import Lab
 
 from foreign.base import until
 from foreign.inlab import answer
-from foreign.peer import Event, Peer, PeerFailed
+from foreign.peer import QUIC, TCP, Event, Peer, PeerFailed
 
 DELAY = {"relay": 15.0, "a": 10.0, "b": 20.0}
 DIRECT_SECONDS = 40.0
 """go waits up to 10 s for its unilateral dial before each of three attempts."""
 SIZE = 1_000_000
 DCUTR = "/libp2p/dcutr"
-RELAY, LISTENER, DIALER = "/ip4/11.0.0.10/tcp/4001", "/ip4/0.0.0.0/tcp/4101", "/ip4/0.0.0.0/tcp/4102"
+PLACES = {"relay": ("11.0.0.10", 4001), "a": ("0.0.0.0", 4101), "b": ("0.0.0.0", 4102)}
+FORMS = {TCP: "/ip4/{}/tcp/{}", QUIC: "/ip4/{}/udp/{}/quic-v1"}
+PROTOCOLS = {TCP: "tcp", QUIC: "udp"}
+"""What the lab's proof calls each transport."""
+RELAY = FORMS[TCP].format(*PLACES["relay"])
 
 
 def _peers(lab: Lab, order: dict[str, Any]) -> tuple[Peer, Peer, Peer]:
-    def start(host: str, kind: str, listen: str, *flags: str) -> Peer:
+    def start(host: str, kind: str, *flags: str) -> Peer:
+        listen = FORMS[order["transport"]].format(*PLACES[host])
         return Peer(kind, "-listen", listen, *flags, popen=partial(popen, lab, host))
 
     # One observer has to do for go: the lab has one relay. It asks for four otherwise.
     punching = ("-punch", "-observers", "1")
     return (
-        start("relay", order["relay"], RELAY, "-relay"),
-        start("a", order["listener"], LISTENER, *punching),
-        start("b", order["dialer"], DIALER, *punching),
+        start("relay", order["relay"], "-relay"),
+        start("a", order["listener"], *punching),
+        start("b", order["dialer"], *punching),
     )
 
 
@@ -43,12 +49,17 @@ def popen(lab: Lab, host: str, argv: list[str], **options: Any) -> Any:
     return lab.popen(host, argv, **options)
 
 
-def _wait_direct(lab: Lab, one: Peer, other: Peer, seconds: float) -> bool:
-    """Until the kernel shows a direct socket pair and `one` uses a direct connection for what follows."""
+def _direct(lab: Lab, transport: str, since: Sequence[proof.Pair] = ()) -> list[proof.Pair]:
+    """What the kernel shows of this transport."""
+    return [pair for pair in proof.direct_pairs(lab, since) if pair.protocol == PROTOCOLS[transport]]
+
+
+def _wait_direct(lab: Lab, one: Peer, other: Peer, transport: str, seconds: float) -> bool:
+    """Until the kernel shows a direct connection and `one` uses a direct connection for what follows."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         conns = one.ask("conns", peer=other.id)["conns"]
-        if any(not conn["relay"] for conn in conns) and proof.direct_pairs(lab):
+        if any(not conn["relay"] for conn in conns) and _direct(lab, transport):
             return True
         time.sleep(0.1)
     return False
@@ -76,11 +87,12 @@ def conduct(lab: Lab, order: dict[str, Any]) -> dict[str, Any]:
             until(lambda: DCUTR in relay.ask("identify", peer=listener.id)["protocols"], "go never offered DCUtR", 20)
         began = time.monotonic()
         dialer.ask("dial", addr=f"{relay.addr}/p2p-circuit/p2p/{listener.id}")
-        found["direct"] = _wait_direct(lab, ours, other, order.get("seconds", DIRECT_SECONDS))
+        transport = order["transport"]
+        found["direct"] = _wait_direct(lab, ours, other, transport, order.get("seconds", DIRECT_SECONDS))
         found["seconds"] = round(time.monotonic() - began, 2)
         pairs = proof.established_pairs(lab) if found["direct"] else []
         found["echo"] = _echo(lab, ours, other)
-        found["sockets"] = [pair.as_json() for pair in proof.direct_pairs(lab, since=pairs)]
+        found["sockets"] = [pair.as_json() for pair in _direct(lab, transport, pairs)]
         if found["direct"]:
             relay.process.kill()
             relay.process.wait()

@@ -22,9 +22,17 @@ START_SECONDS = 30.0
 ORDER_SECONDS = 75.0
 """More than the 60 s after which the peers themselves give up."""
 MAX_EVENTS = 20_000
+TCP, QUIC = "tcp", "quic-v1"
+ANY = {TCP: "/ip4/127.0.0.1/tcp/0", QUIC: "/ip4/127.0.0.1/udp/0/quic-v1"}
+"""What a peer listens on, by the transport, that is told nothing else."""
 
 Popen = Callable[..., "subprocess.Popen[str]"]
 Event = dict[str, Any]
+
+
+def transport_of(addr: str) -> str:
+    """The transport of an address that names one."""
+    return QUIC if f"/{QUIC}" in addr else TCP
 
 
 class PeerFailed(RuntimeError):
@@ -178,8 +186,10 @@ def end(process: subprocess.Popen[str], readers: Iterable[threading.Thread], pat
 class Pool:
     """Peers that are kept from one row to the next. A context manager; leaving it ends them all."""
 
-    def __init__(self, popen: Popen = subprocess.Popen) -> None:
+    def __init__(self, popen: Popen = subprocess.Popen, transport: str = TCP) -> None:
+        """`transport`: of the address that a peer listens on unless its flags name one; nobody has another then."""
         self._popen = popen
+        self.transport = transport
         self._peers: dict[tuple[str, ...], Peer] = {}
         self.versions: dict[str, str] = {}
         """Of every kind that was started."""
@@ -201,10 +211,23 @@ class Pool:
         if peer is None or not peer.alive:
             if peer is not None:
                 peer.close()
-            listen = () if {"-listen", "-serve"} & set(flags) else ("-listen", "/ip4/127.0.0.1/tcp/0")
+            listen = () if {"-listen", "-serve"} & set(flags) else ("-listen", ANY[self.transport])
             peer = self._peers[key] = Peer(kind, *listen, *flags, popen=self._popen)
             self.versions[kind] = peer.version
         return peer
+
+    def over(self, transport: str) -> Pool:
+        """Peers of their own for this transport, which end with this pool; their versions are noted here."""
+        if transport == self.transport:
+            return self
+
+        def make() -> Pool:
+            other = Pool(self._popen, transport)
+            other.versions = self.versions
+            return other
+
+        pool: Pool = self.keep(("over", transport), make, Pool.close)
+        return pool
 
     def keep(self, key: Sequence[object], make: Callable[[], Any], end: Callable[[Any], object]) -> Any:
         """Something other than a peer that rows share, made at its first use and ended with the pool."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from foreign.base import named
 from foreign.cases import Case, Known
 from foreign.inlab import run_lab
-from foreign.peer import Pool
+from foreign.peer import TCP, Pool
 
 RELAYED_MOST = 0.1
 """Of the echo's bytes that may still touch the relay once the path is direct: pings and leftovers, no payload."""
@@ -85,17 +86,19 @@ def fallback(pool: Pool, **order: object) -> str:
     return ", ".join(sorted(codes)) or "no attempt was made by the other side"
 
 
-def _case(pair: tuple[str, str], relay: str, listener: str, dialer: str) -> Case:
+def _case(pair: tuple[str, str], relay: str, listener: str, dialer: str, transport: str = TCP) -> Case:
     stays = pair in FALLBACK or ("js" in (listener, dialer) and pair not in ONE_SIDED)
     expected = fallback if stays else direct
 
     def run(pool: Pool) -> str:
-        return expected(pool, relay=relay, listener=listener, dialer=dialer, listener_nat=pair[0], dialer_nat=pair[1])
+        nats = {"listener_nat": pair[0], "dialer_nat": pair[1]}
+        return expected(pool, relay=relay, listener=listener, dialer=dialer, transport=transport, **nats)
 
     row = f"{pair[1]} dials {pair[0]}" + (" (stays relayed)" if stays else "")
     who = f"{dialer} → {relay} → {listener}"
     kinds = tuple({relay, listener, dialer})
-    return Case("dcutr", row, who, kinds, run, KNOWN.get((row, who)), lab=True)
+    known = KNOWN.get((row, who)) if transport == TCP else None
+    return Case(named("dcutr", transport), row, who, kinds, run, known, lab=True, transport=transport)
 
 
 def cases(others: tuple[str, ...]) -> Iterator[Case]:

@@ -1,4 +1,4 @@
-"""The relay rows: relay, listener and dialer of every kind, over loopback.
+"""The relay rows: relay, listener and dialer of every kind, over loopback, each of TCP and QUIC.
 
 Relays run without limits, except where a row is about limits. Combinations without ours are a group of their own: what
 fails there is nothing of ours.
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
 
-from foreign.base import until
+from foreign.base import named, until
 from foreign.build import unavailable
 from foreign.cases import Case, Known
-from foreign.peer import Peer, PeerFailed, Pool
+from foreign.peer import QUIC, TCP, Peer, PeerFailed, Pool
 
 CHURN = 5
 PY_NOTICED = 1.0
@@ -188,7 +188,7 @@ UNTIMED = "cut with the first bytes after it: py-libp2p's relay looks at the tim
 def _lives(pool: Pool, r: str) -> dict[tuple[str, str], float | str]:
     """How long each pair's circuit lives, in seconds, or what went wrong; all pairs at once, for it takes time. None
     carries payload until IDLE_SECONDS, then each that is left does."""
-    kinds = [kind for kind in KINDS if unavailable(kind) is None]
+    kinds = [kind for kind in SPEAKERS[pool.transport] if unavailable(kind) is None]
     pairs = list(product([pool.get(k, LIMITED) for k in kinds], [pool.get(k, "dialer") for k in kinds]))
     relays = [relay_for(pool, r, SHORT, listener.kind, dialer.kind) for listener, dialer in pairs]
     began: dict[tuple[Peer, Peer], float] = {}
@@ -222,7 +222,8 @@ def _ends(began: dict[tuple[Peer, Peer], float], found: dict[tuple[str, str], fl
         time.sleep(0.05)
 
 
-KINDS = ("ours", "rust", "go", "js", "py")
+SPEAKERS = {TCP: ("ours", "rust", "go", "js", "py"), QUIC: ("ours", "rust", "go")}
+"""Who has a place in these rows, by the transport that all three use."""
 ROWS: tuple[tuple[str, Row, Sequence[str]], ...] = (
     ("reserve, dial through", reserve_and_dial, ()),
     ("identify", identify, ()),
@@ -264,21 +265,28 @@ def group(name: str, *kinds: str) -> str:
     return name if "ours" in kinds else f"{name} without ours"
 
 
-def _case(title: str, row: Row, flags: Sequence[str], r: str, listener: str, d: str) -> Case:
-    def run(pool: Pool) -> str:
+def _case(transport: str, title: str, row: Row, flags: Sequence[str], r: str, listener: str, d: str) -> Case:
+    def run(shared: Pool) -> str:
+        pool = shared.over(transport)
         there = pool.get(listener, LIMITED if flags else "listener")
         return row(pool, relay_for(pool, r, flags, listener, d), there, pool.get(d, "dialer"))
 
-    who = f"{d} → {r} → {listener}"
-    return Case(group("relay", r, listener, d), title, who, tuple({r, listener, d}), run, known(title, who))
+    who, kinds = f"{d} → {r} → {listener}", tuple({r, listener, d})
+    return Case(_group(transport, r, listener, d), title, who, kinds, run, known(title, who), transport=transport)
 
 
-def cases(others: tuple[str, ...]) -> Iterator[Case]:
-    kinds = ("ours", *others)
+def _group(transport: str, *kinds: str) -> str:
+    return named(group("relay", *kinds), transport)
+
+
+def cases(transport: str) -> Iterator[Case]:
+    """Over another transport than TCP only those with ours: what the others do among themselves is known from there."""
+    kinds = SPEAKERS[transport]
     for r in kinds:
-        for listener, d in product(kinds, repeat=2):
+        ends = [pair for pair in product(kinds, repeat=2) if transport == TCP or "ours" in (r, *pair)]
+        for listener, d in ends:
             for title, row, flags in ROWS:
                 if row is not time_limit:
-                    yield _case(title, row, flags, r, listener, d)
-        for listener, d in product(kinds, repeat=2):
-            yield _case("duration limit", time_limit, SHORT, r, listener, d)
+                    yield _case(transport, title, row, flags, r, listener, d)
+        for listener, d in ends:
+            yield _case(transport, "duration limit", time_limit, SHORT, r, listener, d)

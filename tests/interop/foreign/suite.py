@@ -6,18 +6,42 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from foreign import base, contract, grpcjs, hops, hosts, kaspas, load, nats, official, punches, relays, rpcs
+from foreign import (
+    base,
+    between,
+    contract,
+    grpcjs,
+    hops,
+    hosts,
+    kaspas,
+    keys,
+    load,
+    nats,
+    official,
+    punches,
+    relays,
+    rpcs,
+    transports,
+)
 from foreign.cases import Case, NotOffered
-from foreign.peer import PeerFailed, Pool
+from foreign.peer import QUIC, TCP, PeerFailed, Pool
 
 OTHERS = ("rust", "go", "js", "py")
+QUIC_OTHERS = ("rust", "go", "js")
+"""Those of them that have quic-v1."""
 MAX_NOTE = 300
 
 
 def cases() -> Iterator[Case]:
-    yield from base.cases(OTHERS)
-    yield from relays.cases(OTHERS)
-    yield from hops.cases(OTHERS)
+    yield from base.cases(TCP, OTHERS)
+    yield from base.cases(QUIC, QUIC_OTHERS)
+    yield from keys.cases()
+    yield from transports.cases()
+    yield from relays.cases(TCP)
+    yield from relays.cases(QUIC)
+    yield from between.cases()
+    yield from hops.cases(TCP)
+    yield from hops.cases(QUIC)
     yield from punches.cases(OTHERS)
     yield from nats.cases()
     yield from contract.cases()

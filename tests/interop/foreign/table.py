@@ -29,6 +29,10 @@ client asks of one relay: each refusal is judged by the status that the client r
 word and by a dial through the relay after the reservation's first end (90 s). go's reservations are AutoRelay's there.
 The tables without ours tell which failures are between the others alone.
 
+Groups "over quic-v1" are the same rows between peers that listen on and dial QUIC alone. In "Relay between transports"
+one end of each circuit has come to the relay over TCP and the other over QUIC. In "Keys" both ends have a key of the
+kind, which they prove in Noise over TCP and in their TLS certificates over QUIC.
+
 "Grpc over a py-libp2p host" is `punchbridge.libp2p`: an application with a stock py-libp2p host of its own, whose
 streams carry its gRPC. Where both ends know sessions, one session carries a channel, and outlives the connection when
 the application closes it. With the others gRPC runs on a plain stream.
@@ -50,6 +54,10 @@ kernel's socket tables show one connection whose far end is, on both sides, the 
 trip is 200 ms when direct and 250 ms over the relay. With go as a client the WAN is 11.0.0.0/8: it does not punch
 towards private addresses.
 
+"Transport suites" is the contract of the transport tests of the same two suites (`transport` and `transport-interop`),
+over TCP and over QUIC: `ours` is our entry point (`python -m contract.transports`), started with the suite's
+environment and judged by what the suite reads; the row plays the runner, and gives the others their orders.
+
 "Kaspa" is kaspa-p2p-lib, the P2P crate of rusty-kaspa, with flows that ping as kaspad does; ids of transactions and
 blocks are computed by its consensus crate on its side and by ours on ours. `kaspa_p2p_server` and `kaspa_p2p_client`
 are the crate's own two programs, unchanged.
@@ -61,7 +69,7 @@ MACHINE = f"Linux {platform.release().split('-')[0]}, Python {platform.python_ve
 MARKS = {"pass": "pass", "fail": "**FAIL**", "theirs": "*theirs*", "not offered": "*not offered*", "skip": "*skip*"}
 
 
-CUBES = ("relay", "relay without ours")
+CUBES = ("relay", "relay without ours", "relay over quic-v1", "relay between transports")
 """Groups of so many combinations (dialer → relay → listener) that one line for each would not be read."""
 
 

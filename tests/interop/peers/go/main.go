@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -32,6 +34,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 )
@@ -91,6 +94,7 @@ func main() {
 	keeper := flag.String("autorelay", "", "relay at which AutoRelay keeps a reservation")
 	punch := flag.Bool("punch", false, "run DCUtR")
 	nat := flag.Bool("autonat", false, "run AutoNAT v2, client and server")
+	identity := flag.String("identity", "", "its private key, the libp2p message in hexadecimal; a fresh Ed25519 key without")
 	observers := flag.Int("observers", 4, "observers needed before an observed address counts")
 	flag.Parse()
 	observedaddrs.ActivationThresh = *observers
@@ -101,10 +105,18 @@ func main() {
 	keep, err := connmgr.NewConnManager(1000, 2000)
 	die(err)
 	options := []libp2p.Option{
-		libp2p.NoTransports, libp2p.Transport(tcp.NewTCPTransport), libp2p.Security(noise.ID, noise.New),
+		libp2p.NoTransports, libp2p.Transport(tcp.NewTCPTransport), libp2p.Transport(quic.NewTransport),
+		libp2p.Security(noise.ID, noise.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport), libp2p.ListenAddrStrings(listen...), libp2p.EnableRelay(),
 		libp2p.DisableMetrics(), libp2p.ResourceManager(limits), libp2p.ConnectionManager(keep),
 		libp2p.UserAgent("go-libp2p/" + version()),
+	}
+	if *identity != "" {
+		data, err := hex.DecodeString(*identity)
+		die(err)
+		key, err := crypto.UnmarshalPrivateKey(data)
+		die(err)
+		options = append(options, libp2p.Identity(key))
 	}
 	if *punch {
 		options = append(options, libp2p.EnableHolePunching(holepunch.WithTracer(tracer{})))
@@ -134,7 +146,7 @@ func main() {
 	go watch(h)
 	addrs := []string{}
 	for _, a := range h.Network().ListenAddresses() {
-		if _, err := a.ValueForProtocol(ma.P_TCP); err == nil { // it also listens on /p2p-circuit
+		if _, err := a.ValueForProtocol(ma.P_CIRCUIT); err != nil { // it also listens on /p2p-circuit
 			addrs = append(addrs, a.String()+"/p2p/"+h.ID().String())
 		}
 	}

@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
+import { quic } from '@chainsafe/libp2p-quic'
 import { autoNATv2 } from '@libp2p/autonat-v2'
 import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2'
 import { dcutr } from '@libp2p/dcutr'
@@ -88,7 +89,7 @@ function punchLogger () {
 function announced () {
   const own = Object.values(networkInterfaces()).flat().filter((one) => one.family === 'IPv4' && !one.internal)
   return given.listen.flatMap((addr) => {
-    if (given.autonat || addr.endsWith('/tcp/0')) return []
+    if (given.autonat || /\/(tcp|udp)\/0(\/|$)/.test(addr)) return []
     return addr.includes('/0.0.0.0/') ? own.map((one) => addr.replace('0.0.0.0', one.address)) : [addr]
   })
 }
@@ -115,7 +116,7 @@ function start () {
   const circuits = { maxInboundStopStreams: 1024, maxOutboundStopStreams: 1024, discoveryFilter: NO_DISCOVERY }
   return createLibp2p({
     addresses: { listen: given.listen, appendAnnounce: announced() },
-    transports: [tcp(), circuitRelayTransport(circuits)],
+    transports: [tcp(), quic(), circuitRelayTransport(circuits)],
     connectionEncrypters: [notedNoise],
     streamMuxers: [yamux()],
     nodeInfo: { name: 'js-libp2p', version: VERSION, userAgent: `js-libp2p/${VERSION}` },

@@ -29,6 +29,7 @@ from punchbridge.events import (
 )
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, parse_peer_id, peer_text
+from punchbridge.keys import PrivateKey
 from punchbridge.transport.base import Connection, Stream
 from punchbridge_relay.limits import RelayLimits
 from punchbridge_relay.service import HopService
@@ -171,8 +172,9 @@ class Peer:
 async def main() -> None:
     given, hub = options(), EventHub()
     hub.subscribe(on_event)
+    given_key = PrivateKey.parse(bytes.fromhex(given.identity)) if given.identity else PrivateKey.generate()
     config = HostConfig(
-        Identity.generate(),
+        Identity.from_private_key(given_key),
         access=OPEN,
         allow_private=not (given.punch or given.autonat),
         punch=Punch(enabled=given.punch),

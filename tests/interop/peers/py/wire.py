@@ -34,6 +34,7 @@ def options() -> argparse.Namespace:
     numbers = {"limit-bytes": 0, "limit-seconds": 0, "reservations": 128, "circuits": 0, "ttl": 3600}
     for name, default in numbers.items():
         parser.add_argument(f"-{name}", type=int, default=default)
+    parser.add_argument("-identity", help="its private key, the libp2p message in hexadecimal; fresh without")
     parser.add_argument("-observers", type=int, default=4)
     return parser.parse_args()
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::{
-    SwarmBuilder, autonat, dcutr, identify, identity::PublicKey, noise, ping, relay, swarm::behaviour::toggle::Toggle,
+    SwarmBuilder, autonat, dcutr, identify, identity::{Keypair, PublicKey}, noise, ping, relay, swarm::behaviour::toggle::Toggle,
     swarm::{NetworkBehaviour, SwarmEvent}, tcp, yamux,
 };
 use serde_json::{Value, json};
@@ -45,6 +45,13 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 fn on(name: &str) -> bool {
     !flag(name).is_empty()
+}
+
+/// Its key: the libp2p message in hexadecimal that it was given, or a fresh Ed25519 key.
+fn identity() -> Result<Keypair, Box<dyn std::error::Error>> {
+    let Some(text) = flag("identity").into_iter().next() else { return Ok(Keypair::generate_ed25519()) };
+    let bytes: Result<Vec<u8>, _> = (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16)).collect();
+    Ok(Keypair::from_protobuf_encoding(&bytes?)?)
 }
 
 /// The version of a dependency, as it is pinned.
@@ -88,9 +95,10 @@ fn behaviour(key: PublicKey, client: relay::client::Behaviour) -> Behaviour {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut swarm = SwarmBuilder::with_new_identity()
+    let mut swarm = SwarmBuilder::with_existing_identity(identity()?)
         .with_tokio()
         .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, yamux::Config::default)?
+        .with_quic()
         .with_relay_client(noise::Config::new, yamux::Config::default)?
         .with_behaviour(|key, client| behaviour(key.public(), client))?
         .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(600)))
