@@ -27,8 +27,8 @@ PARTS: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
     ),
     "delayed": (
         "set-up and throughput over delayed paths, in the lab",
-        {"rounds": 2, "seconds": 5, "skip": 2, "trips": 3},
-        {"rounds": 1, "seconds": 1, "skip": 0, "trips": 1},
+        {"rounds": 2, "seconds": 5, "skip": 2, "trips": 3, "lossy": 7},
+        {"rounds": 1, "seconds": 1, "skip": 0, "trips": 1, "lossy": 1},
     ),
     "startup": ("start of the programs", {"rounds": 5}, {"rounds": 1}),
     "against": (

@@ -1,6 +1,6 @@
 """One stream: /perf/1.0.0 both ways and a 32-byte echo, each contender with itself and ours with each other stack.
 
-Contenders take turns in every round, two processes each on loopback.
+Contenders take turns in every round, two processes each on loopback. Ours, go's and rust's stand there over QUIC too.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from contextlib import ExitStack
 
 from driver import Failed, Peer, program
 from figures import Table, progress
-from peers import foreign
+from peers import QUIC, foreign, listening, over_quic
 
-LISTEN = ("--listen", "/ip4/127.0.0.1/tcp/0")
 OURS = "punchbridge"
+OURS_QUIC = f"{OURS}{QUIC}"
 BASE = "ChaCha20 framing"
 RUST = "rust-libp2p"
 """Its ping client pauses between two pings, so that it cannot time echoes; it answers them like the others."""
@@ -31,7 +31,8 @@ def contenders(notes: list[str]) -> dict[str, list[str]]:
         OURS: program("ours.py"),
         "py-libp2p": program("stock.py"),
     }
-    return found | foreign(notes)
+    found |= foreign(notes)
+    return found | over_quic(found, OURS, notes)
 
 
 def run(*, rounds: int, mib: int, echoes: int) -> list[Table]:
@@ -44,16 +45,19 @@ def run(*, rounds: int, mib: int, echoes: int) -> list[Table]:
         for name, command in list(commands.items()):
             try:
                 progress(f"starting {name}")
-                servers[name] = stack.enter_context(Peer([*command, *LISTEN]))
+                servers[name] = stack.enter_context(Peer([*command, *listening(name)]))
                 pairs[name] = _dialled(stack, command, servers[name])
             except Failed as problem:
                 table.notes.append(f"{name}: not measured ({problem})")
                 commands.pop(name)
         crossings = {}
-        for name in [one for one in commands if one not in (RAW, BASE, OURS)]:
+        for name in [one for one in commands if one not in (RAW, BASE, OURS, OURS_QUIC)]:
+            mine = OURS_QUIC if name.endswith(QUIC) else OURS
+            if mine not in commands:
+                continue
             for label, command, server in (
-                (f"{OURS} → {name}", commands[OURS], servers[name]),
-                (f"{name} → {OURS}", commands[name], servers[OURS]),
+                (f"{mine} → {name}", commands[mine], servers[name]),
+                (f"{name} → {mine}", commands[name], servers[mine]),
             ):
                 try:
                     crossings[label] = (_dialled(stack, command, server), server)
@@ -73,8 +77,8 @@ def run(*, rounds: int, mib: int, echoes: int) -> list[Table]:
                     if column != CPU:
                         crossed.add(label, column, value)
     table.notes.append(f"{mib} MiB in each direction and {echoes} echoes a round; = ratio to {BASE} (echo: to {RAW}).")
-    others = [str(peer.ready["version"]) for name, peer in servers.items() if name not in (RAW, BASE, OURS)]
-    table.notes.append("; ".join(others))
+    others = [str(peer.ready["version"]) for name, peer in servers.items() if name not in (RAW, BASE, OURS, OURS_QUIC)]
+    table.notes.append("; ".join(dict.fromkeys(others)))
     if RUST in commands:
         table.notes.append(f"{RUST}: echoes are timed towards it only, its own ping client pauses between two.")
     return [table, crossed] if crossed.rows else [table]

@@ -1,7 +1,7 @@
-"""Runs the bench's programs in the network lab and prints figures as JSON lines: lab_run.py ROUNDS SECONDS SKIP TRIPS.
+"""Runs the bench's programs in the network lab and prints figures as JSON lines.
 
-TRIPS: how many of the round trips below. Delays are one way per access link; a round trip between two hosts crosses two
-links twice.
+lab_run.py ROUNDS SECONDS SKIP TRIPS LOSSY: TRIPS says how many of the round trips below, LOSSY how many rounds with
+loss. Delays are one way per access link; a round trip between two hosts crosses two links twice.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from control import say
+from delayed import LOSSY
 from driver import Failed, Peer, program
 from lab import EXIT_UNAVAILABLE, Lab, LabUnavailable
-from peers import foreign
+from peers import QUIC, foreign, listening, over_quic
 
 SETUP = "Set-up, in round trips of its path"
 PUNCH = "Punch behind two home NATs, from CONNECT to a usable connection"
 FLOW = "One stream over delay, download after the first seconds"
 COUNTED = "as counted by the receiving host's interface, headers included"
+OURS = "punchbridge"
 TRIPS = (20, 60, 200)
 FLOW_TRIPS = (20, 100, 200)
+LOSS, LOSSY_TRIP, LOSSY_MIB = 0.01, 40, 24
 LISTEN = ("--listen", "/ip4/0.0.0.0/tcp/4001")
 PERF_BYTE = {"up": 0, "down": 1}
 
@@ -34,9 +38,9 @@ def figure(table: str, row: str, column: str, value: float) -> None:
 
 
 @contextmanager
-def lab_of(trip: float, nat: str = "public") -> Iterator[Lab]:
-    """A lab where any two hosts are `trip` milliseconds apart, there and back."""
-    with Lab(nat, nat, delay=dict.fromkeys(("relay", "a", "b"), trip / 4)) as lab:
+def lab_of(trip: float, nat: str = "public", loss: float = 0.0) -> Iterator[Lab]:
+    """A lab where any two hosts are `trip` milliseconds apart, there and back; `loss`: of packets from and to a."""
+    with Lab(nat, nat, delay=dict.fromkeys(("relay", "a", "b"), trip / 4), loss={"a": loss}) as lab:
         lab.ping("b", "11.0.0.10")  # the wire forwards from now on
         yield lab
 
@@ -58,18 +62,24 @@ def first_byte(lab: Lab, server: Peer, command: list[str]) -> float:
         return time.perf_counter() - began
 
 
-def set_up(rounds: int, trips: int) -> None:
+def contenders(table: str) -> dict[str, list[str]]:
+    """Name and command of each that is present; the table is told of the others."""
     notes: list[str] = []
-    commands = {"punchbridge": program("ours.py")} | foreign(notes)
+    commands = {OURS: program("ours.py")} | foreign(notes)
+    commands |= over_quic(commands, OURS, notes)
     for note in notes:
-        say({"table": SETUP, "note": note})
+        say({"table": table, "note": note})
+    return commands
+
+
+def set_up(rounds: int, trips: int) -> None:
+    commands = contenders(SETUP)
     for trip in TRIPS[:trips]:
         say({"progress": f"set-up at {trip} ms"})
         with lab_of(trip) as lab, start(lab, "relay", program("hop.py", *LISTEN)) as relay:
             for name, command in commands.items():
-                listen = ("--listen", f"/ip4/{lab.hosts['a'].address}/tcp/4001")
                 try:
-                    with start(lab, "a", [*command, *listen]) as server:
+                    with start(lab, "a", [*command, *listening(name, str(lab.hosts["a"].address), 4001)]) as server:
                         for _ in range(rounds):
                             seconds = first_byte(lab, server, command)
                             figure(SETUP, f"{name}: dial to first byte", f"{trip} ms", 1000 * seconds / trip)
@@ -106,24 +116,31 @@ def punches(rounds: int, trips: int) -> None:
                     figure(PUNCH, "round trips over the relay", f"{trip} ms", found["ms"] / (2 * trip))
 
 
+Pairs = dict[str, tuple[Peer, Peer]]
+"""(client, server) of each contender."""
+
+
+def dialled(lab: Lab, stack: ExitStack, commands: dict[str, list[str]], table: str, where: str) -> Pairs:
+    """A client at b of each contender, connected with its server at a."""
+    pairs: Pairs = {}
+    for at, (name, command) in enumerate(commands.items()):
+        try:
+            listen = listening(name, str(lab.hosts["a"].address), 4001 + at)
+            server = stack.enter_context(start(lab, "a", [*command, *listen]))
+            client = stack.enter_context(start(lab, "b", command))
+            client.order("dial", addr=addr_of(server), peer=server.peer)
+            pairs[name] = (client, server)
+        except Failed as problem:
+            say({"table": table, "note": f"{name}, {where}: not measured ({problem})"})
+    return pairs
+
+
 def flows(rounds: int, seconds: float, skip: float, trips: int) -> None:
-    notes: list[str] = []
-    commands = {"punchbridge": program("ours.py")} | foreign(notes)
-    for note in notes:
-        say({"table": FLOW, "note": note})
+    commands = contenders(FLOW)
     counted: set[str] = set()
     for trip in FLOW_TRIPS[:trips]:
         with lab_of(trip) as lab, ExitStack() as stack:
-            pairs = {}
-            for at, (name, command) in enumerate(commands.items()):
-                try:
-                    address = f"/ip4/{lab.hosts['a'].address}/tcp/{4001 + at}"
-                    server = stack.enter_context(start(lab, "a", [*command, "--listen", address]))
-                    client = stack.enter_context(start(lab, "b", command))
-                    client.order("dial", addr=addr_of(server), peer=server.peer)
-                    pairs[name] = (client, server)
-                except Failed as problem:
-                    say({"table": FLOW, "note": f"{name}, {trip} ms: not measured ({problem})"})
+            pairs = dialled(lab, stack, commands, FLOW, f"{trip} ms")
             for _ in range(rounds):
                 for name, (client, server) in list(pairs.items()):
                     say({"progress": f"throughput at {trip} ms: {name}"})
@@ -136,6 +153,24 @@ def flows(rounds: int, seconds: float, skip: float, trips: int) -> None:
                     except Failed as problem:
                         say({"table": FLOW, "note": f"{name}, {trip} ms: ended early ({problem})"})
                         del pairs[name]
+
+
+def losses(rounds: int, mib: int) -> None:
+    """The time of one download, since what a loss costs changes from second to second."""
+    commands = {name: one for name, one in contenders(LOSSY).items() if name == OURS or name.endswith(QUIC)}
+    with lab_of(LOSSY_TRIP, loss=LOSS) as lab, ExitStack() as stack:
+        pairs = dialled(lab, stack, commands, LOSSY, "with loss")
+        for _ in range(rounds):
+            for name, (client, server) in list(pairs.items()):
+                say({"progress": f"throughput with loss: {name}"})
+                try:
+                    size = mib << 20
+                    figure(LOSSY, name, "MB/s", size / 1e6 / download(client, server, size))
+                except Failed as problem:
+                    say({"table": LOSSY, "note": f"{name}: ended early ({problem})"})
+                    del pairs[name]
+    control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    say({"table": LOSSY, "note": f"{mib} MiB a round; the kernel's TCP here is {control}"})
 
 
 def steady(lab: Lab, client: Peer, server: Peer, seconds: float, skip: float) -> tuple[float, bool]:
@@ -172,12 +207,14 @@ def received(lab: Lab) -> int:
 
 
 def main() -> int:
-    rounds, seconds, skip, trips = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+    rounds, seconds, skip = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+    trips, lossy = int(sys.argv[4]), int(sys.argv[5])
     try:
         parts: tuple[Callable[[], None], ...] = (
             lambda: set_up(rounds, trips),
             lambda: punches(rounds, trips),
             lambda: flows(rounds, seconds, skip, trips),
+            lambda: losses(lossy, LOSSY_MIB if lossy > 1 else 1),
         )
         for part in parts:
             try:
