@@ -32,7 +32,7 @@ ROWS: tuple[Row, ...] = (
         "Two private peers meet over the relay and punch one direct TCP connection. It is cut, they go on over the "
         "relay, punch again, and go on when the relay is killed: one gRPC stream throughout.",
         "direct",
-        Scenario(name="s-001-home-home", cut_direct=True, kill_relay=True, measure=True),
+        Scenario(name="s-001-home-home", transport="both", cut_direct=True, kill_relay=True, measure=True),
     ),
     Row(
         "S-002",
@@ -123,6 +123,43 @@ ROWS: tuple[Row, ...] = (
         "direct path gets faster and the session moves; then it is cut three times, and held down longer each time.",
         "direct",
         Scenario(name="s-012-slower-direct", detour=60.0, listener_options=("--punch-retry", "1")),
+    ),
+    Row(
+        "S-013",
+        "home router → home router, QUIC alone",
+        "Relay and peers speak nothing but QUIC: the dialer dials into the NAT that the listener's datagrams open. It "
+        "is cut and comes back, and the relay is killed: one gRPC stream throughout.",
+        "direct",
+        Scenario(name="s-013-quic", transport="quic", cut_direct=True, kill_relay=True, measure=True),
+    ),
+    Row(
+        "S-014",
+        "home router → home router that blocks UDP",
+        "Both transports are offered, and one network lets no UDP through: the punch goes over TCP.",
+        "direct",
+        Scenario(name="s-014-no-udp", transport="both", block="udp", kill_relay=True, measure=True),
+    ),
+    Row(
+        "S-015",
+        "home router → home router that blocks TCP",
+        "Both transports are offered, and one network lets no TCP through: the relay is reached over QUIC, and the "
+        "punch goes over it.",
+        "direct",
+        Scenario(name="s-015-no-tcp", transport="both", block="tcp", kill_relay=True),
+    ),
+    Row(
+        "S-016",
+        "home router with full cone → symmetric NAT in front of the listener, QUIC alone",
+        "The listener's NAT has another port for each destination: its datagrams come from a port that it could not "
+        "name, and the dialer aims there.",
+        "direct",
+        Scenario(
+            name="s-016-symmetric-server",
+            listener_nat="symmetric",
+            dialer_nat="fullcone",
+            transport="quic",
+            kill_relay=True,
+        ),
     ),
 )
 

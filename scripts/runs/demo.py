@@ -28,6 +28,7 @@ ROW = row("S-001")
 
 _COLOURS = {"relay": "\033[35m", "listener": "\033[36m", "dialer": "\033[33m", "lab": "\033[1m"}
 _OFF = "\033[0m"
+_NAMES = {"tcp": "TCP", "quic": "QUIC", "udp": "QUIC"}
 
 
 def _show(event: Mapping[str, Any]) -> str:
@@ -48,9 +49,12 @@ def _show(event: Mapping[str, Any]) -> str:
     if name == "punch.succeeded":
         took = f"attempt {event['attempt']}, {event['elapsed_ms']:.0f} ms"
         word = "DIALLED DIRECTLY" if event["how"] == "dial" else "PUNCHED"
-        return f"{word}: {took}, {event['local']} ⇄ {event['remote']} ({event['how']})"
+        return (
+            f"{word} OVER {_NAMES[event['transport']]}: {took}, {event['local']} ⇄ {event['remote']} ({event['how']})"
+        )
     if name == "punch.failed":
-        return f"punch attempt {event['attempt']} failed: {event['code']}"
+        why = ", ".join(f"{_NAMES[name]} {code}" for name, code in event["transports"].items())
+        return f"punch attempt {event['attempt']} failed: {event['code']}{f' ({why})' if why else ''}"
     if name == "path.changed":
         return f"gossip moved from {event['from']} to {event['to']}: {event['reason']}"
     if name == "session.switched" and event["from"] != "none":
@@ -129,7 +133,9 @@ def _rows(report: Report) -> list[tuple[str, str, bool | None]]:
         a, b = ends["a"], ends["b"]
         rows.append(("listener's socket", f"{a['local']} (outside {a['external']}) → {a['remote']}", None))
         rows.append(("dialer's socket", f"{b['local']} (outside {b['external']}) → {b['remote']}", None))
-        moved = f"listener {a['received_bytes']} bytes, dialer {b['received_bytes']} bytes"
+        moved = (
+            f"over {_NAMES[ends['protocol']]}: listener {a['received_bytes']} bytes, dialer {b['received_bytes']} bytes"
+        )
         rows.append(("bytes arrived at both sockets", moved, proof["five_tuples_match"]))
     rows.append(("both 5-tuples match across the NATs", "", proof["five_tuples_match"]))
     if punch.get("elapsed_ms") is not None:
@@ -174,12 +180,13 @@ def print_table(rows: list[tuple[str, str, bool | None]]) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="demo",
-        description="Two private gRPC peers meet over a relay and punch one direct TCP connection, on real NATs.",
+        description="Two private gRPC peers meet over a relay and punch a direct connection, on real NATs.",
         epilog="Exit: 0 only with the whole proof of directness, 1 otherwise.",
     )
     names = ", ".join(BEHAVIOURS)
     parser.add_argument("--listener-nat", default="home", metavar="NAME", help=f"default home; one of {names}")
     parser.add_argument("--dialer-nat", default="home", metavar="NAME", help="default home")
+    parser.add_argument("--transport", choices=("tcp", "quic", "both"), default="both", help="default both")
     parser.add_argument("--duration", type=float, default=5.0, metavar="S", help="seconds watched, twice (default 5)")
     records.add_options(parser, "demo")
     parser.add_argument("--loopback", action="store_true", help="no namespaces: the three programs on loopback")
@@ -188,13 +195,14 @@ def _arguments() -> argparse.Namespace:
 
 
 def _scenario(arguments: argparse.Namespace, *, capture: bool) -> Scenario:
-    a, b = arguments.listener_nat, arguments.dialer_nat
-    name = ROW.scenario.name if (a, b) == ("home", "home") else f"demo-{b}-{a}"
+    a, b, transport = arguments.listener_nat, arguments.dialer_nat, arguments.transport
+    name = ROW.scenario.name if (a, b, transport) == ("home", "home", "both") else f"demo-{b}-{a}-{transport}"
     return Scenario(
         name=name,
         listener_nat=a,
         dialer_nat=b,
         duration=arguments.duration,
+        transport=transport,
         cut_direct=True,
         kill_relay=True,
         measure=True,
@@ -238,7 +246,8 @@ def _close(report: Report, summary: Path, as_json: bool) -> int:
     if report.error:
         print(f"  error: {report.error}")
     if good:
-        print("DIRECT: two private peers, one punched TCP connection, and the relay is gone.")
+        names = sorted({_NAMES[str(pair["protocol"])] for pair in report.five_tuples})
+        print(f"DIRECT: two private peers, a punched connection over {' and '.join(names)}, and the relay is gone.")
     elif report.scenario["expected"] != "direct" and report.as_expected:
         codes = ", ".join(report.punch["codes"]) or "no reason given"
         print(f"RELAYED, as these NATs must be ({codes}): gossip goes on over the relay; nothing direct was shown.")

@@ -192,8 +192,9 @@ _TIMELINE = frozenset(
 
 
 def _brief(seen: Seen) -> dict[str, Any]:
-    keys = ("attempt", "elapsed_ms", "local", "remote", "side", "how", "dials", "direct_rtt_ms", "relay_rtt_ms", "code",
-            "seen", "final", "message", "local_candidates", "remote_candidates", "retry_in")  # fmt: skip
+    keys = ("attempt", "elapsed_ms", "local", "remote", "side", "how", "transport", "transports", "dials",
+            "direct_rtt_ms", "relay_rtt_ms", "code", "seen", "final", "message", "local_candidates",
+            "remote_candidates", "retry_in")  # fmt: skip
     return {"at_s": round(seen.at, 4), **{key: seen.event[key] for key in keys if key in seen.event}}
 
 
