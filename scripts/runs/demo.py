@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,9 @@ def _arguments() -> argparse.Namespace:
     names = ", ".join(BEHAVIOURS)
     parser.add_argument("--listener-nat", default="home", metavar="NAME", help=f"default home; one of {names}")
     parser.add_argument("--dialer-nat", default="home", metavar="NAME", help="default home")
-    parser.add_argument("--transport", choices=("tcp", "quic", "both"), default="both", help="default both")
+    parser.add_argument(
+        "--transport", choices=("tcp", "quic", "both"), help="default both, tcp without the QUIC engine"
+    )
     parser.add_argument("--duration", type=float, default=5.0, metavar="S", help="seconds watched, twice (default 5)")
     records.add_options(parser, "demo")
     parser.add_argument("--loopback", action="store_true", help="no namespaces: the three programs on loopback")
@@ -194,8 +197,12 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _spoken() -> str:
+    return "tcp" if find_spec("punchbridge_quic") is None else "both"
+
+
 def _scenario(arguments: argparse.Namespace, *, capture: bool) -> Scenario:
-    a, b, transport = arguments.listener_nat, arguments.dialer_nat, arguments.transport
+    a, b, transport = arguments.listener_nat, arguments.dialer_nat, arguments.transport or _spoken()
     name = ROW.scenario.name if (a, b, transport) == ("home", "home", "both") else f"demo-{b}-{a}-{transport}"
     return Scenario(
         name=name,
