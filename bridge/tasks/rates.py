@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable
+from typing import Final
 
 __all__ = ["Buckets", "Window"]
+
+_EARLY: Final = 1e-6
+"""A token is given by this share of an interval too early: sums of floats are not exact, and the last token of a burst
+would otherwise now and then be withheld."""
 
 
 class Buckets:
@@ -47,7 +52,7 @@ class Buckets:
             self._full_at = OrderedDict((one, at) for one, at in self._full_at.items() if at > now)
             if len(self._full_at) >= self._max_keys:
                 return False
-        return max(self._full_at.get(key, now), now) - now <= (self._burst - 1) * self._interval
+        return max(self._full_at.get(key, now), now) - now <= (self._burst - 1 + _EARLY) * self._interval
 
     def half(self, key: Hashable, now: float) -> bool:
         """Whether half of the tokens, or more, are gone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from punchbridge.tasks.rates import Buckets, Window
@@ -14,6 +14,7 @@ WAITS = st.lists(st.floats(0, 50), max_size=60)
 
 
 @given(st.integers(1, 10), st.floats(0.1, 100), WAITS)
+@example(3, 21.92703793790961, [20.92703793790961, 0.0, 0.0])
 def test_a_bucket_never_gives_more_than_burst_plus_rate(burst: int, interval: float, waits: list[float]) -> None:
     buckets = Buckets(burst, interval, 10)
     now, taken = 0.0, 0
