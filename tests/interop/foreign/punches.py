@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from foreign.base import named
 from foreign.cases import Case, Known
 from foreign.inlab import run_lab
-from foreign.peer import TCP, Pool
+from foreign.peer import QUIC, TCP, Pool
 
 RELAYED_MOST = 0.1
 """Of the echo's bytes that may still touch the relay once the path is direct: pings and leftovers, no payload."""
@@ -28,6 +28,8 @@ DIRECT = (
     ("fullcone", "symmetric"),
 )
 """(listener, dialer) pairs that must become direct."""
+OVER_QUIC = (("eimhash", "eimhash"), ("firewall", "firewall"), ("fullcone", "symmetric"))
+"""The same over QUIC."""
 FALLBACK = (("symmetric", "home"), ("home", "symmetric"))
 """Pairs that stay relayed, with traffic going on."""
 ONE_SIDED = (("home", "public"), ("public", "home"))
@@ -97,7 +99,9 @@ def _case(pair: tuple[str, str], relay: str, listener: str, dialer: str, transpo
     row = f"{pair[1]} dials {pair[0]}" + (" (stays relayed)" if stays else "")
     who = f"{dialer} → {relay} → {listener}"
     kinds = tuple({relay, listener, dialer})
-    known = KNOWN.get((row, who)) if transport == TCP else None
+    known = KNOWN.get((row, who))
+    if transport != TCP and known is not _TRANSLATED:
+        known = None
     return Case(named("dcutr", transport), row, who, kinds, run, known, lab=True, transport=transport)
 
 
@@ -111,6 +115,12 @@ def cases(others: tuple[str, ...]) -> Iterator[Case]:
         for other in punching:
             for listener, dialer in (("ours", other), (other, "ours")):
                 yield _case(pair, "ours", listener, dialer)
+    for other in punching:
+        for listener, dialer in (("ours", other), (other, "ours")):
+            for relay in ("ours", *punching):
+                yield _case(HOME, relay, listener, dialer, QUIC)
+            for pair in OVER_QUIC:
+                yield _case(pair, "ours", listener, dialer, QUIC)
     if "js" in others:
         for listener, dialer in (("ours", "js"), ("js", "ours")):
             yield _case(HOME, "js", listener, dialer)
