@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use quinn_proto::crypto::rustls::QuicClientConfig;
 use quinn_proto::{
-    ClientConfig, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, Incoming, ServerConfig,
-    Transmit, VarInt,
+    ClientConfig, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, Incoming, NoneTokenStore,
+    ServerConfig, Transmit, VarInt,
 };
 
 use crate::error::{Error, Result};
@@ -397,7 +397,12 @@ impl Engine {
 
 fn client(tls: QuicClientConfig, transport: Arc<quinn_proto::TransportConfig>, seed: &[u8; 32]) -> ClientConfig {
     let mut client = ClientConfig::new(Arc::new(tls));
-    client.transport_config(transport).initial_dst_cid_provider(first_ids(seed));
+    client
+        .transport_config(transport)
+        .initial_dst_cid_provider(first_ids(seed))
+        // Tokens are kept by server name, which no dial here has: what one server gave would be shown to all others.
+        // One that leaves no room for anything else in a datagram would end their dials.
+        .token_store(Arc::new(NoneTokenStore));
     client
 }
 

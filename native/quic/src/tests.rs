@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
 
-use quinn_proto::{ConnectionId, ConnectionIdGenerator};
+use bytes::BytesMut;
+use quinn_proto::{
+    ConnectionId, ConnectionIdGenerator, DatagramEvent, Endpoint, EndpointConfig, ServerConfig, ValidationTokenConfig,
+};
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::ids::{Ids, first_ids};
+use crate::ids::{Ids, first_ids, key, token_key};
 use crate::settings::{Congestion, Settings};
-use crate::tls::public_key;
+use crate::tls::{configs, public_key};
 use crate::vocabulary::{Attempt, Cause, Event, Packet};
 
 const CERTIFICATE: &[u8] = include_bytes!("testdata/certificate.der");
@@ -450,6 +455,55 @@ fn a_retry_proves_the_address() {
     assert!(pair.sides[0].has(|event| matches!(event, Event::Connected(_))));
     let proven: Vec<bool> = pair.sides[1].attempts.iter().map(|attempt| attempt.proven).collect();
     assert_eq!(proven, [false, true]);
+}
+
+/// The token of a first datagram, by its place (RFC 9000 section 17.2.2).
+fn token_length(initial: &[u8]) -> u8 {
+    let source = 6 + usize::from(initial[5]);
+    initial[source + 1 + usize::from(initial[source])]
+}
+
+#[test]
+fn a_token_that_one_server_gave_is_not_shown_to_others() {
+    let (_, tls) = configs(CERTIFICATE, KEY).unwrap();
+    let mut config = ServerConfig::new(Arc::new(tls), token_key(&[9; 32]));
+    let mut tokens = ValidationTokenConfig::default();
+    tokens.sent(2);
+    config.validation_token_config(tokens);
+    let secret = Arc::new(key(&[9; 32], b"resets"));
+    let mut server = Endpoint::new(Arc::new(EndpointConfig::new(secret)), Some(Arc::new(config)), true, None);
+    let (mut client, now, mut buffer) = (engine(1), Instant::now(), Vec::new());
+    let first = client.connect(address(2), 1.0).unwrap();
+    let (mut there, mut events) = (None, Vec::new());
+    for _ in 0..20 {
+        while let Some(packet) = client.packet(first, 1, 1.0).unwrap() {
+            buffer.clear();
+            let data = BytesMut::from(&packet.data[..]);
+            match server.handle(now, address(1), None, None, data, &mut buffer) {
+                Some(DatagramEvent::NewConnection(incoming)) => {
+                    there = server.accept(incoming, now, &mut buffer, None).ok();
+                }
+                Some(DatagramEvent::ConnectionEvent(_, event)) => there.as_mut().unwrap().1.handle_event(event),
+                _ => {}
+            }
+        }
+        let (handle, connection) = there.as_mut().unwrap();
+        while let Some(event) = connection.poll_endpoint_events() {
+            if let Some(answer) = server.handle_event(*handle, event) {
+                connection.handle_event(answer);
+            }
+        }
+        buffer.clear();
+        while let Some(transmit) = connection.poll_transmit(now, 1, &mut buffer) {
+            client.receive(&buffer[..transmit.size], 0, address(2), None, 0, 1.0).unwrap();
+            buffer.clear();
+        }
+        events.extend(client.events(first).unwrap());
+    }
+    assert!(events.iter().any(|event| matches!(event, Event::Connected(_))));
+    let second = client.connect(address(3), 1.0).unwrap();
+    let packet = client.packet(second, 1, 1.0).unwrap().unwrap();
+    assert_eq!(token_length(&packet.data), 0);
 }
 
 #[test]
