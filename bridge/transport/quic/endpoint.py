@@ -220,8 +220,8 @@ class UdpEndpoint:
                     line.bytes_received += len(got.data)
                     line.local = got.local
                     touched[line] = None
-        for attempt in engine.attempts():
-            self._attempted(self, attempt)
+            for attempt in engine.attempts():  # at once: the engine ignores those that find many undecided
+                self._attempted(self, attempt)
         self.send_replies()
         self._serve(touched)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -264,6 +265,40 @@ async def test_a_first_datagram_and_nothing_more_holds_a_place_for_a_while() -> 
             table = a.swarm._pool.table
             await until(lambda: table.half_open == 1, 20)
             await until(lambda: table.half_open == 0, 20)
+
+
+@needs_quic
+async def test_a_newcomer_behind_a_burst_of_others_is_answered() -> None:
+    """The kernel hands over fifty first datagrams of one sender in one read, and there are several reads in a turn. The
+    engine ignores whoever finds many undecided, and would be asked again a second later only."""
+    async with open_both() as a, open_both() as b:
+        assert b.swarm.ports.quic is not None
+        engine, now = b.swarm.ports.quic._engine(), trio.current_time()
+
+        def first() -> tuple[int, bytes]:
+            number = engine.connect("127.0.0.1", port_of(a.addr), now)
+            packet = engine.transmit(number, 1, now)
+            assert packet is not None
+            return number, packet[0]
+
+        burst = [b"".join(first()[1] for _ in range(50)) for _ in range(3)]
+        number, mine = first()
+        segments = [(socket.IPPROTO_UDP, 103, struct.pack("=H", 1200))]
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as newcomer,
+        ):
+            newcomer.setblocking(False)
+            other.bind(("127.9.0.1", 0))
+            there = ("127.0.0.1", port_of(a.addr))
+            for data in burst:
+                other.sendmsg((data,), segments, 0, there)
+            newcomer.sendto(mine, there)  # all of it before the node has its turn
+            with trio.fail_after(20):
+                await trio.lowlevel.wait_readable(newcomer)
+            answer = newcomer.recv(65535)
+        engine.receive(answer, 0, *there, None, 0, trio.current_time())
+        assert [event for event in engine.events(number) if event[0] == quic.LOST] == []
 
 
 # --- peers that move -----------------------------------------------------------------------------------------
