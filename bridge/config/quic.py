@@ -62,6 +62,10 @@ class QuicLimits(Checked):
     trips. The engine goes back to the old address when nobody answers at the new one within three probe timeouts, at
     another IP 3.1 s: with less, an address may count that somebody else wrote on a datagram."""
 
+    moved_most: Seconds = 60.0
+    """A peer that has gone to another IP and not stayed anywhere for so long has its connection closed. Until then it
+    is judged by the address that it has left."""
+
     first_mtu: Count = 1200
     """Bytes of a datagram at first: what every path of QUIC takes."""
 

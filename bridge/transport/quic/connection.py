@@ -12,7 +12,7 @@ from typing import Final, Literal
 import punchbridge_quic as quic
 import trio
 
-from punchbridge.addresses import Endpoint, Multiaddr, addr_of
+from punchbridge.addresses import Endpoint, Multiaddr, addr_of, endpoint_of
 from punchbridge.config import MuxedLimits, QuicLimits
 from punchbridge.errors import ConnectionLost
 from punchbridge.events import Path, Role
@@ -83,8 +83,10 @@ class QuicConnection:
         self._streams = QuicStreams(shaken.line, limits, account)
         self._mux = Mux(self, self._streams, muxed)
         self._info = shaken.line.engine.info(shaken.line.number)
+        self._host = _host(shaken.remote)
         self._close_timeout = limits.close_timeout
-        self._moved, self._moved_after, self._following = moved, limits.moved_after, False
+        self._moved, self._following, self._elsewhere = moved, False, False
+        self._moved_after, self._moved_most = limits.moved_after, limits.moved_most
         self._nursery: trio.Nursery | None = None
         self._closing_reason: str | None = None
         self._shut_out = False
@@ -137,9 +139,12 @@ class QuicConnection:
             return
         if event[0] in (quic.OPENED, quic.READABLE, quic.PONG):
             self.heard.set()
-        elif event[0] == quic.MOVED and self._nursery is not None and not self._following:
-            self._following = True
-            self._nursery.start_soon(self._follow, self._info.rtt)  # of the path before, as it was known last
+        elif event[0] == quic.MOVED and self._nursery is not None:
+            rtt = self._info.rtt  # of the path before, as it was known last
+            self._elsewhere = self._elsewhere or self.info().host != self._host
+            if not self._following:
+                self._following = True
+                self._nursery.start_soon(self._follow, rtt)
         try:
             self._streams.happened(event)
         except NETWORK_FAILURES as problem:
@@ -190,17 +195,25 @@ class QuicConnection:
     async def _follow(self, rtt: float) -> None:
         """Takes the peer's new address for its own, once the engine has held on to it for longer than it takes to find
         out that nobody receives there: three times its probe timeout (RFC 9000 section 8.2.4). Until then the address
-        may be anybody's, written on a datagram."""
-        now = self.info()
+        may be anybody's, written on a datagram. A peer that goes on to another IP without end is closed."""
+        now, until = self.info(), trio.current_time() + self._moved_most
         while True:
-            seen = now
-            await trio.sleep(max(self._moved_after, _HELD_TRIPS * max(rtt, seen.rtt)))
+            seen, held = now, False
+            with trio.move_on_at(until):
+                await trio.sleep(max(self._moved_after, _HELD_TRIPS * max(rtt, seen.rtt)))
+                held = True
             now = self.info()
-            if now.moves == seen.moves:
+            if held and now.moves == seen.moves:
                 break
-        self._following = False
+            if not held and self._elsewhere:
+                self.abort("MOVES")
+                return
+            if not held:
+                until += self._moved_most
+        self._following = self._elsewhere = False
         before, self.remote = self.remote, addr_of(Endpoint(_kind(now.host), now.host, now.port, "udp"))
         if self.remote != before:
+            self._host = now.host
             self._moved(self, before)
 
     def _take_over(self) -> None:
@@ -290,6 +303,12 @@ class QuicConnection:
         """Gives up the stream with most unread bytes that has not moved since then, or itself when it has none."""
         if not self._mux.shed(since) and trio.current_time() <= since:
             self.abort("MEMORY")
+
+
+def _host(addr: Multiaddr) -> str:
+    endpoint = endpoint_of(addr)
+    assert endpoint is not None  # of an IP, as every address of a connection over UDP
+    return endpoint.host
 
 
 def _kind(host: str) -> Literal["ip4", "ip6"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import sys
@@ -15,7 +16,7 @@ import trio
 from punchbridge.access.policy import OPEN, Access
 from punchbridge.addresses import Endpoint, Multiaddr, addr_of, endpoint_of, parse, with_peer, with_port
 from punchbridge.config import Limits, QuicLimits, SwarmLimits, Transports
-from punchbridge.errors import AddressError, PortInUse, Unreachable
+from punchbridge.errors import AddressError, ConnectionLost, PortInUse, Unreachable
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionClosed, ConnectionMoved, ConnectionOpened, Refused, TransportAbsent
 from punchbridge.host.host import HostConfig, open_host
@@ -331,6 +332,31 @@ async def test_a_peer_that_has_moved_is_known_by_its_new_address() -> None:
         with trio.fail_after(20):
             await far.closed.wait()
         assert far.close_reason == "NOT_ALLOWED"
+        nursery.cancel_scope.cancel()
+
+
+@needs_quic
+async def test_a_peer_that_never_stays_anywhere_is_not_kept() -> None:
+    """Else it would be judged by the address that it has left, for as long as it moves."""
+    async with (
+        open_both(quic=QuicLimits(moved_after=0.4, moved_most=1.0)) as a,
+        open_both() as b,
+        trio.open_nursery() as nursery,
+    ):
+        nat = Rebinding(("127.0.0.1", port_of(a.addr)))
+        nursery.start_soon(nat.run)
+        near = await b.swarm.dial(with_port(UDP, nat.port), expected=a.peer)
+        (far,) = a.swarm.connections()
+        a.swarm.gater.access = Access.of(deny=("127.0.0.77/32", "127.0.0.78/32")) | OPEN
+        with trio.fail_after(20):
+            for host in itertools.cycle(("127.0.0.77", "127.0.0.78")):
+                nat.rebind(host)
+                with suppress(ConnectionLost):
+                    await near.ping()
+                with trio.move_on_after(0.1):
+                    await far.closed.wait()
+                    break
+        assert (far.close_reason, a.record.of(ConnectionMoved)) == ("MOVES", [])
         nursery.cancel_scope.cancel()
 
 
