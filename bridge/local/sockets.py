@@ -139,7 +139,7 @@ class ServerDoor:
 
 def _sweep(parent: str) -> None:
     """Removes the directories that killed processes of ours left: those that nobody holds the lock of, and that hold
-    sockets and nothing else. A folder of somebody else may have such a name too."""
+    sockets and nothing else. A folder of somebody else may have such a name too, so an empty one stays."""
     for path in glob.glob(f"{glob.escape(parent)}/{_PREFIX}*"):
         try:
             # A fresh one may not be locked yet.
@@ -151,7 +151,9 @@ def _sweep(parent: str) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             names = os.listdir(lock)
-            if all(stat.S_ISSOCK(os.stat(name, dir_fd=lock, follow_symlinks=False).st_mode) for name in names):
+            if names and all(
+                stat.S_ISSOCK(os.stat(name, dir_fd=lock, follow_symlinks=False).st_mode) for name in names
+            ):
                 for name in names:
                     os.unlink(name, dir_fd=lock)
                 os.rmdir(path)

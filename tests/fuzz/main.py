@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     outcomes = []
     _print(HEAD)
-    with tempfile.TemporaryDirectory(prefix="punchbridge-fuzz-") as folder:
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         for name in names:
             for engine in engines:
                 where = Path(folder) / f"{name}-{engine}"

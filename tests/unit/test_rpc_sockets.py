@@ -145,6 +145,17 @@ def test_a_folder_of_somebody_else_with_such_a_name_is_left_alone(
     assert {path.name for path in foreign.iterdir()} == {"s", "data"}
 
 
+def test_an_empty_folder_with_such_a_name_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It may be somebody's who is about to use it."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(sockets, "_SUN_PATH", 1000)
+    foreign = tmp_path / "punchbridge-backup"
+    foreign.mkdir()
+    os.utime(foreign, (0, 0))
+    SocketDirectory().close()
+    assert foreign.is_dir()
+
+
 def test_peer_process_is_the_connecting_one(directory: SocketDirectory) -> None:
     listener, name = directory.listen()
     listener.setblocking(True)
