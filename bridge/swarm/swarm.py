@@ -112,7 +112,7 @@ class Swarm:
             changed=changed,
             events=events,
             memory=self.memory,
-            crowded=lambda host: self._pool.table.crowded(host, trio.current_time()),
+            crowded=self._crowded,
             moved=self._pool.moved,
         )
         """The transports with ports of their own: for whoever needs the sockets themselves."""
@@ -120,6 +120,12 @@ class Swarm:
         self._served = len(self._transports)
         self._dialer = Dialer(limits, self._pool, self._transports, self.ports.missing)
         self.actor = Actor(limits.swarm, self._pool, self._dialer, self._transports, self.ports)
+
+    def _crowded(self, host: str) -> bool:
+        crowded = self._pool.table.crowded(host, trio.current_time())
+        if crowded:
+            self._pool.table.unproven(host)
+        return crowded
 
     def _held_too_much(self, account: Account) -> None:
         peer = "" if account.peer is None else peer_text(account.peer)

@@ -38,6 +38,7 @@ class ConnectionRefusal(StrEnum):
     STRANGER = "strangers"
     FILES = "files"
     RATE = "handshakes"
+    UNPROVEN = "unproven"
     DENIED = "denied"
 
 
@@ -193,6 +194,10 @@ class ConnectionTable(Generic[C]):
         for places in (self._accepted, self._half_open, self._mute):
             places.add(ticket, came)
         return Arrival(ticket, evict=evict)
+
+    def unproven(self, host: str) -> None:
+        """Notes that somebody who may be elsewhere than the address says was asked to show that it is there."""
+        self.refusals.add(ConnectionRefusal.UNPROVEN, source(host)[0][1])
 
     def crowded(self, host: str, now: float) -> bool:
         """Whether somebody who may be elsewhere than the address says has to show first that it is there: half of the

@@ -192,6 +192,10 @@ class Stage:
         """An honest peer of a program from now on: fresh connections (`fresh`), and one that stands (`ping`)."""
         await self._probe("peer", program.ip, str(program.port), source, *([key] if key else []))
 
+    async def peer_over_quic(self, program: Relay | Listening, port: int, source: str = HONEST) -> None:
+        """The same over QUIC: `fresh over QUIC` and `ping over QUIC`."""
+        await self._probe("quic", program.ip, str(port), source)
+
     async def calls(self, forward: Forward) -> None:
         """Honest calls (`call`) through a program that forwards to an echo."""
         await self._probe("calls", forward.socket)

@@ -1,6 +1,6 @@
 """Plays one attack in a process of its own: `python -m tests.attacks.one NAME [--short]`; prints its rows as JSON.
 
-Exit status 77 where the attack needs namespaces and none can be made.
+Exit status 77 where the attack needs namespaces and none can be made, or the QUIC engine and it is not built.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import trio
 from lab import session
 
 from tests.attacks.frame import Row, stage
+from tests.support.built import NOT_BUILT
 
 
 async def _play(name: str, *, short: bool) -> list[Row]:
@@ -31,7 +32,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name")
     parser.add_argument("--short", action="store_true")
     options = parser.parse_args(arguments)
-    if getattr(importlib.import_module(f"tests.attacks.{options.name}"), "NAMESPACES", False):
+    try:
+        module = importlib.import_module(f"tests.attacks.{options.name}")
+    except ModuleNotFoundError as problem:
+        if problem.name != "punchbridge_quic":
+            raise
+        print(NOT_BUILT, file=sys.stderr)
+        return session.EXIT_UNAVAILABLE
+    if getattr(module, "NAMESPACES", False):
         try:
             session.enter()
         except session.LabUnavailable as problem:

@@ -1,6 +1,7 @@
 """The honest peer beside an attack, in a process of its own: `python -m tests.attacks.probe`.
 
 `peer IP PORT SOURCE [KEYFILE]`: one standing connection that is pinged, and fresh connections one after another.
+`quic IP PORT SOURCE`: the same over QUIC.
 `calls SOCKET`: short connections through a program that forwards, each of which echoes sixteen bytes.
 Prints a JSON list a line for each try: kind, when it ended (the clock that all processes share), seconds, ok, why not.
 """
@@ -15,8 +16,11 @@ from pathlib import Path
 
 import trio
 
+from punchbridge.addresses import parse
+from punchbridge.errors import BridgeError
 from punchbridge.identity import Identity
 from punchbridge.keys import PrivateKey
+from punchbridge.transport.base import Connection
 from tests.attacks.attacker import Attacker
 from tests.attacks.wire import EXPECTED
 
@@ -37,7 +41,7 @@ async def _try(kind: str, what: Callable[[], Awaitable[None]]) -> bool:
     try:
         with trio.fail_after(PATIENCE):
             await what()
-    except EXPECTED as error:
+    except (*EXPECTED, BridgeError) as error:
         problem = error
     _note(kind, time.monotonic() - began, problem)
     return problem is None
@@ -98,9 +102,51 @@ async def _calls(path: str) -> None:
         await trio.sleep(EVERY)
 
 
+async def _quic(ip: str, port: int, source: str) -> None:
+    """As `_peer`. Both kinds of connections leave from one socket, as those of one program do."""
+    from punchbridge.transport.quic.transport import QuicTransport  # where its engine is built
+
+    there = parse(f"/ip4/{ip}/udp/{port}/quic-v1")
+    async with trio.open_nursery() as nursery:
+        transport = QuicTransport(Identity.generate())
+        transport.nursery = nursery
+        await transport.listen(parse(f"/ip4/{source}/udp/0/quic-v1"), lambda incoming: incoming.abort())
+
+        async def fresh() -> None:
+            connection = await transport.dial(there, None)
+            connection.abort("NORMAL")
+
+        async def again() -> None:
+            while True:
+                await _try("fresh over QUIC", fresh)
+                await trio.sleep(EVERY)
+
+        nursery.start_soon(again)
+        while True:
+            try:
+                connection = await transport.dial(there, None)
+            except BridgeError as problem:
+                _note("ping over QUIC", 0.0, problem)
+                await trio.sleep(EVERY)
+                continue
+            nursery.start_soon(connection.run, lambda stream, _: stream.reset(), tuple)
+
+            async def ping(connection: Connection = connection) -> None:
+                await connection.ping()
+
+            while True:
+                if not await _try("ping over QUIC", ping):
+                    break
+                await trio.sleep(EVERY)
+            connection.abort("NORMAL")
+
+
 def main(arguments: list[str]) -> None:
     if arguments[0] == "calls":
         trio.run(_calls, arguments[1])
+        return
+    if arguments[0] == "quic":
+        trio.run(_quic, arguments[1], int(arguments[2]), arguments[3])
         return
     ip, port, source, *key = arguments[1:]
     identity = Identity.from_private_key(PrivateKey.parse(Path(key[0]).read_bytes())) if key else Identity.generate()

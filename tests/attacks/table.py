@@ -20,7 +20,7 @@ HEAD = (
     "held",
 )
 
-KINDS = {"fresh": "new connection", "ping": "ping", "call": "call"}
+KINDS = {"fresh": "new connection", "fresh over QUIC": "new connection over QUIC"}
 
 
 def row_of(found: Mapping[str, Any]) -> Row:

@@ -233,7 +233,7 @@ class QuicTransport:
         place = next((one for one in self._places if one.endpoint is endpoint), None)
         if place is None or place.accept is None:
             endpoint.engine.ignore(attempt[0])
-        elif not attempt[3] and (self._under_way >= self._limits.retry_above or self._crowded(attempt[1])):
+        elif not attempt[3] and (self._crowded(attempt[1]) or self._under_way >= self._limits.retry_above):
             endpoint.engine.retry(attempt[0])
         else:
             place.accept(_Arriving(self, endpoint, attempt))

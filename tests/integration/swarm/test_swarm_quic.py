@@ -252,6 +252,7 @@ async def test_with_half_of_the_places_taken_a_newcomer_shows_its_address() -> N
                 place.accept = note
             assert (await b.swarm.dial(quic_addr(a))).transport == "quic"
             assert arrived == [False]
+            assert a.swarm.refusals.counts == {"unproven": 1}
 
 
 @needs_quic
