@@ -89,7 +89,8 @@ class QuicLimits(Checked):
     """The kernel's buffers of one socket; it gives no more than `net.core.rmem_max` and `wmem_max`."""
 
     reads: Count = 16
-    """Reads of the socket before what they brought is acted on. Each brings up to 64 KiB."""
+    """Reads of the socket before what they brought is acted on. Each brings up to 64 KiB; those that bring little count
+    for a sixteenth of one."""
 
     sends: Count = 16
     """Sends for one connection before the others get their turn. Each takes up to 64 KiB."""

@@ -20,7 +20,7 @@ import trio
 from punchbridge.config import QuicLimits
 from punchbridge.errors import LimitExceeded
 from punchbridge.tasks.supervise import report
-from punchbridge.transport.quic.sockets import Packet, UdpSocket
+from punchbridge.transport.quic.sockets import MOST, Packet, UdpSocket
 
 __all__ = ["Line", "Owner", "Stray", "UdpEndpoint"]
 
@@ -29,6 +29,11 @@ _log = logging.getLogger(__name__)
 _QUIC_BIT: Final = 0x40
 """The first byte of every datagram of QUIC has one of its two highest bits (RFC 9000 section 17, RFC 9443); our engine
 asks nobody to grease it."""
+
+
+_LITTLE: Final = MOST // 16
+"""What a read counts for at least. Small datagrams are taken faster than they can be sent to us: with few of them in a
+turn, those of one peer would wait in the socket for seconds, in front of all others."""
 
 
 class Owner(Protocol):
@@ -205,10 +210,9 @@ class UdpEndpoint:
         """Takes what has come, then serves each connection that it concerns once."""
         engine, now = self.engine, trio.current_time()
         touched: dict[Line, None] = {}
-        for _ in range(self._limits.reads):
-            got = self.socket.receive()
-            if got is None:
-                break
+        room = self._limits.reads * MOST
+        while room > 0 and (got := self.socket.receive()) is not None:
+            room -= max(len(got.data), _LITTLE)
             if not got.data:
                 continue
             if got.data[0] < _QUIC_BIT:
