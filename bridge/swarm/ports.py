@@ -14,6 +14,7 @@ from punchbridge.config import Limits, Transports
 from punchbridge.errors import AddressError, PortInUse
 from punchbridge.eventhub import EventHub
 from punchbridge.identity import Identity
+from punchbridge.tasks.fair import FairQueue
 from punchbridge.tasks.memory import Memory
 from punchbridge.transport.absent import absent, check_present
 from punchbridge.transport.base import Accept, Connection, ServingTransport, Upgrader
@@ -45,17 +46,18 @@ class Ports:
         memory: Memory,
         crowded: Callable[[str], bool],
         moved: Callable[[Connection, Multiaddr], None],
+        turns: FairQueue[str],
     ) -> None:
         """changed: called when the bound addresses are others. crowded: whether a newcomer that may be elsewhere than
         the IP says has to show first that it is there. moved: called when the peer of a connection is at another
-        address than before."""
+        address than before. turns: in which order connections go on that have much to do."""
         self.missing: Mapping[str, str] = absent(transports)
         self.tcp = TcpTransport(upgrader, Listeners(changed, events, limits.tcp), limits.tcp)
         self.quic: QuicTransport | None = None
         if "quic-v1" not in self.missing:
             from punchbridge.transport.quic.transport import QuicTransport
 
-            self.quic = QuicTransport(identity, changed, limits.quic, limits.muxed, memory, crowded, moved)
+            self.quic = QuicTransport(identity, changed, limits.quic, limits.muxed, memory, crowded, moved, turns)
         self.serving: tuple[ServingTransport, ...] = (self.tcp,) if self.quic is None else (self.tcp, self.quic)
 
     def addrs(self) -> tuple[Multiaddr, ...]:

@@ -114,6 +114,7 @@ class Swarm:
             memory=self.memory,
             crowded=self._crowded,
             moved=self._pool.moved,
+            turns=self.turns,
         )
         """The transports with ports of their own: for whoever needs the sockets themselves."""
         self._transports: list[Transport] = [*self.ports.serving]

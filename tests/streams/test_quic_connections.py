@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 import trio
@@ -16,10 +18,13 @@ from punchbridge.errors import (
     DialTimeout,
     NotAllowed,
     PortInUse,
+    StreamReset,
     Unreachable,
     WrongPeer,
 )
 from punchbridge.identity import Identity
+from punchbridge.tasks.fair import FairQueue
+from punchbridge.wire.multistream import HEADER, line
 from tests.support.built import NOT_BUILT
 
 pytest.importorskip("punchbridge_quic", reason=NOT_BUILT)
@@ -28,6 +33,73 @@ from tests.support.quic_pairs import quic_nodes, quic_pair
 from tests.support.rebinding import Rebinding
 from tests.support.relay_lab import read_all
 from tests.support.session_lab import until
+
+# --- turns --------------------------------------------------------------------------------------------------
+
+
+async def test_streams_of_several_connections_are_opened_in_turn() -> None:
+    """Two hundred streams of each come with a few reads of the one socket: other tasks run in between."""
+    async with quic_nodes(5, turns=FairQueue(1)) as (server, *nodes):
+        connections = [await node.dial(server) for node in nodes]
+        far = [await server.accept() for _ in nodes]
+        turns = [0]
+
+        async def others() -> None:
+            while turns[-1] < 200 * len(nodes):
+                turns.append(sum(one.streams for one in far))
+                await trio.lowlevel.checkpoint()
+
+        for connection in connections:  # all of it before the server has its turn
+            below = connection._line
+            for _ in range(200):
+                number = below.engine.open(below.number)
+                assert number is not None
+                below.engine.write(below.number, number, HEADER + line("/test/1.0.0"))
+            below.flush()
+        with trio.fail_after(60):
+            await others()
+        # Sixteen at once of each, the first time; then those of one connection, or two, from step to step.
+        later = [number for number in turns if number > 16 * len(nodes)]
+        assert max(after - before for before, after in pairwise(later)) <= 2 * 16
+
+
+async def test_little_datagrams_of_others_hold_up_a_newcomer_for_few_turns() -> None:
+    """The socket hands them over in the order in which they came: nobody can be served before them."""
+    async with quic_nodes(2) as (server, node):
+        endpoint = endpoint_of(server.addr)
+        assert endpoint is not None
+        engine, now = node.transport._engine(), trio.current_time()
+        first = engine.transmit(engine.connect(endpoint.host, endpoint.port, now), 1, now)
+        assert first is not None
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            for data in (*[b"\x00"] * 256, first[0]):  # all of it before the server has its turn
+                other.sendto(data, (endpoint.host, endpoint.port))
+            turns = 0
+            while not server.arrived and turns < 100:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+        assert turns <= 5
+
+
+async def test_a_stream_that_waits_is_opened_with_what_became_of_it() -> None:
+    """Ended or given up before its turn came."""
+    async with quic_pair() as pair:
+        for number in range(90):
+            stream = await pair.first.open_stream(["/test/1.0.0"], lazy=True)
+            await stream.send_all(b"x" * 100)
+            if number % 3:
+                await stream.send_eof()
+            else:
+                stream.reset()
+        with trio.fail_after(20):
+            whole = 0
+            while whole < 60:
+                stream = await pair.nodes[1].accept_stream()
+                with suppress(StreamReset):
+                    whole += await read_all(stream) == b"x" * 100
+                await stream.aclose()
+            await until(lambda: pair.second.streams == 0, 20)
+
 
 # --- ends of connections ------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from punchbridge.addresses import Multiaddr, parse
 from punchbridge.config import QuicLimits
 from punchbridge.errors import BridgeError
 from punchbridge.identity import Identity
+from punchbridge.tasks.fair import FairQueue
 from punchbridge.transport.base import Connection, Incoming, Stream
 from punchbridge.transport.quic.connection import QuicConnection
 from punchbridge.transport.quic.transport import QuicTransport
@@ -84,14 +85,19 @@ class Node:
 
 @asynccontextmanager
 async def quic_nodes(
-    count: int = 2, protocols: Collection[str] = ("/test/1.0.0",), limits: QuicLimits | None = None
+    count: int = 2,
+    protocols: Collection[str] = ("/test/1.0.0",),
+    limits: QuicLimits | None = None,
+    turns: FairQueue[str] | None = None,
 ) -> AsyncIterator[tuple[Node, ...]]:
     """So many transports that listen at loopback."""
     nodes = []
     async with trio.open_nursery() as nursery:
+        if turns is not None:
+            nursery.start_soon(turns.run)
         for _ in range(count):
             identity = Identity.generate()
-            transport = QuicTransport(identity, limits=limits or QuicLimits())
+            transport = QuicTransport(identity, limits=limits or QuicLimits(), turns=turns)
             transport.nursery = nursery
             node = Node(transport, identity, set(protocols))
             (node.addr,) = await transport.listen(LOOPBACK, node.accepted)

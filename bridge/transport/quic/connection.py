@@ -5,7 +5,7 @@ Knows no table of peers, no dialling, and no meaning of a protocol; the streams 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -22,6 +22,7 @@ from punchbridge.tasks.memory import Account
 from punchbridge.transport.base import NOT_ALLOWED, Connection, OnRefused, OnStream, Supported, TransportName
 from punchbridge.transport.numbers import next_id
 from punchbridge.transport.quic.endpoint import Line
+from punchbridge.transport.quic.openings import Openings
 from punchbridge.transport.quic.reasons import GATED, GOODBYE, OTHER, close_reason
 from punchbridge.transport.quic.streams import QuicStreams
 from punchbridge.transport.raw import BrokenConnection, ShutOut
@@ -60,8 +61,10 @@ class QuicConnection:
         muxed: MuxedLimits,
         account: Account,
         moved: Callable[[Connection, Multiaddr], None] = lambda _connection, _before: None,
+        turn: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
-        """moved: called, with the address before, when the peer is known to receive at another one."""
+        """moved: called, with the address before, when the peer is known to receive at another one. turn: returns when
+        it is this connection's turn to open streams."""
         self.id = next_id()
         self.peer, self.role, self.inbound = shaken.peer, shaken.role, shaken.inbound
         self.local, self.remote = shaken.local, shaken.remote
@@ -82,6 +85,7 @@ class QuicConnection:
         self._line = shaken.line
         self._streams = QuicStreams(shaken.line, limits, account)
         self._mux = Mux(self, self._streams, muxed)
+        self._openings, self._turn = Openings(self._open_late), turn
         self._info = shaken.line.engine.info(shaken.line.number)
         self._host = _host(shaken.remote)
         self._close_timeout = limits.close_timeout
@@ -145,10 +149,29 @@ class QuicConnection:
             if not self._following:
                 self._following = True
                 self._nursery.start_soon(self._follow, rtt)
+        if event[0] == quic.OPENED:
+            if self._openings.waits(event):
+                return
+        elif self._openings.late and self._openings.keeps(event):
+            return
+        self._tell(event)
+
+    def _tell(self, event: quic.Event) -> None:
         try:
             self._streams.happened(event)
         except NETWORK_FAILURES as problem:
             self.abort(getattr(problem, "code", "CONNECTION_LOST"))
+
+    def _open_late(self, events: list[quic.Event]) -> None:
+        """Streams whose turn has come, and what became of them meanwhile. What they send leaves together."""
+
+        def tell() -> None:
+            for event in events:
+                if not self.closed.is_set():
+                    self._tell(event)
+            self.account.settle(trio.current_time())
+
+        self._line.later(tell)
 
     def settled(self) -> None:
         """See `endpoint.Owner`."""
@@ -157,6 +180,7 @@ class QuicConnection:
         self.bytes_received = self._line.bytes_received
         if self._mux.openers and self._streams.can_open:
             self._mux.may_open()
+        self._openings.settled()
         self.account.settle(trio.current_time())
 
     def broken(self, reason: str) -> None:
@@ -181,6 +205,7 @@ class QuicConnection:
                 self._scope, self._nursery = nursery.cancel_scope, nursery
                 if self.closed.is_set():
                     nursery.cancel_scope.cancel()
+                nursery.start_soon(self._openings.run, self._turn)
                 task_status.started()
                 if not self.closed.is_set():
                     self._take_over()

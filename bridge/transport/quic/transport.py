@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
@@ -22,6 +23,7 @@ from punchbridge.config import MuxedLimits, QuicLimits
 from punchbridge.errors import AddressError, LimitExceeded, Unreachable
 from punchbridge.iana import IP, kind_of
 from punchbridge.identity import Identity, PeerId
+from punchbridge.tasks.fair import FairQueue
 from punchbridge.tasks.memory import Memory
 from punchbridge.tasks.prefixes import network, source
 from punchbridge.transport.base import Accept, Connection
@@ -108,14 +110,16 @@ class QuicTransport:
         memory: Memory | None = None,
         crowded: Callable[[str], bool] = lambda _host: False,
         moved: Callable[[Connection, Multiaddr], None] = lambda _connection, _before: None,
+        turns: FairQueue[str] | None = None,
     ) -> None:
-        """`changed` is called when the bound addresses have changed; `memory`: what all connections share; `crowded`:
-        whether a newcomer from an IP has to show first that it receives there; `moved`: see `QuicConnection`."""
+        """`changed` is called when the bound addresses have changed; `memory`, `turns`: what all connections share, and
+        whoever gives `turns` runs them; `crowded`: whether a newcomer from an IP has to show first that it receives
+        there; `moved`: see `QuicConnection`."""
         self._identity = identity
         self._changed = changed
         self._crowded, self._moved = crowded, moved
         self._limits, self._muxed = limits, muxed
-        self._memory = Memory() if memory is None else memory
+        self._memory, self._turns = Memory() if memory is None else memory, turns
         self._shown = make_credentials(identity, datetime.now(UTC))
         self._places: list[_Place] = []
         self._opening = trio.Lock()
@@ -164,8 +168,12 @@ class QuicTransport:
         host = line.local or str(bound.ip)
         local = addr_of(Endpoint(f"ip{bound.ip.version}", host, bound.port, "udp"))
         shaken = Shaken(line, peer, "responder" if inbound else "initiator", local, addr_of(remote), inbound)
-        account = self._memory.account(network(source(remote.host)))
-        return QuicConnection(shaken, limits=self._limits, muxed=self._muxed, account=account, moved=self._moved)
+        origin = network(source(remote.host))
+        account = self._memory.account(origin)
+        turn = trio.lowlevel.checkpoint if self._turns is None else partial(self._turns.turn, origin)
+        return QuicConnection(
+            shaken, limits=self._limits, muxed=self._muxed, account=account, moved=self._moved, turn=turn
+        )
 
     # --- listening ------------------------------------------------------------------------------------------
 
