@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cryptography import x509
@@ -77,8 +77,10 @@ class Credentials:
 def make_credentials(identity: Identity, now: datetime) -> Credentials:
     """A self-signed certificate with a fresh P-256 key, which the identity vouches for (TL3, TL5).
 
-    `now` is a moment with a time zone. The certificate is valid from an hour before it, for a hundred years.
+    `now` is a moment with a time zone. The certificate is valid from the day (UTC) that it was an hour before, for a
+    hundred years. Whoever reads it learns no time of day: neither since when a program runs nor how its clock goes.
     """
+    day = (now.astimezone(UTC) - _VALID_BEFORE).replace(hour=0, minute=0, second=0, microsecond=0)
     key = ec.generate_private_key(ec.SECP256R1())
     signed = PREFIX + _spki(key.public_key())
     value = encode_signed_key(identity.public_key.serialize(), identity.sign(signed))
@@ -91,8 +93,8 @@ def make_credentials(identity: Identity, now: datetime) -> Credentials:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(serial)
-        .not_valid_before(now - _VALID_BEFORE)
-        .not_valid_after(now + _VALID_FOR)
+        .not_valid_before(day)
+        .not_valid_after(day + _VALID_FOR)
         # Not critical: TLS libraries that know nothing of it read the certificate all the same.
         .add_extension(x509.UnrecognizedExtension(EXTENSION, value), critical=False)
         .sign(key, hashes.SHA256())

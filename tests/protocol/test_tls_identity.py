@@ -148,6 +148,13 @@ def test_tl6_another_peer_than_the_one_dialled() -> None:
         verify_certificate(made.certificate, NOW, Identity.generate().peer_id)
 
 
+def test_a_certificate_tells_no_time_of_day() -> None:
+    made = make_credentials(identity_of(KeyKind.ED25519), datetime(2026, 7, 1, 15, 43, 21, tzinfo=UTC))
+    certificate = x509.load_der_x509_certificate(made.certificate)
+    assert certificate.not_valid_before_utc == datetime(2026, 7, 1, tzinfo=UTC)
+    assert certificate.not_valid_after_utc.time() == certificate.not_valid_before_utc.time()
+
+
 @pytest.mark.parametrize("days", [-2, 2])
 def test_tl2_not_valid_now(days: int) -> None:
     identity, key = identity_of(KeyKind.ED25519), key_of("p256")

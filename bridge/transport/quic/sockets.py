@@ -189,7 +189,9 @@ class UdpSocket:
 def _bind_error(endpoint: Endpoint, problem: OSError) -> PortInUse | AddressError:
     addr = addr_of(endpoint)
     if problem.errno == errno.EADDRINUSE:
-        return PortInUse(f"{addr}: another program holds this port; stop it, or choose another port")
+        return PortInUse(
+            f"{addr}: another program holds this UDP port; stop it, choose another port, or do without QUIC (--no-quic)"
+        )
     denied = problem.errno in (errno.EACCES, errno.EPERM)
     advice = "this user may bind higher ports only, above 1023" if denied else "use an address of this machine"
     return AddressError(f"cannot listen on {addr}: {problem.strerror}; {advice}")
