@@ -22,6 +22,8 @@ SOCKET_BUFFER_BYTES: Final = 16 * 1024 * 1024
 TCP_WINDOW_BYTES: Final = 64 * 1024 * 1024
 """Upper end of tcp_rmem and tcp_wmem in the hosts; with less a 300 ms path is window-limited."""
 
+BIND_SECONDS: Final = 5.0
+"""How long a probe waits for a port that a child on its way to another program still holds."""
 PROBE_SECONDS: Final = 0.7
 """One connect of `verify`. The lab answers in under 1 ms without delay; more means dropped."""
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from lab.behaviours import Behaviour, Deny, Filtering, Mapping
 from lab.lab import Lab
-from lab.limits import PROBE_REPLY_BYTES, PROBE_SECONDS, UDP_IDLE_SECONDS, UDP_IDLE_WAIT_SECONDS
+from lab.limits import BIND_SECONDS, PROBE_REPLY_BYTES, PROBE_SECONDS, UDP_IDLE_SECONDS, UDP_IDLE_WAIT_SECONDS
 from lab.topology import RELAY4, RELAY6
 
 _OBSERVER_PORTS = 7001, 7002
@@ -85,9 +85,19 @@ class _Prober:
         self._family = socket.AF_INET6 if what.ipv6_only else socket.AF_INET
 
     def udp(self, host: str, address: str, port: int) -> socket.socket:
+        """A bound socket. One that was just closed may still be held by a child that another thread is starting, until
+        that runs its program; so a taken port is asked for again."""
         sock = self._stack.enter_context(self._lab.socket(host, self._family, socket.SOCK_DGRAM))
-        sock.bind((address, port))
-        return sock
+        until = time.monotonic() + BIND_SECONDS
+        while True:
+            try:
+                sock.bind((address, port))
+            except OSError as problem:
+                if problem.errno != errno.EADDRINUSE or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+            else:
+                return sock
 
     def meets(self, sender: socket.socket, target: Place, receiver: socket.socket) -> str:
         """What a datagram to `target` meets: `heard` at the receiver, an ICMP error, or `timeout`."""
