@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -92,6 +93,13 @@ def test_generated_and_private_files_are_not_tracked() -> None:
     found = [path for path in tracked() if path.relative_to(ROOT).parts[0] != "logs"]
     bad = [name_of(path) for path in found if path.suffix in (".pyc", ".key", ".log") or ".venv" in path.parts]
     assert not bad
+
+
+def test_no_two_test_files_are_one_module() -> None:
+    """Folders without `__init__.py` share their names; pytest takes none of the tests when one is there twice."""
+    alone = [path for path in (ROOT / "tests").rglob("test_*.py") if not (path.parent / "__init__.py").exists()]
+    names = Counter(path.name for path in alone)
+    assert [path for path in alone if names[path.name] > 1] == []
 
 
 def test_package_holds_exactly_three_top_level_names() -> None:
