@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Final
 
 from punchbridge.access.secret import is_ticket
 from punchbridge.errors import ConfigError
 
 __all__ = ["Place", "parse_place"]
+
+_LONGEST_HOST: Final = 253
+"""Characters of a host name (RFC 1035 section 2.3.4, as text); reading a name costs the square of its length."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,10 @@ def parse_place(text: str) -> Place:
         raise ConfigError("this is a ticket; here a local place is wanted: HOST:PORT or unix:PATH")
     host, colon, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not bare or (":" in bare and bare is host) or not (port.isascii() and port.isdigit()):
+    if len(bare) > _LONGEST_HOST:
+        raise ConfigError(f"the host of {text[:40]!r}… has {len(bare)} characters; a name has at most {_LONGEST_HOST}")
+    named = bool(colon and bare) and not (":" in bare and bare is host) and not {"[", "]"} & set(bare)
+    if not named or not (port.isascii() and port.isdigit()):
         raise ConfigError(f"{text!r} is not HOST:PORT, [IPV6]:PORT or unix:PATH; for example 127.0.0.1:50051")
     if int(port) > 65535:
         raise ConfigError(f"{text!r}: a port is at most 65535")

@@ -103,7 +103,11 @@ def test_places(text: str, place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "50051", ":1", "host:", "host:x", "::1:80", "h:65536", "h:-1", "unix:", "h:²", "unix:/\ud800"]
+    "text",
+    [
+        *("", "50051", ":1", "host:", "host:x", "::1:80", "h:65536", "h:-1", "unix:", "h:²", "unix:/\ud800"),
+        *("[[--]]:2", "[h:1", "h]:1", "h" * 254 + ":1"),
+    ],
 )
 def test_bad_places(text: str) -> None:
     with pytest.raises(ConfigError):
