@@ -80,7 +80,7 @@ class BothOpeners:
                 if won is not None or all(run.ended.is_set() for run in runs):
                     break
                 await changed.beyond(number)
-        except BaseException:
+        except BaseException:  # cancelled: no way goes on behind its race
             await _end(runs)  # noqa: ASYNC102 - shielded there
             raise
         if won is None:

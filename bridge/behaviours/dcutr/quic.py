@@ -18,6 +18,7 @@ import trio
 from punchbridge.addresses import Endpoint, Multiaddr, addr_of
 from punchbridge.behaviours.dcutr.attempts import Attempt, Won
 from punchbridge.behaviours.dcutr.budget import Budget
+from punchbridge.behaviours.dcutr.direct import answered
 from punchbridge.behaviours.dcutr.record import Records
 from punchbridge.config import Punch
 from punchbridge.errors import DialTimeout
@@ -26,7 +27,6 @@ from punchbridge.identity import PeerId, peer_text
 from punchbridge.reach.candidates import endpoints_of
 from punchbridge.reach.datagrams import Aims, pause_after
 from punchbridge.reach.dials import AttemptDials
-from punchbridge.reach.verdict import UdpEvidence
 from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.nurseries import flat_nursery
@@ -134,7 +134,7 @@ class QuicOpening:
         self._start = trio.Event()
         self._busy = 0
         self._scope = trio.CancelScope()
-        self.evidence = attempt.udp = attempt.udp or UdpEvidence()
+        self.evidence = attempt.udp
         self.won: Won | None = None
         """Known here first: what is done behind a win may be cancelled, the connection stands."""
 
@@ -286,7 +286,7 @@ class QuicOpening:
         """Makes a round trip on a connection; the first one that has it wins, and the initiator closes the others."""
         closes = self._role == "initiator"
         try:
-            await self._answer(connection)
+            await answered(connection)
         except trio.Cancelled:
             if closes:
                 connection.abort("REPLACED")
@@ -300,20 +300,6 @@ class QuicOpening:
             self._scope.cancel()
         elif closes:
             connection.abort("REPLACED")
-
-    async def _answer(self, connection: Connection) -> None:
-        """Until the peer has shown that it took our part of the handshake: by a stream of its own, which comes with its
-        last packet, or by the answer to a ping. Raises as `Connection.ping`."""
-        async with flat_nursery() as nursery:
-
-            async def heard() -> None:
-                await connection.heard.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(heard)
-            await connection.ping()
-            nursery.cancel_scope.cancel()
-        connection.check_alive()
 
 
 def _over_quic(connection: Connection) -> bool:

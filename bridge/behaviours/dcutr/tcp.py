@@ -17,6 +17,7 @@ import trio
 from punchbridge.addresses import Endpoint, Proto, endpoint_of
 from punchbridge.behaviours.dcutr.attempts import Attempt, Won
 from punchbridge.behaviours.dcutr.budget import Budget
+from punchbridge.behaviours.dcutr.direct import answered
 from punchbridge.behaviours.dcutr.kept import KeptSockets, PeerSockets
 from punchbridge.behaviours.dcutr.record import Records
 from punchbridge.config import Punch, TcpLimits
@@ -276,13 +277,4 @@ class TcpOpening:
         if self._role == "initiator":
             await connection.ping()
             return
-        async with flat_nursery() as nursery:
-
-            async def heard() -> None:
-                await connection.heard.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(heard)
-            await connection.ping()
-            nursery.cancel_scope.cancel()
-        connection.check_alive()
+        await answered(connection)
