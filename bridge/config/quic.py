@@ -63,8 +63,8 @@ class QuicLimits(Checked):
     another IP 3.1 s: with less, an address may count that somebody else wrote on a datagram."""
 
     moved_most: Seconds = 60.0
-    """A peer that has gone to another IP and not stayed anywhere for so long has its connection closed. Until then it
-    is judged by the address that it has left."""
+    """A peer that has gone to another IP and not stayed anywhere for so long has its connection closed (reason
+    MOVES). Until then it is judged by the address that it has left."""
 
     first_mtu: Count = 1200
     """Bytes of a datagram at first: what every path of QUIC takes."""
