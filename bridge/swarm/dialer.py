@@ -208,9 +208,8 @@ class Dialer:
     async def _attempt(self, addr: Multiaddr, expected: PeerId | None, race: _Race, fresh: bool) -> Connection | None:
         """One address; None when it was a name, whose addresses then join the race."""
         endpoint = None if is_relayed(addr) else dial_endpoint(addr)
-        if (
-            endpoint is not None
-        ):  # over a relay that we are connected to by another transport a circuit comes all the same
+        # A circuit comes all the same over a relay that we are connected to by another transport.
+        if endpoint is not None:
             check_present(addr, self._missing)
         # The kernel would refuse a second connection from the listening port to the same endpoint.
         live = None if fresh or endpoint is None else self._same_endpoint(without_peer(addr), expected)
