@@ -159,9 +159,9 @@ class SessionService:
             stream.abort()
             return
         except UnknownVersion:
-            await self._refuse(stream, SessionRefusal.BAD_VERSION)
+            await self._refuse(stream, self._claim(stream.connection), SessionRefusal.BAD_VERSION)
             return
-        claim = Claim.of(stream.connection, listed=self._host.swarm.gater.named(stream.connection))
+        claim = self._claim(stream.connection)
         known = self._accepted.get((claim.peer, attach.session))
         if known is None and self._nursery is not None:
             await self._beginning.turn(claim.peer)
@@ -172,25 +172,27 @@ class SessionService:
         if known is None:
             refusal = self._may_open(claim, attach, stream.connection)
             if refusal is not None:
-                await self._refuse(stream, refusal)
+                await self._refuse(stream, claim, refusal)
                 return
         elif not _carries(known, stream.connection):
-            await self._refuse(stream, SessionRefusal.PATH_NOT_ALLOWED)
+            await self._refuse(stream, claim, SessionRefusal.PATH_NOT_ALLOWED)
             return
         session = known or self._make(claim, attach)
         refused, events = session.machine.attached_by(attach, trio.current_time())
         if known is None:
             self._begin(session, claim, refused)
         if refused is not None:
-            await self._refuse(stream, refused)
+            await self._refuse(stream, claim, refused)
             return
         carrier = session.adopt(stream, attach.generation)
         session.handle(events)
         await self._carry(session, carrier, rest)
 
-    async def _refuse(self, stream: Stream, refusal: SessionRefusal) -> None:
+    def _claim(self, connection: Connection) -> Claim:
+        return Claim.of(connection, listed=self._host.swarm.gater.named(connection))
+
+    async def _refuse(self, stream: Stream, claim: Claim, refusal: SessionRefusal) -> None:
         if refusal is not SessionRefusal.TOO_MANY:  # which is counted under the bound that was reached
-            claim = Claim.of(stream.connection, listed=False)
             self._host.swarm.refusals.add(refusal.name.lower(), claim.where[0][1], peer_text(claim.peer))
         await turn_down(stream, refusal, self._limits.first_frame_timeout)
 
