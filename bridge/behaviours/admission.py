@@ -169,7 +169,7 @@ class Admission:
         with trio.fail_after(self._limits.invite_timeout):
             secret = decode_invite_request(await read_message(stream, MAX_INVITE))
             admitted, where = listed(stream.connection), source_of(stream.connection)
-            if self._may_show(peer, None if admitted else where):
+            if self._may_show(peer, None if admitted else where, secret):
                 outcome = await self._redeem(secret, peer)
                 if outcome is Outcome.GRANTED and not listed(stream.connection):
                     await self.look()  # the peer is let in before it is told so
@@ -185,11 +185,19 @@ class Admission:
             await write_message(stream, encode_invite_answer(outcome, WORDS[outcome]))
             await stream.aclose()
 
-    def _may_show(self, peer: PeerId, where: Source | None) -> bool:
+    def _may_show(self, peer: PeerId, where: Source | None, secret: Secret) -> bool:
         """Whether one more secret of the peer is looked at. where: of a stranger, whose address has a rate too. That of
-        the peer is asked first: one that guesses without a pause takes little of what its neighbours share."""
+        the peer is asked first: one that guesses without a pause takes little of what its neighbours share. A secret
+        that lets in is looked at all the same: nobody guesses one, and a crowd of ids keeps no guest out."""
         now = trio.current_time()
-        return self._of_peer.take(peer, now) and (where is None or self._of_address.take(where, now))
+        if not self._of_peer.take(peer, now):
+            return False
+        return where is None or self._of_address.take(where, now) or self._lets_in(secret, peer)
+
+    def _lets_in(self, secret: Secret, peer: PeerId) -> bool:
+        """By what was read last, without a look at the disk."""
+        known = self._sources.records
+        return known is not None and known.outcome(secret, peer, time.time()) is Outcome.GRANTED
 
     async def _redeem(self, secret: Secret, peer: PeerId) -> Outcome | None:
         """What the file says to a secret, told as an event; None when it cannot be used, which is told too.

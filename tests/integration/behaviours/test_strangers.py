@@ -286,9 +286,11 @@ async def test_one_that_guesses_keeps_nobody_at_its_address_from_showing_an_invi
         assert me.identity.peer_id in file.read().allow.peers
 
 
-async def test_the_strangers_of_one_address_share_a_rate(tmp_path: Path) -> None:
+async def test_the_strangers_of_one_address_share_a_rate_but_for_who_has_an_invitation(tmp_path: Path) -> None:
     limits = AccessLimits(invites_per_address=2)
     file = AccessFile(tmp_path / "key.access", limits)
+    secret = Secret(bytes(range(16)))
+    file.invite(secret, now=time.time(), expires=None, uses=1, label="")
     serving = replace(config(NOBODY), access=Sources(limits, file=file), access_file=file, limits=Limits(access=limits))
     async with open_host(serving, EventHub()) as server:
         addr = with_peer(server.swarm.listen_addrs()[0], server.swarm.peer)
@@ -298,3 +300,8 @@ async def test_the_strangers_of_one_address_share_a_rate(tmp_path: Path) -> None
                     await show_invitation(await guesser.dial(addr), Secret(bytes([1]) * 16), 20)
         (refused,) = server.swarm.refusals.most(9)
         assert (refused.reason, refused.prefix, refused.times) == ("invitations", "127.0.0.1", 1)
+        async with open_host(config(OPEN), EventHub()) as guest:
+            await show_invitation(await guest.dial(addr), secret, 20)
+        async with open_host(config(OPEN), EventHub()) as late:  # the invitation was for one
+            with pytest.raises(LimitExceeded):
+                await show_invitation(await late.dial(addr), secret, 20)
