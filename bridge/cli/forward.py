@@ -122,12 +122,17 @@ async def _forward(
 
 async def _forewarn(report: Reporter, target: Target, protocol: str, bridge: TrioBridge) -> None:
     """Says early what the first call would say: that the peer offers nothing of the kind to this one. Both may change
-    while this program runs, so it is no error."""
+    while this program runs, so it is no error. Raises NotAllowed when the peer closed the connection as one it denies.
+    """
     import trio
+
+    from punchbridge.errors import NotAllowed
 
     for connection in bridge.host.swarm.connections(target.peer):
         with trio.move_on_after(bridge.host.swarm.config.limits.identify.timeout):
             await connection.identified.wait()
+        if connection.close_reason == NotAllowed.code:
+            connection.check_alive()
         if connection.identify is None or protocol in connection.identify.protocols:
             return
     report.note(

@@ -271,7 +271,7 @@ def test_a_closed_listener_tells_a_dialer_at_once(start: Start, run: Run) -> Non
 DENIED = ("NOT_ALLOWED", "does not let this peer in")
 
 
-@pytest.mark.parametrize("command", ["dial", "identify", "ping"])
+@pytest.mark.parametrize("command", ["dial", "forward", "identify", "ping"])
 @pytest.mark.parametrize("over", ["directly", "over a relay"])
 def test_who_is_denied_at_a_server_is_told_so(
     start: Start, run: Run, relay: tuple[Program, str], command: str, over: str
