@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.calls import shouting
 from tests.cli.programs import LOOPBACK, ROOT, Program, Run, Start
 
 
@@ -50,3 +51,10 @@ def relay(start: Start) -> tuple[Program, str]:
     """A relay on loopback and its address."""
     program = start("relay", "--listen", LOOPBACK, "--lan", "--json")
     return program, program.event("relay.listening")["addrs"][0]
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A plain gRPC server that knows nothing of the bridge; HOST:PORT."""
+    with shouting() as place:
+        yield place

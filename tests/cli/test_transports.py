@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from concurrent import futures
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 import punchbridge
+from tests.cli.calls import shouted
 from tests.cli.programs import LOCAL, LOOPBACK, Program, Run, Start, failed
 from tests.support.built import NOT_BUILT
 
@@ -21,26 +19,6 @@ UDP = "/ip4/127.0.0.1/udp/0/quic-v1"
 TCP_ALONE = ("--listen", LOOPBACK, "--lan")
 QUIC_ALONE = ("--listen", UDP, "--lan")
 BOTH = (*TCP_ALONE, "--listen", UDP)
-METHOD = "/test.Echo/Shout"
-
-
-@pytest.fixture
-def server() -> Iterator[str]:
-    """A plain gRPC server; HOST:PORT."""
-    made = grpc.server(futures.ThreadPoolExecutor(2))
-    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: request.upper())
-    made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", {"Shout": handler}),))
-    port = made.add_insecure_port("127.0.0.1:0")
-    made.start()
-    yield f"127.0.0.1:{port}"
-    made.stop(None).wait()
-
-
-def shouted(place: str, text: bytes) -> bytes:
-    with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        answer = channel.unary_unary(METHOD, None, None)(text, timeout=20)
-        assert isinstance(answer, bytes)
-        return answer
 
 
 def transports(program: Program) -> set[str]:

@@ -6,45 +6,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent import futures
 from pathlib import Path
 
 import grpc
 import pytest
 
 import punchbridge
+from tests.cli.calls import shouted
 from tests.cli.programs import LOCAL, LOOPBACK, PATIENCE, Program, Run, Start
-
-METHOD = "/test.Echo/Shout"
-
-
-@pytest.fixture
-def server() -> Iterator[str]:
-    """A plain gRPC server that knows nothing of the bridge; yields HOST:PORT."""
-
-    def shout(request: bytes, context: grpc.ServicerContext) -> bytes:
-        context.set_trailing_metadata((("said", str(len(request))),))
-        return request.upper()
-
-    def token(request: bytes, context: grpc.ServicerContext) -> bytes:
-        return str(dict(context.invocation_metadata()).get("authorization")).encode()
-
-    made = grpc.server(futures.ThreadPoolExecutor(2))
-    handlers = {name: grpc.unary_unary_rpc_method_handler(do) for name, do in (("Shout", shout), ("Token", token))}
-    made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
-    port = made.add_insecure_port("127.0.0.1:0")
-    made.start()
-    yield f"127.0.0.1:{port}"
-    made.stop(None).wait()
-
-
-def shouted(place: str, text: bytes) -> bytes:
-    with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        answer, call = channel.unary_unary(METHOD, None, None).with_call(text, timeout=15)
-        assert dict(call.trailing_metadata())["said"] == str(len(text))
-        assert isinstance(answer, bytes)
-        return answer
 
 
 def test_grpc_through_expose_and_forward(start: Start, relay: tuple[Program, str], server: str, tmp_path: Path) -> None:

@@ -19,10 +19,8 @@ from pathlib import Path
 import pytest
 
 import punchbridge
+from tests.cli.calls import shouted
 from tests.cli.programs import LOCAL, LOOPBACK, ROOT, Program
-from tests.cli.test_tunnel import server, shouted
-
-__all__ = ["server"]
 
 FOLDERS = {"punchbridge": "bridge", "punchbridge_node": "node", "punchbridge_relay": "relay"}
 BUILD = "import sys, setuptools.build_meta as b; print(getattr(b, sys.argv[1])(sys.argv[2]), file=sys.stderr)"

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import trio
 
-from punchbridge.addresses import Multiaddr, parse, with_peer
-from punchbridge.config import Limits, SwarmLimits
+from punchbridge.access.policy import OPEN, Access
+from punchbridge.addresses import Multiaddr, endpoint_of, parse, with_peer
+from punchbridge.config import Limits, SwarmLimits, Transports
 from punchbridge.eventhub import EventHub
 from punchbridge.events import Event, Role
 from punchbridge.identity import Identity, PeerId
+from punchbridge.swarm.ports import together
 from punchbridge.swarm.swarm import Swarm, SwarmConfig, open_swarm
 from punchbridge.transport.base import Connection, Stream
 from punchbridge.transport.link import Link
 
 LOOPBACK = parse("/ip4/127.0.0.1/tcp/0")
+UDP = parse("/ip4/127.0.0.1/udp/0/quic-v1")
 ECHO = "/test/echo/1"
 E = TypeVar("E", bound=Event)
 
@@ -73,18 +77,26 @@ class Node:
 
 @asynccontextmanager
 async def open_node(
-    *listen: Multiaddr, identity: Identity | None = None, limits: Limits | None = None, **swarm_limits: float
+    *listen: Multiaddr,
+    identity: Identity | None = None,
+    access: Access = OPEN,
+    transports: Transports = Transports(),
+    limits: Limits | None = None,
+    **swarm_limits: float,
 ) -> AsyncIterator[Node]:
-    """A swarm with an echo handler, listening on the addresses given (none: on a loopback port).
+    """A swarm with an echo handler, listening on the addresses given (none: on a loopback port), those of TCP and QUIC
+    at one number.
 
     `swarm_limits`: fields of its SwarmLimits."""
     hub = EventHub()
     bounds = replace(limits or Limits(), swarm=SwarmLimits(**swarm_limits))  # type: ignore[arg-type]
-    config = SwarmConfig(identity or Identity.generate(), allow_private=True, limits=bounds)
+    config = SwarmConfig(
+        identity or Identity.generate(), allow_private=True, limits=bounds, access=access, transports=transports
+    )
     async with open_swarm(config, hub) as swarm:
         await swarm.handle(ECHO, echo, max_streams=64, max_per_peer=64)
-        for addr in listen or (LOOPBACK,):
-            await swarm.listen(addr)
+        for group in together(listen or (LOOPBACK,)):
+            await swarm.listen(*group)
         yield Node(swarm, Recorder(hub))
 
 
@@ -93,6 +105,19 @@ async def echo(stream: Stream) -> None:
     while data := await stream.receive_some():
         await stream.send_all(data)
     await stream.aclose()
+
+
+def port_of(addr: Multiaddr) -> int:
+    """The port in an address of TCP or UDP."""
+    endpoint = endpoint_of(addr)
+    assert endpoint is not None
+    return endpoint.port
+
+
+def closed_port() -> Multiaddr:
+    """A TCP address at which nobody listens any more."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        return parse(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
 
 
 def open_descriptors() -> dict[str, str]:

@@ -21,11 +21,9 @@ from punchbridge.wire import autonat
 from punchbridge.wire.autonat import Answer
 from tests.support.built import NOT_BUILT
 from tests.support.rebinding import Rebinding
-from tests.support.swarms import LOOPBACK, Recorder
+from tests.support.swarms import LOOPBACK, UDP, Recorder
 
 pytest.importorskip("punchbridge_quic", reason=NOT_BUILT)
-
-UDP = parse("/ip4/127.0.0.1/udp/0/quic-v1")
 
 
 @asynccontextmanager

@@ -13,11 +13,10 @@ from punchbridge.config import Limits, NatLimits, PunchLimits, QuicLimits
 from punchbridge.events import ConnectionOpened, P2pUpgrade, PunchFailed, PunchStarted, PunchSucceeded
 from tests.support.built import NOT_BUILT
 from tests.support.punch_lab import QUICK, Peer, lie, open_peer, open_relay, over_relay
-from tests.support.swarms import LOOPBACK
+from tests.support.swarms import LOOPBACK, UDP
 
 pytest.importorskip("punchbridge_quic", reason=NOT_BUILT)
 
-UDP = parse("/ip4/127.0.0.1/udp/0/quic-v1")
 BOTH = (LOOPBACK, UDP)
 DEAD_TCP, DEAD_UDP = "/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/udp/1/quic-v1"
 ONCE = replace(QUICK, attempts=1)

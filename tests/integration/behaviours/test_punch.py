@@ -21,16 +21,11 @@ from punchbridge.transport.tcp.dial import Dial, KeptDials, TupleTaken
 from punchbridge.transport.tcp.simultaneous import How, SimultaneousOpen
 from punchbridge.transport.tcp.sockets import TcpStream, listen_socket
 from punchbridge.verdict import Code
+from tests.support.pairs import free_port
 from tests.support.swarms import open_descriptors
 
 LIMITS = PunchLimits()
 Take = Callable[[TcpStream, How], Awaitable[str | None]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Watched(Counter[str]):

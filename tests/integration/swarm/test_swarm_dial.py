@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from punchbridge.addresses import Multiaddr, endpoint_of, parse, with_peer
+from punchbridge.addresses import Multiaddr, parse, with_peer
 from punchbridge.config import Limits, MuxedLimits, TcpLimits
 from punchbridge.errors import (
     AddressError,
@@ -25,7 +25,7 @@ from punchbridge.events import ConnectionOpened
 from punchbridge.identity import Identity, peer_text
 from punchbridge.transport.interfaces import interface_addresses
 from punchbridge.transport.link import Link
-from tests.support.swarms import ECHO, LOOPBACK, adopt, open_descriptors, open_node
+from tests.support.swarms import ECHO, LOOPBACK, adopt, closed_port, open_descriptors, open_node, port_of
 
 STRANGER = Identity.generate().peer_id
 
@@ -35,17 +35,6 @@ def mute_listener() -> Iterator[Multiaddr]:
     """A port that accepts (in the kernel) and never says a word."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         yield parse(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
-
-
-def closed_port() -> Multiaddr:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return parse(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
-
-
-def port_of(addr: Multiaddr) -> int:
-    endpoint = endpoint_of(addr)
-    assert endpoint is not None
-    return endpoint.port
 
 
 @pytest.mark.parametrize("listen", ["/ip4/127.0.0.1/tcp/0", "/ip6/::1/tcp/0", "/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"])

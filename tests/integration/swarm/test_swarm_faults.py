@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
@@ -26,7 +25,7 @@ from punchbridge.yamux.frames import INITIAL_WINDOW
 from tests.support.muxed import muxed
 from tests.support.pairs import tcp_pair
 from tests.support.steps import Steps, cut_after
-from tests.support.swarms import ECHO, Node, adopt, open_node
+from tests.support.swarms import ECHO, Node, adopt, closed_port, open_node
 
 STRANGER = Identity.generate()
 
@@ -42,11 +41,6 @@ def no_descriptors() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def closed_port() -> Multiaddr:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return parse(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
 
 
 async def lives(node: Node, other: Node) -> None:

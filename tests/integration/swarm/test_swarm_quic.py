@@ -6,8 +6,7 @@ import itertools
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 import pytest
@@ -15,18 +14,17 @@ import trio
 
 from punchbridge.access.policy import OPEN, Access
 from punchbridge.addresses import Endpoint, Multiaddr, addr_of, endpoint_of, parse, with_peer, with_port
-from punchbridge.config import Limits, QuicLimits, SwarmLimits, Transports
+from punchbridge.config import Limits, QuicLimits, Transports
 from punchbridge.errors import AddressError, ConnectionLost, PortInUse, Unreachable
 from punchbridge.eventhub import EventHub
 from punchbridge.events import ConnectionClosed, ConnectionMoved, ConnectionOpened, Refused, TransportAbsent
 from punchbridge.host.host import HostConfig, open_host
 from punchbridge.identity import Identity, peer_text
 from punchbridge.swarm.ports import together
-from punchbridge.swarm.swarm import SwarmConfig, open_swarm
 from tests.support.built import NOT_BUILT
 from tests.support.rebinding import Rebinding
 from tests.support.session_lab import until
-from tests.support.swarms import ECHO, LOOPBACK, Node, Recorder, echo, open_node
+from tests.support.swarms import ECHO, LOOPBACK, UDP, Node, Recorder, closed_port, open_node, port_of
 
 try:
     import punchbridge_quic as quic
@@ -36,42 +34,17 @@ except ModuleNotFoundError:
     quic = None  # type: ignore[assignment]
 
 needs_quic = pytest.mark.skipif(quic is None, reason=NOT_BUILT)
-UDP = parse("/ip4/127.0.0.1/udp/0/quic-v1")
 
 
-def port_of(addr: Multiaddr) -> int:
-    endpoint = endpoint_of(addr)
-    assert endpoint is not None
-    return endpoint.port
-
-
-@asynccontextmanager
-async def open_both(
-    *listen: Multiaddr, access: Access = OPEN, transports: Transports | None = None, **limits: Any
-) -> AsyncIterator[Node]:
+def open_both(*listen: Multiaddr, quic: QuicLimits | None = None, **more: Any) -> AbstractAsyncContextManager[Node]:
     """A node that listens with TCP and QUIC at one number, or at the addresses given."""
-    hub = EventHub()
-    bounds = Limits(quic=limits.pop("quic", QuicLimits()), swarm=SwarmLimits(**limits))
-    config = SwarmConfig(
-        Identity.generate(), allow_private=True, limits=bounds, access=access, transports=transports or Transports()
-    )
-    async with open_swarm(config, hub) as swarm:
-        await swarm.handle(ECHO, echo, max_streams=64, max_per_peer=64)
-        for group in together(listen or (LOOPBACK, UDP)):
-            await swarm.listen(*group)
-        yield Node(swarm, Recorder(hub))
+    return open_node(*(listen or (LOOPBACK, UDP)), limits=Limits(quic=quic or QuicLimits()), **more)
 
 
 def quic_addr(node: Node) -> Multiaddr:
     """The node's QUIC address, ending in /p2p/ID."""
     addrs = [addr for addr in node.swarm.listen_addrs() if (e := endpoint_of(addr)) is not None and e.proto == "udp"]
     return with_peer(addrs[0], node.peer)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # --- listening ----------------------------------------------------------------------------------------------
@@ -175,7 +148,7 @@ async def test_a_name_leads_to_quic_too() -> None:
 async def test_tcp_has_a_head_start_unless_quic_worked_before() -> None:
     async with open_both(transport_stagger=30.0, dial_stagger=30.0) as a, open_both() as b:
         tcp, udp = b.swarm.listen_addrs()
-        closed = with_port(LOOPBACK, free_port())
+        closed = closed_port()
         first = await a.swarm.connect(b.peer, [udp, tcp])
         assert first.transport == "tcp"
         await a.swarm.close(first)
