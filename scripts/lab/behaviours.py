@@ -128,8 +128,15 @@ def check_pair(a: Behaviour, b: Behaviour) -> None:
         raise ValueError(f"{a.name} and {b.name}: hosts that share a box need the same behaviour on both sides")
 
 
-def direct_expected(a: Behaviour, b: Behaviour) -> bool:
-    """Whether a correct TCP puncher gets the pair direct (reference table, measured with plain sockets)."""
+def direct_expected(a: Behaviour, b: Behaviour, transport: str = "tcp") -> bool:
+    """Whether a correct puncher gets the pair direct over `tcp` or `quic` (measured with plain sockets).
+
+    The filters decide in the same way over both. Where one side has another port for each destination, the far side has
+    to let in whom it has not written to: over TCP either end connects, and over QUIC the end that dials aims at the
+    source of the other's datagrams when it is the other one that has these ports. Nobody guesses ports.
+    """
+    if transport == "quic" and (a.udp_blocked or b.udp_blocked):
+        return False
     if a.shared:
         return a.one_lan or a.hairpin
     if a.ipv6_only != b.ipv6_only:

@@ -161,6 +161,24 @@ ROWS: tuple[Row, ...] = (
             kill_relay=True,
         ),
     ),
+    Row(
+        "S-017",
+        "symmetric NAT → home router, both transports",
+        "Neither TCP nor QUIC finds a way: each attempt tries both side by side, the pause between runs grows as with "
+        "one, and the circuit carries the stream throughout.",
+        "relay",
+        Scenario(
+            name="s-017-symmetric-both",
+            listener_nat="home",
+            dialer_nat="symmetric",
+            transport="both",
+            timeout=60.0,
+            duration=20.0,
+            measure=True,
+            listener_options=RETRY_SOON,
+        ),
+        codes=("MAPPING_DEPENDENT", "SYN_FILTERED", "UDP_BLOCKED", "TIMEOUT"),
+    ),
 )
 
 

@@ -21,6 +21,7 @@ from lab.verify_udp import UdpFacts
 from runs import matrix
 from runs.eventlog import Seen
 from runs.limits import SCENARIO_SECONDS
+from runs.matrix_page import markdown
 from runs.records import REPOSITORY
 from runs.report import Report, environment
 from runs.scenario import Scenario, run_scenario
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="print the report as one JSON document")
     _scenario_options(run, duration=5.0)
     table = commands.add_parser("matrix", help="run many pairs and print or write the table")
+    table.add_argument("--transport", action="append", choices=matrix.TRANSPORTS, help="only this one (repeatable)")
     table.add_argument("--runs", type=int, default=1, metavar="N", help="runs of each pair (default 1)")
     table.add_argument("--pairs", metavar="L:D,...", help="listener:dialer pairs, * for each core behaviour")
     table.add_argument("--quick", action="store_true", help="the small set that continuous integration runs")
@@ -61,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument(
         "--write", type=Path, metavar="FILE", help="write the table there, as docs/records/nat-matrix.md"
     )
+    table.add_argument("--keep", type=Path, metavar="FILE",
+                       help="keep what was run there, and write the table of all that was kept")  # fmt: skip
     table.add_argument("--json", action="store_true", help="print one JSON document")
     _scenario_options(table, duration=1.0)
     inside = commands.add_parser("exec", help="run a command in the lab's private session")
@@ -174,7 +178,7 @@ def _print_cell(cell: matrix.Cell) -> None:
     verdict = "ok" if cell.as_expected == cell.runs else "UNEXPECTED"
     counts = f"expected {cell.expected:7} direct {cell.direct}/{cell.runs} ms [{times}]"
     words = [counts, *cell.codes, verdict, *cell.errors]
-    print(f"{cell.listener:20} {cell.dialer:20}", *words, file=sys.stderr, flush=True)
+    print(f"{cell.listener:20} {cell.dialer:20} {cell.transport:4}", *words, file=sys.stderr, flush=True)
 
 
 def _matrix(args: argparse.Namespace) -> int:
@@ -182,16 +186,26 @@ def _matrix(args: argparse.Namespace) -> int:
     if args.pairs:
         pairs = matrix.parse_pairs(args.pairs)
     scenario = Scenario(delay=args.delay, loss=args.loss, timeout=args.timeout, duration=args.duration)
+    kept = [] if args.keep is None else matrix.read_cells(args.keep)
     session.enter()
     cells = matrix.run_matrix(
-        pairs, scenario, runs=args.runs, jobs=args.jobs, direct_jobs=args.direct_jobs, progress=_print_cell
+        pairs,
+        scenario,
+        transports=args.transport or matrix.TRANSPORTS,
+        runs=args.runs,
+        jobs=args.jobs,
+        direct_jobs=args.direct_jobs,
+        progress=_print_cell,
     )
     about = environment(REPOSITORY)
-    text = matrix.markdown(cells, scenario, about, " ".join(["scripts/natlab", *sys.argv[1:]]))
+    every = matrix.merged(kept, cells)
+    if args.keep is not None:
+        matrix.write_cells(args.keep, every)
+    text = markdown(every, scenario, about, " ".join(["scripts/natlab", *sys.argv[1:]]))
     if args.write is not None:
         args.write.write_text(text)
     if args.json:
-        print(json.dumps({"v": 1, "environment": about, "cells": [cell.as_json() for cell in cells]}, indent=1))
+        print(json.dumps({"v": 1, "environment": about, "cells": [asdict(cell) for cell in cells]}, indent=1))
     elif args.write is None:
         print(text)
     return 0 if all(cell.as_expected == cell.runs for cell in cells) else 1

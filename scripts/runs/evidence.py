@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runs import records, soak
+from runs import beside, records, soak
 from runs.catalogue import ROWS, Row
 
 Data = Mapping[str, Any]
@@ -41,6 +41,7 @@ _FIELDS = (
     "elapsed_ms",
     "local",
     "remote",
+    "transport",
     "code",
     "from",
     "to",
@@ -199,7 +200,7 @@ def summary(report: Data, row: Row | None = None) -> str:
         lines += [f"Error: {report['error']}", ""]
     lines += ["## Timeline", "", "Every line of all programs: `zcat events.jsonl.gz`.", ""]
     lines += _table(["s", "who", "what", "line of its output"], _timeline(report))
-    return "\n".join([*lines, *_proof(report), *_traffic(report), *_environment(report)])
+    return "\n".join([*lines, *beside.section(report), *_proof(report), *_traffic(report), *_environment(report)])
 
 
 def record(folder: Path, report: Data, row: Row | None = None) -> Path:
@@ -236,6 +237,8 @@ def _section(logs: Path, number: int, row: Row) -> list[str]:
             "",
         ]
     lines += [f"**Outcome.** {_verdict(report, row)}: {_outcome(report)}", ""]
+    if punched := beside.line(report):
+        lines += [f"**Punches.** {punched}", ""]
     if row.expected == "relay" and report["punch"].get("codes"):
         lines += [f"**Primary cause.** {', '.join(report['punch']['codes'])} (see docs/troubleshooting.md)", ""]
     record = f"[logs/{folder.name}-summary.md](logs/{folder.name}-summary.md)"

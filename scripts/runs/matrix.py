@@ -1,17 +1,17 @@
-"""The table of NAT pairs: run scenarios over many pairs and write what came out beside what was expected.
+"""The table of NAT pairs: run scenarios over many pairs and both transports, and keep what came out of each.
 
-Knows scenarios and text tables; nothing of namespaces or events.
+Knows scenarios and reports; nothing of namespaces or events, and nothing of the page (`runs.matrix_page`).
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
-from lab.behaviours import BEHAVIOURS, behaviour, check_pair
+from lab.behaviours import behaviour, check_pair
 
 from runs.report import Report
 from runs.scenario import Scenario, run_scenario
@@ -31,6 +31,9 @@ QUICK = (
     ("ipv6", "ipv6"),
 )  # fmt: skip
 """One pair for each thing that can go wrong; what continuous integration runs. (listener, dialer)"""
+
+TRANSPORTS = ("tcp", "quic")
+"""The columns of the table; in a run the programs listen on one of them alone, and reach the relay over it."""
 
 Pair = tuple[str, str]
 
@@ -56,107 +59,90 @@ def parse_pairs(text: str) -> list[Pair]:
 
 @dataclass(slots=True)
 class Cell:
-    """All runs of one pair."""
+    """All runs of one pair over one transport, as counts. `elapsed_ms`: of the direct runs, sorted."""
 
     listener: str
     dialer: str
+    transport: str
     expected: str
-    reports: list[Report] = field(default_factory=list)
+    commit: str = ""
+    runs: int = 0
+    as_expected: int = 0
+    direct: int = 0
+    first_attempt: int = 0
+    elapsed_ms: list[float] = field(default_factory=list)
+    budget_ms: float | None = None
+    within_budget: int = 0
+    codes: list[str] = field(default_factory=list)
+    how: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     @property
-    def runs(self) -> int:
-        return len(self.reports)
+    def key(self) -> tuple[str, str, str]:
+        return (self.listener, self.dialer, self.transport)
 
-    @property
-    def direct(self) -> int:
-        return sum(report.direct for report in self.reports)
+    def add(self, report: Report) -> None:
+        """Count one run."""
+        punch = report.punch
+        self.commit = report.environment.get("commit", "")
+        self.runs += 1
+        self.as_expected += report.as_expected
+        self.budget_ms = punch.get("budget_ms") if self.budget_ms is None else self.budget_ms
+        if report.direct:
+            self.direct += 1
+            self.first_attempt += punch.get("attempt") in (None, 0, 1)
+            self.within_budget += bool(punch.get("within_budget"))
+            if punch.get("elapsed_ms") is not None:
+                self.elapsed_ms = sorted([*self.elapsed_ms, float(punch["elapsed_ms"])])
+            self.how = sorted({*self.how, _how(punch)})
+        else:
+            self.codes = sorted({*self.codes, *punch.get("codes", [])})
+        if not report.as_expected:
+            said = ": ".join([report.error or report.outcome, *_last_words(report)])
+            self.errors = sorted({*self.errors, said})
 
-    @property
-    def as_expected(self) -> int:
-        return sum(report.as_expected for report in self.reports)
 
-    @property
-    def first_attempt(self) -> int:
-        return sum(report.direct and report.punch.get("attempt") in (None, 0, 1) for report in self.reports)
-
-    @property
-    def elapsed_ms(self) -> list[float]:
-        times = [report.punch.get("elapsed_ms") for report in self.reports if report.direct]
-        return sorted(float(time) for time in times if time is not None)
-
-    @property
-    def within_budget(self) -> int:
-        return sum(bool(report.punch.get("within_budget")) for report in self.reports)
-
-    @property
-    def budget_ms(self) -> float | None:
-        budgets = [report.punch.get("budget_ms") for report in self.reports]
-        return next((float(one) for one in budgets if one is not None), None)
-
-    @property
-    def codes(self) -> list[str]:
-        failed = [report for report in self.reports if not report.direct]
-        return sorted({code for report in failed for code in report.punch.get("codes", [])})
-
-    @property
-    def how(self) -> list[str]:
-        sides = ("listener", "dialer")
-        won = [
-            "+".join(str((report.punch.get(side, {}).get("succeeded") or {}).get("how", "-")) for side in sides)
-            for report in self.reports
-            if report.direct
-        ]
-        return sorted(set(won))
-
-    @property
-    def errors(self) -> list[str]:
-        """What the runs that missed the expectation said, with the last line of the programs' own errors."""
-        missed = [report for report in self.reports if not report.as_expected]
-        return sorted({": ".join([report.error or report.outcome, *_last_words(report)]) for report in missed})
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "listener": self.listener,
-            "dialer": self.dialer,
-            "expected": self.expected,
-            "runs": self.runs,
-            "as_expected": self.as_expected,
-            "direct": self.direct,
-            "first_attempt": self.first_attempt,
-            "elapsed_ms": self.elapsed_ms,
-            "budget_ms": self.budget_ms,
-            "within_budget": self.within_budget,
-            "codes": self.codes,
-            "how": self.how,
-            "errors": self.errors,
-        }
+def _how(punch: Mapping[str, dict[str, dict[str, str] | None]]) -> str:
+    """How each side came by its direct connection, the listener first."""
+    return "+".join(str((punch.get(who, {}).get("succeeded") or {}).get("how", "-")) for who in ("listener", "dialer"))
 
 
 def _last_words(report: Report) -> list[str]:
+    """The last line of each failed program's own errors."""
     tails = [program["stderr"].splitlines()[-1:] for program in report.programs.values() if program["exit"] != 0]
     return [line[:160] for tail in tails for line in tail]
+
+
+def can_run(pair: Pair, transport: str) -> bool:
+    """Whether both hosts of a pair reach the relay over a transport at all."""
+    return transport != "quic" or not any(behaviour(name).udp_blocked for name in pair)
 
 
 def run_matrix(
     pairs: Iterable[Pair],
     scenario: Scenario,
     *,
+    transports: Sequence[str] = TRANSPORTS,
     runs: int = 1,
     jobs: int = 1,
     direct_jobs: int = 1,
     progress: Callable[[Cell], None] | None = None,
 ) -> list[Cell]:
-    """Run every pair `runs` times. Pairs expected direct run one after the other (or `direct_jobs` side by side),
-    because they are timed; then up to `jobs` of the others, because they mostly wait for deadlines."""
+    """Run every pair `runs` times over each transport over which its hosts reach the relay.
+
+    Pairs expected direct run one after the other (or `direct_jobs` side by side), because they are timed; then up to
+    `jobs` of the others, because they mostly wait for deadlines.
+    """
     cells = []
-    for listener, dialer in pairs:
-        what = replace(scenario, listener_nat=listener, dialer_nat=dialer)
-        cells.append((what, Cell(listener, dialer, "direct" if what.direct_expected else "relay")))
+    for pair in pairs:
+        for transport in (one for one in transports if can_run(pair, one)):
+            what = replace(scenario, listener_nat=pair[0], dialer_nat=pair[1], transport=transport)
+            cells.append((what, Cell(*pair, transport, "direct" if what.direct_expected else "relay")))
 
     def work(item: tuple[Scenario, Cell]) -> Cell:
         what, cell = item
         for _ in range(runs):
-            cell.reports.append(run_scenario(what))
+            cell.add(run_scenario(what))
         if progress is not None:
             progress(cell)
         return cell
@@ -168,83 +154,22 @@ def run_matrix(
     return [cell for _, cell in cells]
 
 
-def _short(cell: Cell) -> str:
-    times = cell.elapsed_ms
-    text = f"{cell.direct}/{cell.runs}"
-    if times:
-        text += f" {statistics.median(times):.0f} ms"
-    elif not cell.direct:
-        text = f"relay {', '.join(cell.codes)}".strip()
-    return text if cell.as_expected == cell.runs else f"**{text} (expected {cell.expected})**"
+def merged(old: Iterable[Cell], new: Iterable[Cell]) -> list[Cell]:
+    """Cells of several calls in the order of the whole table; the newer one of the same pair and transport stays."""
+    found = {cell.key: cell for cell in (*old, *new)}
+    keys = [(*pair, transport) for pair in all_pairs() for transport in TRANSPORTS]
+    rest = [key for key in found if key not in keys]
+    return [found[key] for key in (*keys, *rest) if key in found]
 
 
-def _row(cells: Sequence[object]) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+def read_cells(path: Path) -> list[Cell]:
+    """The cells that `write_cells` kept; none when there is no file. Raises OSError, ValueError."""
+    if not path.exists():
+        return []
+    return [Cell(**one) for one in json.loads(path.read_text())["cells"]]
 
 
-_HEAD = (
-    "listener", "dialer", "expected", "as expected", "direct", "first attempt", "median ms", "max ms", "in budget",
-    "budget ms", "connected by", "codes", "remarks",
-)  # fmt: skip
-
-
-def _details(cell: Cell) -> str:
-    times = cell.elapsed_ms
-    budget = cell.budget_ms
-    timed = (
-        f"{statistics.median(times):.0f}" if times else "",
-        f"{times[-1]:.0f}" if times else "",
-        f"{cell.within_budget}/{len(times)}" if times else "",
-        f"{budget:.0f}" if times and budget is not None else "",
-    )
-    counts = (
-        f"{cell.as_expected}/{cell.runs}",
-        f"{cell.direct}/{cell.runs}",
-        f"{cell.first_attempt}/{cell.runs}" if cell.direct else "",
-    )
-    words = (", ".join(cell.how), ", ".join(cell.codes), ", ".join(cell.errors))
-    return _row([cell.listener, cell.dialer, cell.expected, *counts, *timed, *words])
-
-
-def _square(cells: Sequence[Cell], core: Sequence[str]) -> list[str]:
-    by_pair = {(cell.listener, cell.dialer): cell for cell in cells}
-    lines = [
-        "## Pairs",
-        "",
-        "Rows: listener. Columns: dialer. `direct runs / runs, time`, or why it stays relayed.",
-        "",
-    ]
-    lines += [_row(["", *core]), _row(["---"] * (len(core) + 1))]
-    for listener in core:
-        row = [by_pair.get((listener, dialer)) for dialer in core]
-        lines.append(_row([f"**{listener}**", *("" if cell is None else _short(cell) for cell in row)]))
-    return [*lines, ""]
-
-
-def markdown(cells: Sequence[Cell], scenario: Scenario, environment: dict[str, str], command: str) -> str:
-    """The document `docs/records/nat-matrix.md`."""
-    delay = ", ".join(f"{name} {value:g}" for name, value in scenario.delay.items())
-    good = sum(cell.as_expected for cell in cells)
-    total = sum(cell.runs for cell in cells)
-    names = [name for name in BEHAVIOURS if any(name in (cell.listener, cell.dialer) for cell in cells)]
-    lines = [
-        "# NAT matrix",
-        "",
-        f"Written by `{command}`; do not edit. {good} of {total} runs as expected.",
-        "",
-        f"Each run: relay, listener, dialer as real programs, real kernel NATs in network namespaces, {delay} ms",
-        f"one way per access link, loss {scenario.loss:g}. Kernel {environment['kernel']},",
-        f"Python {environment['python']}, commit {environment['commit'][:12]}.",
-        "",
-        "`direct` needs matching TCP 5-tuples in both hosts' own socket tables, translated through the NATs'",
-        "connection tables, whose byte counters rise at both ends while traffic is watched, besides the programs'",
-        "events. A pair expected on the relay passes when the failure was reported and messages kept flowing over the",
-        "relay. Times: from CONNECT to a finished round trip on the new connection, median.",
-        "",
-    ]
-    core = [name for name in names if name in CORE]
-    if core:
-        lines += _square(cells, core)
-    lines += ["## Every pair", "", _row(_HEAD), _row(["---"] * len(_HEAD)), *(_details(cell) for cell in cells)]
-    lines += ["", "## Behaviours", "", *(f"- `{name}`: {BEHAVIOURS[name].about}" for name in names), ""]
-    return "\n".join(lines)
+def write_cells(path: Path, cells: Iterable[Cell]) -> None:
+    """Keeps cells for a later call. Raises OSError."""
+    lines = ",\n".join(json.dumps(asdict(cell)) for cell in cells)
+    path.write_text(f'{{"v": 1, "cells": [\n{lines}\n]}}\n')

@@ -142,11 +142,13 @@ class Report:
 
     @property
     def as_expected(self) -> bool:
-        """Direct where it should be; else on the relay with a reported reason, and traffic running there."""
+        """Direct where it should be, over a transport that can be; else on the relay with a reported reason, and
+        traffic running there."""
         if self.error:
             return False
         if self.scenario["expected"] == "direct":
-            return self.direct
+            over = self.scenario["expected_over"]
+            return self.direct and all(over.get(transport_of(pair)) == "direct" for pair in self.five_tuples)
         return self.outcome == "relay" and not self.five_tuples and bool(self.watched.get("flows_rise"))
 
     def as_json(self) -> dict[str, Any]:
@@ -162,6 +164,11 @@ class Report:
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(self.as_json(), indent=1) + "\n")
+
+
+def transport_of(pair: Mapping[str, object]) -> str:
+    """`tcp` or `quic`: what a pair of matching ends, as in `Report.five_tuples`, speaks."""
+    return "quic" if pair.get("protocol") == "udp" else "tcp"
 
 
 _TIMELINE = frozenset(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import proof
-from lab.behaviours import behaviour, direct_expected
+from lab.behaviours import behaviour, check_pair, direct_expected
 from lab.lab import Lab
 
 from runs.eventlog import EventLog, Program, Seen
@@ -27,6 +27,11 @@ SIDE = {"listener": "a", "dialer": "b"}
 
 TRANSPORTS = {"tcp": "{}/tcp/{}", "quic": "{}/udp/{}/quic-v1"}
 """Multiaddr of an IP part and a port."""
+
+_BLOCKS = {"tcp": "tcp", "udp": "quic"}
+"""The transport that goes when a router drops a protocol."""
+
+_WORD = {True: "direct", False: "relay"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +80,36 @@ class Scenario:
 
     def relay_transport(self, side: str) -> str:
         """What a side reaches the relay over."""
-        blocked = {"tcp": "tcp", "udp": "quic"}.get(self.block) if side == "b" else None
+        blocked = _BLOCKS.get(self.block) if side == "b" else None
         return next((one for one in self.transports if one != blocked), self.transports[0])
 
     @property
+    def expected_over(self) -> dict[str, bool]:
+        """For each transport that the programs listen on, whether the pair is to become direct over it."""
+        pair = behaviour(self.listener_nat), behaviour(self.dialer_nat)
+        blocked = _BLOCKS.get(self.block)
+        return {one: self.p2p and one != blocked and direct_expected(*pair, one) for one in self.transports}
+
+    @property
     def direct_expected(self) -> bool:
-        return self.p2p and direct_expected(behaviour(self.listener_nat), behaviour(self.dialer_nat))
+        return any(self.expected_over.values())
+
+    def check(self) -> None:
+        """Raises ValueError for behaviours that are unknown or no pair, and for one that cannot reach the relay."""
+        pair = behaviour(self.listener_nat), behaviour(self.dialer_nat)
+        check_pair(*pair)
+        for one in pair:
+            if one.udp_blocked and self.transports == ("quic",):
+                raise ValueError(f"{one.name} lets no UDP through: over QUIC alone its host reaches no relay")
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "delay": dict(self.delay), "expected": "direct" if self.direct_expected else "relay"}
+        over = {one: _WORD[direct] for one, direct in self.expected_over.items()}
+        return {
+            **asdict(self),
+            "delay": dict(self.delay),
+            "expected": _WORD[self.direct_expected],
+            "expected_over": over,
+        }
 
 
 def program_command() -> list[str]:

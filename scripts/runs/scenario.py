@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from lab import proof
-from lab.behaviours import behaviour, check_pair
 from lab.lab import Lab
 from lab.verify import measure
 
@@ -252,10 +251,10 @@ def run_scenario(
     standard errors, and captures if the scenario asks for them.
     `on_event` is called for every event line, in reader threads but one at a time; it must not block. `hooks`:
     functions called with the Run at `built`, `reserved`, `outcome`, `watched`, `returned` (after a cut) and `end`.
-    Raises ValueError (unknown behaviours), LabUnavailable. A program that fails ends in a report with `error`, not
+    Raises ValueError (see `Scenario.check`), LabUnavailable. A program that fails ends in a report with `error`, not
     in an exception.
     """
-    check_pair(behaviour(scenario.listener_nat), behaviour(scenario.dialer_nat))
+    scenario.check()
     called = dict(hooks or {})
     # Keys, stores and sockets are no evidence, and socket paths must stay short: they live in a folder of their own.
     with _folder(logs, scenario.title) as folder, tempfile.TemporaryDirectory(prefix="natlab-") as state:
