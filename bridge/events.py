@@ -272,7 +272,7 @@ class P2pFallback(Failure, Moved, Event):
 @dataclass(frozen=True, kw_only=True)
 class SessionSwitched(Event):
     """A session goes on over another carrier. `gap_ms`: time without one (0 for a planned move); `replayed`: bytes
-    sent again; round trips are those of the connections left and taken."""
+    sent again; round trips and transports are those of the connections left and taken."""
 
     name = "session.switched"
     session: str
@@ -285,6 +285,8 @@ class SessionSwitched(Event):
     replayed: int = 0
     rtt_before_ms: float | None = None
     rtt_after_ms: float | None = None
+    from_transport: TransportName | None = None
+    to_transport: TransportName | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

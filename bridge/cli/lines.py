@@ -102,7 +102,10 @@ def _punch_failed(event: events.PunchFailed) -> tuple[str, Tone]:
 def _switched(event: events.SessionSwitched) -> tuple[str, Tone]:
     if event.from_ == "none":
         return f"session with {short(event.peer)} opened, path {event.to}", "dim"
-    text = f"session with {short(event.peer)} goes on: {event.from_} → {event.to} ({event.reason})"
+    left, taken = str(event.from_), str(event.to)
+    if left == taken == "direct" and event.from_transport != event.to_transport:
+        left, taken = f"direct, {event.from_transport}", f"direct, {event.to_transport}"
+    text = f"session with {short(event.peer)} goes on: {left} → {taken} ({event.reason})"
     if event.planned:
         return text, "dim"
     return f"{text} after{ms(event.gap_ms)}, {event.replayed} bytes sent again", "plain"

@@ -173,6 +173,20 @@ class PathLimits(Checked):
     """Round trips of both paths, side by side, before a direct path that is not clearly faster is taken: one alone may
     be half as long again on a busy machine."""
 
+    answer_slack: Seconds = 0.05
+    """When a path has gone silent, the other direct ones have a round trip and a half and this long to answer before a
+    relayed connection that stands is taken."""
+
+    sample: Seconds = 1.0
+    """How often what a path carries and loses is read, where there is another one to go to."""
+
+    sample_idle: Seconds = 10.0
+    """The same while nothing is carried."""
+
+    watch: Seconds = 2.0
+    """A direct path that was left for the relay in good order is asked this often whether it still stands, so that its
+    end is known at both ends, and punching begins anew."""
+
     release_after: Seconds = 2.0
     """A relayed connection that carries nothing is closed after this long once its peer is reached directly."""
 

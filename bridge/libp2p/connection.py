@@ -49,6 +49,8 @@ class HostConnection:
     carried; `rtt` is in seconds, None before the first ping; `opened_at`, by trio's clock, when the bridge saw it."""
 
     limit = None
+    counts = None
+    follows = False
     attested = None
     punched = False
 

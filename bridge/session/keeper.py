@@ -6,83 +6,28 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
-from punchbridge.addresses import (
-    Circuit,
-    Multiaddr,
-    circuit_of,
-    endpoint_of,
-    is_relayed,
-    peer_of,
-    with_peer,
-    without_peer,
-)
-from punchbridge.errors import AddressError, BridgeError, DirectRequired
+from punchbridge.addresses import is_relayed
+from punchbridge.errors import BridgeError, DirectRequired
 from punchbridge.events import ConnectionClosed, ConnectionOpened, Event, SessionKept
-from punchbridge.identity import PeerId, peer_text
-from punchbridge.reach.candidates import Scope, filter_remote
+from punchbridge.identity import peer_text
 from punchbridge.reach.path import CAP_LEFT, Candidate, Decision, PathKeeper, PathPolicy
 from punchbridge.session.around import Around
 from punchbridge.session.carrier import BROKEN, cap_left
+from punchbridge.session.known import KnownPaths
 from punchbridge.session.live import milliseconds
+from punchbridge.session.routes import Route, routes
 
 if TYPE_CHECKING:
     from punchbridge.session.live import LiveSession
     from punchbridge.transport.base import Connection
 
-__all__ = ["Route", "SessionKeeper", "routes"]
+__all__ = ["SessionKeeper"]
 
 Attach = Callable[["LiveSession", "Connection", str], Awaitable[bool]]
-
-
-class Route(Protocol):
-    """A peer, and the addresses that it was looked for at first."""
-
-    @property
-    def peer(self) -> PeerId: ...
-
-    @property
-    def addrs(self) -> tuple[Multiaddr, ...]: ...
-
-
-def routes(host: Around, route: Route, last: Connection | None) -> tuple[Multiaddr, ...]:
-    """Every address the peer may be found at again: the first ones, the relays it told us of, and our own relays."""
-    known = list(route.addrs)
-    if last is not None and last.identify is not None:
-        known += _told(host, route, last.identify.listen)
-    for relay in host.relays():
-        if peer_of(relay) is not None:
-            known.append(with_peer(relay.encapsulate("/p2p-circuit"), route.peer))
-    return tuple(dict.fromkeys(known))
-
-
-def _told(host: Around, route: Route, listen: tuple[Multiaddr, ...]) -> list[Multiaddr]:
-    """Circuits of the peer through relays that it names: those we are connected to, and else such as it might have us
-    punch to. It must not aim our dials at this machine, at a LAN or at a crowd of strangers."""
-    swarm = host.swarm
-    circuits = {addr: circuit for addr in listen if (circuit := _circuit(addr)) is not None and circuit.relay_peer}
-    raw = tuple(circuit.relay.to_bytes() for circuit in circuits.values())
-    first = endpoint_of(route.addrs[0]) if route.addrs else None
-    here = first is not None and first.on_loopback
-    scope = Scope.chosen(swarm.config.allow_private, on_machine=here)
-    limits = swarm.config.limits.punch
-    own = swarm.listen_addrs()
-    allowed = filter_remote(raw, peer=None, own=own, scope=scope, limits=limits).accepted
-    return [
-        with_peer(addr, route.peer)
-        for addr, circuit in circuits.items()
-        if without_peer(circuit.relay) in allowed or (circuit.relay_peer and swarm.connections(circuit.relay_peer))
-    ]
-
-
-def _circuit(addr: Multiaddr) -> Circuit | None:
-    try:
-        return circuit_of(addr)
-    except AddressError:  # a circuit inside a circuit
-        return None
 
 
 class SessionKeeper:
@@ -96,16 +41,21 @@ class SessionKeeper:
         policy: PathPolicy,
         attach: Attach,
         nursery: trio.Nursery,
+        known: KnownPaths | None = None,
     ) -> None:
+        """known: what the paths of this host's sessions have shown so far; nothing when None."""
         self._host = host
         self._limits = host.swarm.config.limits.paths
         self._session = session
         self._route = route
         self._attach = attach
         self._nursery = nursery
+        self._known = known or KnownPaths(host.swarm.config.limits)
         self._paths = session.paths = PathKeeper(policy)
         self._changed = trio.Event()
         self._failed: dict[int, float] = {}
+        self._doubted: set[int] = set()
+        """Connections that stand and are asked whether they still lead to the peer."""
         self._renewing = False
         self._releasing: set[int] = set()
         self._pause = self._limits.retry
@@ -146,14 +96,10 @@ class SessionKeeper:
         session, now = self._session, trio.current_time()
         carrier = session.active
         if carrier is None and session.last is not None and session.starved.is_set():
-            self._paths.failed(session.last.path, now, session.last.transport)
             session.starved = trio.Event()
-            if self._brought_nothing(now):
-                self._pause = self._limits.retry_most
-                await self._backoff()
+            if await self._starved(session.last, now):
                 return 0.0
-        # The swarm lists a connection for a moment after it died: trying that one would cost a back-off.
-        live = {one.id: one for one in self._host.swarm.connections(self._route.peer) if not one.closed.is_set()}
+        live = self._live()
         active = None if carrier is None else self._candidate(carrier.connection, now)
         usable = [self._candidate(one, now) for one in live.values() if now >= self._failed.get(one.id, 0.0)]
         self._trips.clear()
@@ -175,8 +121,87 @@ class SessionKeeper:
         if active.left < 1.0 and active.path == "relay":
             self._keep_spare(decision, usable, active)
             return self._limits.cap_poll
+        if decision.fresh_circuit and not self._renewing:
+            self._renewing = True
+            self._nursery.start_soon(self._renew)
         retries = [at - now for one in live if (at := self._failed.get(one, 0.0)) > now]
-        return min(60.0, decision.again or 60.0, *retries)
+        return min(60.0, decision.again or 60.0, *retries, self._look(live, now))
+
+    def _live(self) -> dict[int, Connection]:
+        """By id. The swarm lists a connection for a moment after it died: trying that one would cost a back-off."""
+        return {one.id: one for one in self._host.swarm.connections(self._route.peer) if not one.closed.is_set()}
+
+    async def _starved(self, last: Connection, now: float) -> bool:
+        """The session has lost its last carrier, on this connection. True when time has passed."""
+        self._paths.failed(last.path, now, last.transport)
+        lost = self._session.lost
+        if lost is not None and lost[1] == "SILENT":
+            self._known.died(last, self._session.machine.pulse.heard, now)
+            if await self._doubt():
+                return True
+        if not self._brought_nothing(now):
+            return False
+        self._pause = self._limits.retry_most
+        await self._backoff()
+        return True
+
+    async def _doubt(self) -> bool:
+        """A path has gone silent, and what ended it may have ended the other direct ones too: they are asked first, and
+        the session goes on over the one that answers. Where a relayed connection stands, that waits for them no longer
+        than an answer takes. True when it has waited."""
+        live = self._live()
+        if not self._paths.allows("direct"):
+            return False
+        direct = [one for one in live.values() if one.path == "direct" and one.id not in self._doubted]
+        for one in direct:
+            self._doubted.add(one.id)
+            self._failed[one.id] = trio.current_time() + self._limits.dial_timeout
+            self._nursery.start_soon(self._ask, one)
+        if not direct or all(one.path == "direct" for one in live.values()):
+            return False
+        self._changed = trio.Event()
+        with trio.move_on_after(self._limits.answer_slack + 1.5 * max(one.rtt or 0.0 for one in direct)):
+            await self._changed.wait()
+        return True
+
+    async def _ask(self, connection: Connection) -> None:
+        """Until the connection has answered, and the session may run on it again, or has ended."""
+        try:
+            with trio.move_on_after(self._limits.dial_timeout):
+                await connection.ping()
+                self._failed.pop(connection.id, None)
+                self._changed.set()
+        except BROKEN:
+            pass
+        finally:
+            self._doubted.discard(connection.id)
+
+    def _look(self, live: dict[int, Connection], now: float) -> float:
+        """Reads what the path in use carries and loses, where there is another one to go to, and keeps a NAT's mapping
+        that is known to end with a silence. Returns when to look again."""
+        session, carrier = self._session, self._session.active
+        if carrier is None:
+            return 60.0
+        again, connection, machine = 60.0, carrier.connection, session.machine
+        if len({(one.path, one.transport) for one in live.values()}) > 1:
+            self._known.read(connection, now, full=carrier.blocked or not machine.outgoing.room)
+            busy = now - machine.pulse.traffic < machine.limits.busy
+            again = self._limits.sample if busy else self._limits.sample_idle
+        refresh = self._known.refresh(connection)
+        if refresh is not None:
+            quiet = now - machine.pulse.heard
+            if quiet >= refresh:
+                self._nursery.start_soon(self._refresh, connection)
+            again = min(again, refresh - quiet if quiet < refresh else refresh)
+        return again
+
+    async def _refresh(self, connection: Connection) -> None:
+        """One packet each way. Whether the path lives is the session's to find out."""
+        with trio.move_on_after(self._limits.measure_timeout):
+            try:
+                await connection.ping()
+            except BROKEN:
+                pass
 
     def _tell(self, decision: Decision, active: Candidate | None, live: dict[int, Connection]) -> None:
         """Says, once for each reason and connection, that a direct path is left alone."""
@@ -199,9 +224,7 @@ class SessionKeeper:
         self._kept = kept
 
     def _candidate(self, connection: Connection, now: float) -> Candidate:
-        measured = self._trips.get(connection.id, connection.rtt)
-        left, least = cap_left(connection, now), connection.rtt_least
-        return Candidate(connection.id, connection.path, measured, left, least, connection.transport)
+        return self._known.candidate(connection, self._trips.get(connection.id, connection.rtt), now)
 
     async def _move(self, connection: Connection, reason: str) -> None:
         before, switches = self._session.active, self._session.switches
@@ -278,6 +301,8 @@ class SessionKeeper:
             self._session.problem = self._no_direct()
         # A direct path may need a circuit first, to punch over; one that stands is enough.
         path = "any" if policy == "direct" and swarm.best(peer) is None else policy
+        if self._doubted and policy == "any":
+            path = "relay"  # else the swarm would give us what is in doubt
         with trio.move_on_after(self._limits.dial_timeout):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._until_usable, nursery.cancel_scope)
@@ -286,8 +311,14 @@ class SessionKeeper:
                 except BridgeError:
                     pass
                 nursery.cancel_scope.cancel()
-        if not self._usable(trio.current_time()):
-            await self._backoff()
+        if self._usable(trio.current_time()):
+            return
+        if self._doubted:
+            self._changed = trio.Event()
+            with trio.move_on_after(self._limits.retry_most):
+                await self._changed.wait()
+            return
+        await self._backoff()
 
     async def _until_usable(self, dial: trio.CancelScope) -> None:
         """Ends a dial that hangs once a connection stands that somebody else made: the peer, or a punch."""

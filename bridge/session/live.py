@@ -73,7 +73,8 @@ class LiveSession:
         self._timer_wake = trio.Event()
         self._armed = 0.0
         self._reason = "MOVED_BY_PEER"
-        self._lost: tuple[float, str] | None = None
+        self.lost: tuple[float, str] | None = None
+        """When and why the last carrier was lost, until another one is there."""
 
     def __repr__(self) -> str:
         return f"<LiveSession {self.machine.id.hex()[:8]} {self.machine.service} {peer_text(self.peer)}>"
@@ -114,7 +115,7 @@ class LiveSession:
             elif isinstance(event, Refused):
                 self._refused(event)
             elif isinstance(event, Starved):
-                self._lost = (trio.current_time(), event.reason)
+                self.lost = (trio.current_time(), event.reason)
                 self.starved.set()
                 self.on_change()
             elif isinstance(event, Attached):
@@ -125,11 +126,11 @@ class LiveSession:
         self.flush(self.now)
 
     def _switched(self, event: Switched) -> None:
-        before, lost = self.last, self._lost
+        before, lost = self.last, self.lost
         self.switches += 1
         connection = self.last = self.carriers[event.to].connection
         reason = "OPENED" if before is None else self._reason if lost is None else lost[1]
-        self._lost, self._reason = None, "MOVED_BY_PEER"
+        self.lost, self._reason = None, "MOVED_BY_PEER"
         switched = SessionSwitched(
             session=self.machine.id.hex()[:8],
             peer=peer_text(self.peer),
@@ -141,12 +142,16 @@ class LiveSession:
             replayed=event.replayed,
             rtt_before_ms=None if before is None else milliseconds(before.rtt),
             rtt_after_ms=milliseconds(connection.rtt),
+            from_transport=None if before is None else before.transport,
+            to_transport=connection.transport,
         )
         self._events.emit(switched)
         self.changes.emit(switched)
         news = _path_news(switched, connection)
         if news is not None:
             self._events.emit(news)
+        if lost is None and before is not None and (before.path, connection.path) == ("direct", "relay"):
+            self._nursery.start_soon(self._silence.watch, before)
 
     def moving(self, reason: str) -> None:
         """Why the next switch is made, for its event."""
@@ -162,8 +167,9 @@ class LiveSession:
         carrier.drop()
         connection = carrier.connection
         if event.reason == "SILENT":
-            if connection.bytes_received <= carrier.heard_bytes:
-                # Nothing came on the whole connection either: it is dead, and nobody may be sent over it again.
+            if connection.bytes_received <= carrier.heard_bytes and not connection.follows:
+                # Nothing came on the whole connection either: it is dead, and nobody may be sent over it again. One
+                # that follows may be doing so now: it is closed if it does not answer the question below.
                 connection.abort("SILENT")
             self._nursery.start_soon(self._silence.ask, self.peer)
         elif event.reason == "REPLACED":

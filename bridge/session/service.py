@@ -19,10 +19,12 @@ from punchbridge.reach.path import PathPolicy
 from punchbridge.session.around import Around
 from punchbridge.session.attaching import first_frame, turn_down
 from punchbridge.session.carrier import Carrier
-from punchbridge.session.keeper import Route, SessionKeeper
+from punchbridge.session.keeper import SessionKeeper
+from punchbridge.session.known import KnownPaths
 from punchbridge.session.live import LiveSession
 from punchbridge.session.places import Claim, SessionPlaces, Short
 from punchbridge.session.refused import why_not
+from punchbridge.session.routes import Route
 from punchbridge.session.served import Handler, Served
 from punchbridge.session.silence import SilenceCheck
 from punchbridge.session.stream import SessionStream
@@ -56,6 +58,7 @@ class SessionService:
         self.enabled = enabled
         self._limits = host.swarm.config.limits.sessions
         self._silence = SilenceCheck(host.swarm, host.swarm.config.limits)
+        self._known = KnownPaths(host.swarm.config.limits)
         self._services: dict[str, Served] = {}
         self._accepted: dict[tuple[PeerId, bytes], LiveSession] = {}
         self._opened: set[LiveSession] = set()
@@ -326,7 +329,8 @@ class SessionService:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.run_timer)
-                nursery.start_soon(SessionKeeper(self._host, session, route, policy, self.move, nursery).run)
+                keeper = SessionKeeper(self._host, session, route, policy, self.move, nursery, self._known)
+                nursery.start_soon(keeper.run)
                 await session.over.wait()
                 nursery.cancel_scope.cancel()
         finally:

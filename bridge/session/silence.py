@@ -32,6 +32,7 @@ class SilenceCheck:
         self._least = limits.sessions.silence
         self._stall = limits.sessions.stall
         self._asking = False
+        self._watched: set[int] = set()
         self._own: set[PeerId] = set()
         """Peers whose own connections are being asked."""
         self._disbelieved: OrderedDict[PeerId, tuple[float, float]] = OrderedDict()
@@ -42,6 +43,22 @@ class SilenceCheck:
         it as it is."""
         if not await self._answers(connection, 1.0):
             connection.abort("SILENT")
+
+    async def watch(self, connection: Connection) -> None:
+        """Verifies it again and again until it has ended, or carries something again and its users notice what becomes
+        of it; returns at once while somebody else does. Cancelling leaves it as it is."""
+        if connection.id in self._watched:
+            return
+        self._watched.add(connection.id)
+        try:
+            while not connection.closed.is_set():
+                with trio.move_on_after(self._limits.watch):
+                    await connection.closed.wait()
+                if connection.streams:
+                    return
+                await self.verify(connection)
+        finally:
+            self._watched.discard(connection.id)
 
     async def ask(self, peer: PeerId) -> None:
         """One round because of a silent session with `peer`; returns at once while another is under way. While the peer

@@ -16,6 +16,7 @@ from punchbridge.addresses import Multiaddr
 from punchbridge.errors import BridgeError, NotAllowed
 from punchbridge.events import Path, Role, TransportName
 from punchbridge.identity import PeerId
+from punchbridge.reach.gauge import PathCounts
 from punchbridge.transport.link import Link
 from punchbridge.transport.raw import Buffer, InboxStream, RawStream
 from punchbridge.wire.circuit import CircuitLimit
@@ -127,6 +128,8 @@ class Connection(Protocol):
     """The peer's address; of a circuit, the relay's with /p2p-circuit/p2p/PEER. Over QUIC it may become another one."""
     relay: PeerId | None
     """The relay that it runs through."""
+    follows: bool
+    """It goes on by itself when an address of its path changes, and may be silent for a moment meanwhile."""
     limit: CircuitLimit | None
     """What the relay lets it carry; None when it does not say, and on a direct path."""
     attested: Multiaddr | None
@@ -161,6 +164,12 @@ class Connection(Protocol):
     @property
     def rtt_least(self) -> float | None:
         """The shortest round trip that was measured; None before the first."""
+        ...
+
+    @property
+    def counts(self) -> PathCounts | None:
+        """What it has carried and lost, read anew each time; None of a circuit, whose losses are those of two paths,
+        and where the system does not tell."""
         ...
 
     @property

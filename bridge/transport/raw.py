@@ -12,6 +12,7 @@ from typing import Protocol
 import trio
 
 from punchbridge.errors import BridgeError, ConnectionLost, NotAllowed, StreamReset
+from punchbridge.reach.gauge import PathCounts
 
 Buffer = bytes | bytearray | memoryview
 
@@ -89,6 +90,11 @@ class RawStream(ByteStream, Protocol):
 
     def prove(self) -> None:
         """The peer was heard on it. A socket of a punch drops all at its end until then, see `discard`."""
+        ...
+
+    @property
+    def counts(self) -> Callable[[], PathCounts | None] | None:
+        """Tells what it has carried and lost on a path of its own; None where it has none."""
         ...
 
 

@@ -285,6 +285,8 @@ def test_a_session_tells_what_a_switch_cost() -> None:
         session="s", peer="12D3KooWabcdefgh", from_="relay", to="direct", reason="punched through", planned=True
     )
     assert line_of(planned) == ("session with …abcdefgh goes on: relay → direct (punched through)", "dim")
+    over = replace(planned, from_="direct", reason="LOSS", from_transport="tcp", to_transport="quic")
+    assert line_of(over) == ("session with …abcdefgh goes on: direct, tcp → direct, quic (LOSS)", "dim")
     opened = replace(planned, from_="none", to="relay", reason="OPENED")
     assert line_of(opened) == ("session with …abcdefgh opened, path relay", "dim")
     lost = replace(planned, from_="direct", to="relay", reason="lost", planned=False, gap_ms=120.4, replayed=512)

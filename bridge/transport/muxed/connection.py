@@ -14,6 +14,7 @@ from punchbridge.config import MuxedLimits, YamuxLimits
 from punchbridge.errors import ConnectionLost, LimitExceeded, NotAllowed, RemoteError
 from punchbridge.events import Path, Role
 from punchbridge.identity import PeerId, peer_text
+from punchbridge.reach.gauge import PathCounts
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.memory import Account, Memory
 from punchbridge.transport.base import NOT_ALLOWED, OnRefused, OnStream, Supported, TransportName
@@ -43,6 +44,8 @@ class MuxedConnection:
     `account`: the memory that it may hold, one of its own when None; closed with it. `turn` is awaited before it goes
     on after much work; by default all other tasks run once.
     """
+
+    follows = False
 
     def __init__(
         self,
@@ -108,6 +111,12 @@ class MuxedConnection:
     def rtt_least(self) -> float | None:
         """The shortest round trip that was measured; None before the first Yamux ping was answered."""
         return self._streams.session.liveness.floor
+
+    @property
+    def counts(self) -> PathCounts | None:
+        """See `base.Connection`."""
+        read = self._raw.counts
+        return None if read is None or self.closed.is_set() else read()
 
     @property
     def streams(self) -> int:

@@ -17,6 +17,7 @@ from punchbridge.config import MuxedLimits, QuicLimits
 from punchbridge.errors import ConnectionLost
 from punchbridge.events import Path, Role
 from punchbridge.identity import PeerId, peer_text
+from punchbridge.reach.gauge import PathCounts
 from punchbridge.tasks.failures import NETWORK_FAILURES
 from punchbridge.tasks.memory import Account
 from punchbridge.transport.base import NOT_ALLOWED, Connection, OnRefused, OnStream, Supported, TransportName
@@ -52,6 +53,8 @@ class Shaken:
 
 class QuicConnection:
     """See `base.Connection`. It owns its line from the start; what is told before `run` waits with the handshake."""
+
+    follows = True
 
     def __init__(
         self,
@@ -121,6 +124,12 @@ class QuicConnection:
     def rtt_least(self) -> float | None:
         """The shortest round trip of the path."""
         return self.info().rtt_least
+
+    @property
+    def counts(self) -> PathCounts:
+        """See `base.Connection`."""
+        known = self.info()
+        return PathCounts(known.packets, known.lost, known.delivered)
 
     @property
     def streams(self) -> int:

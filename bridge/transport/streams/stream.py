@@ -242,6 +242,7 @@ class Stream(trio.abc.HalfCloseableStream):
 
     reads_to_end = False
     discard = abort
+    counts = None
 
     def notify(self, arrived: Callable[[], None] | None) -> bool:
         """See RawStream."""

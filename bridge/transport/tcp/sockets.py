@@ -19,6 +19,7 @@ import trio
 from punchbridge.addresses import Endpoint, Multiaddr, spoken_endpoint, tcp_addr
 from punchbridge.config import TcpLimits
 from punchbridge.errors import AddressError, DialTimeout, PortInUse, Unreachable
+from punchbridge.reach.gauge import PathCounts
 from punchbridge.tasks.descriptors import room_above
 from punchbridge.transport.raw import BrokenConnection, BrokenStream, Buffer
 from punchbridge.transport.turn import Turn
@@ -29,6 +30,10 @@ _KEEPALIVE_COUNT = 3
 _BYTES_RECEIVED = 128
 _TCP_INFO_SIZE = _BYTES_RECEIVED + 8
 """`tcpi_bytes_received`, 8 bytes of struct tcp_info (linux/tcp.h, since Linux 4.1)."""
+_SENT_AGAIN, _ACKNOWLEDGED, _DATA_SENT, _SENT_TWICE = 100, 120, 156, 216
+_COUNTS_SIZE = _SENT_TWICE + 4
+"""`tcpi_total_retrans`, `tcpi_bytes_acked`, `tcpi_data_segs_out` and `tcpi_dsack_dups`: 8 bytes of the second, 4 of the
+others, in the same struct, all of them since Linux 4.19."""
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 _RESETS = {errno.ECONNRESET, errno.EPIPE}
 
@@ -292,6 +297,18 @@ class TcpStream(trio.abc.HalfCloseableStream):
     def prove(self) -> None:
         """See RawStream."""
         self.unproven = False
+
+    def counts(self) -> PathCounts | None:
+        """See RawStream. A segment that was sent again although the first one had arrived was not lost."""
+        try:
+            info = self._raw.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_INFO, _COUNTS_SIZE)
+        except OSError:
+            return None
+        if len(info) < _COUNTS_SIZE:
+            return None
+        again, packets, twice = (struct.unpack_from("=I", info, at)[0] for at in (_SENT_AGAIN, _DATA_SENT, _SENT_TWICE))
+        (delivered,) = struct.unpack_from("=Q", info, _ACKNOWLEDGED)
+        return PathCounts(packets, max(0, again - twice), delivered)
 
     def discard(self) -> None:
         """Closes a connection whose peer is silent: what is queued is dropped, and the kernel keeps nothing.
