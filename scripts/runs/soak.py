@@ -11,201 +11,25 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lab.lab import Lab
+from lab.limits import COMMAND_SECONDS
 
 from runs import records
 from runs.eventlog import EventLog, Program, ProgramEnded
 from runs.limits import RELAY_START_SECONDS, RESERVATION_SECONDS
-from runs.memory import flat, quarters
+from runs.memory import quarters
 from runs.records import REPOSITORY
 from runs.report import environment
-from runs.run import program_command
-
-Data = Mapping[str, Any]
-Findings = list[tuple[str, bool]]
-
-UNLIMITED = ("--circuit-bytes", "0", "--circuit-seconds", "0", "--circuits-per-peer", "0", "--peer-burst", "0",
-             "--address-burst", "0", "--hop-streams-per-peer", "0")  # fmt: skip
-MEMORY_GROWTH = 1.25
-"""The last third of a run may hold this much more than the second: sizes of buffers swing, a leak grows for ever."""
-
-
-@dataclass(frozen=True, slots=True)
-class Soak:
-    """One run. `judge` turns the dialling program's `result` and both programs' memory samples into statements, true
-    or not."""
-
-    id: str
-    name: str
-    title: str
-    goal: str
-    arguments: tuple[str, ...]
-    seconds: float
-    judge: Callable[[Data, Data], Findings]
-    relay_options: tuple[str, ...] = UNLIMITED
-    server_options: tuple[str, ...] = ()
-    delay: Mapping[str, float] = field(default_factory=lambda: {"relay": 10.0, "a": 5.0, "b": 5.0})
-    direct: bool = True
-    nats: tuple[str, str] = ("public", "home")
-    punch: bool = False
-    """Both ends are behind NATs, and the direct path has to be punched."""
-    server: str = "server.py"
-    client: str = "client.py"
-    needs: Path | None = None
-    """A folder that has to be built first: `scripts/interop build` with its name."""
-
-
-def _flat(samples: Sequence[Data]) -> bool:
-    memory = [one["resident"] for one in samples]
-    third = len(memory) // 3
-    return third > 0 and max(memory[-third:]) <= MEMORY_GROWTH * max(memory[third : 2 * third])
-
-
-def _no_failures(result: Data) -> tuple[str, bool]:
-    return "no RPC failed, every message once, in order, hashes equal", not result["failures"]
-
-
-def _switches(result: Data, memory: Data) -> Findings:
-    done = result["planned"] + result["unplanned"]
-    return [
-        _no_failures(result),
-        (f"{done} switches, {result['unplanned']} of them after a kill, at least 1000", done >= 1000),
-        *(statement for who, samples in memory.items() for statement in flat(who, samples)),
-    ]  # fmt: skip
-
-
-def _punched(result: Data, memory: Data) -> Findings:
-    punched, direct = result["punched"], result["switches_to_direct"]
-    return [
-        *_switches(result, memory),
-        (f"{punched} punches through both NATs, at least 10", punched >= 10),
-        (f"{direct} switches to a punched path, at least 100", direct >= 100),
-    ]
-
-
-def _caps(result: Data, memory: Data) -> Findings:
-    moved = result["planned"] + result["unplanned"]
-    return [
-        _no_failures(result),
-        (f"{result['bytes'] >> 20} MiB arrived whole at {result['kib_per_second']} KiB/s", not result["failures"]),
-        (f"over {moved + 1} circuits of 128 KiB", moved > result["bytes"] / (256 << 10)),
-    ]
-
-
-def _gaps(result: Data, memory: Data) -> Findings:
-    rows = {row["kind"]: row for row in result["gaps"]}
-    relayed, direct = result["relayed_trip_ms"], result["direct_trip_ms"]
-    found = [_no_failures(result)]
-    for kind, row in rows.items():
-        if "planned" in kind:
-            bound, words = relayed, f"one relayed round trip ({relayed:g} ms)"
-        elif "killed" in kind:
-            taken = direct if kind.endswith("direct taken") else relayed
-            bound, words = 3 * taken, f"three round trips of the path taken ({taken:g} ms)"
-        else:
-            continue
-        found.append((f"{kind}: longest gap {row['longest_ms']} ms, at most {words}", row["longest_ms"] <= bound))
-    return found
-
-
-OFFICIAL = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "punchbridge" / "interop" / "official"
-
-OFFICIAL_CASES = 14
-"""Those of gRPC 1.51's Python client that need no credentials."""
-
-
-def _official(result: Data, memory: Data) -> Findings:
-    rows, apart = result["cases"], result["ms_between_carriers"]
-    carriers, killed, runs = result["carriers"], result["killed"], sum(row["runs"] for row in rows)
-    return [
-        (f"{len(rows)} cases of the client, run {runs} times, none failed",
-         not result["failures"] and len(rows) >= OFFICIAL_CASES),
-        (f"{carriers} carriers, one every {apart['median']} ms (median; mean {apart['mean']})", apart["mean"] <= 30.0),
-        (f"{killed} of them killed, one in {carriers / max(killed, 1):.1f}", killed >= 0.3 * carriers),
-        (f"each case used {min(row['carriers'] for row in rows)} carriers or more, at least 100",
-         min(row["carriers"] for row in rows) >= 100),
-        (f"{result['by_path']['direct']} of them direct, {result['by_path']['relay']} relayed",
-         min(result["by_path"].values()) >= 0.3 * carriers),
-        *((f"memory of the {who} is flat", _flat(samples)) for who, samples in memory.items()),
-    ]  # fmt: skip
-
-
-SOAKS = (
-    Soak(
-        "T-001",
-        "t-001-switches",
-        "sessions moved and cut a thousand times under load",
-        "Two echo streams (700 B and 1 MiB messages) and 16 callers on three sessions, while both ends kill "
-        "connections and the dialling end moves sessions to fresh and standing ones, direct and relayed, at random.",
-        ("switches", "--count", "2400"),
-        900.0,
-        _switches,
-        server_options=("--torment", "0.4"),
-    ),
-    Soak(
-        "T-002",
-        "t-002-caps",
-        "64 MiB over a relay of stock limits",
-        "One gRPC stream over circuits of 128 KiB and 2 min each; the session moves to a fresh one before each cap.",
-        ("caps", "--bytes", str(64 << 20)),
-        900.0,
-        _caps,
-        relay_options=(),
-        direct=False,
-    ),
-    Soak(
-        "T-003",
-        "t-003-gaps",
-        "the longest gap of each kind of switch",
-        "500 messages a second; the session is moved, and its connection killed with another standing, 20 times each.",
-        ("gaps", "--count", "20"),
-        400.0,
-        _gaps,
-        delay={"relay": 25.0, "a": 15.0, "b": 15.0},
-    ),
-    Soak(
-        "T-004",
-        "t-004-official",
-        "the official gRPC interop client while carriers are switched every 20 ms",
-        "Every case of gRPC's own Python client that needs no credentials, unmodified, through forward and expose; "
-        "every 20 ms its session moves to the other path or, every third time, its connection is killed.",
-        ("--peer", str(OFFICIAL), "--seconds", "5"),
-        400.0,
-        _official,
-        server_options=("--peer", str(OFFICIAL)),
-        delay={"relay": 1.0, "a": 1.0, "b": 1.0},
-        server="official_server.py",
-        client="official.py",
-        needs=OFFICIAL,
-    ),
-    Soak(
-        "T-005",
-        "t-005-punched",
-        "sessions moved and cut a thousand times between two home routers",
-        "As T-001 with both ends behind NATs: the direct path is punched, and again after each kill, beside circuits.",
-        ("switches", "--count", "1200"),
-        900.0,
-        _punched,
-        server_options=("--torment", "0.8", "--punch"),
-        direct=False,
-        nats=("home", "home"),
-        punch=True,
-    ),
-)
-
-
-def soak(identifier: str) -> Soak:
-    """Look a soak run up by its id. Raises ValueError that lists the ids."""
-    for one in SOAKS:
-        if one.id.lower() == identifier.lower():
-            return one
-    raise ValueError(f"unknown soak run {identifier!r}; one of: {', '.join(one.id for one in SOAKS)}")
+from runs.run import TRANSPORTS, program_command
+from runs.soaks import SOAKS, Carried, Data, Soak
 
 
 class SoakFailed(RuntimeError):
@@ -215,6 +39,7 @@ class SoakFailed(RuntimeError):
 def _described(one: Soak) -> dict[str, Any]:
     """Its record holds no path of this machine."""
     told = {**asdict(one), "judge": None, "needs": None if one.needs is None else one.needs.name}
+    told["faults"] = one.faults is not None
     for key in ("arguments", "server_options"):
         told[key] = [text.replace(str(one.needs), "official") for text in told[key]]
     return told
@@ -222,6 +47,8 @@ def _described(one: Soak) -> dict[str, Any]:
 
 def unavailable(one: Soak) -> str | None:
     """Why it cannot be run here, None when it can."""
+    if one.quic and find_spec("punchbridge_quic") is None:
+        return "the QUIC engine is not built; run scripts/setup-env where cargo is"
     if one.needs is None or (one.needs / "stamp").exists():
         return None
     return f"the {one.needs.name} peer is not built; run scripts/interop build {one.needs.name}"
@@ -282,22 +109,45 @@ def _conduct(one: Soak, lab: Lab, log: EventLog, folder: Path, state: Path) -> D
             assert seen is not None
             return seen.event
 
-        listen = "/ip4/0.0.0.0/tcp/4001"
-        start("relay", "relay", [*program_command(), "relay", "--listen", listen, "--json",
+        forms = [TRANSPORTS[name] for name in (("tcp", "quic") if one.quic else ("tcp",))]
+
+        def listen(where: str, port: int) -> list[str]:
+            return [word for form in forms for word in ("--listen", form.format(f"/ip4/{where}", port))]
+
+        start("relay", "relay", [*program_command(), "relay", *listen("0.0.0.0", 4001), "--json",
                                  "--stats-interval", "5", *one.relay_options])  # fmt: skip
         relay_id = await_event("relay.listening", "relay", RELAY_START_SECONDS, ["relay"])["peer_id"]
         relay = f"/ip4/{lab.hosts['relay'].address}/tcp/4001/p2p/{relay_id}"
-        programs, public = REPOSITORY / "tests" / "soak", f"/ip4/{lab.hosts['a'].address}/tcp/4101"
-        start("server", "a", [sys.executable, str(programs / one.server), "--listen", public, "--relay", relay,
+        programs, public = REPOSITORY / "tests" / "soak", str(lab.hosts["a"].address)
+        start("server", "a", [sys.executable, str(programs / one.server), *listen(public, 4101), "--relay", relay,
                               *one.server_options])  # fmt: skip
         server_id = await_event("ready", "server", RESERVATION_SECONDS, ["relay", "server"])["peer_id"]
         addrs = ["--circuit", f"{relay}/p2p-circuit/p2p/{server_id}"]
         if one.direct:
-            addrs += ["--direct", f"{public}/p2p/{server_id}"]
+            addrs += [word for form in forms
+                      for word in ("--direct", f"{form.format(f'/ip4/{public}', 4101)}/p2p/{server_id}")]  # fmt: skip
         if one.punch:
-            addrs += ["--listen", "/ip4/0.0.0.0/tcp/4102"]
+            addrs += listen("0.0.0.0", 4102)
+        everybody, begun = ["relay", "server", "client"], threading.Event()
+
+        def carried(stages: int) -> None:
+            begun.set()
+            done = log.wait(lambda: len(list(log.find("carried", who="client"))) >= stages, one.seconds)
+            if not done:
+                raise SoakFailed(f"no stage {stages} within {one.seconds:g} s")
+
+        if one.faults is not None:
+            faults = threading.Thread(target=_guarded, args=(one.faults, lab, carried), daemon=True)
+            faults.start()
+            begun.wait(COMMAND_SECONDS)
         start("client", "b", [sys.executable, str(programs / one.client), *one.arguments, *addrs])
-        return await_event("result", "client", one.seconds, ["relay", "server", "client"])
+        return await_event("result", "client", one.seconds, everybody)
+
+
+def _guarded(faults: Callable[[Lab, Carried], None], lab: Lab, carried: Carried) -> None:
+    """Ends with the run: the stage that did not come fails it."""
+    with contextlib.suppress(SoakFailed):
+        faults(lab, carried)
 
 
 def summary(one: Soak, report: Data) -> str:
@@ -306,7 +156,9 @@ def summary(one: Soak, report: Data) -> str:
     lines = [f"# {one.id}: {one.title}", "", f"Verdict **{'PASS' if report['passed'] else 'FAIL'}**. {one.goal}", ""]
     lines += [f"- {'holds' if each['holds'] else '**does not hold**'}: {each['what']}" for each in report["findings"]]
     lines += ["", "## Figures", ""]
-    lines += [f"- {key}: {value}" for key, value in result.items() if key not in ("event", "gaps", "cases")]
+    lines += [f"- {key}: {value}" for key, value in result.items() if key not in ("event", "gaps", "cases", "stages")]
+    lines += [f"- stage {number}: {one['kind']}, {one['messages']} messages in {one['seconds']} s"
+              for number, one in enumerate(result.get("stages", []), 1)]  # fmt: skip
     for row in result.get("gaps", []):
         lines += [f"- {row['kind']}: median {row['median_ms']} ms, longest {row['longest_ms']} ms, "
                   f"round trip of the path taken {row['round_trip_ms']} ms"]  # fmt: skip

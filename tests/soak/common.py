@@ -12,6 +12,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from punchbridge.addresses import Multiaddr, is_relayed
+
 ECHO, ASK, FLOW, TAKE = "Echo", "Ask", "Flow", "Take"
 SERVICE = "soak.Soak"
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -55,6 +57,13 @@ def message(number: int, size: int) -> bytes:
     """The `number`th message: eight bytes that count, and bytes that no other number has at that place."""
     start = number * 977 % (len(_NOISE) - size)
     return number.to_bytes(8, "big") + _NOISE[start : start + size - 8]
+
+
+def kind_of(addr: Multiaddr) -> str:
+    """The transport of a connection that is dialled there, as connections tell it."""
+    if is_relayed(addr):
+        return "circuit"
+    return "quic" if "/quic-v1" in str(addr) else "tcp"
 
 
 def digest(data: bytes) -> bytes:

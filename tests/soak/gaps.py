@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import trio
-from common import FLOW, SERVICE, say
+from common import FLOW, SERVICE, kind_of, say
 
 import punchbridge
 from punchbridge.addresses import parse
+from punchbridge.reach.path import Candidate, Decision
 from punchbridge.session.live import LiveSession
 from punchbridge.transport.base import Connection
 
@@ -20,7 +21,18 @@ RATE = 500
 AROUND = 1.0
 """Seconds after an act within which the longest gap counts as its."""
 
-Path = Literal["direct", "relay"]
+
+class Held:
+    """In the place of the session's own decision: it stays where it is, and goes on over one kind when that is lost."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def decide(self, active: Candidate | None, live: Sequence[Candidate], now: float) -> Decision:
+        if active is not None:
+            return Decision(None, "STAY")
+        wanted = [one.id for one in live if one.kind == self._kind]
+        return Decision(max(wanted), "RESUME") if wanted else Decision(None, "NO_PATH")
 
 
 class Arrivals:
@@ -55,9 +67,9 @@ class Arrivals:
 class Mover:
     """Acts on the one session of a bridge, in its network thread."""
 
-    def __init__(self, b: punchbridge.Bridge, circuit: str, direct: str) -> None:
+    def __init__(self, b: punchbridge.Bridge, circuit: str, direct: Sequence[str]) -> None:
         self._b = b
-        self._addrs = {"relay": parse(circuit), "direct": parse(direct)}
+        self._addrs = {"relay": parse(circuit)} | {kind_of(parse(one)): parse(one) for one in direct}
         self._host = b._control.host
 
     @property
@@ -65,26 +77,25 @@ class Mover:
         (session,) = self._host.sessions.opened
         return session
 
-    def _hold(self, path: Path) -> None:
-        # The policy keeps the session where the measurement wants it.
+    def _hold(self, kind: str) -> None:
         assert self._session.paths is not None
-        self._session.paths.policy = path
+        self._session.paths.decide = Held(kind).decide  # type: ignore[method-assign]
 
-    async def _on(self, path: Path) -> Connection:
-        """A measured connection on the path."""
+    async def _on(self, kind: str) -> Connection:
+        """A measured connection of the kind: a circuit, or one over the transport."""
         for one in self._host.swarm.connections(self._session.peer):
-            if one.path == path:
+            if kind == (one.transport if one.path == "direct" else "relay") and not one.closing:
                 return one
-        made = await self._host.swarm.dial(self._addrs[path], expected=self._session.peer, fresh=True)
+        made = await self._host.swarm.dial(self._addrs[kind], expected=self._session.peer, fresh=True)
         await made.ping()
         return made
 
-    def go(self, path: Path) -> tuple[float, float]:
+    def go(self, kind: str) -> tuple[float, float]:
         """Moves the session; returns when, and the round trip of the path taken."""
 
         async def work() -> tuple[float, float]:
-            target = await self._on(path)
-            self._hold(path)
+            target = await self._on(kind)
+            self._hold(kind)
             at = time.monotonic()
             active = self._session.active
             if active is None or active.connection is not target:
@@ -93,15 +104,15 @@ class Mover:
 
         return self._run(work)
 
-    def kill(self, path: Path, other: Path) -> tuple[float, float]:
-        """Kills the carrier's connection on `path`; one on `other` stands."""
+    def kill(self, kind: str, other: str) -> tuple[float, float]:
+        """Kills the carrier's connection of a kind; one of the other kind stands."""
 
         async def work() -> tuple[float, float]:
             target = await self._on(other)
             self._hold(other)
             active = self._session.active
             assert active is not None
-            assert active.connection.path == path
+            assert active.connection.transport == {"relay": "circuit"}.get(kind, kind)
             at = time.monotonic()
             active.connection.abort("MEASURED")
             await trio.lowlevel.checkpoint()
@@ -113,7 +124,7 @@ class Mover:
         return self._b._thread.call(work, 20.0)
 
 
-def gaps(b: punchbridge.Bridge, circuit: str, direct: str, count: int) -> dict[str, Any]:
+def gaps(b: punchbridge.Bridge, circuit: str, direct: Sequence[str], count: int) -> dict[str, Any]:
     """`count` acts of each kind; gaps in milliseconds, bounds in round trips of the paths as measured."""
     with b.channel(circuit, fresh=True) as channel:
         arrivals, mover = Arrivals(channel), Mover(b, circuit, direct)
@@ -132,12 +143,15 @@ def gaps(b: punchbridge.Bridge, circuit: str, direct: str, count: int) -> dict[s
             mover.go("relay")
             time.sleep(0.5)
             note("nothing done, relay", time.monotonic(), 0.0)
-            note("relay to direct, planned", *mover.go("direct"))
-            note("direct to relay, planned", *mover.go("relay"))
-            note("relay killed, direct taken", *mover.kill("relay", "direct"))
-            mover.go("direct")
-            time.sleep(0.3)
-            note("direct killed, relay taken", *mover.kill("direct", "relay"))
+            for one, other in (("relay", "tcp"), ("relay", "quic"), ("tcp", "quic")):
+                mover.go(one)
+                time.sleep(0.3)
+                note(f"{one} to {other}, planned", *mover.go(other))
+                note(f"{other} to {one}, planned", *mover.go(one))
+                note(f"{one} killed, {other} taken", *mover.kill(one, other))
+                mover.go(other)
+                time.sleep(0.3)
+                note(f"{other} killed, {one} taken", *mover.kill(other, one))
         problem = arrivals.end()
     rows = [
         {

@@ -1,6 +1,6 @@
 """gRPC's official Python interop client while its session is moved every 20 ms and every third carrier is killed.
 
-official.py --direct ADDR --circuit ADDR --peer FOLDER --seconds N [CASE ...]
+official.py --direct ADDR … --circuit ADDR --peer FOLDER --seconds N [CASE ...]
 
 FOLDER is what `scripts/interop build official` made. Each case is run once as the unmodified program, then again and
 again for N seconds on one channel; both through a local port that leads to the bridge, as `punchbridge forward` makes.
@@ -12,15 +12,16 @@ import argparse
 import os
 import statistics
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
-from common import resident, say
+from common import kind_of, resident, say
 
 import punchbridge
-from punchbridge.addresses import Multiaddr, is_relayed, parse
+from punchbridge.addresses import Multiaddr, parse
 from punchbridge.errors import BridgeError
 from punchbridge.events import Event, SessionSwitched
 from punchbridge.host.host import Host
@@ -33,7 +34,7 @@ BEAT = 0.02
 KILLED = 3
 """Every carrier whose number is a multiple of this is killed; the others are left in good order."""
 STOCK = 2
-"""Connections of each path held ready: one to move to, one for when that is killed."""
+"""Connections of each kind held ready: one to move to, one for when that is killed."""
 CASE_SECONDS = 60.0
 LAST_WORDS = 300
 CREDENTIALS = {"compute_engine_creds", "oauth2_auth_token", "jwt_token_creds", "per_rpc_creds"}
@@ -44,6 +45,7 @@ class Carriers:
 
     def __init__(self) -> None:
         self.paths = {"direct": 0, "relay": 0}
+        self.transports: Counter[str] = Counter()
         self.planned = self.unplanned = self.opened = self.replayed = self.kills = 0
         self.longest_ms = 0.0
         self.apart: list[float] = []
@@ -59,6 +61,7 @@ class Carriers:
             return
         now = trio.current_time()
         self.paths[event.to] += 1
+        self.transports[str(event.to_transport)] += 1
         if event.reason == "OPENED":
             self.opened += 1
         else:
@@ -100,17 +103,18 @@ class Switcher:
             self._carriers.kills += 1
             active.connection.abort("TORMENT")
             return
-        # To the other path, and to one that is killed there: relayed and direct ones in turn.
-        path = "relay" if number % KILLED == 1 or number // KILLED % 2 else "direct"
+        # To the other path, and to one that is killed there: relayed ones, and over TCP and QUIC, in turn.
+        turn = ("tcp", "circuit", "quic", "circuit")[number // KILLED % 4]
+        kind = "circuit" if number % KILLED == 1 else turn
         live = [one for one in self._host.swarm.connections(self._peer) if one is not active.connection]
-        target = next((one for one in reversed(live) if one.path == path), live[-1] if live else None)
+        target = next((one for one in reversed(live) if one.transport == kind), live[-1] if live else None)
         if target is not None and not await self._host.sessions.move(session, target, "TORMENT"):
             self.refused += 1
 
     async def _stock(self, addr: Multiaddr) -> None:
-        path = "relay" if is_relayed(addr) else "direct"
+        kind = kind_of(addr)
         while True:
-            live = sum(one.path == path for one in self._host.swarm.connections(self._peer))
+            live = sum(one.transport == kind for one in self._host.swarm.connections(self._peer))
             if live >= STOCK:
                 await trio.sleep(BEAT / 4)
                 continue
@@ -168,7 +172,7 @@ async def run_case(arguments: argparse.Namespace, port: int, case: str, carriers
 
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     carriers, rows = Carriers(), list[dict[str, Any]]()
-    addrs = [parse(arguments.direct), parse(arguments.circuit)]
+    addrs = [parse(addr) for addr in (*arguments.direct, arguments.circuit)]
     async with (
         punchbridge.open_trio(listen=[], punch=False, allow_private=arguments.lan, events=carriers.take) as b,
         trio.open_nursery() as nursery,
@@ -191,6 +195,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "planned": carriers.planned,
         "unplanned": carriers.unplanned,
         "by_path": carriers.paths,
+        "by_transport": dict(carriers.transports),
         "replayed": carriers.replayed,
         "longest_without_carrier_ms": carriers.longest_ms,
         "ms_between_carriers": {
@@ -211,7 +216,7 @@ async def report_memory() -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--direct", required=True)
+    parser.add_argument("--direct", action="append", required=True)
     parser.add_argument("--circuit", required=True)
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=4.0)

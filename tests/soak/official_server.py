@@ -1,6 +1,6 @@
 """The other half of official.py: gRPC's official Python interop server, unmodified, behind the bridge.
 
-official_server.py --listen ADDR --relay ADDR --peer FOLDER
+official_server.py --listen ADDR … --relay ADDR --peer FOLDER
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def run(arguments: argparse.Namespace) -> None:
     argv = [sys.executable, "-m", "tests.interop.server", "--port", str(port)]
     async with (
         punchbridge.open_trio(
-            listen=[arguments.listen], relays=[arguments.relay], punch=False, allow_private=arguments.lan
+            listen=arguments.listen, relays=[arguments.relay], punch=False, allow_private=arguments.lan
         ) as b,
         trio.open_nursery() as nursery,
     ):
@@ -74,7 +74,7 @@ async def report_memory() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--listen", required=True)
+    parser.add_argument("--listen", action="append", required=True)
     parser.add_argument("--relay", required=True)
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--lan", action="store_true")

@@ -1,6 +1,6 @@
 """The listening half of a soak run: a grpc server behind the bridge, and a tormentor that kills its connections.
 
-server.py --listen ADDR --relay ADDR --torment SECONDS [--punch]
+server.py --listen ADDR … --relay ADDR --torment SECONDS [--punch]
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ async def torment(b: punchbridge.Bridge, mean: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--listen", required=True)
+    parser.add_argument("--listen", action="append", required=True)
     parser.add_argument("--relay", required=True)
     parser.add_argument("--torment", type=float, default=0.0)
     parser.add_argument("--punch", action="store_true")
@@ -91,7 +91,7 @@ def main() -> None:
     server.add_generic_rpc_handlers((handlers(),))
     punch = punchbridge.Punch(enabled=arguments.punch, retry=1.0)
     with punchbridge.open(
-        listen=[arguments.listen], relays=[arguments.relay], punch=punch, allow=punchbridge.ANYONE
+        listen=arguments.listen, relays=[arguments.relay], punch=punch, allow=punchbridge.ANYONE
     ) as b:
         b.serve(server)
         server.start()

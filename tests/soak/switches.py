@@ -73,13 +73,15 @@ class Tormentor:
             self.acts["move" if moved else "refused move"] += 1
 
 
-def switches(b: punchbridge.Bridge, circuit: str, direct: str, done: Callable[[], int], count: int) -> dict[str, Any]:
+def switches(
+    b: punchbridge.Bridge, circuit: str, direct: list[str], done: Callable[[], int], count: int
+) -> dict[str, Any]:
     """Runs until `count` switches are done. Two echo streams and many unary calls, each on a session of its own.
 
-    direct: "" where a direct path has to be punched first; the tormentor takes what stands.
+    direct: none where a direct path has to be punched first; the tormentor takes what stands.
     """
     load = Load()
-    addrs = [parse(addr) for addr in (circuit, direct) if addr]
+    addrs = [parse(addr) for addr in (circuit, *direct)]
     tormentor = Tormentor(b._control.host, addrs)
     assert is_relayed(addrs[0])
     assert all(peer_of(addr) is not None for addr in addrs)

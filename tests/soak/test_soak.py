@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs.soak import SOAKS, Soak
+from runs.soaks import SOAKS, Soak
 
 ROOT = Path(__file__).resolve().parents[2]
 UNAVAILABLE = 77
