@@ -2,28 +2,28 @@
 
 The certificate's own key is fresh and says nothing; the extension binds it to an identity of any kind. Pure: the
 wall clock comes from the caller. TLS itself, and that the peer holds the certificate's key, are the handshake's matter.
+Our own certificate is made in `punchbridge.wire.tls_credentials`.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from punchbridge.errors import AuthenticationFailed, WrongPeer
-from punchbridge.identity import Identity, PeerId, peer_text
+from punchbridge.identity import PeerId, peer_text
 from punchbridge.keys import check_rsa
 from punchbridge.wire.identity_key import verify_identity
+from punchbridge.wire.tls_credentials import OCTETS, PREFIX, SEQUENCE
 
-__all__ = ["ALPN", "MAX_CERTIFICATE", "Credentials", "make_credentials", "verify_certificate"]
+__all__ = ["ALPN", "MAX_CERTIFICATE", "verify_certificate"]
 
 ALPN: Final = b"libp2p"
 """The application protocol that both sides offer (TL7)."""
@@ -32,13 +32,6 @@ MAX_CERTIFICATE: Final = 8192
 """Bytes. The largest one has RSA keys of 8192 bits on both levels and takes about 6000."""
 
 EXTENSION: Final = x509.ObjectIdentifier("1.3.6.1.4.1.53594.1.1")
-PREFIX: Final = b"libp2p-tls-handshake:"
-
-_SEQUENCE, _OCTETS = 0x30, 0x04
-_VALID_BEFORE: Final = timedelta(hours=1)
-"""A peer's clock may be late by so much; go has the same."""
-_VALID_FOR: Final = timedelta(days=365 * 100)
-"""The key lives as long as the process; go has the same hundred years."""
 
 _MIN_RSA_BITS: Final = 2048
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
@@ -64,45 +57,6 @@ _FAULTS: Final = (
     x509.UnsupportedGeneralNameType,
 )
 """What `cryptography` raises for bytes that are no certificate, or no certificate that it understands."""
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """What TLS shows for an identity: `certificate` in DER, and its private `key` as PKCS #8 in DER."""
-
-    certificate: bytes
-    key: bytes = field(repr=False)
-
-
-def make_credentials(identity: Identity, now: datetime) -> Credentials:
-    """A self-signed certificate with a fresh P-256 key, which the identity vouches for (TL3, TL5).
-
-    `now` is a moment with a time zone. The certificate is valid from the day (UTC) that it was an hour before, for a
-    hundred years. Whoever reads it learns no time of day: neither since when a program runs nor how its clock goes.
-    """
-    day = (now.astimezone(UTC) - _VALID_BEFORE).replace(hour=0, minute=0, second=0, microsecond=0)
-    key = ec.generate_private_key(ec.SECP256R1())
-    signed = PREFIX + _spki(key.public_key())
-    value = encode_signed_key(identity.public_key.serialize(), identity.sign(signed))
-    serial = x509.random_serial_number() >> 96 | 1  # 63 bits, as go has them: it stands there three times
-    # RFC 5280 section 4.1.2.4 wants a name of the issuer; go and rust put a number there too.
-    name = x509.Name([x509.NameAttribute(NameOID.SERIAL_NUMBER, str(serial))])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(serial)
-        .not_valid_before(day)
-        .not_valid_after(day + _VALID_FOR)
-        # Not critical: TLS libraries that know nothing of it read the certificate all the same.
-        .add_extension(x509.UnrecognizedExtension(EXTENSION, value), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return Credentials(
-        certificate.public_bytes(Encoding.DER),
-        key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
-    )
 
 
 def verify_certificate(certificate: bytes, now: datetime, expected: PeerId | None = None) -> PeerId:
@@ -187,27 +141,14 @@ def _spki(key: object) -> bytes:
 # --- SignedKey, in DER ---------------------------------------------------------------------------------------
 
 
-def encode_signed_key(public: bytes, signature: bytes) -> bytes:
-    """`SEQUENCE { publicKey OCTET STRING, signature OCTET STRING }` (TL4)."""
-    return _element(_SEQUENCE, _element(_OCTETS, public) + _element(_OCTETS, signature))
-
-
 def decode_signed_key(value: bytes) -> tuple[bytes, bytes]:
     """The public key message and the signature. Raises AuthenticationFailed unless `value` is that and no more."""
-    body, rest = _split(value, _SEQUENCE)
-    public, behind = _split(body, _OCTETS)
-    signature, more = _split(behind, _OCTETS)
+    body, rest = _split(value, SEQUENCE)
+    public, behind = _split(body, OCTETS)
+    signature, more = _split(behind, OCTETS)
     if rest or more:
         raise AuthenticationFailed("the libp2p extension has bytes behind its end")
     return public, signature
-
-
-def _element(tag: int, body: bytes) -> bytes:
-    size = len(body)
-    if size < 0x80:
-        return bytes((tag, size)) + body
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes((tag, 0x80 | len(length))) + length + body
 
 
 def _split(data: bytes, tag: int) -> tuple[bytes, bytes]:

@@ -17,7 +17,8 @@ from punchbridge.wire.messages import NoiseExtensions, NoiseHandshakePayload
 from punchbridge.wire.multistream import HEADER as GREETING
 from punchbridge.wire.multistream import Initiator, Responder, line
 from punchbridge.wire.noise import Handshake, Opener, Sealer
-from punchbridge.wire.tls_identity import decode_signed_key, encode_signed_key, verify_certificate
+from punchbridge.wire.tls_credentials import encode_signed_key
+from punchbridge.wire.tls_identity import decode_signed_key, verify_certificate
 from punchbridge.yamux import Yamux
 from punchbridge.yamux.frames import ACK, DATA, FIN, GO_AWAY, INITIAL_WINDOW, PING, RST, SYN, WINDOW_UPDATE, header
 from tests.fuzz.identities import numbered

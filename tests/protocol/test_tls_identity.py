@@ -19,15 +19,8 @@ from hypothesis import strategies as st
 from punchbridge.errors import AuthenticationFailed, BridgeError, WrongPeer
 from punchbridge.identity import Identity, parse_peer_id
 from punchbridge.keys import KeyKind
-from punchbridge.wire.tls_identity import (
-    EXTENSION,
-    MAX_CERTIFICATE,
-    PREFIX,
-    decode_signed_key,
-    encode_signed_key,
-    make_credentials,
-    verify_certificate,
-)
+from punchbridge.wire.tls_credentials import PREFIX, encode_signed_key, make_credentials
+from punchbridge.wire.tls_identity import EXTENSION, MAX_CERTIFICATE, decode_signed_key, verify_certificate
 from tests.support.identities import KINDS, identity_of
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -121,6 +114,31 @@ def test_tl8_what_we_make_is_one_small_certificate_on_p256_with_a_fresh_key() ->
     assert secret.public_key() == key
     assert isinstance(read.signature_hash_algorithm, hashes.SHA256)
     assert len(first.certificate) < 500
+    assert read.version == x509.Version.v3
+    name = x509.Name([x509.NameAttribute(NameOID.SERIAL_NUMBER, str(read.serial_number))])
+    assert read.subject == read.issuer == name
+    assert read.serial_number != x509.load_der_x509_certificate(second.certificate).serial_number
+    (extension,) = read.extensions
+    assert (extension.oid, extension.critical) == (EXTENSION, False)
+
+
+@given(st.datetimes(datetime(2000, 1, 2), datetime(2200, 1, 1)))
+def test_what_we_make_is_what_x509_would_write(moment: datetime) -> None:
+    """The same certificate, written by a library of X.509 from what it has read."""
+    made = make_credentials(identity_of(KeyKind.ED25519), moment.replace(tzinfo=UTC)).certificate
+    read = x509.load_der_x509_certificate(made)
+    (extension,) = read.extensions
+    builder = x509.CertificateBuilder(
+        read.issuer,
+        read.subject,
+        read.public_key(),
+        read.serial_number,
+        read.not_valid_before_utc.replace(tzinfo=None),
+        read.not_valid_after_utc.replace(tzinfo=None),
+    ).add_extension(extension.value, critical=False)
+    again = builder.sign(key_of("p256"), hashes.SHA256())
+    assert again.tbs_certificate_bytes == read.tbs_certificate_bytes
+    assert read.signature_algorithm_oid == again.signature_algorithm_oid
 
 
 @pytest.mark.parametrize("kind", ["p256", "p384", "ed25519", "rsa2048"])

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from punchbridge.errors import AuthenticationFailed, BridgeError, NegotiationFailed
 from punchbridge.identity import Identity
-from punchbridge.wire.tls_identity import make_credentials
+from punchbridge.wire.tls_credentials import make_credentials
 from tests.protocol.test_tls_identity import certificate, key_of, libp2p, signed_key
 from tests.support.built import NOT_BUILT
 

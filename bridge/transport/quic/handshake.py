@@ -15,7 +15,6 @@ from punchbridge.errors import AuthenticationFailed, BridgeError, ConnectionLost
 from punchbridge.identity import PeerId
 from punchbridge.transport.quic.endpoint import Line
 from punchbridge.transport.quic.reasons import OTHER, handshake_error
-from punchbridge.wire.tls_identity import verify_certificate
 
 __all__ = ["Handshake"]
 
@@ -63,6 +62,9 @@ class Handshake:
         """The peer. Raises DialTimeout after the time it was given, AuthenticationFailed (also when it is ourselves),
         WrongPeer, and what `reasons.handshake_error` makes. The line is closed on every failure and on cancellation."""
         try:
+            # All of X.509 takes 1 MiB: it is loaded by the first handshake, while the peer's answer is on its way.
+            from punchbridge.wire.tls_identity import verify_certificate
+
             with trio.move_on_after(self._timeout) as patience:
                 await self._over.wait()
             if patience.cancelled_caught and not self._over.is_set():
