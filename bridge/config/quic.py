@@ -34,6 +34,10 @@ class QuicLimits(Checked):
     streams: Count = 256
     """Streams that the peer may have open on one connection (go: 256)."""
 
+    streams_first: Count = 6
+    """As many at first, and four times as many when half of those that are allowed are open. The engine has a place for
+    each that is allowed: with 256 from the start, an idle connection takes more than twice the memory."""
+
     stream_window: Bytes = 4 * MIB
     """Unread bytes of one stream: 40 MB/s at 100 ms. The engine has no window of a stream that grows."""
 
@@ -89,8 +93,13 @@ class QuicLimits(Checked):
     """The kernel's buffers of one socket; it gives no more than `net.core.rmem_max` and `wmem_max`."""
 
     reads: Count = 16
-    """Reads of the socket before what they brought is acted on. Each brings up to 64 KiB; those that bring little count
-    for a sixteenth of one."""
+    """Reads of the socket before what they brought is acted on. Each brings up to 64 KiB; a datagram counts for 1 KiB
+    at least, since a small one takes as long as that."""
+
+    waiting: Bytes = 4 * MIB
+    """What was read from one socket and is not handled yet, counted like that. The sources have their turns, one read
+    each; when half of this is used, what one sends beyond an equal part of the half is dropped. So a peer that sends
+    many small datagrams holds up itself."""
 
     sends: Count = 16
     """Sends for one connection before the others get their turn. Each takes up to 64 KiB."""

@@ -98,6 +98,7 @@ class Settings:
         cls,
         *,
         streams: int,
+        first_streams: int,
         stream_window: int,
         window: int,
         unsent: int,
@@ -119,6 +120,7 @@ class Settings:
 
         Args:
             streams: streams that a peer may have open at once
+            first_streams: as many at first; four times as many when half of those that are allowed are open
             stream_window: unread bytes that a peer may send on one stream
             window: the same on one connection; see `Engine.set_window`
             unsent: bytes that `Engine.write` takes beyond those that may be on the way

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import pairwise
 
 import pytest
@@ -39,7 +40,7 @@ from tests.support.session_lab import until
 
 async def test_streams_of_several_connections_are_opened_in_turn() -> None:
     """Two hundred streams of each come with a few reads of the one socket: other tasks run in between."""
-    async with quic_nodes(5, turns=FairQueue(1)) as (server, *nodes):
+    async with quic_nodes(5, turns=FairQueue(1), limits=QuicLimits(streams_first=256)) as (server, *nodes):
         connections = [await node.dial(server) for node in nodes]
         far = [await server.accept() for _ in nodes]
         turns = [0]
@@ -74,6 +75,25 @@ async def test_little_datagrams_of_others_hold_up_a_newcomer_for_few_turns() -> 
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
             for data in (*[b"\x00"] * 256, first[0]):  # all of it before the server has its turn
                 other.sendto(data, (endpoint.host, endpoint.port))
+            turns = 0
+            while not server.arrived and turns < 100:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+        assert turns <= 5
+
+
+async def test_a_newcomer_is_handled_before_all_that_others_have_sent() -> None:
+    async with quic_nodes(2, limits=QuicLimits(reads=1)) as (server, node):
+        endpoint = endpoint_of(server.addr)
+        assert endpoint is not None
+        place, engine, now = (endpoint.host, endpoint.port), node.transport._engine(), trio.current_time()
+        first = engine.transmit(engine.connect(*place, now), 1, now)
+        assert first is not None
+        with ExitStack() as stack:
+            others = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(9)]
+            for number in range(240):  # all of it before the server has its turn
+                others[1 + number % 8].sendto(b"\x00", place)
+            others[0].sendto(first[0], place)
             turns = 0
             while not server.arrived and turns < 100:
                 turns += 1
@@ -286,6 +306,20 @@ async def test_datagrams_that_are_not_quic_go_to_whoever_waits_for_them() -> Non
             node.transport._places[0].endpoint.send_stray(b"\x01answer", *source)
             other.setblocking(True)
             assert await trio.to_thread.run_sync(other.recv, 100) == b"\x01answer"
+
+
+async def test_any_datagram_that_is_nothing_to_the_engine_opens_a_way() -> None:
+    """Others open a NAT with random bytes, go with 64 of them: three quarters of these look like QUIC's at first."""
+    async with quic_nodes(1) as (node,):
+        host, port = node.transport.port(4) or ("", 0)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            source = other.getsockname()
+            with node.transport.divert(4, lambda host, port: (host, port) == source) as strays:
+                for first in range(256):
+                    other.sendto(bytes((first,)) + secrets.token_bytes(63), (host, port))
+                    with trio.fail_after(10):
+                        assert (await strays.receive()).data[0] == first
 
 
 async def test_a_wildcard_answers_from_the_address_that_was_asked() -> None:

@@ -19,10 +19,11 @@ from typing import Any, Final
 import punchbridge_quic as quic
 
 from punchbridge.identity import Identity
-from punchbridge.wire.tls_identity import Credentials, make_credentials
+from punchbridge.wire.tls_credentials import Credentials, make_credentials
 
 SETTINGS: Final[dict[str, Any]] = {
     "streams": 8,
+    "first_streams": 8,
     "stream_window": 65536,
     "window": 98304,
     "unsent": 16384,

@@ -56,6 +56,47 @@ class QuicConnection:
 
     follows = True
 
+    __slots__ = (
+        "__weakref__",
+        "_close_timeout",
+        "_closing_reason",
+        "_elsewhere",
+        "_following",
+        "_host",
+        "_info",
+        "_line",
+        "_moved",
+        "_moved_after",
+        "_moved_most",
+        "_mux",
+        "_nursery",
+        "_openings",
+        "_scope",
+        "_shut_out",
+        "_streams",
+        "_turn",
+        "account",
+        "attested",
+        "bytes_received",
+        "close_reason",
+        "closed",
+        "heard",
+        "id",
+        "identified",
+        "identify",
+        "inbound",
+        "limit",
+        "local",
+        "opened_at",
+        "path",
+        "peer",
+        "punched",
+        "relay",
+        "remote",
+        "role",
+        "transport",
+    )
+
     def __init__(
         self,
         shaken: Shaken,
@@ -88,7 +129,7 @@ class QuicConnection:
         self._line = shaken.line
         self._streams = QuicStreams(shaken.line, limits, account)
         self._mux = Mux(self, self._streams, muxed)
-        self._openings, self._turn = Openings(self._open_late), turn
+        self._openings, self._turn = Openings(self._open_late, self._begin_opening), turn
         self._info = shaken.line.engine.info(shaken.line.number)
         self._host = _host(shaken.remote)
         self._close_timeout = limits.close_timeout
@@ -182,6 +223,10 @@ class QuicConnection:
 
         self._line.later(tell)
 
+    def _begin_opening(self) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self._openings.run, self._turn)
+
     def settled(self) -> None:
         """See `endpoint.Owner`."""
         if self.closed.is_set():
@@ -214,7 +259,6 @@ class QuicConnection:
                 self._scope, self._nursery = nursery.cancel_scope, nursery
                 if self.closed.is_set():
                     nursery.cancel_scope.cancel()
-                nursery.start_soon(self._openings.run, self._turn)
                 task_status.started()
                 if not self.closed.is_set():
                     self._take_over()

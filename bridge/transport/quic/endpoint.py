@@ -20,20 +20,16 @@ import trio
 from punchbridge.config import QuicLimits
 from punchbridge.errors import LimitExceeded
 from punchbridge.tasks.supervise import report
+from punchbridge.transport.quic.arrivals import Arrivals, cost
 from punchbridge.transport.quic.sockets import MOST, Packet, UdpSocket
 
 __all__ = ["Line", "Owner", "Stray", "UdpEndpoint"]
 
 _log = logging.getLogger(__name__)
 
-_QUIC_BIT: Final = 0x40
-"""The first byte of every datagram of QUIC has one of its two highest bits (RFC 9000 section 17, RFC 9443); our engine
-asks nobody to grease it."""
-
-
-_LITTLE: Final = MOST // 16
-"""What a read counts for at least. Small datagrams are taken faster than they can be sent to us: with few of them in a
-turn, those of one peer would wait in the socket for seconds, in front of all others."""
+_FETCHED: Final = 256
+"""Reads of one turn at most: two milliseconds. What the kernel holds is taken faster than it can be sent to us, so that
+nobody waits there behind what others send."""
 
 
 class Owner(Protocol):
@@ -88,7 +84,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Stray:
-    """A datagram that is not QUIC, and where it came from."""
+    """A datagram that is nothing to the engine, and where it came from."""
 
     data: bytes
     host: str
@@ -128,6 +124,7 @@ class UdpEndpoint:
         self._order = itertools.count()
         self._alarm = trio.CancelScope()
         self._diverters: list[_Diverter] = []
+        self._arrivals = Arrivals(limits.waiting)
         self.closed = False
 
     # --- connections ----------------------------------------------------------------------------------------
@@ -168,13 +165,16 @@ class UdpEndpoint:
             self._put(packet)
 
     def send_stray(self, data: bytes, host: str, port: int) -> None:
-        """Sends a datagram that is not QUIC; it may be lost. Its first byte must be below 0x40."""
+        """Sends a datagram that is not QUIC; it may be lost. Its first byte must be below 0x40 (RFC 9443)."""
         self._put((data, 0, host, port, None, 0))
 
     @contextmanager
     def divert(self, matches: Callable[[str, int], bool]) -> Iterator[trio.MemoryReceiveChannel[Stray]]:
-        """While open, datagrams that are not QUIC and whose source matches go into the channel; the first diverter
-        wins, and what finds it full is dropped. Raises LimitExceeded."""
+        """While open, datagrams that are nothing to the engine and whose source matches go into the channel; the first
+        diverter wins, and what finds it full is dropped. Raises LimitExceeded.
+
+        They need not look like anything else than QUIC: other implementations open a NAT with random bytes, of which
+        three quarters have a bit of QUIC (RFC 9000 section 17) in the first of them."""
         if len(self._diverters) >= self._limits.diverters:
             raise LimitExceeded(f"{self._limits.diverters} punches are in progress; try later")
         send, receive = trio.open_memory_channel[Stray](self._limits.diverted)
@@ -197,8 +197,12 @@ class UdpEndpoint:
                     nursery.start_soon(task)
                 task_status.started()
                 while True:
-                    await trio.lowlevel.wait_readable(self.socket.raw)
-                    self._read()
+                    if self._arrivals.sources:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        await trio.lowlevel.wait_readable(self.socket.raw)
+                    self._fetch()
+                    self._handle()
         finally:
             self.closed = True
             self.socket.close()
@@ -206,26 +210,37 @@ class UdpEndpoint:
                 self._forget(line)
                 line.owner.broken("ENDPOINT_CLOSED")
 
-    def _read(self) -> None:
-        """Takes what has come, then serves each connection that it concerns once."""
+    def _fetch(self) -> None:
+        """Takes what has come. Of one source alone the kernel keeps what a turn does not handle."""
+        arrivals, enough = self._arrivals, self._limits.reads * MOST
+        for _ in range(_FETCHED):
+            if arrivals.cost >= enough and arrivals.sources == 1:
+                break
+            got = self.socket.receive()
+            if got is None:
+                break
+            if got.data:
+                arrivals.put(got)
+
+    def _handle(self) -> None:
+        """Hands a part of it to the engine, the sources in turn, then serves each connection that it concerns once."""
         engine, now = self.engine, trio.current_time()
         touched: dict[Line, None] = {}
         room = self._limits.reads * MOST
-        while room > 0 and (got := self.socket.receive()) is not None:
-            room -= max(len(got.data), _LITTLE)
-            if not got.data:
-                continue
-            if got.data[0] < _QUIC_BIT:
-                self._stray(Stray(got.data, got.host, got.port))
-                continue
-            for number in engine.receive(got.data, got.segment, got.host, got.port, got.local, got.ecn, now):
+        while room > 0 and (got := self._arrivals.take()) is not None:
+            room -= cost(got)
+            numbers = engine.receive(got.data, got.segment, got.host, got.port, got.local, got.ecn, now)
+            for number in numbers:
                 line = self._lines.get(number)
                 if line is not None:
                     line.bytes_received += len(got.data)
                     line.local = got.local
                     touched[line] = None
-            for attempt in engine.attempts():  # at once: the engine ignores those that find many undecided
+            attempts = engine.attempts()
+            for attempt in attempts:  # at once: the engine ignores those that find many undecided
                 self._attempted(self, attempt)
+            if self._diverters and not numbers and not attempts:
+                self._stray(Stray(got.data, got.host, got.port))
         self.send_replies()
         self._serve(touched)
 

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import punchbridge_quic as quic
-import trio
 
 __all__ = ["Openings"]
 
@@ -22,13 +21,13 @@ _AT_ONCE: Final = 16
 class Openings:
     """What has to wait. `late`: the streams that the peer has opened and nobody was told of, each with its events."""
 
-    def __init__(self, tell: Callable[[list[quic.Event]], None]) -> None:
-        """tell: called with events, in order, in the task of `run`."""
+    def __init__(self, tell: Callable[[list[quic.Event]], None], begin: Callable[[], None]) -> None:
+        """tell: called with events, in order, in the task of `run`. begin: has `run` started in a task; one that has
+        ended takes no memory of an idle connection."""
         self.late: dict[int, list[quic.Event]] = {}
-        self._tell = tell
+        self._tell, self._begin = tell, begin
         self._told = 0
         self._rests = False
-        self._wake = trio.Event()
 
     def waits(self, event: quic.Event) -> bool:
         """Whether a stream that was opened has to wait; it is kept here then, and told later."""
@@ -36,7 +35,7 @@ class Openings:
             self._told += 1
             return False
         self.late[event[1]] = [event]
-        self._wake.set()
+        self._rest()
         return True
 
     def keeps(self, event: quic.Event) -> bool:
@@ -48,19 +47,19 @@ class Openings:
 
     def settled(self) -> None:
         """The events that were there are told. Who has opened streams opens no more before its next turn."""
-        if self._told and not self._rests:
+        if self._told:
+            self._rest()
+
+    def _rest(self) -> None:
+        if not self._rests:
             self._rests = True
-            self._wake.set()
+            self._begin()
 
     async def run(self, turn: Callable[[], Awaitable[None]]) -> None:
-        """Tells of those that wait. turn: returns when it is this connection's turn."""
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            self._rests = True
-            while self._rests:
-                await turn()
-                numbers = list(self.late)[:_AT_ONCE]
-                self._told, self._rests = 0, bool(numbers)
-                if numbers:
-                    self._tell([event for number in numbers for event in self.late.pop(number)])
+        """Tells of those that wait, until there are none. turn: returns when it is this connection's turn."""
+        while self._rests:
+            await turn()
+            numbers = list(self.late)[:_AT_ONCE]
+            self._told, self._rests = 0, bool(numbers)
+            if numbers:
+                self._tell([event for number in numbers for event in self.late.pop(number)])

@@ -33,7 +33,7 @@ from punchbridge.transport.quic.endpoint import Line, Stray, UdpEndpoint
 from punchbridge.transport.quic.handshake import Handshake
 from punchbridge.transport.quic.reasons import handshake_error
 from punchbridge.transport.quic.sockets import UdpSocket
-from punchbridge.wire.tls_identity import make_credentials
+from punchbridge.wire.tls_credentials import make_credentials
 
 __all__ = ["QuicTransport"]
 
@@ -213,6 +213,7 @@ class QuicTransport:
         limits = self._limits
         settings = quic.Settings(
             streams=limits.streams,
+            first_streams=limits.streams_first,
             stream_window=limits.stream_window,
             window=limits.window_first,
             unsent=limits.unsent,

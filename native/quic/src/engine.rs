@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use quinn_proto::crypto::rustls::QuicClientConfig;
 use quinn_proto::{
     ClientConfig, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, Incoming, NoneTokenStore,
     ServerConfig, Transmit, VarInt,
@@ -18,6 +17,7 @@ use quinn_proto::{
 use crate::error::{Error, Result};
 use crate::ids::{Ids, Told, first_ids, key, token_key};
 use crate::link::{Link, tell, why};
+use crate::session::{Tls, V1};
 use crate::settings::{Settings, seconds};
 use crate::tls::{self, NO_NAME};
 use crate::vocabulary::{Attempt, Event, Info, Packet};
@@ -31,7 +31,8 @@ const MOST_SEGMENTS: usize = 64;
 pub struct Engine {
     endpoint: Endpoint,
     client: ClientConfig,
-    links: HashMap<u64, Link>,
+    /// In boxes: a table has more places than entries, and a connection is large.
+    links: HashMap<u64, Box<Link>>,
     numbers: HashMap<usize, u64>,
     incoming: HashMap<u64, Incoming>,
     attempts: VecDeque<Attempt>,
@@ -40,6 +41,8 @@ pub struct Engine {
     start: Instant,
     told: Arc<Told>,
     unsent: u64,
+    streams: u32,
+    first_streams: u32,
     buffer: Vec<u8>,
 }
 
@@ -55,10 +58,10 @@ impl Engine {
         seed: [u8; 32],
         reset_key: [u8; 32],
     ) -> Result<Self> {
-        let (tls_client, tls_server) = tls::configs(certificate, private)?;
+        let tls = Arc::new(tls::configs(certificate, private)?);
         let transport = Arc::new(settings.transport()?);
         let told = Arc::new(Told::default());
-        let mut server = ServerConfig::new(Arc::new(tls_server), token_key(&seed));
+        let mut server = ServerConfig::new(tls.clone(), token_key(&seed));
         server
             .transport_config(Arc::clone(&transport))
             .retry_token_lifetime(seconds("retry_lifetime", settings.retry_lifetime)?)
@@ -68,6 +71,7 @@ impl Engine {
             .time_source(told.clone());
         let mut config = EndpointConfig::new(Arc::new(key(&reset_key, b"stateless resets")));
         config
+            .supported_versions(vec![V1])
             .rng_seed(Some(seed))
             .cid_generator(move || Box::new(Ids::new(&seed, &reset_key)))
             // Datagrams that are not QUIC share the socket, and are told by that bit.
@@ -78,7 +82,7 @@ impl Engine {
         let endpoint = Endpoint::new(Arc::new(config), Some(Arc::new(server)), true, None);
         Ok(Self {
             endpoint,
-            client: client(tls_client, transport, &seed),
+            client: client(tls, transport, &seed),
             links: HashMap::new(),
             numbers: HashMap::new(),
             incoming: HashMap::new(),
@@ -89,6 +93,8 @@ impl Engine {
             start: Instant::now(),
             told,
             unsent: settings.unsent,
+            streams: settings.streams,
+            first_streams: settings.first_streams.min(settings.streams),
             buffer: Vec::new(),
         })
     }
@@ -104,13 +110,13 @@ impl Engine {
     }
 
     pub(crate) fn link(&mut self, number: u64) -> Result<&mut Link> {
-        self.links.get_mut(&number).ok_or(Error::NoConnection)
+        self.links.get_mut(&number).map(Box::as_mut).ok_or(Error::NoConnection)
     }
 
     fn take_in(&mut self, handle: ConnectionHandle, connection: quinn_proto::Connection) -> u64 {
         let number = self.number();
         self.numbers.insert(handle.0, number);
-        let mut link = Link::new(handle, connection);
+        let mut link = Box::new(Link::new(handle, connection, self.first_streams));
         link.pace(self.unsent);
         self.links.insert(number, link);
         number
@@ -308,7 +314,7 @@ impl Engine {
 
     /// What happened to a connection since the last call. After `Gone` its number is forgotten.
     pub fn events(&mut self, number: u64) -> Result<Vec<Event>> {
-        let unsent = self.unsent;
+        let (unsent, streams) = (self.unsent, self.streams);
         let link = self.link(number)?;
         link.pace(unsent);
         let mut events = Vec::new();
@@ -318,6 +324,7 @@ impl Engine {
         while let Some(event) = link.inner.poll() {
             tell(&mut link.inner, event, &mut events);
         }
+        link.allow(streams);
         if !link.pings.is_empty() {
             let acknowledged = link.seen().map_or(0, |seen| seen.acknowledged());
             link.pings.retain(|(ping, packet)| {
@@ -360,6 +367,13 @@ impl Engine {
         Ok(())
     }
 
+    /// Goes over to new keys, as is done by itself when the present ones have served for long (RFC 9001 section 6.6).
+    #[cfg(test)]
+    pub(crate) fn update_keys(&mut self, number: u64) -> Result<()> {
+        self.link(number)?.inner.force_key_update();
+        Ok(())
+    }
+
     /// Changes how many unread bytes the peer may send on the connection. What it was allowed stays so.
     pub fn set_window(&mut self, number: u64, window: u64) -> Result<()> {
         let window = varint(window)?;
@@ -395,8 +409,8 @@ impl Engine {
     }
 }
 
-fn client(tls: QuicClientConfig, transport: Arc<quinn_proto::TransportConfig>, seed: &[u8; 32]) -> ClientConfig {
-    let mut client = ClientConfig::new(Arc::new(tls));
+fn client(tls: Arc<Tls>, transport: Arc<quinn_proto::TransportConfig>, seed: &[u8; 32]) -> ClientConfig {
+    let mut client = ClientConfig::new(tls);
     client
         .transport_config(transport)
         .initial_dst_cid_provider(first_ids(seed))

@@ -15,6 +15,7 @@ mod link;
 #[cfg(feature = "python")]
 mod python;
 mod seen;
+mod session;
 pub mod settings;
 mod streams;
 #[cfg(test)]

@@ -21,13 +21,25 @@ pub struct Link {
     /// Pings that are out, each with the packet that carries it, once that is known.
     pub pings: VecDeque<(u64, Option<u64>)>,
     pub next_ping: u64,
+    /// Streams that the peer may have open.
+    pub allowed: u32,
 }
 
 impl Link {
     /// A connection that has just begun.
-    pub fn new(handle: ConnectionHandle, inner: quinn_proto::Connection) -> Self {
+    pub fn new(handle: ConnectionHandle, inner: quinn_proto::Connection, allowed: u32) -> Self {
         let remote = inner.remote_address();
-        Self { handle, inner, remote, moves: 0, moved: false, drained: false, pings: VecDeque::new(), next_ping: 0 }
+        let pings = VecDeque::new();
+        Self { handle, inner, remote, moves: 0, moved: false, drained: false, pings, next_ping: 0, allowed }
+    }
+
+    /// Allows the peer more streams, `most` in the end, before those that are allowed are used up.
+    pub fn allow(&mut self, most: u32) {
+        let open = self.inner.streams().remote_open_streams(Dir::Bi);
+        while self.allowed < most && open.saturating_mul(2) >= u64::from(self.allowed) {
+            self.allowed = self.allowed.saturating_mul(4).min(most);
+            self.inner.set_max_concurrent_streams(Dir::Bi, self.allowed.into());
+        }
     }
 
     /// Notes whether the peer sends from another address than before.

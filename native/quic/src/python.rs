@@ -92,12 +92,13 @@ struct Settings(settings::Settings);
 #[pymethods]
 impl Settings {
     #[new]
-    #[pyo3(signature = (*, streams, stream_window, window, unsent, idle, keepalive, first_mtu, largest_mtu,
+    #[pyo3(signature = (*, streams, first_streams, stream_window, window, unsent, idle, keepalive, first_mtu, largest_mtu,
         congestion, first_window, largest_window, acknowledge_every, handshake_bytes, attempts, attempt_bytes, reset_pause,
         retry_lifetime))]
     #[allow(clippy::too_many_arguments, reason = "they have names")]
     fn new(
         streams: u32,
+        first_streams: u32,
         stream_window: u64,
         window: u64,
         unsent: u64,
@@ -117,6 +118,7 @@ impl Settings {
     ) -> PyResult<Self> {
         Ok(Self(settings::Settings {
             streams,
+            first_streams,
             stream_window,
             window,
             unsent,

@@ -38,6 +38,9 @@ impl std::str::FromStr for Congestion {
 pub struct Settings {
     /// Streams of one connection that the peer may have open at once.
     pub streams: u32,
+    /// As many at first. quinn-proto has a place in its tables for each from the start; when half of those that are
+    /// allowed are open, four times as many are.
+    pub first_streams: u32,
     /// Unread bytes that a peer may send on one stream.
     pub stream_window: u64,
     /// Unread bytes that a peer may send on one connection.
@@ -115,7 +118,7 @@ impl Settings {
         let keepalive = seconds("keepalive", self.keepalive)?;
         let mut config = TransportConfig::default();
         config
-            .max_concurrent_bidi_streams(self.streams.into())
+            .max_concurrent_bidi_streams(self.first_streams.min(self.streams).into())
             // libp2p has streams in both directions only.
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .stream_receive_window(varint("stream_window", self.stream_window)?)

@@ -7,12 +7,14 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use quinn_proto::{
-    ConnectionId, ConnectionIdGenerator, DatagramEvent, Endpoint, EndpointConfig, ServerConfig, ValidationTokenConfig,
+    ConnectionId, ConnectionIdGenerator, DatagramEvent, Endpoint, EndpointConfig, ServerConfig, Side as QuicSide,
+    TransportErrorCode, ValidationTokenConfig,
 };
 
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::ids::{Ids, first_ids, key, token_key};
+use crate::session::Late;
 use crate::settings::{Congestion, Settings};
 use crate::tls::{configs, public_key};
 use crate::vocabulary::{Attempt, Cause, Event, Packet};
@@ -23,6 +25,7 @@ const KEY: &[u8] = include_bytes!("testdata/pkcs8.der");
 fn settings() -> Settings {
     Settings {
         streams: 16,
+        first_streams: 16,
         stream_window: 100_000,
         window: 150_000,
         unsent: 65536,
@@ -465,7 +468,7 @@ fn token_length(initial: &[u8]) -> u8 {
 
 #[test]
 fn a_token_that_one_server_gave_is_not_shown_to_others() {
-    let (_, tls) = configs(CERTIFICATE, KEY).unwrap();
+    let tls = configs(CERTIFICATE, KEY).unwrap().before;
     let mut config = ServerConfig::new(Arc::new(tls), token_key(&[9; 32]));
     let mut tokens = ValidationTokenConfig::default();
     tokens.sent(2);
@@ -631,5 +634,42 @@ fn the_key_of_a_certificate_is_found_by_its_place() {
     assert_eq!(public_key(KEY), None);
     for end in 0..CERTIFICATE.len() {
         assert_eq!(public_key(&CERTIFICATE[..end]), None);
+    }
+}
+
+#[test]
+fn keys_are_changed_after_tls_was_given_up() {
+    let mut pair = Pair::connected();
+    let [dialler, accepter] = pair.both();
+    for round in 0..3 {
+        pair.sides[round % 2].engine.update_keys(pair.both()[round % 2]).unwrap();
+        let stream = pair.sides[0].engine.open(dialler).unwrap().unwrap();
+        pair.sides[0].engine.write(dialler, stream, b"there").unwrap();
+        pair.run(1.0, |_| false);
+        assert_eq!(all(&mut pair.sides[1].engine, accepter, stream).0, b"there");
+        pair.sides[1].engine.write(accepter, stream, b"and back").unwrap();
+        pair.run(1.0, |_| false);
+        assert_eq!(all(&mut pair.sides[0].engine, dialler, stream).0, b"and back");
+    }
+    assert!(pair.sides.iter().all(|side| side.lost().is_none()));
+}
+
+#[test]
+fn tickets_are_passed_over_and_nothing_else_may_follow_a_handshake() {
+    let ticket = [&[4, 0, 1, 4][..], &[7; 260]].concat();
+    let twice = ticket.repeat(2);
+    for size in 1..twice.len() {
+        let mut late = Late::default();
+        for piece in twice.chunks(size) {
+            assert!(late.take(piece, QuicSide::Client).is_ok());
+        }
+        assert!(late.take(&[4], QuicSide::Client).is_ok());
+        assert!(Late::default().take(&ticket[..size.min(ticket.len())], QuicSide::Server).is_err());
+    }
+    for kind in (0..=255).filter(|kind| *kind != 4) {
+        let mut late = Late::default();
+        late.take(&ticket, QuicSide::Client).unwrap();
+        let refused = late.take(&[kind], QuicSide::Client).unwrap_err();
+        assert_eq!(refused.code, TransportErrorCode::crypto(10));
     }
 }

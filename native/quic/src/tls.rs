@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
@@ -20,6 +20,7 @@ use rustls::{
 };
 
 use crate::error::{Error, Result};
+use crate::session::Tls;
 
 const ALPN: &[u8] = b"libp2p";
 /// Longer certificates are refused unread; the house has the same bound.
@@ -29,7 +30,7 @@ const MOST: usize = 8192;
 pub const NO_NAME: &str = "libp2p.invalid";
 
 /// Both sides of TLS for one certificate and its key (PKCS #8), in DER.
-pub fn configs(certificate: &[u8], key: &[u8]) -> Result<(QuicClientConfig, QuicServerConfig)> {
+pub fn configs(certificate: &[u8], key: &[u8]) -> Result<Tls> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = vec![CertificateDer::from(certificate.to_vec())];
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.to_vec()));
@@ -51,8 +52,12 @@ pub fn configs(certificate: &[u8], key: &[u8]) -> Result<(QuicClientConfig, Quic
     server.alpn_protocols = vec![ALPN.to_vec()];
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
-    let unfit = |why| Error::unusable("cipher suites", why);
-    Ok((client.try_into().map_err(unfit)?, server.try_into().map_err(unfit)?))
+    // First datagrams are encrypted with this one, whatever is agreed on later (RFC 9001 section 5.2).
+    let usual = TLS13_AES_128_GCM_SHA256.tls13().and_then(|suite| suite.quic_suite());
+    let initial = usual.ok_or_else(|| Error::unusable("cipher suites", "none for QUIC"))?;
+    let server = Arc::new(server);
+    let before = Arc::clone(&server).try_into().map_err(|why| Error::unusable("cipher suites", why))?;
+    Ok(Tls { client: Arc::new(client), server, before, initial })
 }
 
 fn versions<S: rustls::ConfigSide>(
