@@ -61,8 +61,8 @@ class NodeStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TransportAbsent(Event):
-    """A transport that is switched on is not there, so everything runs over the others. Told once, at the start.
-    `message` says what to do."""
+    """A transport that is switched on is not there, or cannot be listened on by a relay that was told no addresses, so
+    everything runs over the others. Told once, at the start. `message` says why, and what to do."""
 
     name = "transport.absent"
     transport: Literal["quic"]

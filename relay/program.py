@@ -15,11 +15,13 @@ from punchbridge.access.sources import Sources
 from punchbridge.access.store import AccessFile
 from punchbridge.addresses import Multiaddr, with_peer
 from punchbridge.config import Limits, Punch, Transports
+from punchbridge.errors import PortInUse
 from punchbridge.eventhub import EventHub
-from punchbridge.events import NodeStarted
+from punchbridge.events import NodeStarted, TransportAbsent
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity, peer_text
 from punchbridge.swarm.ports import together
+from punchbridge.swarm.swarm import Swarm
 from punchbridge.tasks.nurseries import flat_nursery
 from punchbridge.tasks.signal import Signal
 from punchbridge.version import AGENT
@@ -30,7 +32,8 @@ from punchbridge_relay.service import HopService
 
 @dataclass(frozen=True, kw_only=True)
 class RelayConfig:
-    """`listen`: addresses to listen on; `transports`: which are spoken; `announce`: addresses that clients are told
+    """`listen`: addresses to listen on; `spared`: those of them that the relay does without when another program holds
+    their port; `transports`: which are spoken; `announce`: addresses that clients are told
     beside those found; `limits`: what the relay grants; `access`: the lists of who may reserve; `connect`: who may open
     circuits beside those on the lists, by default anybody; `rooms`: the bounds of the rooms below, None for those that
     follow from `limits`;
@@ -39,6 +42,7 @@ class RelayConfig:
 
     identity: Identity
     listen: tuple[Multiaddr, ...]
+    spared: tuple[Multiaddr, ...] = ()
     transports: Transports = field(default_factory=Transports)
     announce: tuple[Multiaddr, ...] = ()
     limits: RelayLimits = field(default_factory=RelayLimits)
@@ -110,7 +114,7 @@ async def _serve(
         await nursery.start(service.run)
         nursery.start_soon(_reread, host, reload)
         for addrs in together(config.listen):  # not before the hop protocol is there: the first client may be waiting
-            await swarm.listen(*addrs)
+            await _listen(swarm, addrs, config, events)
         me = peer_text(swarm.peer)
         listening = tuple(dict.fromkeys((*swarm.listen_addrs(), *config.announce)))
         events.emit(NodeStarted(peer_id=me, listen=tuple(str(addr) for addr in listening)))
@@ -123,6 +127,15 @@ async def _serve(
         events.emit(service.stats())
         await service.drain()
         nursery.cancel_scope.cancel()
+
+
+async def _listen(swarm: Swarm, addrs: tuple[Multiaddr, ...], config: RelayConfig, events: EventHub) -> None:
+    try:
+        await swarm.listen(*addrs)
+    except PortInUse as problem:
+        if not set(addrs) <= set(config.spared):
+            raise
+        events.emit(TransportAbsent(transport="quic", message=str(problem)))
 
 
 async def _reread(host: Host, reload: Signal) -> None:

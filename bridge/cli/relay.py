@@ -48,7 +48,8 @@ class RelaySettings(Checked):
     """Make the key file that `key` names when it is missing."""
 
     listen: Addresses = LISTEN
-    """Multiaddrs to listen on: by default every IPv4 interface, with TCP and QUIC. What is named is all."""
+    """Multiaddrs to listen on: by default every IPv4 interface, with TCP and QUIC; when another program holds that UDP
+    port, with TCP alone, which the event transport.absent tells. What is named is all, and has to be free."""
 
     transports: Transports = Transports()
     """Which transports are spoken."""
@@ -270,7 +271,7 @@ def default_key() -> Path:
 def _program(settings: RelaySettings) -> RelayConfig:
     """What the relay is made of. Raises ConfigError, AddressError, IdentityError."""
     from punchbridge.access.policy import OPEN, Access
-    from punchbridge.addresses import parse
+    from punchbridge.addresses import parse, transport_of
     from punchbridge.api.configuration import access_of
     from punchbridge.errors import ConfigError
     from punchbridge.identity import Identity, load_named
@@ -286,6 +287,8 @@ def _program(settings: RelaySettings) -> RelayConfig:
     return RelayConfig(
         identity=key if isinstance(key, Identity) else load_named(Path(key), new=new),
         listen=listen,
+        # Nobody asked for these; TCP is what every client speaks.
+        spared=() if settings.listen != LISTEN else tuple(one for one in listen if transport_of(one) == "quic-v1"),
         transports=settings.transports,
         announce=tuple(parse(str(one)) for one in settings.announce),
         limits=settings.relay,

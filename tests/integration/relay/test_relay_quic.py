@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from punchbridge.access.policy import OPEN, Access
 from punchbridge.addresses import endpoint_of, parse
-from punchbridge.errors import RelayRefused
+from punchbridge.cli.relay import LISTEN, RelaySettings
+from punchbridge.cli.relay import _program as made
+from punchbridge.errors import PortInUse, RelayRefused
+from punchbridge.eventhub import EventHub
+from punchbridge.events import TransportAbsent
+from punchbridge.identity import Identity
+from punchbridge_relay.events import RelayListening
+from punchbridge_relay.program import RelayConfig, run
 from tests.support.built import NOT_BUILT
 from tests.support.relay_lab import ECHO, Network, Node, Relay, echo, network, read_all
+from tests.support.swarms import Recorder
 
 pytest.importorskip("punchbridge_quic", reason=NOT_BUILT)
 
@@ -87,3 +101,42 @@ async def test_a_reservation_ends_with_the_quic_connection() -> None:
         await node.swarm.close(relay.swarm.peer)
         await connection.closed.wait()
         assert relay.service.stats().reservations == 0
+
+
+# --- a port that another program holds ----------------------------------------------------------------------
+
+
+@contextmanager
+def taken() -> Iterator[int]:
+    """A number whose UDP port another program holds, and whose TCP port is free."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+    ):
+        tcp.bind(("127.0.0.1", 0))
+        udp.bind(tcp.getsockname())
+        tcp.close()
+        yield int(udp.getsockname()[1])
+
+
+async def test_a_relay_does_without_the_udp_port_that_nobody_asked_for() -> None:
+    with taken() as port:
+        addrs = [parse(f"/ip4/127.0.0.1/{form}") for form in (f"tcp/{port}", f"udp/{port}/quic-v1")]
+        hub = EventHub()
+        record = Recorder(hub)
+        config = partial(RelayConfig, identity=Identity.generate(), listen=tuple(addrs), allow_private=True)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run, config(spared=(addrs[1],)), hub)
+            (told,) = record.of(TransportAbsent)
+            assert (told.transport, "another program holds this UDP port" in told.message) == ("quic", True)
+            (listening,) = record.of(RelayListening)
+            assert [addr.partition("/p2p/")[0] for addr in listening.addrs] == [str(addrs[0])]
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(30), pytest.raises(PortInUse):
+            await run(config(), EventHub())  # both were asked for
+
+
+def test_only_the_default_is_done_without(tmp_path: Path) -> None:
+    key = str(tmp_path / "key")
+    assert [str(one) for one in made(RelaySettings(key=key, new_key=True)).spared] == [LISTEN[1]]
+    assert made(RelaySettings(key=key, listen=(LISTEN[1], LISTEN[0]))).spared == ()
