@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import circuits
 import delayed
+import idle
 import rpc
 import startup
 import stream
@@ -100,6 +101,12 @@ def _first_byte_quic(tables: Tables) -> Judged:
     return f"{number(found)} at 200 ms", found < 2.25
 
 
+def _engine_held(tables: Tables) -> Judged:
+    row = tables[idle.TITLE].rows[idle.ENGINE]
+    found = [row[column].median for column in (idle.DIALLED, idle.ACCEPTED)]
+    return ", ".join(f"{number(one)} KiB" for one in found), max(found) <= 16
+
+
 AIMS: tuple[tuple[str, Callable[[Tables], Judged]], ...] = (
     ("one stream at least 0.5 of ChaCha20 framing", _at_least(0.5, STREAM, OURS, stream.BASE, stream.UP, stream.DOWN)),
     ("one stream ahead of js, go and rust (up and down)", _ahead),
@@ -110,6 +117,15 @@ AIMS: tuple[tuple[str, Callable[[Tables], Judged]], ...] = (
     ("QUIC: 32-byte echo at most 1.3 times that of our TCP", _at_most(1.3, STREAM, OURS_QUIC, OURS, stream.ECHO)),
     ("QUIC: first byte on a direct connection in 2 round trips", _first_byte_quic),
     ("QUIC: 0.9 of our TCP where 1 % of the packets is lost", _at_least(0.9, delayed.LOSSY, OURS_QUIC, OURS, "MB/s")),
+    (
+        "QUIC: CPU to set up a connection at most 1.5 times that over TCP",
+        _at_most(1.5, idle.TITLE, OURS_QUIC, OURS, idle.CPU),
+    ),
+    ("QUIC: the engine holds at most 16 KiB for either end of an idle connection", _engine_held),
+    (
+        "QUIC: an idle connection at most 1.2 times the memory of our TCP's (ends)",
+        _at_most(1.2, idle.TITLE, OURS_QUIC, OURS, idle.DIALLED, idle.ACCEPTED),
+    ),
     (
         "gRPC, 1 MiB messages: 0.4 of TCP with TLS (up, down)",
         _at_least(0.4, BIG, rpc.DIRECT, rpc.TLS, rpc.UP, rpc.DOWN),

@@ -30,6 +30,11 @@ PARTS: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
         {"rounds": 2, "seconds": 5, "skip": 2, "trips": 3, "lossy": 7},
         {"rounds": 1, "seconds": 1, "skip": 0, "trips": 1, "lossy": 1},
     ),
+    "idle": (
+        "setting up connections, and holding them idle",
+        {"rounds": 3, "connections": 400},
+        {"rounds": 1, "connections": 10},
+    ),
     "startup": ("start of the programs", {"rounds": 5}, {"rounds": 1}),
     "against": (
         "this tree and that of --tree in turns",

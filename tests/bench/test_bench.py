@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ def test_relay() -> None:
     tables = quick("circuits")
     assert "punchbridge" in tables["Relay: payload through circuits"]
     assert "punchbridge, 10 reservations" in tables["Relay: memory of what is idle"]
+
+
+@pytest.mark.timeout(180)
+def test_idle() -> None:
+    rows = quick("idle")["Connections: setting one up, and holding it idle"]
+    assert {"KiB, end that dialled", "KiB, end that accepted", "CPU ms to set up, both ends"} == set(
+        rows["punchbridge"]
+    )
+    assert (
+        ("punchbridge QUIC" in rows) == ("the QUIC engine alone" in rows) == (find_spec("punchbridge_quic") is not None)
+    )
 
 
 def test_start() -> None:
