@@ -68,7 +68,7 @@ def _no_failures(result: Data) -> tuple[str, bool]:
 def _over_quic(result: Data, done: int) -> tuple[str, bool]:
     over = result["by_transport"]
     told = ", ".join(f"{count} to {kind}" for kind, count in sorted(over.items()))
-    return f"of all carriers {told}; at least a twentieth over QUIC", over.get("quic", 0) >= done / 20
+    return f"of all carriers {told}; at least one in fifty over QUIC", over.get("quic", 0) >= done / 50
 
 
 def _switches(result: Data, memory: Data) -> Findings:

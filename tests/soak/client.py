@@ -24,6 +24,10 @@ import punchbridge
 from punchbridge.events import Event, PunchSucceeded, SessionSwitched
 
 
+SLOW = 1000.0
+"""Milliseconds without a carrier from which a switch is told by itself."""
+
+
 class Switches:
     """Counts the moves that sessions report, and the punches."""
 
@@ -44,6 +48,8 @@ class Switches:
             self.direct += event.to == "direct"
             self.transports[str(event.to_transport)] += 1
             self.longest_ms = max(self.longest_ms, event.gap_ms)
+            if event.gap_ms >= SLOW:
+                say("slow", gap_ms=event.gap_ms, reason=event.reason, left=event.from_transport, to=event.to_transport)
         elif isinstance(event, PunchSucceeded):
             self.punched += event.how != "dial"
 
