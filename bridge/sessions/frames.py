@@ -19,6 +19,10 @@ MAX_FRAME: Final = 65507
 MAX_PAYLOAD: Final = MAX_FRAME - HEADER.size
 """One session frame fills one Yamux frame, which fills one Noise message."""
 
+REPLAYED: Final = 8 * 1024
+"""Bytes of a frame that is sent again, each in a message of its own. The peer waits for it, and has the bytes once a
+frame is whole: one of full size takes a tenth of a second on a connection that has carried little so far."""
+
 MAX_SERVICE: Final = 256
 MAX_REASON: Final = 256
 VERSION: Final = 1

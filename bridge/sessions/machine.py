@@ -316,7 +316,7 @@ class Session:
         carrier = self._carriers.get(generation)
         if carrier is None:
             return []
-        writes = Writes()
+        writes = Writes(self.outgoing.largest)
         if carrier.control:
             for control in carrier.control:
                 writes.add(len(control), control)

@@ -12,7 +12,7 @@ from collections import deque
 from punchbridge.config import SessionLimits
 from punchbridge.errors import ProtocolViolation
 from punchbridge.sessions.budget import Budget
-from punchbridge.sessions.frames import HEADER, MAX_PAYLOAD, Kind, encode
+from punchbridge.sessions.frames import HEADER, MAX_FRAME, MAX_PAYLOAD, REPLAYED, Kind, encode
 
 _DATA = int(Kind.DATA)
 
@@ -88,12 +88,19 @@ class Outgoing:
             self.written += taken
         return taken
 
+    @property
+    def largest(self) -> int:
+        """Bytes of a write: those of the largest frame that comes next."""
+        return REPLAYED if self.cursor < self._highest else MAX_FRAME
+
     def next_frame(self, room: int = MAX_PAYLOAD) -> list[bytes | memoryview] | None:
         """The next DATA or FIN frame in parts, its header first; None when nothing may be sent now.
 
         A frame is filled from as many writes as there are. `room`: payload bytes at most; 0 for a carrier that has none
-        left for data, and never more than MAX_PAYLOAD.
+        left for data, and never more than MAX_PAYLOAD. What is sent again comes in small ones.
         """
+        if self.cursor < self._highest and room > REPLAYED - HEADER.size:
+            room = REPLAYED - HEADER.size
         size = (self.written if self.written < self.edge else self.edge) - self.cursor
         if size > room:
             size = room

@@ -15,18 +15,18 @@ Write = list[Part]
 
 
 class Writes:
-    """Frames in order, grouped. `size`: bytes of all."""
+    """Frames in order, grouped. `size`: bytes of all. A write holds `most` bytes, or one larger frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_FRAME) -> None:
         self.packed: list[Write] = []
         self.size = 0
-        self._left = 0
+        self._left, self._most = 0, most
 
     def add(self, size: int, *parts: Part) -> None:
         """One frame of `size` bytes in all, MAX_FRAME at most."""
         if size > self._left:
             self.packed.append([])
-            self._left = MAX_FRAME
+            self._left = self._most
         self.packed[-1] += parts
         self._left -= size
         self.size += size

@@ -6,8 +6,10 @@ import pytest
 
 from punchbridge.config import SessionLimits
 from punchbridge.sessions.budget import Budget
+from punchbridge.sessions.frames import MAX_FRAME, REPLAYED
 from punchbridge.sessions.incoming import Incoming
 from punchbridge.sessions.outgoing import Outgoing
+from tests.support.session_wires import joined
 
 LIMITS = SessionLimits()
 
@@ -81,3 +83,23 @@ def test_many_sessions_grow_together_by_no_more_than_the_budget() -> None:
     for end in ends * 2:
         end.give_back()
     assert budget.left == size
+
+
+def test_what_is_sent_again_comes_in_small_messages() -> None:
+    """The peer waits for it; on a connection that has carried little a message of full size takes its time."""
+    wires = joined()
+    wires.dialler.write(bytes(200_000), wires.now)
+    full = wires.dialler.output(1, 1 << 20, wires.now)
+    assert max(sum(map(len, parts)) for parts in full) == MAX_FRAME
+    wires.cut(1)
+    generation = wires.attach()
+    for who in ("dialler", "acceptor"):
+        wires.flush(who, generation)
+        wires.deliver(who, generation)
+    wires.dialler.write(bytes(100_000), wires.now)
+    again = wires.dialler.output(generation, 1 << 20, wires.now)
+    sizes = [sum(map(len, parts)) for parts in again]
+    assert sum(sizes) > 300_000
+    assert max(sizes[:24]) <= REPLAYED
+    assert max(sizes) > 2 * REPLAYED, "what was not sent before comes in full frames"
+    wires.settle()

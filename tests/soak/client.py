@@ -23,7 +23,6 @@ from switches import switches
 import punchbridge
 from punchbridge.events import Event, PunchSucceeded, SessionSwitched
 
-
 SLOW = 1000.0
 """Milliseconds without a carrier from which a switch is told by itself."""
 
