@@ -170,6 +170,15 @@ class Pair:
         while side.connection is not None and (made := side.engine.transmit(side.connection, most, self.now)):
             self._send(side, made)
 
+    def still_works(self) -> None:
+        """Fails when a stream of the dialler carries nothing any more, or either side was told of an end."""
+        stream = self.open(self.dialler)
+        assert stream is not None
+        assert self.write(self.dialler, stream, b"still here") == 10
+        self.run(5, until=lambda: bool(self.accepter.got[stream]))
+        assert bytes(self.accepter.got[stream]) == b"still here"
+        assert not any(side.kinds[quic.LOST] for side in self.sides)
+
     # --- the network ----------------------------------------------------------------------------------------
 
     def _accept(self, attempt: quic.Attempt) -> None:
