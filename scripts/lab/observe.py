@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 from lab import commands, session
 from lab.limits import COMMAND_SECONDS
@@ -130,6 +131,15 @@ def tcp_sockets(namespace: str, states: tuple[int, ...] = (ESTABLISHED,)) -> lis
     with session.socket_in(namespace, lambda: socket.socket(family, kind, _SOCK_DIAG)) as asked:
         asked.settimeout(COMMAND_SECONDS)
         return [one for family in (socket.AF_INET, socket.AF_INET6) for one in _dump(asked, family, wanted)]
+
+
+def udp_bound(namespace: str) -> list[str]:
+    """Local IPv4 addresses of the UDP sockets of a namespace that are connected with nobody, sorted. Raises OSError."""
+    with session.inside(namespace):
+        lines = Path("/proc/thread-self/net/udp").read_text().splitlines()[1:]
+    ends = [line.split()[1:3] for line in lines]
+    found = {local.partition(":")[0] for local, remote in ends if remote.endswith(":0000")}
+    return sorted(_host(socket.AF_INET, bytes.fromhex(one)[::-1]) for one in found)
 
 
 _TUPLE = re.compile(r"src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+)(?: packets=(\d+) bytes=(\d+))?(?: \[UNREPLIED\])?")

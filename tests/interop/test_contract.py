@@ -19,7 +19,7 @@ import trio.testing
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from contract.resp import Client, Reader, RespError, Value, command, reply
-from contract.settings import Meeting, Route, Settings, Unusable, expected_side, read, result
+from contract.settings import FORMS, Meeting, Route, Settings, Unusable, expected_side, read, result
 from contract.store import Store, serve
 from contract.transports import Part, printed
 from contract.transports import read as read_transport
@@ -56,9 +56,12 @@ def test_names_of_the_older_document() -> None:
     assert read({**UNIFIED, "IS_RELAY": "true", "RELAY_IP": "10.1.2.68"}).role == "relay"
 
 
+@pytest.mark.parametrize("transport", ["tcp", "quic-v1"])
 @pytest.mark.parametrize("suite", ["unified-testing", "test-plans"])
-def test_environments_of_the_lab_are_read_back(suite: str) -> None:
-    roles = {side: read(env) for side, env in environments(suite, NETS).items()}
+def test_environments_of_the_lab_are_read_back(suite: str, transport: str) -> None:
+    roles = {side: read(env) for side, env in environments(suite, NETS, transport).items()}
+    assert {one.transport for one in roles.values()} == {transport}
+    assert roles["a"].place("10.1.2.3") == FORMS[transport].format("10.1.2.3")
     assert {side: one.role for side, one in roles.items()} == {"relay": "relay", "a": "listener", "b": "dialer"}
     assert {one.suite for one in roles.values()} == {suite}
     assert roles["relay"].ip == NETS.wan(68)
@@ -85,7 +88,7 @@ def test_the_entry_point_ends_with_1_when_it_cannot_be_used() -> None:
     env = {"MODE": "dial", "TRANSPORT": "quic", "PYTHONPATH": f"{INTEROP}:{INTEROP.parents[1] / 'src'}"}
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "only tcp is offered" in done.stderr
+    assert "TRANSPORT=quic: one of tcp, quic-v1" in done.stderr
 
 
 def test_a_direct_connection_over_another_net_is_refused() -> None:
@@ -102,9 +105,10 @@ def test_addresses_follow_the_key() -> None:
     assert Nets("ff00ffff", 11).wan(66) == "11.63.32.66"
 
 
+@pytest.mark.parametrize("transport", ["tcp", "quic-v1"])
 @pytest.mark.parametrize("suite", ["unified-testing", "test-plans"])
-async def test_the_three_meet(suite: str) -> None:
-    env = environments(suite, NETS)
+async def test_the_three_meet(suite: str, transport: str) -> None:
+    env = environments(suite, NETS, transport)
     async with redis() as place, AsyncExitStack() as stack, trio.open_nursery() as nursery:
         clients = {}
         for side in env:

@@ -42,7 +42,7 @@ def knows_itself(peer: Peer, ip: str) -> None:
 async def relay(kind: str, settings: Settings, place: Meeting) -> None:
     if settings.ip is None:
         raise Unusable("RELAY_IP is not set")
-    peer = await blocking(partial(Peer, kind, "-listen", f"/ip4/{settings.ip}/tcp/0", "-relay"))
+    peer = await blocking(partial(Peer, kind, "-listen", settings.place(settings.ip), "-relay"))
     await place.tell_relay(peer.addr)
     await trio.sleep_forever()
 
@@ -55,8 +55,8 @@ class Told(list[Event]):
         super().append(event)
 
 
-def client(kind: str, ip: str) -> Peer:
-    peer = Peer(kind, "-listen", f"/ip4/{ip}/tcp/0", "-punch", "-observers", "1")
+def client(kind: str, place: str) -> Peer:
+    peer = Peer(kind, "-listen", place, "-punch", "-observers", "1")
     peer.events = Told(peer.events)
     return peer
 
@@ -64,7 +64,7 @@ def client(kind: str, ip: str) -> Peer:
 async def listener(kind: str, settings: Settings, place: Meeting) -> None:
     addr = await place.relay()
     ip = settings.ip or own_ip(addr)
-    peer = await blocking(client, kind, ip)
+    peer = await blocking(client, kind, settings.place(ip))
     await blocking(partial(peer.ask, "reserve", addr=addr))
     await blocking(knows_itself, peer, ip)
     await place.tell_listener(peer.id)
@@ -74,7 +74,7 @@ async def listener(kind: str, settings: Settings, place: Meeting) -> None:
 async def dialer(kind: str, settings: Settings, place: Meeting) -> None:
     addr = await place.relay()
     ip = settings.ip or own_ip(addr)
-    peer = await blocking(client, kind, ip)
+    peer = await blocking(client, kind, settings.place(ip))
     await blocking(partial(peer.ask, "dial", addr=addr))
     await blocking(knows_itself, peer, ip)
     other = await place.listener()

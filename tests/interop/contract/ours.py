@@ -34,14 +34,14 @@ def on_event(event: Event) -> None:
 async def relay(host: Host, settings: Settings, place: Meeting) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(HopService(host.swarm, RelayLimits()).run)
-        found = await host.swarm.listen(parse(f"/ip4/{settings.ip or '0.0.0.0'}/tcp/0"))
+        found = await host.swarm.listen(parse(settings.place(settings.ip or "0.0.0.0")))
         outside = next(addr for addr in found if "/ip4/127." not in str(addr))
         await place.tell_relay(str(with_peer(outside, host.swarm.peer)))
 
 
 async def listener(host: Host, settings: Settings, place: Meeting) -> None:
     addr = await place.relay()
-    await host.swarm.listen(parse(f"/ip4/{settings.ip or own_ip(addr)}/tcp/0"))
+    await host.swarm.listen(parse(settings.place(settings.ip or own_ip(addr))))
     await host.relay_client.reserve(parse(addr))
     await place.tell_listener(peer_text(host.swarm.peer))
     await trio.sleep_forever()
@@ -50,7 +50,7 @@ async def listener(host: Host, settings: Settings, place: Meeting) -> None:
 async def dialer(host: Host, settings: Settings, place: Meeting) -> None:
     assert host.dcutr is not None
     addr = await place.relay()
-    await host.swarm.listen(parse(f"/ip4/{settings.ip or own_ip(addr)}/tcp/0"))
+    await host.swarm.listen(parse(settings.place(settings.ip or own_ip(addr))))
     await host.swarm.dial(parse(addr))  # it tells us how we are seen
     peer = await place.listener()
     began = trio.current_time()

@@ -14,12 +14,17 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import trio
 
 from contract.resp import Client, RespError, texts
+
+FORMS: Final = {"tcp": "/ip4/{}/tcp/0", "quic-v1": "/ip4/{}/udp/0/quic-v1"}
+"""Where one listens, of an IP, by the suites' name of the transport."""
+NEEDS: Final[dict[str, dict[str, str]]] = {"tcp": {"secure": "noise", "muxer": "yamux"}, "quic-v1": {}}
+"""What else a transport needs; QUIC has its own of both, and the suites name none then."""
 
 Suite = Literal["unified-testing", "test-plans"]
 Role = Literal["relay", "listener", "dialer"]
@@ -28,7 +33,7 @@ SECONDS: Final[Mapping[Suite, float]] = {"unified-testing": 180.0, "test-plans":
 """After which each suite's runner ends everything."""
 POLL: Final = 0.1
 """Seconds between two questions for a key that is not there yet (unified-testing has no other way)."""
-RELAYS: Final = "RELAY_TCP_ADDRESS"
+RELAYS: Final = {"tcp": "RELAY_TCP_ADDRESS", "quic-v1": "RELAY_QUIC_ADDRESS"}
 LISTENER: Final = "LISTEN_CLIENT_PEER_ID"
 
 
@@ -48,7 +53,7 @@ class Route:
 @dataclass(frozen=True)
 class Settings:
     """One role in one test. `ip`: the address to listen on, None where the contract names none; `wan`: where the
-    other side must be seen."""
+    other side must be seen; `transport`: the only one that is spoken, by the suites' name."""
 
     suite: Suite
     role: Role
@@ -57,18 +62,27 @@ class Settings:
     ip: str | None
     routes: tuple[Route, ...]
     wan: str | None
+    transport: str = "tcp"
 
     @property
     def seconds(self) -> float:
         return SECONDS[self.suite]
 
+    def place(self, ip: str) -> str:
+        """The multiaddr to listen on, of an IP."""
+        return FORMS[self.transport].format(ip)
+
 
 def read(env: Mapping[str, str]) -> Settings:
     """What the environment asks for. Raises Unusable."""
-    for name, offered in (("TRANSPORT", "tcp"), ("SECURE_CHANNEL", "noise"), ("MUXER", "yamux")):
-        if env.get(name, offered) != offered:
-            raise Unusable(f"{name}={env[name]}: only {offered} is offered")
-    return _test_plans(env) if "MODE" in env else _unified(env)
+    transport = env.get("TRANSPORT", "tcp")
+    if transport not in FORMS:
+        raise Unusable(f"TRANSPORT={transport}: one of {', '.join(FORMS)}")
+    for name, what in (("SECURE_CHANNEL", "secure"), ("MUXER", "muxer")):
+        offered = NEEDS[transport].get(what)
+        if offered is not None and env.get(name, offered) != offered:
+            raise Unusable(f"{name}={env[name]}: only {offered} is offered over {transport}")
+    return replace(_test_plans(env) if "MODE" in env else _unified(env), transport=transport)
 
 
 def redis_place(text: str) -> tuple[str, int]:
@@ -133,17 +147,18 @@ class Meeting:
     def __init__(self, settings: Settings, client: Client) -> None:
         self._plans = settings.suite == "test-plans"
         self._key = settings.key
+        self._relays = RELAYS[settings.transport]
         self._client = client
 
     async def tell_relay(self, addr: str) -> None:
         if self._plans:
             for _ in range(2):  # each client takes one away
-                await self._client.ask("RPUSH", RELAYS, addr)
+                await self._client.ask("RPUSH", self._relays, addr)
         else:
             await self._client.ask("SET", f"{self._key}_relay_multiaddr", addr)
 
     async def relay(self) -> str:
-        return await self._taken(RELAYS) if self._plans else await self._polled("relay_multiaddr")
+        return await self._taken(self._relays) if self._plans else await self._polled("relay_multiaddr")
 
     async def tell_listener(self, peer: str) -> None:
         """Only once its reservation stands: the dialer dials at once."""

@@ -21,7 +21,7 @@ from typing import Final
 import trio
 
 from contract.resp import Client, RespError, texts
-from contract.settings import POLL, Suite, Unusable, log, redis_place, result
+from contract.settings import FORMS, NEEDS, POLL, Suite, Unusable, log, redis_place, result
 from punchbridge.access.policy import OPEN
 from punchbridge.addresses import Multiaddr, parse, with_peer
 from punchbridge.errors import BridgeError
@@ -29,9 +29,6 @@ from punchbridge.eventhub import EventHub
 from punchbridge.host.host import Host, HostConfig, open_host
 from punchbridge.identity import Identity
 
-FORMS: Final = {"tcp": "/ip4/{}/tcp/0", "quic-v1": "/ip4/{}/udp/0/quic-v1"}
-NEEDS: Final[dict[str, dict[str, str]]] = {"tcp": {"secure": "noise", "muxer": "yamux"}, "quic-v1": {}}
-"""What else a transport needs; QUIC has its own of both, and the suites name none then."""
 SECONDS: Final = 180.0
 LISTENER: Final = "listenerAddr"
 

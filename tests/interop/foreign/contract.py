@@ -19,6 +19,7 @@ from foreign.inlab import run_lab
 from foreign.peer import Pool
 
 KINDS = ("ours", "rust", "go")
+TRANSPORTS = ("tcp", "quic-v1")
 SUITES = ("unified-testing", "test-plans")
 DIRECT_MS, TOLERANCE_MS = 200, 40
 """test-plans: two routers of 100 ms. Over the relay it would be 250; the suite itself only warns beyond 5 ms. A loaded
@@ -62,7 +63,7 @@ def judged(suite: str, found: dict[str, Any]) -> str:
     assert found["alive"] == ["relay", "a"], f"still running at the end: {found['alive']}"
     (a_lan, a_wan), (b_lan, b_wan) = found["expected"]["a"], found["expected"]["b"]
     assert found["bound"] == {"a": [a_lan], "b": [b_lan]}, found["bound"]
-    assert found["sockets"], "no direct connection in the kernel's tables"
+    assert found["sockets"], "no direct connection in the kernel's tables or counters"
     for pair in found["sockets"]:
         for side, local, remote in (("a", a_lan, b_wan), ("b", b_lan, a_wan)):
             ends = pair[side]["local"].rpartition(":")[0], pair[side]["remote"].rpartition(":")[0]
@@ -71,9 +72,9 @@ def judged(suite: str, found: dict[str, Any]) -> str:
     return note
 
 
-def _case(suite: str, dialer: str, relay: str, listener: str) -> Case:
+def _case(suite: str, transport: str, dialer: str, relay: str, listener: str) -> Case:
     who = f"{dialer} → {relay} → {listener}"
-    known = KNOWN.get((suite, who))
+    known = KNOWN.get((suite, who)) if transport == "tcp" else None
 
     def run(pool: Pool) -> str:
         # go punches only towards addresses that it holds for public, and so do our peer's settings in other groups;
@@ -82,6 +83,7 @@ def _case(suite: str, dialer: str, relay: str, listener: str) -> Case:
         head = 11 if public or suite == "test-plans" else 10
         order: dict[str, object] = {
             "suite": suite,
+            "transport": transport,
             "dialer": dialer,
             "relay": relay,
             "listener": listener,
@@ -92,11 +94,12 @@ def _case(suite: str, dialer: str, relay: str, listener: str) -> Case:
         return judged(suite, run_lab(pool, "foreign.contractlab", **order))
 
     kinds = tuple(dict.fromkeys(kind.removesuffix(BY_ADAPTER) for kind in (dialer, relay, listener)))
-    return Case("hole-punch suites", suite, who, kinds, run, known, lab=True)
+    group = "hole-punch suites" if transport == "tcp" else f"hole-punch suites over {transport}"
+    return Case(group, suite, who, kinds, run, known, lab=True)
 
 
 def cases() -> Iterator[Case]:
     combinations = [one for one in product(KINDS, repeat=3) if "ours" in one]
-    for suite in SUITES:
+    for transport, suite in product(TRANSPORTS, SUITES):
         for dialer, relay, listener in (*combinations, (f"ours{BY_ADAPTER}",) * 3):
-            yield _case(suite, dialer, relay, listener)
+            yield _case(suite, transport, dialer, relay, listener)

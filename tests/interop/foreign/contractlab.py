@@ -180,21 +180,21 @@ class Program:
             file.close()
 
 
-def environments(suite: str, nets: Nets) -> dict[str, dict[str, str]]:
+def environments(suite: str, nets: Nets, transport: str) -> dict[str, dict[str, str]]:
     """By role; names and values as the suites' runners set them."""
     if suite == "test-plans":
         modes = (("relay", "relay"), ("a", "listen"), ("b", "dial"))
-        env = {role: {"MODE": mode, "TRANSPORT": "tcp"} for role, mode in modes}
+        env = {role: {"MODE": mode, "TRANSPORT": transport} for role, mode in modes}
         env["relay"]["RELAY_IP"] = nets.wan(68)
         return env
     common = {
         "REDIS_ADDR": "hole-punch-redis:6379",
         "TEST_KEY": nets.key,
-        "TRANSPORT": "tcp",
-        "SECURE_CHANNEL": "noise",
-        "MUXER": "yamux",
+        "TRANSPORT": transport,
         "DEBUG": "false",
     }
+    if transport == "tcp":  # QUIC has both of its own
+        common |= {"SECURE_CHANNEL": "noise", "MUXER": "yamux"}
     wan = f"{nets.wan(64)}/27"
     relay = {
         "RELAY_IP": nets.wan(68),
@@ -215,16 +215,22 @@ def named_redis(folder: Path) -> None:
     subprocess.run(["mount", "--bind", str(names), "/etc/hosts"], check=True)
 
 
-def listening(lab: Lab, side: str) -> list[str]:
-    """Local addresses of a host's listening sockets."""
-    found = observe.tcp_sockets(lab.namespace(side), (observe.LISTEN,))
-    return sorted({one.local.host for one in found})
+def listening(lab: Lab, side: str, transport: str) -> list[str]:
+    """Local addresses of a host's listening sockets: of TCP, or of UDP those that are connected with nobody.
+
+    go keeps a UDP socket at no address in particular beside the one at which it listens.
+    """
+    if transport == "quic-v1":
+        found = observe.udp_bound(lab.namespace(side))
+        return [one for one in found if one != "0.0.0.0"] or found
+    sockets = observe.tcp_sockets(lab.namespace(side), (observe.LISTEN,))
+    return sorted({one.local.host for one in sockets})
 
 
 def conduct(lab: SuiteLab, order: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Starts the three as the runner does, all at once, and waits for the dialer's end."""
     suite = order["suite"]
-    env = environments(suite, lab.nets)
+    env = environments(suite, lab.nets, order["transport"])
     store = lab.popen(
         "redis", [sys.executable, "-m", "contract.store", REDIS, "6379"], stdout=subprocess.PIPE, text=True
     )
@@ -240,7 +246,7 @@ def conduct(lab: SuiteLab, order: dict[str, Any], folder: Path) -> dict[str, Any
     ):
         for pair in proof.direct_pairs(lab):
             pairs[pair.tuples] = pair.as_json()
-        bound = {side: listening(lab, side) or bound.get(side, []) for side in "ab"}
+        bound = {side: listening(lab, side, order["transport"]) or bound.get(side, []) for side in "ab"}
         time.sleep(SAMPLE)
     found = {
         "versions": {},
@@ -262,7 +268,8 @@ def conduct(lab: SuiteLab, order: dict[str, Any], folder: Path) -> dict[str, Any
 
 
 def in_lab(order: dict[str, Any]) -> dict[str, Any]:
-    name = "{dialer} x {listener} (tcp, noise, yamux) [{relay}]".format(**order)
+    layers = "tcp, noise, yamux" if order["transport"] == "tcp" else order["transport"]
+    name = f"{order['dialer']} x {order['listener']} ({layers}) [{order['relay']}]"
     nets = Nets.of(name, order["wan_head"])
     with tempfile.TemporaryDirectory(prefix="pbi-") as folder, SuiteLab(order["suite"], nets) as lab:
         named_redis(Path(folder))

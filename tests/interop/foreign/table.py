@@ -50,9 +50,9 @@ ghz against that server; every call is answered with OK, the rates are notes.
 status, nets and router rules, with namespaces in place of containers. `ours` is our entry point
 (`python -m contract.ours` with `tests/interop` and the repository on the path); the others are the peers above, driven
 by an adapter. A row also needs what the suites do not look at: both listen on their LAN address alone, and the
-kernel's socket tables show one connection whose far end is, on both sides, the other's router. In test-plans a round
-trip is 200 ms when direct and 250 ms over the relay. With go as a client the WAN is 11.0.0.0/8: it does not punch
-towards private addresses.
+kernel's socket tables show one connection whose far end is, on both sides, the other's router; over quic-v1, where all
+three speak nothing else, the hosts' packet counters show it. In test-plans a round trip is 200 ms when direct and
+250 ms over the relay. With go as a client the WAN is 11.0.0.0/8: it does not punch towards private addresses.
 
 "Transport suites" is the contract of the transport tests of the same two suites (`transport` and `transport-interop`),
 over TCP and over QUIC: `ours` is our entry point (`python -m contract.transports`), started with the suite's
