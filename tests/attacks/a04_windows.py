@@ -1,11 +1,13 @@
 """A faked round trip at a relay without caps: windows grow as if the path were long, and then nobody reads any more.
 
 The sources answer Yamux pings eight seconds late. The targets take what comes until the windows have grown; then they
-take nothing, and the sources go on until the relay takes nothing either.
+take nothing, and the sources go on until the relay takes nothing either. Over QUIC each datagram of a source leaves
+late.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -16,8 +18,12 @@ from punchbridge.wire.circuit import STOP
 from tests.attacks.asks import accept_circuit, circuit, reserve
 from tests.attacks.attacker import Attacker
 from tests.attacks.frame import Row, Stage
+from tests.attacks.over import TRANSPORTS, UDP, Over, dial
 from tests.attacks.programs import Relay
 from tests.attacks.wire import Ended, Stream
+
+LATE: dict[Over, float] = {"TCP": 8.0, "QUIC": 3.0}
+"""Seconds of the faked round trip. That of QUIC is measured from the handshake on, which has to end in ten seconds."""
 
 PER_TARGET = 12
 """Circuits of one address to one target, at most."""
@@ -30,6 +36,7 @@ class Stall:
     relay: Relay
     sources: int
     circuits: int
+    over: Over
     late: float
     grow: float
     stalled: bool = False
@@ -47,7 +54,7 @@ class Stall:
             nursery.cancel_scope.cancel()
 
     async def target(self, nursery: trio.Nursery, source: str) -> None:
-        connection = await Attacker.dial(self.relay.ip, self.relay.port, source=source)
+        connection = await dial(self.over, self.relay, source=source)
         await nursery.start(connection.run)
         nursery.start_soon(connection.serve, {STOP: self.take})
         if (await reserve(connection)).status != 100:
@@ -61,11 +68,12 @@ class Stall:
         await trio.sleep_forever()
 
     async def source(self, number: int) -> None:
-        connection = await Attacker.dial(self.relay.ip, self.relay.port, source="127.0.2.2")
+        connection = await dial(self.over, self.relay, source="127.0.2.2", late=self.late)
         connection.pongs = False
         async with trio.open_nursery() as nursery:
             await nursery.start(connection.run)
-            nursery.start_soon(connection.late_pongs, self.late)
+            if self.over == "TCP":
+                nursery.start_soon(connection.late_pongs, self.late)
             streams = []
             for one in range(self.circuits):
                 target = self.targets[(number * self.circuits + one) % len(self.targets)]
@@ -96,12 +104,17 @@ class Stall:
 
 async def main(stage: Stage) -> list[Row]:
     found = []
-    for sources, circuits in ((4, 4), (8, 12)):
-        relay = await stage.relay("--circuit-bytes", "0", "--circuit-seconds", "0", "--set", "relay.hop.stalled=15")
+    for over, (sources, circuits) in itertools.product(TRANSPORTS, ((4, 4), (8, 12))):
+        quic = ("--listen", UDP.format("127.0.0.1")) if over == "QUIC" else ()
+        relay = await stage.relay(
+            "--circuit-bytes", "0", "--circuit-seconds", "0", "--set", "relay.hop.stalled=15", *quic
+        )
         await stage.peer(relay)
-        stall = Stall(relay, sources, circuits, late=stage.pick(8.0, 2.0), grow=stage.pick(12.0, 4.0))
+        late = stage.pick(LATE[over], 2.0 if over == "TCP" else 1.0)
+        stall = Stall(relay, sources, circuits, over, late=late, grow=stage.pick(12.0, 4.0))
         seconds = stall.late + stall.grow + stage.pick(30.0, 8.0)
         what = f"{sources * circuits} circuits of one address with a faked round trip, then stalled targets"
+        what += ", over QUIC" if over == "QUIC" else ""
         row = await stage.measure(what, relay, stall.play, seconds=seconds, settle=stall.late)
         row.said["MiB pushed after the stall"] = round(stall.pushed / 2**20, 1)
         row.bound("memory +64 MiB at most", row.grown <= 64)

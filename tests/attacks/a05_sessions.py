@@ -3,11 +3,13 @@
 Five identities open as many sessions as they may, let their connections end, and come again; one more takes whatever
 place becomes free. In the first row they come through the relay that the honest caller uses as well, in the second one
 directly from two addresses. In the third row each session of theirs says a word, so that it is none that never carried
-anything. The honest caller goes through `forward` over the relay all the time.
+anything. The same again with strangers whose connections are QUIC. The honest caller goes through `forward` over the
+relay all the time.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from tests.attacks.attacker import Attacker
 from tests.attacks.backend import Server
 from tests.attacks.frame import Row, Stage, Tries
 from tests.attacks.frame import stage as fresh_stage
+from tests.attacks.over import TRANSPORTS, UDP, Over, dial
 from tests.attacks.programs import Listening, Relay
 from tests.attacks.wire import EXPECTED, Stream
 
@@ -42,15 +45,14 @@ class Crowd:
 
     relay: Relay
     victim: Listening
-    direct: tuple[str, int]
+    over: Over
     relayed: bool
     said: bytes = b""
     counts: Counter[str] = field(default_factory=Counter)
     sent: int = 0
 
     async def connect(self, nursery: trio.Nursery, source: str) -> Attacker:
-        ip, port = (self.relay.ip, self.relay.port) if self.relayed else self.direct
-        connection = await Attacker.dial(ip, port, source=source)
+        connection = await dial(self.over, self.relay if self.relayed else self.victim, source=source, ip="127.0.0.1")
         await nursery.start(connection.run)
         if self.relayed:
             connection = await through(connection, self.victim.peer)
@@ -86,7 +88,7 @@ class Crowd:
                 stream = await self.open(connection)
                 await trio.sleep(0.03)
                 if stream.ended:
-                    connection.streams.pop(stream.number, None)
+                    connection.forget(stream)
             nursery.cancel_scope.cancel()
 
     async def play(self) -> None:
@@ -118,21 +120,22 @@ async def again(what: object, source: str, pause: float) -> None:
         await trio.sleep(pause)
 
 
-async def _row(stage: Stage, what: str, backend: Server, *, relayed: bool, said: bytes = b"") -> Row:
-    relay = await stage.relay()
+async def _row(stage: Stage, what: str, backend: Server, over: Over, *, relayed: bool, said: bytes = b"") -> Row:
+    quic = ("--listen", UDP.format("0.0.0.0")) if over == "QUIC" else ()
+    relay = await stage.relay(*quic)
     victim = await stage.listening(
         "expose",
         f"127.0.0.1:{backend.port}",
         "--open",
         "--punch-retry",
         "600",
+        *quic,
         relay=relay,
         listen="/ip4/0.0.0.0/tcp/0",
     )
-    port = int((await victim.event("node.started"))["listen"][0].split("/")[4])
     forward = await stage.forward(victim.target, "--no-p2p")
     await stage.calls(forward)
-    crowd = Crowd(relay, victim, ("127.0.0.1", port), relayed, said)
+    crowd = Crowd(relay, victim, over, relayed, said)
     settle, wanted = stage.pick(8.0, 4.0), int(stage.pick(20, 5))
 
     def tried(since: float) -> int:
@@ -166,9 +169,10 @@ def _judge(row: Row, crowd: Crowd, backend: Server, wanted: int) -> None:
 
 async def main(stage: Stage) -> list[Row]:
     rows = []
-    for what, relayed, said in ROWS:
+    for over, (what, relayed, said) in itertools.product(TRANSPORTS, ROWS):
+        told = what if over == "TCP" else f"{what}, over QUIC"
         # A stage of its own for each: the honest caller of one row is no witness of the next.
         async with fresh_stage(stage.attack, short=stage.short) as own:
             with Server("echo") as backend:
-                rows.append(await _row(own, what, backend, relayed=relayed, said=said))
+                rows.append(await _row(own, told, backend, over, relayed=relayed, said=said))
     return rows

@@ -25,8 +25,8 @@ from punchbridge.wire.dcutr import PROTOCOL, encode_connect
 from punchbridge.wire.identify import IDENTIFY, encode_info
 from punchbridge.yamux.frames import DATA, FIN
 from tests.attacks.asks import through
-from tests.attacks.attacker import Attacker
 from tests.attacks.frame import Row, Stage
+from tests.attacks.over import TRANSPORTS, UDP, Over, dial
 from tests.attacks.programs import Listening, Program, Relay
 from tests.attacks.wire import EXPECTED, Ended, Stream
 
@@ -97,8 +97,8 @@ def _run(*command: str, stdin: str | None = None) -> str:
 class Strangers:
     """Peers of one address that say DCUtR in identify, name the third parties, and answer CONNECT for ever."""
 
-    def __init__(self, relay: Relay, target: str, form: str, *, fresh: bool) -> None:
-        self.relay, self.target, self.fresh = relay, target, fresh
+    def __init__(self, relay: Relay, target: str, form: str, over: Over, *, fresh: bool) -> None:
+        self.relay, self.target, self.over, self.fresh = relay, target, over, fresh
         self.named = [parse(form.format(ip, port)) for ip in THIRD for port in PORTS]
         self.circuits = self.exchanges = 0
 
@@ -116,7 +116,7 @@ class Strangers:
 
     async def _circuit(self, identity: Identity) -> None:
         async with trio.open_nursery() as nursery:
-            below = await Attacker.dial(RELAY, self.relay.port, source=STRANGER, identity=identity)
+            below = await dial(self.over, self.relay, source=STRANGER, ip=RELAY, identity=identity)
             await nursery.start(below.run)
             connection = await through(below, self.target)
             self.circuits += 1
@@ -142,7 +142,8 @@ class Strangers:
 
 
 async def _server(stage: Stage) -> tuple[Relay, Listening]:
-    relay = await stage.relay(listen=f"/ip4/{RELAY}/tcp/0", lan=False)
+    quic = ("--listen", UDP.format(RELAY)) if "QUIC" in TRANSPORTS else ()
+    relay = await stage.relay(*quic, listen=f"/ip4/{RELAY}/tcp/0", lan=False)
     listens = [item for form in FORMS.values() for item in ("--listen", form.format(SERVER, 0))]
     arguments = ("expose", "127.0.0.1:9", "--open", "--relay", relay.addr, *listens)
     server: Listening = stage.start(Listening, *arguments)
@@ -164,10 +165,10 @@ async def _honest(stage: Stage, server: Listening) -> None:
         await trio.sleep(1)
 
 
-async def _row(stage: Stage, mode: str, strangers: int, seconds: float) -> Row:
+async def _row(stage: Stage, mode: str, strangers: int, seconds: float, over: Over = "TCP") -> Row:
     relay, server = await _server(stage)
     victims = Victims(mode)
-    calls = Strangers(relay, server.peer, FORMS["udp" if mode == "udp" else "tcp"], fresh=strangers > 1)
+    calls = Strangers(relay, server.peer, FORMS["udp" if mode == "udp" else "tcp"], over, fresh=strangers > 1)
     worst: dict[int, list[int]] = defaultdict(list)
     try:
         async with trio.open_nursery() as nursery:
@@ -188,6 +189,7 @@ async def _row(stage: Stage, mode: str, strangers: int, seconds: float) -> Row:
                             ended = now
 
             what = f"{strangers} stranger{'s' if strangers > 1 else ''}, third parties: {mode}"
+            what += ", over QUIC" if over == "QUIC" else ""
             row = await stage.measure(what, server, attack, seconds=seconds, calm=8.0)
             nursery.cancel_scope.cancel()
         got = victims.counts()
@@ -217,6 +219,9 @@ async def main(stage: Stage) -> list[Row]:
     for address in (RELAY, SERVER, STRANGER, HONEST, *THIRD):
         _run("ip", "addr", "add", f"{address}/32", "dev", "lo")
     rows = [await _row(stage, mode, 1, stage.pick(20.0, 20.0)) for mode in ("rst", "udp")]
+    if "QUIC" in TRANSPORTS:
+        rows.append(await _row(stage, "udp", 1, 20.0, "QUIC"))
     if not stage.short:
         rows += [await _row(stage, mode, 12, 30.0) for mode in ("rst", "accept", "silent", "udp")]
+        rows += [await _row(stage, mode, 12, 30.0, "QUIC") for mode in ("rst", "udp") if "QUIC" in TRANSPORTS]
     return rows

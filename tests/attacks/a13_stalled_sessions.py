@@ -2,11 +2,13 @@
 
 In the first row the stranger sends into a server that never reads, as far as the windows go; in the second one it lets
 a server that sends without end fill its own replay, acknowledging at first so that it grows, and then nothing. It
-answers no ping of a session, but sends a frame on each now and then, so that its carriers look alive.
+answers no ping of a session, but sends a frame on each now and then, so that its carriers look alive. The same again
+over QUIC.
 """
 
 from __future__ import annotations
 
+import itertools
 import struct
 from dataclasses import dataclass, field
 
@@ -14,10 +16,10 @@ import trio
 
 from punchbridge.sessions.frames import HEADER, Attach, Kind, encode
 from tests.attacks.asks import session_id
-from tests.attacks.attacker import Attacker
 from tests.attacks.backend import Server
 from tests.attacks.frame import Row, Stage
 from tests.attacks.frame import stage as fresh_stage
+from tests.attacks.over import TRANSPORTS, UDP, Over, dial
 from tests.attacks.programs import Listening
 from tests.attacks.wire import Stream
 
@@ -37,13 +39,14 @@ class Stranger:
     victim: Listening
     number: int
     how: str
+    over: Over
     seconds: float
     held: int = 0
     ended: int = 0
     streams: list[Stream] = field(default_factory=list)
 
     async def play(self) -> None:
-        connection = await Attacker.dial(self.victim.ip, self.victim.port, source=STRANGER)
+        connection = await dial(self.over, self.victim, source=STRANGER)
         async with trio.open_nursery() as nursery:
             await nursery.start(connection.run)
             for _ in range(self.number):
@@ -108,10 +111,11 @@ def edge(stream: Stream) -> int:
     return told - len(PIECE)
 
 
-async def _row(stage: Stage, what: str, how: str, server: Server) -> Row:
-    victim = await stage.listening("expose", f"127.0.0.1:{server.port}", "--open", "--no-p2p")
+async def _row(stage: Stage, what: str, how: str, over: Over, server: Server) -> Row:
+    more = ("--listen", UDP.format("127.0.0.1")) if over == "QUIC" else ()
+    victim = await stage.listening("expose", f"127.0.0.1:{server.port}", "--open", "--no-p2p", *more)
     await stage.peer(victim)
-    stranger = Stranger(victim, int(stage.pick(200, 60)), how, stage.pick(150.0, 2.0))
+    stranger = Stranger(victim, int(stage.pick(200, 60)), how, over, stage.pick(150.0, 2.0))
     row = await stage.measure(what, victim, stranger.play, seconds=stage.pick(240.0, 60.0))
     row.said["MiB sent"] = stranger.held >> 20
     row.said["connections of the server"] = server.most
@@ -125,8 +129,8 @@ async def _row(stage: Stage, what: str, how: str, server: Server) -> Row:
 
 async def main(stage: Stage) -> list[Row]:
     rows = []
-    for what, how in ROWS:
+    for over, (what, how) in itertools.product(TRANSPORTS, ROWS):
         async with fresh_stage(stage.attack, short=stage.short) as own:
             with Server(how) as server:
-                rows.append(await _row(own, what, how, server))
+                rows.append(await _row(own, what if over == "TCP" else f"{what}, over QUIC", how, over, server))
     return rows

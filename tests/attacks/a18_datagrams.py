@@ -88,9 +88,7 @@ def _rubbish() -> Iterator[bytes]:
 async def main(stage: Stage) -> list[Row]:
     relay = await stage.relay("--listen", UDP, "--set", "limits.swarm.refusals_told=2", listen="/ip4/0.0.0.0/tcp/0")
     relay.ip = "127.0.0.1"
-    addrs = relay.find("relay.listening")
-    assert addrs is not None
-    udp = next(int(addr.split("/")[4]) for addr in addrs["addrs"] if "/udp/" in addr)
+    udp = relay.udp
     await stage.peer(relay)
     await stage.peer_over_quic(relay, udp)
     rows = [await once(stage, relay, udp)]

@@ -220,6 +220,10 @@ class Attacker:
                 raise Ended(f"{protocol}: {answer}")
         return stream
 
+    def forget(self, stream: Stream) -> None:
+        """Nothing more is wanted of a stream that has ended."""
+        self.streams.pop(stream.number, None)
+
     async def serve(self, protocols: Mapping[str, Callable[[Stream], Awaitable[Any]]], *, agent: str = "x") -> None:
         """Answers streams that the other side opens, each by the function of its protocol; identify is answered too.
 

@@ -182,6 +182,11 @@ class Relay(Program):
     port: int
     peer: str
 
+    @property
+    def udp(self) -> int:
+        """Its UDP port. Raises Dead when it has none."""
+        return _udp(self, "relay.listening", "addrs")
+
 
 class Listening(Program):
     """A program that listens: where, and who it is."""
@@ -191,6 +196,19 @@ class Listening(Program):
     peer: str
     target: str
     """What `forward` and `ping` take: the direct address, or that over the relay."""
+
+    @property
+    def udp(self) -> int:
+        """As of a relay."""
+        return _udp(self, "node.started", "listen")
+
+
+def _udp(program: Program, event: str, field: str) -> int:
+    told = program.find(event) or {field: ()}
+    port = next((int(addr.split("/")[4]) for addr in told[field] if "/udp/" in addr), None)
+    if port is None:
+        raise Dead(f"{program.name} listens at no UDP port")
+    return port
 
 
 class Forward(Program):

@@ -15,6 +15,14 @@ def test_what_is_named_is_there() -> None:
     assert [name for name in files if not (ROOT / name).exists()] == []
 
 
+def test_attacks_over_both_transports_are_named_as_such() -> None:
+    line = next(one for one in PAGE.splitlines() if one.startswith("Played over TCP and over QUIC"))
+    files = (ROOT / "tests" / "attacks").glob("a[0-9]*_*.py")
+    both = {path.name.partition("_")[0] for path in files if "from tests.attacks.over import" in path.read_text()}
+    assert set(re.findall(r"`(a\d\d)`", line)) == both
+    assert len(both) >= 4
+
+
 def test_every_attack_is_named() -> None:
     there = {path.name.partition("_")[0] for path in (ROOT / "tests" / "attacks").glob("a[0-9]*_*.py")}
     assert set(re.findall(r"`(a\d\d)`", PAGE)) == there
