@@ -179,6 +179,14 @@ ROWS: tuple[Row, ...] = (
         ),
         codes=("MAPPING_DEPENDENT", "SYN_FILTERED", "UDP_BLOCKED", "TIMEOUT"),
     ),
+    Row(
+        "S-018",
+        "home router → home router, faults one after the other, QUIC alone",
+        "Silent cut, both NATs rebooted, another address, link down for 5 s, over QUIC: what the connection does not "
+        "outlive by itself the session does, and nothing is lost: one gRPC stream.",
+        "direct",
+        Scenario(name="s-018-faults-quic", transport="quic", trials=True),
+    ),
 )
 
 
