@@ -1,15 +1,23 @@
 //! What a congestion controller is told anyway: which packet was acknowledged last, and how many bytes arrived.
 //!
 //! quinn-proto tells nobody when a PING was answered. A controller learns of every acknowledgement, so ours notes it
-//! and passes everything on unchanged. It also bounds the window, which BBR grows beyond what sockets hold.
+//! and passes everything on unchanged. It also bounds the window, which BBR grows beyond what sockets hold, and widens
+//! it where the round trip is so short that the turns of two programs on the processor decide, not the path.
 
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics};
+
+/// Round trips below this count as this, as they do for the windows of the house. A window for less is used up before
+/// the peer had its turn, and sends are paced by timers that take longer than what they wait for.
+const SHORTEST: Duration = Duration::from_millis(2);
+
+/// What a window is widened to at most, for that: it fits into the sockets of a system as it is installed.
+const WIDE: u64 = 256 * 1024;
 
 /// What one path has seen. Packet numbers are one more than on the wire, so that 0 is none.
 #[derive(Debug, Default)]
@@ -55,6 +63,7 @@ impl<F: ControllerFactory + Send + Sync + 'static> ControllerFactory for Watchin
         Box::new(Watched {
             inner: Arc::clone(&self.inner).build(now, current_mtu),
             largest: self.largest,
+            widening: 1,
             seen: Arc::default(),
         })
     }
@@ -63,6 +72,8 @@ impl<F: ControllerFactory + Send + Sync + 'static> ControllerFactory for Watchin
 struct Watched {
     inner: Box<dyn Controller>,
     largest: u64,
+    /// How many of its shortest round trips are one of `SHORTEST`.
+    widening: u64,
     seen: Arc<Seen>,
 }
 
@@ -74,6 +85,8 @@ impl Controller for Watched {
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
         self.seen.delivered.fetch_add(bytes, Ordering::Relaxed);
+        let times = SHORTEST.as_nanos() / rtt.min().as_nanos().max(1);
+        self.widening = u64::try_from(times).unwrap_or(u64::MAX).clamp(1, 64);
         self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -93,7 +106,8 @@ impl Controller for Watched {
     }
 
     fn window(&self) -> u64 {
-        self.inner.window().min(self.largest)
+        let window = self.inner.window();
+        window.max(window.saturating_mul(self.widening).min(WIDE)).min(self.largest)
     }
 
     fn metrics(&self) -> ControllerMetrics {
@@ -101,7 +115,12 @@ impl Controller for Watched {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { inner: self.inner.clone_box(), largest: self.largest, seen: Arc::clone(&self.seen) })
+        Box::new(Self {
+            inner: self.inner.clone_box(),
+            largest: self.largest,
+            widening: self.widening,
+            seen: Arc::clone(&self.seen),
+        })
     }
 
     fn initial_window(&self) -> u64 {
