@@ -48,7 +48,11 @@ async def run(arguments: argparse.Namespace) -> None:
     argv = [sys.executable, "-m", "tests.interop.server", "--port", str(port)]
     async with (
         punchbridge.open_trio(
-            listen=arguments.listen, relays=[arguments.relay], punch=False, allow_private=arguments.lan
+            listen=arguments.listen,
+            relays=[arguments.relay],
+            punch=False,
+            allow_private=arguments.lan,
+            allow=punchbridge.ANYONE,
         ) as b,
         trio.open_nursery() as nursery,
     ):
