@@ -61,10 +61,16 @@ class QuicLimits(Checked):
     """Silence after which a packet is sent (go: 15 s). A NAT keeps a UDP mapping for 30 s, often no longer, and only
     packets from behind it keep it everywhere; so both ends send."""
 
+    first_round_trip: Seconds = 0.1
+    """The round trip of a path that none was measured on: of a new one (go: 0.1 s), and of a peer that is seen at
+    another IP. What was lost there is sent again after the time for a longer one (RFC 9002: 0.333 s) otherwise: its
+    session would be silent for so long."""
+
     moved_after: Seconds = 3.5
     """A peer that sends from another address has moved there when that has held for so long, and for twelve round
     trips. The engine goes back to the old address when nobody answers at the new one within three probe timeouts, at
-    another IP 3.1 s: with less, an address may count that somebody else wrote on a datagram."""
+    another IP about 1 s or three of the old path's: with less, an address may count that somebody else wrote on a
+    datagram."""
 
     moved_most: Seconds = 60.0
     """A peer that has gone to another IP and not stayed anywhere for so long has its connection closed (reason

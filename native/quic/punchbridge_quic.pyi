@@ -115,6 +115,7 @@ class Settings:
         attempt_bytes: int,
         reset_pause: float,
         retry_lifetime: float,
+        first_round_trip: float,
     ) -> Settings:
         """Raises ValueError for an unknown controller; the rest is judged by `Engine`.
 
@@ -137,6 +138,7 @@ class Settings:
             attempt_bytes: bytes kept of one that waits, beyond its first datagram
             reset_pause: time between two stateless resets
             retry_lifetime: how long a Retry token is good
+            first_round_trip: of a path that none was measured on: a new one, and a peer's other IP
         """
 
 @final

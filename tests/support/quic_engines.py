@@ -40,6 +40,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "attempt_bytes": 65536,
     "reset_pause": 0.02,
     "retry_lifetime": 15.0,
+    "first_round_trip": 0.1,
 }
 """Small windows, so that a test fills them."""
 

@@ -230,6 +230,7 @@ class QuicTransport:
             attempt_bytes=limits.attempt_bytes,
             reset_pause=_RESET_PAUSE,
             retry_lifetime=limits.handshake_timeout,
+            first_round_trip=limits.first_round_trip,
         )
         # The same in each run of this identity, and known to nobody else.
         reset_key = hashlib.blake2b(

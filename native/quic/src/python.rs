@@ -94,7 +94,7 @@ impl Settings {
     #[new]
     #[pyo3(signature = (*, streams, first_streams, stream_window, window, unsent, idle, keepalive, first_mtu, largest_mtu,
         congestion, first_window, largest_window, acknowledge_every, handshake_bytes, attempts, attempt_bytes, reset_pause,
-        retry_lifetime))]
+        retry_lifetime, first_round_trip))]
     #[allow(clippy::too_many_arguments, reason = "they have names")]
     fn new(
         streams: u32,
@@ -115,6 +115,7 @@ impl Settings {
         attempt_bytes: u64,
         reset_pause: f64,
         retry_lifetime: f64,
+        first_round_trip: f64,
     ) -> PyResult<Self> {
         Ok(Self(settings::Settings {
             streams,
@@ -135,6 +136,7 @@ impl Settings {
             attempt_bytes,
             reset_pause,
             retry_lifetime,
+            first_round_trip,
         }))
     }
 }

@@ -73,6 +73,8 @@ pub struct Settings {
     pub reset_pause: f64,
     /// Seconds that a Retry token is good for.
     pub retry_lifetime: f64,
+    /// The round trip, in seconds, of a path that none was measured on: a new one, and a peer's other IP.
+    pub first_round_trip: f64,
 }
 
 /// A duration of a setting. Fails for what is none, such as a negative number.
@@ -127,6 +129,7 @@ impl Settings {
             .max_idle_timeout(Some(idle))
             .keep_alive_interval((!keepalive.is_zero()).then_some(keepalive))
             .crypto_buffer_size(self.handshake_bytes)
+            .initial_rtt(seconds("first_round_trip", self.first_round_trip)?)
             .datagram_receive_buffer_size(None)
             .initial_mtu(self.first_mtu)
             .congestion_controller_factory(self.controller());

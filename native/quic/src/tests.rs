@@ -42,6 +42,7 @@ fn settings() -> Settings {
         attempt_bytes: 65536,
         reset_pause: 0.0,
         retry_lifetime: 15.0,
+        first_round_trip: 0.1,
     }
 }
 

@@ -63,6 +63,7 @@ fn settings() -> Settings {
         attempt_bytes: 16384,
         reset_pause: 0.02,
         retry_lifetime: 10.0,
+        first_round_trip: 0.1,
     }
 }
 
