@@ -47,17 +47,21 @@ class Ports:
         crowded: Callable[[str], bool],
         moved: Callable[[Connection, Multiaddr], None],
         turns: FairQueue[str],
+        dropped: Callable[[str], None],
     ) -> None:
         """changed: called when the bound addresses are others. crowded: whether a newcomer that may be elsewhere than
         the IP says has to show first that it is there. moved: called when the peer of a connection is at another
-        address than before. turns: in which order connections go on that have much to do."""
+        address than before. turns: in which order connections go on that have much to do. dropped: called with the IP
+        of a source whose datagrams found no room."""
         self.missing: Mapping[str, str] = absent(transports)
         self.tcp = TcpTransport(upgrader, Listeners(changed, events, limits.tcp), limits.tcp)
         self.quic: QuicTransport | None = None
         if "quic-v1" not in self.missing:
             from punchbridge.transport.quic.transport import QuicTransport
 
-            self.quic = QuicTransport(identity, changed, limits.quic, limits.muxed, memory, crowded, moved, turns)
+            self.quic = QuicTransport(
+                identity, changed, limits.quic, limits.muxed, memory, crowded, moved, turns, dropped
+            )
         self.serving: tuple[ServingTransport, ...] = (self.tcp,) if self.quic is None else (self.tcp, self.quic)
 
     def addrs(self) -> tuple[Multiaddr, ...]:

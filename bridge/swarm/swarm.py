@@ -115,6 +115,7 @@ class Swarm:
             crowded=self._crowded,
             moved=self._pool.moved,
             turns=self.turns,
+            dropped=self._pool.table.dropped,
         )
         """The transports with ports of their own: for whoever needs the sockets themselves."""
         self._transports: list[Transport] = [*self.ports.serving]

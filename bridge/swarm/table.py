@@ -39,6 +39,7 @@ class ConnectionRefusal(StrEnum):
     FILES = "files"
     RATE = "handshakes"
     UNPROVEN = "unproven"
+    DATAGRAMS = "datagrams"
     DENIED = "denied"
 
 
@@ -198,6 +199,10 @@ class ConnectionTable(Generic[C]):
     def unproven(self, host: str) -> None:
         """Notes that somebody who may be elsewhere than the address says was asked to show that it is there."""
         self.refusals.add(ConnectionRefusal.UNPROVEN, source(host)[0][1])
+
+    def dropped(self, host: str) -> None:
+        """Notes that datagrams of an address were dropped: it has used up its part of what may wait."""
+        self.refusals.add(ConnectionRefusal.DATAGRAMS, source(host)[0][1])
 
     def crowded(self, host: str, now: float) -> bool:
         """Whether somebody who may be elsewhere than the address says has to show first that it is there: half of the

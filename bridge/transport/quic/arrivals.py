@@ -35,35 +35,35 @@ class _Source:
 
 
 class Arrivals:
-    """`cost`: what handling all that waits costs. `lost`: reads that found no room."""
+    """`cost`: what handling all that waits costs."""
 
     def __init__(self, room: int) -> None:
         """room: what may wait, in cost. Half of it is anybody's; the other half is for sources that have less than an
         equal part of the first."""
         self._room = room
         self._sources: dict[tuple[str, int], _Source] = {}
-        self.cost = self.lost = 0
+        self.cost = 0
 
     @property
     def sources(self) -> int:
         """How many sources have something that waits."""
         return len(self._sources)
 
-    def put(self, got: Datagrams) -> None:
-        """A read, behind those of its source."""
+    def put(self, got: Datagrams) -> bool:
+        """A read, behind those of its source. False when there is no room for it, and it is dropped."""
         key, more = (got.host, got.port), cost(got)
         source = self._sources.get(key)
         if self.cost + more > self._room // 2:
             mine, others = (source.cost, 0) if source else (0, 1)
             part = self._room // 2 // (len(self._sources) + others)
             if mine + more > part or self.cost + more > self._room:
-                self.lost += 1
-                return
+                return False
         if source is None:
             source = self._sources[key] = _Source()
         source.reads.append(got)
         source.cost += more
         self.cost += more
+        return True
 
     def take(self) -> Datagrams | None:
         """The oldest read of the source whose turn it is; None when nothing waits."""

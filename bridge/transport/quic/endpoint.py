@@ -28,8 +28,8 @@ __all__ = ["Line", "Owner", "Stray", "UdpEndpoint"]
 _log = logging.getLogger(__name__)
 
 _FETCHED: Final = 256
-"""Reads of one turn at most: two milliseconds. What the kernel holds is taken faster than it can be sent to us, so that
-nobody waits there behind what others send."""
+"""Reads of one turn at most. What the kernel holds is taken faster than it can be sent to us, so that nobody waits
+there behind what others send."""
 
 
 class Owner(Protocol):
@@ -101,6 +101,7 @@ class UdpEndpoint:
     """A bound socket, and every connection over it. It works while `run` runs.
 
     `attempted` is called for each newcomer, and decides on it: the engine's `accept`, `retry`, `refuse` or `ignore`.
+    `dropped` is called with the IP of a source for each read of it that finds no room.
     """
 
     def __init__(
@@ -109,11 +110,12 @@ class UdpEndpoint:
         engine: quic.Engine,
         limits: QuicLimits,
         attempted: Callable[[UdpEndpoint, quic.Attempt], None],
+        dropped: Callable[[str], None],
     ) -> None:
         self.socket = socket
         self.engine = engine
         self._limits = limits
-        self._attempted = attempted
+        self._attempted, self._dropped = attempted, dropped
         self._lines: dict[int, Line] = {}
         self._dirty: dict[Line, None] = {}
         self._calls: list[Callable[[], None]] = []
@@ -219,8 +221,8 @@ class UdpEndpoint:
             got = self.socket.receive()
             if got is None:
                 break
-            if got.data:
-                arrivals.put(got)
+            if got.data and not arrivals.put(got):
+                self._dropped(got.host)
 
     def _handle(self) -> None:
         """Hands a part of it to the engine, the sources in turn, then serves each connection that it concerns once."""

@@ -111,13 +111,14 @@ class QuicTransport:
         crowded: Callable[[str], bool] = lambda _host: False,
         moved: Callable[[Connection, Multiaddr], None] = lambda _connection, _before: None,
         turns: FairQueue[str] | None = None,
+        dropped: Callable[[str], None] = lambda _host: None,
     ) -> None:
         """`changed` is called when the bound addresses have changed; `memory`, `turns`: what all connections share, and
         whoever gives `turns` runs them; `crowded`: whether a newcomer from an IP has to show first that it receives
-        there; `moved`: see `QuicConnection`."""
+        there; `moved`: see `QuicConnection`; `dropped`: see `UdpEndpoint`."""
         self._identity = identity
         self._changed = changed
-        self._crowded, self._moved = crowded, moved
+        self._crowded, self._moved, self._dropped = crowded, moved, dropped
         self._limits, self._muxed = limits, muxed
         self._memory, self._turns = Memory() if memory is None else memory, turns
         self._shown = make_credentials(identity, datetime.now(UTC))
@@ -191,7 +192,7 @@ class QuicTransport:
 
     async def _open(self, endpoint: Endpoint, accept: Accept | None) -> _Place:
         engine, socket = self._engine(), UdpSocket(endpoint, self._limits.buffers)
-        place = _Place(UdpEndpoint(socket, engine, self._limits, self._attempted), accept)
+        place = _Place(UdpEndpoint(socket, engine, self._limits, self._attempted, self._dropped), accept)
         self._places.append(place)
         try:
             await self.nursery.start(self._run, place)

@@ -229,6 +229,17 @@ async def test_with_half_of_the_places_taken_a_newcomer_shows_its_address() -> N
 
 
 @needs_quic
+async def test_datagrams_beyond_a_sources_part_are_counted() -> None:
+    async with open_both(quic=QuicLimits(waiting=8 * 1024)) as a:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as much:
+            for _ in range(64):  # nothing of ours reads meanwhile
+                much.sendto(b"x", ("127.0.0.1", port_of(a.addr)))
+        await until(lambda: a.swarm.refusals.counts["datagrams"] > 0, 20)
+        (told,) = a.swarm.refusals.most(1)
+        assert (told.reason, told.prefix) == ("datagrams", "127.0.0.1")
+
+
+@needs_quic
 async def test_a_first_datagram_and_nothing_more_holds_a_place_for_a_while() -> None:
     async with open_both(quic=QuicLimits(handshake_timeout=0.5)) as a, open_both() as b:
         assert b.swarm.ports.quic is not None
