@@ -272,7 +272,9 @@ class P2pFallback(Failure, Moved, Event):
 @dataclass(frozen=True, kw_only=True)
 class SessionSwitched(Event):
     """A session goes on over another carrier. `gap_ms`: time without one (0 for a planned move); `replayed`: bytes
-    sent again; round trips and transports are those of the connections left and taken."""
+    sent again; round trips and transports are those of the connections left and taken. `reason`: why the last carrier
+    ended (SILENT and others), or of a planned move DIRECT, TCP, LOSS, FASTER, TCP_FAILED, RATE, LIFETIME or RELAY_CAP,
+    as docs/architecture.md tells, and MOVED_BY_PEER where the other end decided."""
 
     name = "session.switched"
     session: str

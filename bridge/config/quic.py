@@ -63,8 +63,8 @@ class QuicLimits(Checked):
 
     first_round_trip: Seconds = 0.1
     """The round trip of a path that none was measured on: of a new one (go: 0.1 s), and of a peer that is seen at
-    another IP. What was lost there is sent again after the time for a longer one (RFC 9002: 0.333 s) otherwise: its
-    session would be silent for so long."""
+    another IP. With the 0.333 s of RFC 9002 section 6.2.2 what was lost on the way to a new IP is sent again so late
+    that a session has left for the relay."""
 
     moved_after: Seconds = 3.5
     """A peer that sends from another address has moved there when that has held for so long, and for twelve round

@@ -19,13 +19,13 @@ LONGEST: Final = 60.0
 """Seconds; what is older says nothing of now."""
 
 INTERVALS: Final = 3
-"""Readings in a row, each with more waiting than left, after which a rate is told: the largest of them."""
+"""Intervals in a row, with data waiting at both ends of each, after which a rate is told: the largest of theirs."""
 
 
 @dataclass(frozen=True)
 class PathCounts:
-    """Counters of one connection since it began. `packets`: those sent with data, `lost`: those of them that were sent
-    again in vain or for a reason, `delivered`: bytes that the peer has acknowledged."""
+    """Counters of one connection since it began. `packets`: those sent with data; `lost`: those of them that did not
+    arrive; `delivered`: bytes that the peer has acknowledged."""
 
     packets: int
     lost: int
@@ -50,7 +50,7 @@ class Gauge:
         return self._readings[-1][0] if self._readings else None
 
     def read(self, counts: PathCounts, now: float, *, full: bool) -> None:
-        """Takes in the counters. `full`: more waits to be sent than the path has taken."""
+        """Takes in the counters. `full`: data waits that the path has not taken yet."""
         readings = self._readings
         if readings and now > readings[-1][0]:
             before, last = readings[-1]

@@ -45,8 +45,9 @@ HOLD_DOUBLINGS: Final = 6
 doublings than these are beyond HOLD_MAX anyway."""
 
 FLAP_WINDOW: Final = 120.0
-"""For so many seconds a transport that failed, lost packets or carried less is the second choice; doubles each time
-that this happens before it has been good for as long as it was doubted."""
+"""Failures within so many seconds count together. A transport that failed, lost packets or carried less is the second
+choice for as long, and for twice as long each time that it happens again before it has been good for as long as it was
+the second choice."""
 
 DOUBT_MAX: Final = 8 * FLAP_WINDOW
 

@@ -54,7 +54,7 @@ class SessionKeeper:
         self._paths = session.paths = PathKeeper(policy)
         self._changed = trio.Event()
         self._failed: dict[int, float] = {}
-        self._doubted: set[int] = set()
+        self._questioned: set[int] = set()
         """Connections that stand and are asked whether they still lead to the peer."""
         self._renewing = False
         self._releasing: set[int] = set()
@@ -137,7 +137,7 @@ class SessionKeeper:
         lost = self._session.lost
         if lost is not None and lost[1] == "SILENT":
             self._known.died(last, self._session.machine.pulse.heard, now)
-            if await self._doubt():
+            if await self._question_direct():
                 return True
         if not self._brought_nothing(now):
             return False
@@ -145,16 +145,16 @@ class SessionKeeper:
         await self._backoff()
         return True
 
-    async def _doubt(self) -> bool:
+    async def _question_direct(self) -> bool:
         """A path has gone silent, and what ended it may have ended the other direct ones too: they are asked first, and
         the session goes on over the one that answers. Where a relayed connection stands, that waits for them no longer
         than an answer takes. True when it has waited."""
         live = self._live()
         if not self._paths.allows("direct"):
             return False
-        direct = [one for one in live.values() if one.path == "direct" and one.id not in self._doubted]
+        direct = [one for one in live.values() if one.path == "direct" and one.id not in self._questioned]
         for one in direct:
-            self._doubted.add(one.id)
+            self._questioned.add(one.id)
             self._failed[one.id] = trio.current_time() + self._limits.dial_timeout
             self._nursery.start_soon(self._ask, one)
         if not direct or all(one.path == "direct" for one in live.values()):
@@ -174,7 +174,7 @@ class SessionKeeper:
         except BROKEN:
             pass
         finally:
-            self._doubted.discard(connection.id)
+            self._questioned.discard(connection.id)
 
     def _look(self, live: dict[int, Connection], now: float) -> float:
         """Reads what the path in use carries and loses, where there is another one to go to, and keeps a NAT's mapping
@@ -301,8 +301,8 @@ class SessionKeeper:
             self._session.problem = self._no_direct()
         # A direct path may need a circuit first, to punch over; one that stands is enough.
         path = "any" if policy == "direct" and swarm.best(peer) is None else policy
-        if self._doubted and policy == "any":
-            path = "relay"  # else the swarm would give us what is in doubt
+        if self._questioned and policy == "any":
+            path = "relay"  # else the swarm would give us what is being asked
         with trio.move_on_after(self._limits.dial_timeout):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._until_usable, nursery.cancel_scope)
@@ -313,7 +313,7 @@ class SessionKeeper:
                 nursery.cancel_scope.cancel()
         if self._usable(trio.current_time()):
             return
-        if self._doubted:
+        if self._questioned:
             self._changed = trio.Event()
             with trio.move_on_after(self._limits.retry_most):
                 await self._changed.wait()

@@ -36,7 +36,8 @@ class KnownPaths:
         self._lifetimes: Lifetimes[tuple[PeerId, str]] = Lifetimes(limits.paths.silent_peers)
 
     def read(self, connection: Connection, now: float, *, full: bool) -> None:
-        """Reads the counters of a connection in use, at most once in an interval. `full`: more waits than it takes."""
+        """Reads the counters of a connection in use; one that was read less than half an interval ago is let be, since
+        several sessions may use it. `full`: as `Gauge.read`."""
         gauge = self._gauges.get(connection)
         if gauge is None:
             gauge = self._gauges[connection] = Gauge()

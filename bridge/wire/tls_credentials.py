@@ -61,35 +61,35 @@ def make_credentials(identity: Identity, now: datetime) -> Credentials:
     # As random as the key; 63 bits, as go has them. RFC 5280 section 4.1.2.4 wants a name of the issuer, for which go
     # and rust put a number too.
     serial = int.from_bytes(hashlib.sha256(spki).digest()[:8]) >> 1 | 1
-    text = element(_PRINTABLE, str(serial).encode())
-    name = element(SEQUENCE, element(_SET, element(SEQUENCE, element(_OID, _SERIAL_NUMBER) + text)))
-    algorithm = element(SEQUENCE, element(_OID, _ECDSA_SHA256))
+    text = _element(_PRINTABLE, str(serial).encode())
+    name = _element(SEQUENCE, _element(_SET, _element(SEQUENCE, _element(_OID, _SERIAL_NUMBER) + text)))
+    algorithm = _element(SEQUENCE, _element(_OID, _ECDSA_SHA256))
     # Not critical: TLS libraries that know nothing of it read the certificate all the same.
-    extension = element(SEQUENCE, element(_OID, _EXTENSION) + element(OCTETS, value))
-    signed = element(
+    extension = _element(SEQUENCE, _element(_OID, _EXTENSION) + _element(OCTETS, value))
+    signed = _element(
         SEQUENCE,
-        element(_VERSION, _integer(2))  # the third one
+        _element(_VERSION, _integer(2))  # the third one
         + _integer(serial)
         + algorithm
         + name
-        + element(SEQUENCE, _time(day) + _time(day + _VALID_FOR))
+        + _element(SEQUENCE, _time(day) + _time(day + _VALID_FOR))
         + name
         + spki
-        + element(_EXTENSIONS, element(SEQUENCE, extension)),
+        + _element(_EXTENSIONS, _element(SEQUENCE, extension)),
     )
     signature = key.sign(signed, ec.ECDSA(SHA256()))
     return Credentials(
-        element(SEQUENCE, signed + algorithm + element(_BITS, b"\0" + signature)),
+        _element(SEQUENCE, signed + algorithm + _element(_BITS, b"\0" + signature)),
         key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
     )
 
 
 def encode_signed_key(public: bytes, signature: bytes) -> bytes:
     """`SEQUENCE { publicKey OCTET STRING, signature OCTET STRING }` (TL4)."""
-    return element(SEQUENCE, element(OCTETS, public) + element(OCTETS, signature))
+    return _element(SEQUENCE, _element(OCTETS, public) + _element(OCTETS, signature))
 
 
-def element(tag: int, body: bytes) -> bytes:
+def _element(tag: int, body: bytes) -> bytes:
     """A tag, the length in its shortest form, and the body."""
     size = len(body)
     if size < 0x80:
@@ -99,11 +99,11 @@ def element(tag: int, body: bytes) -> bytes:
 
 
 def _integer(value: int) -> bytes:
-    return element(_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big"))
+    return _element(_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big"))
 
 
 def _time(moment: datetime) -> bytes:
     """Two digits of the year until 2049, then four (RFC 5280 section 4.1.2.5)."""
     if moment.year < 2050:
-        return element(_UTC_TIME, f"{moment:%y%m%d%H%M%SZ}".encode())
-    return element(_TIME, f"{moment:%Y%m%d%H%M%SZ}".encode())
+        return _element(_UTC_TIME, f"{moment:%y%m%d%H%M%SZ}".encode())
+    return _element(_TIME, f"{moment:%Y%m%d%H%M%SZ}".encode())
