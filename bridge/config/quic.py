@@ -62,9 +62,9 @@ class QuicLimits(Checked):
     packets from behind it keep it everywhere; so both ends send."""
 
     first_round_trip: Seconds = 0.1
-    """The round trip of a path that none was measured on: of a new one (go: 0.1 s), and of a peer that is seen at
-    another IP. With the 0.333 s of RFC 9002 section 6.2.2 what was lost on the way to a new IP is sent again so late
-    that a session has left for the relay."""
+    """The round trip to a peer that came to us, where none was measured: at first (go: 0.1 s), and when it is seen at
+    another IP. With the 0.333 s of RFC 9002 section 6.2.2 what was lost on the way there is sent again so late that a
+    session has left for the relay. Our own dials have those 0.333 s: nobody may be there."""
 
     moved_after: Seconds = 3.5
     """A peer that sends from another address has moved there when that has held for so long, and for twelve round

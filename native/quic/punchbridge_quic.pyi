@@ -138,7 +138,7 @@ class Settings:
             attempt_bytes: bytes kept of one that waits, beyond its first datagram
             reset_pause: time between two stateless resets
             retry_lifetime: how long a Retry token is good
-            first_round_trip: of a path that none was measured on: a new one, and a peer's other IP
+            first_round_trip: that to a peer that came to us, where none was measured: at first, and at another IP
         """
 
 @final

@@ -57,6 +57,20 @@ def test_the_engines_do_not_ask_the_clock_but_for_the_value_they_are_given() -> 
     assert later - soon == pytest.approx(1e6, abs=1e-4)
 
 
+def test_who_answers_sends_again_sooner_than_who_asks() -> None:
+    """Who asks may ask nobody, and few datagrams go there; who answers knows that somebody is there."""
+    dialler, accepter = engine(1), engine(2)
+    asking = dialler.connect(ACCEPTER, PORT, 1.0)
+    packet = dialler.transmit(asking, 1, 1.0)
+    assert packet is not None
+    accepter.receive(packet[0], 0, DIALLER, PORT, None, 0, 1.0)
+    answering = accepter.accept(accepter.attempts()[0][0], 1.0)
+    while accepter.transmit(answering, 1, 1.0) is not None:
+        pass
+    assert dialler.timer(asking) == pytest.approx(1.0 + 3 * 0.333, abs=0.01)
+    assert accepter.timer(answering) == pytest.approx(1.0 + 3 * 0.1, abs=0.01)
+
+
 # --- streams over a bad network, with moves -----------------------------------------------------------------
 
 

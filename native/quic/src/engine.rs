@@ -63,7 +63,7 @@ impl Engine {
         let told = Arc::new(Told::default());
         let mut server = ServerConfig::new(tls.clone(), token_key(&seed));
         server
-            .transport_config(Arc::clone(&transport))
+            .transport_config(Arc::new(settings.accepting()?))
             .retry_token_lifetime(seconds("retry_lifetime", settings.retry_lifetime)?)
             .max_incoming(settings.attempts)
             .incoming_buffer_size(settings.attempt_bytes)

@@ -73,7 +73,7 @@ pub struct Settings {
     pub reset_pause: f64,
     /// Seconds that a Retry token is good for.
     pub retry_lifetime: f64,
-    /// The round trip, in seconds, of a path that none was measured on: a new one, and a peer's other IP.
+    /// The round trip, in seconds, to a peer that came to us, where none was measured: at first, and at another IP.
     pub first_round_trip: f64,
 }
 
@@ -111,7 +111,14 @@ impl Settings {
         }
     }
 
-    /// What quinn-proto takes.
+    /// What quinn-proto takes for connections that others make. Their peers move, servers do not (RFC 9000 section 9).
+    pub(crate) fn accepting(&self) -> Result<TransportConfig> {
+        let mut config = self.transport()?;
+        config.initial_rtt(seconds("first_round_trip", self.first_round_trip)?);
+        Ok(config)
+    }
+
+    /// What it takes for those that we make.
     pub(crate) fn transport(&self) -> Result<TransportConfig> {
         if !(1200..=65527).contains(&self.first_mtu) || self.largest_mtu < self.first_mtu {
             return Err(Error::unusable("first_mtu", "1200 to 65527, and largest_mtu is not below it"));
@@ -129,7 +136,6 @@ impl Settings {
             .max_idle_timeout(Some(idle))
             .keep_alive_interval((!keepalive.is_zero()).then_some(keepalive))
             .crypto_buffer_size(self.handshake_bytes)
-            .initial_rtt(seconds("first_round_trip", self.first_round_trip)?)
             .datagram_receive_buffer_size(None)
             .initial_mtu(self.first_mtu)
             .congestion_controller_factory(self.controller());
