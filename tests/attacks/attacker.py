@@ -214,10 +214,7 @@ class Attacker:
         stream.window -= len(words)
         await stream.frame(DATA, SYN, len(words), words)
         if wait:
-            await stream.expect(MULTISTREAM)
-            answer = await stream.line()
-            if answer != protocol:
-                raise Ended(f"{protocol}: {answer}")
+            await stream.agree(protocol)
         return stream
 
     def forget(self, stream: Stream) -> None:

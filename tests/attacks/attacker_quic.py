@@ -204,10 +204,7 @@ class QuicAttacker(Attacker):
         stream = self.streams[number] = Stream(self, number)
         await stream.frame(DATA, 0, 0, MULTISTREAM + line(protocol) + more)
         if wait:
-            await stream.expect(MULTISTREAM)
-            answer = await stream.line()
-            if answer != protocol:
-                raise Ended(f"{protocol}: {answer}")
+            await stream.agree(protocol)
         return stream
 
     def forget(self, stream: Stream) -> None:

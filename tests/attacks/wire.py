@@ -100,6 +100,13 @@ class Stream:
     async def abort(self) -> None:
         await self.frame(WINDOW_UPDATE, RST, 0)
 
+    async def agree(self, protocol: str) -> None:
+        """Reads the answer to a proposal; raises Ended when it is another one."""
+        await self.expect(MULTISTREAM)
+        answer = await self.line()
+        if answer != protocol:
+            raise Ended(f"{protocol}: {answer}")
+
     async def accept(self, *protocols: str) -> str:
         """Answers the proposal of an incoming stream; resets it and raises Ended when it asks for another protocol."""
         await self.expect(MULTISTREAM)

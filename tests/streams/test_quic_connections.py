@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import socket
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from itertools import pairwise
 
 import pytest
@@ -30,7 +31,8 @@ from tests.support.built import NOT_BUILT
 
 pytest.importorskip("punchbridge_quic", reason=NOT_BUILT)
 
-from tests.support.quic_pairs import quic_nodes, quic_pair
+from punchbridge.transport.quic.endpoint import Stray
+from tests.support.quic_pairs import Node, quic_nodes, quic_pair
 from tests.support.rebinding import Rebinding
 from tests.support.relay_lab import read_all
 from tests.support.session_lab import until
@@ -289,37 +291,39 @@ async def test_a_dial_that_is_cancelled_leaves_nothing() -> None:
 # --- the socket ---------------------------------------------------------------------------------------------
 
 
-async def test_datagrams_that_are_not_quic_go_to_whoever_waits_for_them() -> None:
+@asynccontextmanager
+async def listening_for_strays() -> AsyncIterator[tuple[Node, socket.socket, trio.MemoryReceiveChannel[Stray]]]:
+    """A node, a socket that is connected to its port, and the datagrams from there that are nothing to the engine."""
     async with quic_nodes(1) as (node,):
-        host, port = node.transport.port(4) or ("", 0)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
             other.bind(("127.0.0.1", 0))
+            other.connect(node.transport.port(4) or ("", 0))
             source = other.getsockname()
             with node.transport.divert(4, lambda host, port: (host, port) == source) as strays:
-                other.sendto(b"\x3fpunch", (host, port))
-                stray = await strays.receive()
-                assert (stray.data, stray.host, stray.port) == (b"\x3fpunch", *source)
-                for _ in range(200):  # more than are kept
-                    other.sendto(b"\x00", (host, port))
-                await trio.testing.wait_all_tasks_blocked(0.1)
-                assert strays.statistics().current_buffer_used <= QuicLimits().diverted
-            node.transport._places[0].endpoint.send_stray(b"\x01answer", *source)
-            other.setblocking(True)
-            assert await trio.to_thread.run_sync(other.recv, 100) == b"\x01answer"
+                yield node, other, strays
+
+
+async def test_datagrams_that_are_not_quic_go_to_whoever_waits_for_them() -> None:
+    async with listening_for_strays() as (node, other, strays):
+        source = other.getsockname()
+        other.send(b"\x3fpunch")
+        stray = await strays.receive()
+        assert (stray.data, stray.host, stray.port) == (b"\x3fpunch", *source)
+        for _ in range(200):  # more than are kept
+            other.send(b"\x00")
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        assert strays.statistics().current_buffer_used <= QuicLimits().diverted
+        node.transport._places[0].endpoint.send_stray(b"\x01answer", *source)
+        assert await trio.to_thread.run_sync(other.recv, 100) == b"\x01answer"
 
 
 async def test_any_datagram_that_is_nothing_to_the_engine_opens_a_way() -> None:
     """Others open a NAT with random bytes, go with 64 of them: three quarters of these look like QUIC's at first."""
-    async with quic_nodes(1) as (node,):
-        host, port = node.transport.port(4) or ("", 0)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-            other.bind(("127.0.0.1", 0))
-            source = other.getsockname()
-            with node.transport.divert(4, lambda host, port: (host, port) == source) as strays:
-                for first in range(256):
-                    other.sendto(bytes((first,)) + secrets.token_bytes(63), (host, port))
-                    with trio.fail_after(10):
-                        assert (await strays.receive()).data[0] == first
+    async with listening_for_strays() as (_, other, strays):
+        for first in range(256):
+            other.send(bytes((first,)) + secrets.token_bytes(63))
+            with trio.fail_after(10):
+                assert (await strays.receive()).data[0] == first
 
 
 async def test_a_wildcard_answers_from_the_address_that_was_asked() -> None:
