@@ -103,6 +103,8 @@ struct Pair {
     air: BTreeMap<(u64, u64), (usize, SocketAddr, Vec<u8>)>,
     sent: u64,
     drop_every: u64,
+    /// Seconds from one side to the other.
+    delay: f64,
     largest: usize,
 }
 
@@ -116,6 +118,7 @@ impl Pair {
             air: BTreeMap::new(),
             sent: 0,
             drop_every: u64::MAX,
+            delay: DELAY,
             largest: 0,
         }
     }
@@ -126,7 +129,11 @@ impl Pair {
     }
 
     fn connected() -> Self {
-        let mut pair = Self::new();
+        Self::connected_over(DELAY)
+    }
+
+    fn connected_over(delay: f64) -> Self {
+        let mut pair = Self { delay, ..Self::new() };
         pair.dial();
         pair.run(5.0, |sides| sides.iter().all(|side| side.has(|event| matches!(event, Event::Connected(_)))));
         pair
@@ -138,7 +145,7 @@ impl Pair {
         for datagram in packet.data.chunks(step) {
             self.sent += 1;
             if self.sent % self.drop_every != 0 {
-                let due = ((self.now + DELAY) * 1e9) as u64;
+                let due = ((self.now + self.delay) * 1e9) as u64;
                 let source = self.sides[from].address;
                 self.air.insert((due, self.sent), (1 - from, source, datagram.to_vec()));
             }
@@ -316,6 +323,18 @@ fn what_may_be_on_the_way_has_a_bound() {
         let connection = engine.connect(address(2), 1.0).unwrap();
         assert_eq!(engine.info(connection).unwrap().window, 5000);
     }
+}
+
+#[test]
+fn a_window_is_widened_where_the_round_trip_is_short() {
+    let window = |delay: f64| {
+        let mut pair = Pair::connected_over(delay);
+        let [dialler, _] = pair.both();
+        pair.run(1.0, |_| false);
+        pair.sides[0].engine.info(dialler).unwrap().window
+    };
+    let (near, far) = (window(0.000_05), window(DELAY));
+    assert!(8 * far < near && near <= 256 * 1024, "{near} bytes at 0.1 ms, {far} at 40 ms");
 }
 
 #[test]
