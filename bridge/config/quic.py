@@ -84,9 +84,7 @@ class QuicLimits(Checked):
 
     congestion: str = "bbr"
     """The controller: `cubic`, `new-reno` or `bbr`. At a round trip of 40 ms two engines in memory carried 34 MB/s with
-    cubic and 28 with bbr; with one packet in a thousand lost, 3 and 21; with one in a hundred, 0.4 and 17. Between two
-    programs of one machine, where round trips below 2 ms count as that, both carry as much for as much CPU; with
-    sockets of 208 KiB instead of 4 MiB it is a quarter less."""
+    cubic and 28 with bbr; with one packet in a thousand lost, 3 and 21; with one in a hundred, 0.4 and 17."""
 
     in_flight: Bytes = 4 * MIB
     """Bytes on the way at most: 100 MB/s at 40 ms. `bbr` grows on as long as more arrives, and would fill the sockets
